@@ -1,0 +1,32 @@
+"""Errors that are the user's to mend: shown as one message, without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something in the input is wrong. The message says where, what was found, what is expected, what to do."""
+
+
+class ConfigError(UserError):
+    """A wrong option, group, key or value. The message starts with its config path."""
+
+
+class DataError(UserError):
+    """A missing, unreadable or inconsistent file. The message names the file."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is broken, foreign, does not fit or would run code. The message names the file."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A closing sentence: the nearest valid name if one is near, and the whole list if it is short."""
+    names = sorted({str(v) for v in valid})
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    parts = [f"Did you mean '{near[0]}'?"] if near else []
+    if names and len(names) <= 40:
+        parts.append("Valid: " + ", ".join(names) + ".")
+    return " ".join(parts)
