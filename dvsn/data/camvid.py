@@ -1,0 +1,264 @@
+"""CamVid, in SegNet's copy (label ids) and as first published (label colours)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from dvsn.data.dataset import ImageDataset
+from dvsn.data.files import (
+    list_pictures,
+    read_colors,
+    read_labels,
+    read_list,
+    read_rgb,
+    require_folder,
+    unique_names,
+)
+from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.types import Sample
+
+TREE = """\
+    SegNet's copy:       ROOT/train/NAME.png + ROOT/trainannot/NAME.png (ids 0..11), val and test alike,
+                         ROOT/train.txt with 'photo label' a line (without it the folders are paired by name)
+    as first published:  ROOT/701_StillsRaw_full/NAME.png + ROOT/LabeledApproved_full/NAME_L.png (32 colours),
+                         or ROOT/images + ROOT/labels; ROOT/train.txt is used if it is there"""
+
+CLASS_NAMES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+"""The 11 grouped classes in the order of their ids; 11 is void."""
+
+VOID = 11
+
+
+class Color(NamedTuple):
+    """One of the 32 published colours: RGB, its grouped id 0..11, its exact id 0..10 or 255."""
+
+    name: str
+    rgb: tuple[int, int, int]
+    grouped: int
+    exact: int
+
+
+COLORS = (
+    Color("Animal", (64, 128, 64), 9, 255),
+    Color("Archway", (192, 0, 128), 1, 255),
+    Color("Bicyclist", (0, 128, 192), 10, 0),
+    Color("Bridge", (0, 128, 64), 1, 255),
+    Color("Building", (128, 0, 0), 1, 1),
+    Color("Car", (64, 0, 128), 8, 2),
+    Color("CartLuggagePram", (64, 0, 192), 9, 255),
+    Color("Child", (192, 128, 64), 9, 255),
+    Color("Column_Pole", (192, 192, 128), 2, 3),
+    Color("Fence", (64, 64, 128), 7, 4),
+    Color("LaneMkgsDriv", (128, 0, 192), 3, 255),
+    Color("LaneMkgsNonDriv", (192, 0, 64), 3, 255),
+    Color("Misc_Text", (128, 128, 64), 6, 255),
+    Color("MotorcycleScooter", (192, 0, 192), 10, 255),
+    Color("OtherMoving", (128, 64, 64), 8, 255),
+    Color("ParkingBlock", (64, 192, 128), 4, 255),
+    Color("Pedestrian", (64, 64, 0), 9, 5),
+    Color("Road", (128, 64, 128), 3, 6),
+    Color("RoadShoulder", (128, 128, 192), 4, 255),
+    Color("SUVPickupTruck", (64, 128, 192), 8, 255),
+    Color("Sidewalk", (0, 0, 192), 4, 7),
+    Color("SignSymbol", (192, 128, 128), 6, 8),
+    Color("Sky", (128, 128, 128), 0, 9),
+    Color("TrafficCone", (0, 0, 64), 2, 255),
+    Color("TrafficLight", (0, 64, 64), 6, 255),
+    Color("Train", (192, 64, 128), 8, 255),
+    Color("Tree", (128, 128, 0), 5, 10),
+    Color("Truck_Bus", (192, 128, 192), 8, 255),
+    Color("Tunnel", (64, 0, 64), 1, 255),
+    Color("VegetationMisc", (192, 192, 0), 5, 255),
+    Color("Void", (0, 0, 0), VOID, 255),
+    Color("Wall", (64, 192, 0), 1, 255),
+)
+
+PALETTE = np.zeros((256, 3), np.uint8)
+"""(256, 3) uint8 RGB by grouped id, as SegNet displays them; void and everything else is black."""
+PALETTE[:VOID] = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+PALETTE.setflags(write=False)
+
+STRAY = 0.01
+"""The share of pixels whose colour may lie outside the table (they become void) in an intact file."""
+
+Labels = Literal["color", "ids"]
+Layout = Literal["auto", "segnet", "original"]
+Classes = Literal["grouped", "exact"]
+
+
+class CamVid(ImageDataset):
+    """701 driving frames (Brostow et al., 2009): 367 train, 101 val, 233 test, as SegNet divided them.
+
+    A sample: `photo` (H, W, 3) uint8 RGB and `label`. `labels="color"` gives (H, W, 3) RGB: the 11 display
+    colours in SegNet's copy (360x480), the file's own 32 in the original (720x960). `labels="ids"` gives (H,
+    W) ids:
+
+    - `classes="grouped"`: all 32 colours in SegNet's 11 classes, `CLASS_NAMES`, void 11;
+    - `classes="exact"`: 11 colours alone in alphabetical order, everything else 255. From the original only;
+      it is another task, and scores of the two do not compare.
+
+    The original has no list of its splits. Without one the frames are divided by drive and number, which
+    gives SegNet's lists exactly.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        split: str,
+        labels: Labels = "color",
+        layout: Layout = "auto",
+        classes: Classes = "grouped",
+        transform: Callable[[Sample, int], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
+        for option, value, choice in (
+            ("labels", labels, Labels), ("layout", layout, Layout), ("classes", classes, Classes),
+        ):  # fmt: skip
+            if value not in get_args(choice):
+                raise ConfigError(
+                    f"data.dataset.{option}: found '{value}'. {nearest(str(value), get_args(choice))}"
+                )
+        self.kinds = {"photo": "photo", "label": "label"}
+        super().__init__(transform=transform, seed=seed)
+        self.root = require_folder(root, expected=TREE, option="data.root")
+        folders = _original_folders(self.root) if layout != "segnet" else None
+        if layout == "original" and folders is None:
+            raise DataError(
+                f"{root}: found neither 701_StillsRaw_full nor images. Expected this tree:\n{TREE}"
+            )
+        self.original, self.labels, self.classes = folders is not None, labels, classes
+        if folders is None and classes == "exact":
+            raise ConfigError(
+                "data.dataset.classes: 'exact' needs the original colour labels; SegNet's copy has its "
+                "colours grouped already. Use data.dataset.classes=grouped."
+            )
+        self.palettes = {"label": PALETTE} if labels == "color" and folders is None else {}
+        self.pairs = self._segnet_pairs(split) if folders is None else self._original_pairs(split, *folders)
+        self.names = unique_names(photo for photo, _ in self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def describe(self, index: int) -> str:
+        return " + ".join(map(str, self.pairs[index]))
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> Sample:
+        photo, label = self.pairs[index]
+        return {"photo": read_rgb(photo), "label": self._read_label(label)}
+
+    def _read_label(self, path: Path) -> np.ndarray:
+        if self.original:
+            colors = read_colors(path)
+            return colors if self.labels == "color" else ids_of_colors(colors, path, classes=self.classes)
+        ids = read_labels(path)
+        if ids.max() > VOID:
+            wrong = ids[ids > VOID]
+            values = ", ".join(map(str, np.unique(wrong)[:5]))
+            raise DataError(
+                f"{path}: {wrong.size} pixels hold ids outside 0..11: {values}. Is it another kind of file?"
+            )
+        return ids.astype(np.uint8, copy=False)
+
+    def _segnet_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        listing = self.root / f"{split}.txt"
+        photos = require_folder(self.root / split, expected=TREE, option="data.root")
+        annotations = require_folder(self.root / f"{split}annot", expected=TREE, option="data.root")
+        if listing.is_file():
+            rows = _rows(listing, columns=2)
+            pairs = [(_last_two(self.root, photo), _last_two(self.root, label)) for photo, label in rows]
+        else:
+            pairs = [(photo, annotations / f"{photo.stem}.png") for photo in list_pictures(photos)]
+        return _existing(pairs, self.root / split)
+
+    def _original_pairs(self, split: str, photos: Path, labels: Path) -> list[tuple[Path, Path]]:
+        listing = self.root / f"{split}.txt"
+        if listing.is_file():
+            stems = [Path(row[0]).stem for row in _rows(listing)]
+        else:
+            stems = [path.stem for path in list_pictures(photos) if split_of(path.stem) == split]
+        files = {path.stem: path for path in list_pictures(photos)}
+        return _existing(
+            [(files.get(stem, photos / f"{stem}.png"), labels / f"{stem}_L.png") for stem in stems], photos
+        )
+
+
+def split_of(name: str) -> str:
+    """SegNet's split of a frame, by drive and number: '0016E5_07959' -> 'val'. Unknown drives: ''."""
+    match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", name)
+    if match is None:
+        return ""
+    drive, number = match[1], int(match[2])
+    if drive == "0001TP":
+        return "train" if number <= 8520 else "test"
+    if drive == "0016E5":
+        return "val" if 7959 <= number <= 8159 else "train"
+    return "train" if drive == "0006R0" else "test"
+
+
+def ids_of_colors(colors: np.ndarray, path: Path, *, classes: str = "grouped") -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 ids. Colours must match exactly; a few strays become void."""
+    packed = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)  # (H, W)
+    table = sorted(
+        (red * 65536 + green * 256 + blue, each) for each in COLORS for red, green, blue in [each.rgb]
+    )
+    codes = np.array([code for code, _ in table])
+    place = np.searchsorted(codes, packed).clip(max=len(codes) - 1)
+    stray = codes[place] != packed
+    if (share := stray.mean()) > STRAY:
+        found = tuple(int(value) for value in colors[stray][0])
+        raise DataError(
+            f"{path}: {share:.1%} of the pixels have a colour outside CamVid's 32, such as {found}. "
+            "Expected an untouched colour map: no JPEG, no interpolation, no other colour order."
+        )
+    ids = np.array([getattr(each, classes) for _, each in table], np.uint8)[place]
+    ids[stray] = VOID if classes == "grouped" else 255
+    return ids
+
+
+def _original_folders(root: Path) -> tuple[Path, Path] | None:
+    for photos, labels in (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels")):
+        if (root / photos).is_dir():
+            return root / photos, require_folder(root / labels, expected=TREE, option="data.root")
+    return None
+
+
+def _rows(path: Path, *, columns: int | None = None) -> list[list[str]]:
+    rows = read_list(path)
+    for number, row in enumerate(rows, 1):
+        if columns is not None and len(row) != columns:
+            raise DataError(f"{path}: line {number} has {len(row)} names, expected 'photo label'.")
+    return rows
+
+
+def _last_two(root: Path, name: str) -> Path:
+    """SegNet's lists hold absolute paths of another machine: only folder and file count."""
+    return root.joinpath(*Path(name.replace("\\", "/")).parts[-2:])
+
+
+def _existing(pairs: list[tuple[Path, Path]], where: Path) -> list[tuple[Path, Path]]:
+    """The pairs, after one look into each folder that they name."""
+    if not pairs:
+        raise DataError(f"{where}: no frame of this split. Expected this tree:\n{TREE}")
+    folders = {path.parent for pair in pairs for path in pair}
+    names = {
+        folder: {each.name for each in folder.iterdir()} if folder.is_dir() else set() for folder in folders
+    }
+    for photo, label in pairs:
+        for path, other in ((photo, label), (label, photo)):
+            if path.name not in names[path.parent]:
+                raise DataError(f"{path}: no such file; it belongs to {other}. Expected this tree:\n{TREE}")
+    return pairs

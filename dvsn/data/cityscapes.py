@@ -1,0 +1,187 @@
+"""Cityscapes, straight from its published tree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from dvsn.data.cityscapes_labels import CLASS_NAMES, IGNORE, PALETTE, TRAIN_ID_OF
+from dvsn.data.dataset import ImageDataset
+from dvsn.data.files import read_colors, read_labels, read_list, read_rgb, require_file, require_folder
+from dvsn.data.files import unique_names as unique
+from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.types import Sample
+
+TREE = """\
+    ROOT/leftImg8bit/{train,val,test}/CITY/CITY_000000_000019_leftImg8bit.png
+    ROOT/gtFine/{train,val,test}/CITY/CITY_000000_000019_gtFine_color.png
+                                      CITY_000000_000019_gtFine_labelIds.png
+                                      CITY_000000_000019_gtFine_instanceIds.png"""
+
+Labels = Literal["color", "painted", "ids", "train_ids"]
+
+FILES = {
+    "color": ("color", "labelIds"),
+    "painted": ("labelIds",),
+    "ids": ("labelIds",),
+    "train_ids": ("labelTrainIds", "labelIds"),
+}
+"""The label files that can serve each choice, the preferred one first."""
+
+_ENDING = re.compile(r"_(color|labelIds|labelTrainIds|instanceIds)\.png$")
+
+
+class Cityscapes(ImageDataset):
+    """Street scenes of 50 cities, 1024x2048: 2,975 train, 500 val, 1,525 test (Cordts et al., 2016).
+
+    A sample: `photo` (H, W, 3) uint8 RGB; `label`; with `instances` also `instance` (H, W) int32 ids. Labels:
+
+    - "color": (H, W, 3) RGB of the `_color` file, its alpha dropped; painted from `_labelIds` where that is
+      missing;
+    - "painted": the same picture painted from `_labelIds` after the transform, which saves most of its
+      decoding;
+    - "ids": (H, W) label ids 0..33; "train_ids": 0..18 and 255, from `_labelTrainIds` or mapped from
+      `_labelIds`.
+
+    Files are found by listing, sorted by name. `list_file` reads them from a list instead, one "photo label"
+    a line, relative to `root`, `{split}` standing for the split's name; whichever label file a line names,
+    its sibling of the wanted kind is read. The label files of the test split are placeholders.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        split: str,
+        labels: Labels = "color",
+        instances: bool = False,
+        list_file: str | None = None,
+        transform: Callable[[Sample, int], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if labels not in FILES:
+            raise ConfigError(
+                f"data.dataset.labels: found '{labels}'. {nearest(str(labels), get_args(Labels))}"
+            )
+        self.kinds = {"photo": "photo", "label": "label"} | ({"instance": "label"} if instances else {})
+        self.palettes = {"label": PALETTE} if labels == "painted" else {}
+        super().__init__(transform=transform, seed=seed)
+        self.root = require_folder(root, expected=TREE, option="data.root")
+        self.labels = labels
+        listed = self._list(split) if list_file is None else self._read_list(list_file, split)
+        exists = lru_cache(maxsize=None)(_names)
+        self.items = [(photo, *self._siblings(photo, label, exists)) for photo, label in listed]
+        self.names = unique(photo for photo, *_ in self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def describe(self, index: int) -> str:
+        return " + ".join(str(path) for path in self.items[index] if path is not None)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> Sample:
+        photo, label, instance = self.items[index]
+        sample = {"photo": read_rgb(photo), "label": self._read_label(label)}
+        return sample if instance is None else sample | {"instance": read_labels(instance).astype(np.int32)}
+
+    def _read_label(self, path: Path) -> np.ndarray:
+        from_ids = path.name.endswith("_labelIds.png")
+        if self.labels == "color" and not from_ids:
+            return read_colors(path)
+        ids = read_labels(path)
+        check_ids(ids, path, highest=33 if from_ids or self.labels != "train_ids" else len(CLASS_NAMES) - 1)
+        ids = ids.astype(np.uint8, copy=False)
+        if self.labels == "color":
+            return PALETTE[ids]
+        return cv2.LUT(ids, TRAIN_ID_OF) if self.labels == "train_ids" and from_ids else ids
+
+    def _list(self, split: str) -> list[tuple[Path, Path]]:
+        """Every photo of a split, and the label file that stands for its siblings."""
+        photos = require_folder(self.root / "leftImg8bit", expected=TREE, option="data.root")
+        folder = require_folder(photos / split, expected=TREE, option="data.root")
+        pairs = []
+        for photo in sorted(folder.glob("*/*_leftImg8bit.png")):
+            if not photo.name.startswith("."):
+                stem = photo.name.removesuffix("_leftImg8bit.png")
+                pairs.append(
+                    (photo, self.root / "gtFine" / split / photo.parent.name / f"{stem}_gtFine_color.png")
+                )
+        if not pairs:
+            raise DataError(
+                f"{folder}: no CITY/*_leftImg8bit.png below this folder. Expected this tree:\n{TREE}"
+            )
+        return pairs
+
+    def _read_list(self, list_file: str, split: str) -> list[tuple[Path, Path]]:
+        if "{split}" not in list_file:
+            raise ConfigError(
+                f"data.dataset.list_file: found '{list_file}', expected a name with {{split}} in it, such as "
+                "{split}.list: with one list for every split, validation would repeat the training data."
+            )
+        path = require_file(
+            self.root / list_file.replace("{split}", split),
+            expected="    ROOT/train.list with 'photo label' a line, both relative to ROOT",
+            option="data.root and data.dataset.list_file",
+        )
+        pairs = []
+        for number, columns in enumerate(read_list(path), 1):
+            if len(columns) != 2:
+                raise DataError(f"{path}: line {number} has {len(columns)} names, expected 'photo label'.")
+            pairs.append((self.root / columns[0], self.root / columns[1]))
+        if not pairs:
+            raise DataError(f"{path}: the list is empty, expected 'photo label' a line.")
+        return pairs
+
+    def _siblings(
+        self, photo: Path, label: Path, names: Callable[[Path], frozenset[str]]
+    ) -> tuple[Path, Path | None]:
+        """The label file and the instance file to read, or a `DataError` if the photo has none."""
+        named = _ENDING.search(label.name) is not None
+        wanted = (
+            [_ENDING.sub(f"_{kind}.png", label.name) for kind in FILES[self.labels]]
+            if named
+            else [label.name]
+        )
+        found = next((label.with_name(name) for name in wanted if name in names(label.parent)), None)
+        if found is None:
+            raise DataError(
+                f"{photo}: its label file is missing: {label.parent}/{' or '.join(wanted)}. Expected this "
+                f"tree:\n{TREE}"
+            )
+        if photo.name not in names(photo.parent):
+            raise DataError(f"{photo}: no such file, although {found} is there. Expected this tree:\n{TREE}")
+        if "instance" not in self.kinds:
+            return found, None
+        instance = label.with_name(_ENDING.sub("_instanceIds.png", label.name))
+        if instance.name not in names(label.parent):
+            raise DataError(
+                f"{photo}: its instance file is missing: {instance}. Set data.dataset.instances=false."
+            )
+        return found, instance
+
+
+def check_ids(ids: np.ndarray, path: Path, *, highest: int) -> None:
+    """Refuse ids above `highest`, other than 255, since they mean another kind of file."""
+    if ids.max() <= highest:
+        return
+    wrong = ids[(ids > highest) & (ids != IGNORE)]
+    if wrong.size:
+        kind = "train ids (0..18 and 255)" if highest < 33 else "label ids (0..33)"
+        values = ", ".join(map(str, np.unique(wrong)[:5]))
+        raise DataError(
+            f"{path}: {wrong.size} pixels hold ids outside {kind}: {values}. Is it another kind of file?"
+        )
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """One look into a folder answers for all its files."""
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()

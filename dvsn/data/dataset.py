@@ -1,0 +1,94 @@
+"""What every dataset shares: one item from file to sample, seeded by item, and errors that name the files."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dvsn.errors import ConfigError, DataError, UserError
+from dvsn.types import Sample
+
+
+class ImageDataset(Dataset[Sample]):
+    """A dataset of pictures that belong together. A reader says how many there are and how one is read.
+
+    `kinds` names the arrays of `read` and what they are: a "photo" is interpolated and may be recoloured, a
+    "label" is neither, ever. `palettes` holds, for a label that `read` gives as ids but the network shall "
+    "see as
+    colours, its (256, 3) uint8 table: painting after the resize gives the same picture for a fraction of the
+    work.
+
+    `dataset[i]` and `dataset[epoch, i]` give an item; a plain index means epoch 0. The random numbers of the
+    transform depend on (seed, epoch, index) and on nothing else, so workers differ and runs repeat.
+    """
+
+    kinds: dict[str, str]
+    palettes: dict[str, np.ndarray]
+
+    def __init__(self, *, transform: Callable[[Sample, int], Sample] | None = None, seed: int = 0) -> None:
+        if seed < 0:
+            raise ConfigError(f"seed: found {seed}, expected 0 or more.")
+        self.transform, self.seed = transform, seed
+        self.palettes = getattr(self, "palettes", {})
+        check = getattr(transform, "check", None)
+        if check is not None:
+            check(self.kinds)  # a pair that this dataset cannot serve is refused before any file is opened
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Sample:
+        """The decoded arrays: photos (H, W, 3) uint8 RGB, labels (H, W, 3) uint8 RGB or (H, W) ids."""
+        raise NotImplementedError
+
+    def describe(self, index: int) -> str:
+        """The files of an item, for messages."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """A file stem, unique in the dataset, for pictures made from this item."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, index = operator.index(epoch), operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of a dataset with {len(self)} items")
+        index %= len(self)
+        try:
+            sample = self.read(index)
+            check_sizes({name: sample[name] for name in self.kinds if name in sample})
+            sample |= {"index": index, "name": self.name(index)}
+            if self.transform is None:
+                return sample | {name: table[sample[name]] for name, table in self.palettes.items()}
+            sample |= {"kinds": self.kinds, "palettes": self.palettes}
+            return self.transform(sample, item_seed(self.seed, epoch, index))
+        except UserError as error:
+            files = self.describe(index)
+            if any(part in str(error) for part in files.split(" + ")):
+                raise
+            raise type(error)(f"{files}: {error}") from error
+        except Exception as error:
+            raise DataError(f"{self.describe(index)}: {type(error).__name__}: {error}") from error
+
+
+def item_seed(seed: int, epoch: int, index: int) -> int:
+    """32 bits that depend on all three numbers."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
+
+
+def check_sizes(arrays: dict[str, Any]) -> None:
+    """Pictures that belong together must have one size; a `DataError` lists the sizes (H x W) otherwise."""
+    sizes = {name: array.shape[:2] for name, array in arrays.items()}
+    if len(set(sizes.values())) <= 1:
+        return
+    listed = ", ".join(f"{name} is {height}x{width}" for name, (height, width) in sizes.items())
+    turned = len({tuple(sorted(size)) for size in sizes.values()}) == 1
+    hint = " (one is turned: photos are read as stored, an EXIF rotation is not applied)" if turned else ""
+    raise DataError(
+        f"the pictures of this pair differ in size (height x width): {listed}{hint}. Expected one size."
+    )

@@ -1,0 +1,115 @@
+"""Pairs from two folders of equal names: the simplest way to bring one's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from dvsn.data.dataset import ImageDataset
+from dvsn.data.files import list_pictures, read_labels, read_rgb, require_folder, unique_names
+from dvsn.errors import ConfigError, DataError
+from dvsn.types import Sample
+
+TREE = """\
+    ROOT/{split}/{a}/NAME.png   ROOT/{split}/{b}/NAME.jpg     or
+    ROOT/{a}/{split}/NAME.png   ROOT/{b}/{split}/NAME.jpg     or
+    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.jpg
+    A name (without its ending) must be in both folders. With split={split}, a={a}, b={b}."""
+
+Kind = Literal["photo", "label", "ids"]
+
+
+class Folders(ImageDataset):
+    """Two folders whose files match by stem; endings may differ. Keys `a` and `b`.
+
+    `a` and `b` are the folders' names. Their kinds: "photo" and "label" give (H, W, 3) uint8 RGB, a label
+    being resized by nearest only; "ids" gives (H, W) label ids from 8-bit or palette pictures.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        split: str,
+        a: str = "a",
+        b: str = "b",
+        a_kind: Kind = "photo",
+        b_kind: Kind = "photo",
+        transform: Callable[[Sample, int], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
+        for option, kind in (("a_kind", a_kind), ("b_kind", b_kind)):
+            if kind not in ("photo", "label", "ids"):
+                raise ConfigError(f"data.dataset.{option}: found '{kind}', expected photo, label or ids.")
+        self.readers = {
+            "a": read_labels if a_kind == "ids" else read_rgb,
+            "b": read_labels if b_kind == "ids" else read_rgb,
+        }
+        self.kinds = {
+            "a": "photo" if a_kind == "photo" else "label",
+            "b": "photo" if b_kind == "photo" else "label",
+        }
+        super().__init__(transform=transform, seed=seed)
+        self.pairs = match(*find_folders(root, split, a, b))
+        self.names = unique_names(first for first, _ in self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def describe(self, index: int) -> str:
+        return " + ".join(map(str, self.pairs[index]))
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> Sample:
+        return {key: self.readers[key](path) for key, path in zip("ab", self.pairs[index], strict=True)}
+
+
+def find_folders(root: str, split: str, a: str, b: str) -> tuple[Path, Path]:
+    """The two folders, in the first layout of `TREE` that is there."""
+    tree = TREE.format(split=split, a=a, b=b)
+    base = require_folder(root, expected=tree, option="data.root")
+    layouts = [(base / split / a, base / split / b), (base / a / split, base / b / split)]
+    layouts.append((base / f"{split}{a}", base / f"{split}{b}"))
+    for first, second in layouts:
+        if first.is_dir() and second.is_dir():
+            return first, second
+    found = (
+        ", ".join(sorted(each.name + "/" for each in base.iterdir() if each.is_dir())) or "no folder at all"
+    )
+    raise DataError(
+        f"{base}: found {found}. Expected one of these trees:\n{tree}\n"
+        "Set the names with data.dataset.a, data.dataset.b and data.splits."
+    )
+
+
+def match(first: Path, second: Path) -> list[tuple[Path, Path]]:
+    """The pairs of two folders, sorted by name; a `DataError` lists what has no partner."""
+    stems = []
+    for folder in (first, second):
+        files: dict[str, Path] = {}
+        for path in list_pictures(folder):
+            if path.stem in files:
+                raise DataError(
+                    f"{path}: a second file of this name beside {files[path.stem].name}; expected one."
+                )
+            files[path.stem] = path
+        stems.append(files)
+    lonely = {
+        folder: sorted(stems[i].keys() - stems[1 - i].keys()) for i, folder in enumerate((first, second))
+    }
+    if any(lonely.values()):
+        lines = [
+            f"  {len(names)} only in {folder}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for folder, names in lonely.items()
+            if names
+        ]
+        raise DataError(
+            f"{first} + {second}: the folders' names differ.\n" + "\n".join(lines) + "\n"
+            "Expected the same names in both (endings may differ): add what is missing or move the rest away."
+        )
+    if not stems[0]:
+        raise DataError(f"{first} + {second}: no picture in these folders.")
+    return [(stems[0][name], stems[1][name]) for name in sorted(stems[0])]

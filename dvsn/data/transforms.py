@@ -1,0 +1,215 @@
+"""From decoded arrays to the tensors of a sample: albumentations over all pictures at once, then the pair.
+
+A step of a pipeline is a plain albumentations object, written in YAML. Photos and labels move together;
+labels are never interpolated and never recoloured. Everything stays uint8: the task normalises on the device.
+
+Known differences from albumentations' own ways, each deliberate:
+
+- One random stream for all steps. `Compose.set_random_seed(s)` gives every step a generator of its own with
+  the *same* seed, so that in 2.0.8 the crop position and the flip of one sample are correlated
+  (-0.86 measured).
+- A label resized with `INTER_NEAREST` is shifted by up to half a source pixel against its photo, since OpenCV
+  takes the upper left of each block; the YAMLs ask for `INTER_NEAREST_EXACT` (6), which takes the centre.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvsn.data.dataset import check_sizes
+from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.types import Sample
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
+
+NEAREST = (0, 6)
+"""OpenCV's INTER_NEAREST and INTER_NEAREST_EXACT."""
+
+
+class Pair:
+    """Which array of a dataset is the network's input (`image`) and which the wanted output (`target`).
+
+    `edges` appends a channel of instance edges to the input (Wang et al., 2018, arXiv:1711.11585, section
+    3.3), taken after the geometric steps so that a line is one pixel wide on each side of every border.
+    `blend_labels` interpolates colour labels like photos, as the source document and the reference do:
+    colours then mix at borders.
+    """
+
+    def __init__(
+        self, *, source: str = "label", target: str = "photo", edges: bool = False, blend_labels: bool = False
+    ) -> None:
+        self.source, self.target, self.edges, self.blend_labels = source, target, edges, blend_labels
+
+    def names(self) -> list[str]:
+        """The arrays that must travel through the transform, each once."""
+        return list(dict.fromkeys([self.source, self.target, *(["instance"] if self.edges else [])]))
+
+    def check(self, kinds: dict[str, str]) -> None:
+        """Raise `ConfigError` when a dataset with these arrays cannot serve this pair."""
+        for option, name in (("source", self.source), ("target", self.target)):
+            if name not in kinds:
+                raise ConfigError(
+                    f"data.pair.{option}: found '{name}', which this data set lacks. {nearest(name, kinds)}"
+                )
+        if self.edges and "instance" not in kinds:
+            raise ConfigError(
+                "data.pair.edges: needs instance ids, which this data set does not read. "
+                "Set data.dataset.instances=true on Cityscapes, or data.pair.edges=false."
+            )
+
+
+class Transform:
+    """A sample of numpy arrays to a sample of tensors.
+
+    In: the arrays of `ImageDataset.read`, `index`, `name`, `kinds` and `palettes`. Out: `image` and `target`,
+    uint8 (C, H, W), with `index` and `name`. Ids stay one channel. With edges `image` has one channel more,
+    of 0 and 1.
+    """
+
+    def __init__(self, *, steps: Sequence[Any] = (), pair: Pair | None = None) -> None:
+        self.steps, self.pair = list(steps or ()), pair or Pair()
+        self._pipelines: dict[tuple[tuple[str, str], ...], Any] = {}
+        for number, step in enumerate(self.steps):
+            for leaf in _leaves(step):
+                _check_step(leaf, f"transform step {number} ({type(step).__name__})")
+
+    def check(self, kinds: dict[str, str]) -> None:
+        """Raise `ConfigError` when a dataset with these arrays cannot serve the pair."""
+        self.pair.check(kinds)
+
+    def __call__(self, sample: Sample, item_seed: int) -> Sample:
+        kinds, palettes = sample["kinds"], sample.get("palettes", {})
+        self.pair.check(kinds)
+        names = self.pair.names()
+        treated = {name: self._treatment(name, kinds[name]) for name in names}
+        arrays = {name: _fit(sample[name]) if name == "instance" else sample[name] for name in names}
+        for name in names:
+            if treated[name] == "blend" and name in palettes:
+                arrays[name] = palettes[name][arrays[name]]  # mixing colours needs colours
+            if treated[name] == "blend" and arrays[name].ndim == 2:
+                raise ConfigError(
+                    "data.pair.blend_labels: label ids cannot be blended, only colours. Read labels=color."
+                )
+        arrays = self._move(arrays, treated, item_seed)
+        for name in names:
+            if treated[name] == "label" and name in palettes:
+                arrays[name] = palettes[name][arrays[name]]
+        image, target = _tensor(arrays[self.pair.source]), _tensor(arrays[self.pair.target])
+        if self.pair.edges:
+            edges = torch.from_numpy(instance_edges(arrays["instance"]))[None]  # (1, H, W)
+            image = torch.cat([image, edges])  # (C + 1, H, W)
+        return {"image": image, "target": target, "index": sample["index"], "name": sample["name"]}
+
+    def _treatment(self, name: str, kind: str) -> str:
+        blended = kind == "label" and self.pair.blend_labels and name != "instance"
+        return "blend" if blended else kind
+
+    def _move(
+        self, arrays: dict[str, np.ndarray], treated: dict[str, str], item_seed: int
+    ) -> dict[str, np.ndarray]:
+        """All steps over all arrays with one draw. albumentations wants an `image`: the first photo."""
+        if not self.steps:
+            return arrays
+        check_sizes(arrays)
+        main = next((name for name, how in treated.items() if how == "photo"), None)
+        height, width = next(iter(arrays.values())).shape[:2]
+        data = {f"dvsn_{name}": array for name, array in arrays.items() if name != main}
+        data["image"] = np.zeros((height, width, 3), np.uint8) if main is None else arrays[main]
+        pipeline = self._pipeline(main, treated)
+        pipeline.set_random_state(np.random.default_rng(item_seed), random.Random(item_seed))
+        try:
+            moved = pipeline(**data)
+        except Exception as error:
+            hint = ". Resize first, or pad with albumentations.PadIfNeeded." if "rop" in str(error) else ""
+            raise DataError(
+                f"a transform step failed on {height}x{width} (height x width): {error}{hint}"
+            ) from error
+        result = {name: moved["image" if name == main else f"dvsn_{name}"] for name in arrays}
+        for name, array in result.items():
+            if not isinstance(array, np.ndarray) or array.dtype != arrays[name].dtype:
+                found = getattr(array, "dtype", type(array).__name__)
+                raise ConfigError(
+                    f"transform: the steps turned '{name}' from {arrays[name].dtype} into {found}. Leave "
+                    "out steps such as Normalize, ToFloat and ToTensorV2: pictures stay uint8, the task "
+                    "normalises on the device."
+                )
+        check_sizes(result)
+        return result
+
+    def _pipeline(self, main: str | None, treated: dict[str, str]) -> Any:
+        """The steps, told what each array is. Built on first use in each process and kept."""
+        key = (("", main or ""), *treated.items())
+        if key not in self._pipelines:
+            import albumentations
+
+            steps = copy.deepcopy(self.steps)
+            for leaf in (leaf for step in steps for leaf in _leaves(step)):
+                moves = isinstance(leaf, albumentations.DualTransform)  # others only recolour: photos alone
+                role = {"photo": "image", "label": "mask", "blend": "image" if moves else "mask"}
+                leaf.add_targets({f"dvsn_{name}": role[how] for name, how in treated.items() if name != main})
+            self._pipelines[key] = albumentations.Compose(steps)
+        return self._pipelines[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pipelines": {}}
+
+
+def instance_edges(instance: np.ndarray) -> np.ndarray:
+    """(H, W) ids -> (H, W) uint8, 1 where a pixel differs from one of its four neighbours."""
+    edges = np.zeros(instance.shape, np.uint8)
+    across, down = instance[:, 1:] != instance[:, :-1], instance[1:] != instance[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges
+
+
+def _leaves(step: Any) -> Iterator[Any]:
+    """The single transforms inside a step, which may be a OneOf, SomeOf, Sequential..."""
+    if hasattr(step, "apply_with_params") or not hasattr(step, "transforms"):
+        yield step  # ColorJitter has a list of `transforms` too, of functions
+    else:
+        for inner in step.transforms:
+            yield from _leaves(inner)
+
+
+def _check_step(leaf: Any, where: str) -> None:
+    if not hasattr(leaf, "apply_with_params"):
+        raise ConfigError(f"{where}: found a {type(leaf).__name__}, expected an albumentations transform.")
+    interpolation = getattr(leaf, "mask_interpolation", 0)
+    if interpolation not in NEAREST or getattr(leaf, "area_for_downscale", None) == "image_mask":
+        raise ConfigError(
+            f"{where}: mask_interpolation={interpolation} or area_for_downscale=image_mask would mix the "
+            "colours of labels. Use mask_interpolation=6 (nearest, centred) or 0; to mix them as the first "
+            "papers did, set data.pair.blend_labels=true."
+        )
+
+
+def _fit(instance: np.ndarray) -> np.ndarray:
+    """Instance ids in uint16, which every OpenCV function takes. Only their being different matters."""
+    if instance.dtype in (np.uint8, np.uint16):
+        return instance
+    if instance.min() >= 0 and instance.max() < 65536:
+        return instance.astype(np.uint16)
+    return np.unique(instance, return_inverse=True)[1].reshape(instance.shape).astype(np.uint16)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """(H, W, C) or (H, W) to uint8 (C, H, W)."""
+    if array.dtype != np.uint8:
+        if array.min() < 0 or array.max() > 255:
+            raise DataError(
+                f"ids from {array.min()} to {array.max()}, expected 0..255: is this an instance file?"
+            )
+        array = array.astype(np.uint8)
+    planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(planes, order="C"))
