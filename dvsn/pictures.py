@@ -1,0 +1,138 @@
+"""Picture grids: drawn here, sent to W&B, TensorBoard or files. The only module that knows W&B."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+log = logging.getLogger(__name__)
+
+MARGIN, HEADER = 6, 26
+
+
+class Gallery:
+    """Collects the panels of the first samples and publishes them as one grid."""
+
+    def __init__(self, *, folder: Path, count: int = 6, max_side: int = 512) -> None:
+        self.folder, self.count, self.max_side = folder, count, max_side
+        self.rows: list[list[Array]] = []
+        self.titles: list[str] = []
+        self.names: list[str] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) >= self.count
+
+    def add(self, panels: dict[str, Tensor], *, names: Iterable[str]) -> None:
+        """`panels`: uint8 RGB (N, 3, H, W) by column title."""
+        self.titles = list(panels)
+        columns = [to_array(panel) for panel in panels.values()]
+        for row, name in zip(zip(*columns, strict=True), names, strict=True):
+            if not self.full:
+                self.rows.append([shrink(picture, self.max_side) for picture in row])
+                self.names.append(name)
+
+    def publish(
+        self, *, stem: str, loggers: Iterable[Any], step: int, caption: str, latest: bool = True
+    ) -> Path | None:
+        """Write `stem`.png and, if wanted, latest.png; send the grid to the loggers; start anew."""
+        if not self.rows:
+            return None
+        picture = grid(self.rows, self.titles)
+        path = self.folder / f"{stem}.png"
+        write_picture(path, picture)
+        if latest:
+            write_picture(self.folder / "latest.png", picture)
+        for logger in loggers:
+            send(logger, picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}")
+        self.rows, self.names = [], []
+        return path
+
+
+def to_array(panel: Tensor) -> Array:
+    """(N, 3, H, W) uint8 tensor -> (N, H, W, 3) array."""
+    return panel.detach().cpu().permute(0, 2, 3, 1).numpy()
+
+
+def shrink(picture: Array, max_side: int) -> Array:
+    """A copy no larger than `max_side` on its longer side."""
+    factor = max_side / max(picture.shape[:2])
+    if factor >= 1:
+        return picture.copy()
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def grid(rows: list[list[Array]], titles: list[str]) -> Array:
+    """Rows of RGB pictures with a title above each column, on white."""
+    widths = [max(row[column].shape[1] for row in rows) for column in range(len(titles))]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    canvas = np.full(
+        (HEADER + sum(heights) + MARGIN * len(rows), sum(widths) + MARGIN * (len(widths) + 1), 3), 255, np.uint8
+    )
+    left = MARGIN
+    for column, title in enumerate(titles):
+        cv2.putText(canvas, title, (left, HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        top = HEADER
+        for row, height in zip(rows, heights, strict=True):
+            picture = row[column]
+            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+            top += height + MARGIN
+        left += widths[column] + MARGIN
+    return canvas
+
+
+def write_picture(path: Path, picture: Array) -> None:
+    """An RGB picture as a file, atomically; the format is the ending's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(f"{path}: the picture could not be encoded as '{path.suffix}'")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data.tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def send(logger: Any, picture: Array, *, step: int, caption: str) -> None:
+    """To loggers that take pictures; the others have the file."""
+    name = type(logger).__name__
+    if name == "WandbLogger":
+        logger.log_image(key="val/pictures", images=[picture], caption=[caption], step=step)
+    elif name == "TensorBoardLogger":
+        logger.experiment.add_image("val/pictures", picture, step, dataformats="HWC")
+
+
+def define_wandb(logger: Any, *, config: dict[str, Any], monitor: str | None, mode: str) -> None:
+    """The resolved config, one step axis for every metric, and the best value in the summary."""
+    run = logger.experiment
+    run.config.update(config, allow_val_change=True)
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step")
+    if monitor:
+        run.define_metric(monitor, step_metric="trainer/global_step", summary="last")
+        run.define_metric(monitor, summary=mode)
+
+
+def finish_wandb(logger: Any, *, best: float | None, monitor: str | None, checkpoint: Path | None) -> None:
+    """The best value by name in the summary and, when asked, the checkpoint as an artifact."""
+    import wandb
+
+    run = logger.experiment
+    if monitor and best is not None:
+        run.summary[f"best/{monitor}"] = best
+    if checkpoint is not None and checkpoint.is_file():
+        artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
+        artifact.add_file(str(checkpoint))
+        run.log_artifact(artifact, aliases=["best"])
+    run.finish()
