@@ -1,8 +1,9 @@
 """The Cityscapes label table: 34 label ids and the licence plate, with train ids and colours.
 
 Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", 2016, arXiv:1604.01685. Two
-numberings exist: *label ids* (0..33, in the `_labelIds` files) and *train ids* (0..18, what networks predict, with
-255 for everything that is not evaluated). The licence plate has id -1 and therefore never occurs in a picture.
+numberings exist: *label ids* (0..33, in the `_labelIds` files) and *train ids* (0..18, what networks predict,
+with 255 for everything that is not evaluated). The licence plate has id -1 and therefore never occurs in a
+picture.
 """
 
 from __future__ import annotations
@@ -88,5 +89,6 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 PALETTE, TRAIN_PALETTE, TRAIN_ID_OF = _tables()
-"""`PALETTE` (256, 3) uint8 RGB by label id; `TRAIN_PALETTE` (256, 3) uint8 RGB by train id; `TRAIN_ID_OF` (256,)
-uint8, label id -> train id. Ids outside the table are black and 255. All three are read-only."""
+"""`PALETTE` (256, 3) uint8 RGB by label id; `TRAIN_PALETTE` (256, 3) uint8 RGB by train id; `TRAIN_ID_OF`
+(256,) uint8, label id -> train id. Ids outside the table are black and 255. All three are read-only.
+"""

@@ -1,0 +1,337 @@
+"""What runs beside the training: checkpoints, interruption, stateless random numbers, pictures, rates."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
+from torch import Tensor
+
+from dvsn.errors import UserError
+from dvsn.pictures import Gallery, to_array, write_picture
+from dvsn.tasks.base import NotFinite, Task
+
+log = logging.getLogger(__name__)
+
+
+def seed_everything(seed: int, *, rank: int, epoch: int, batch: int, stage: int) -> None:
+    """Seed torch, numpy and random from a place in the run."""
+    state = int(np.random.SeedSequence([seed, rank, epoch, batch, stage]).generate_state(1)[0])
+    torch.manual_seed(state)
+    np.random.seed(state)  # noqa: NPY002 - third-party code draws from the global generator
+    random.seed(state)
+
+
+class StatelessRandom(Callback):
+    """Every batch draws from its own stream, a function of (seed, rank, epoch, batch, stage).
+
+    So no random state has to be saved, a resumed run draws what the unbroken run drew, and validation
+    never moves the numbers of training.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+
+    def _seed(self, trainer: pl.Trainer, batch: int, stage: int) -> None:
+        seed_everything(self.seed, rank=trainer.global_rank, epoch=trainer.current_epoch, batch=batch, stage=stage)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._seed(trainer, batch_idx, 0)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        seed_everything(self.seed, rank=trainer.global_rank, epoch=0, batch=batch_idx, stage=1)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        seed_everything(self.seed, rank=trainer.global_rank, epoch=0, batch=batch_idx, stage=1)
+
+
+class Checkpoints(Checkpoint):
+    """`last.ckpt` and `best.ckpt`, each replaced atomically, from which a run continues bit for bit.
+
+    `last` is written after every `every_n_epochs` epochs, every `every_n_steps` batches if that is given,
+    at the end, and when the run is told to stop (SIGTERM, Ctrl-C, SLURM's requeue signal). `best` is
+    written when `monitor` improves in the sense of `mode`.
+
+    Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in
+    the middle of a gradient accumulation: both wait for the next clean point. Weights that are not finite
+    are never saved. A failed write, such as on a full disk, ends the run with a message and leaves the
+    older file as it was.
+
+    A first signal ends the run after the current batch, with exit code 143 (SIGTERM) or 130 (Ctrl-C); a
+    second Ctrl-C ends it at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        monitor: str | None = None,
+        mode: str = "min",
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        save_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.folder, self.monitor, self.sign = Path(folder), monitor, {"min": 1.0, "max": -1.0}[mode]
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.save_weights = save_weights
+        self.best: float | None = None
+        self._improved = False
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "monitor": self.monitor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"] if state["monitor"] == self.monitor else None
+
+    # Clean points -----------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last = batch_idx + 1 >= trainer.num_training_batches
+        epoch = trainer.current_epoch
+        trainer.datamodule.position = (epoch + 1, 0) if last else (epoch, batch_idx + 1)  # type: ignore[attr-defined]
+        stop = self._agreed_signal(trainer)
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if last or accumulating or pl_module.window_open:
+            return
+        due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
+        if due or stop:
+            self._save(trainer, "last.ckpt")
+        if stop:
+            self._stop(trainer, stop)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor is None:
+            return
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            raise UserError(f"monitor.name: nothing called '{self.monitor}' was logged. Logged: {known}.")
+        score = float(value)
+        if math.isfinite(score) and (self.best is None or self.sign * score < self.sign * self.best):
+            self.best, self._improved = score, True
+        if self._improved and not self._at_epoch_end(trainer):
+            self._save_best(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Lightning has already counted this epoch: current_epoch is the number of epochs done.
+        stop = self._agreed_signal(trainer)
+        if self._improved:
+            self._save_best(trainer)
+        finished = trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs > 0
+        if stop or finished or trainer.current_epoch % self.every_n_epochs == 0:
+            self._save(trainer, "last.ckpt")
+        if stop:
+            self._stop(trainer, stop)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """`max_steps` or `max_time` may end a run in the middle of an epoch."""
+        if not self._at_epoch_end(trainer) and not pl_module.window_open:
+            self._save(trainer, "last.ckpt")
+        if self.save_weights and trainer.is_global_zero:
+            write_safetensors(self.folder / "last.safetensors", pl_module.state_dict())
+
+    @staticmethod
+    def _at_epoch_end(trainer: pl.Trainer) -> bool:
+        return trainer.datamodule.position[1] == 0  # type: ignore[attr-defined]
+
+    # Writing ----------------------------------------------------------------------------------------
+
+    def _save_best(self, trainer: pl.Trainer) -> None:
+        self._improved = False
+        self._save(trainer, "best.ckpt")
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        path = self.folder / name
+        task = trainer.lightning_module
+        assert isinstance(task, Task)
+        task.check_finite()
+        bad = [key for key, value in task.named_parameters() if not bool(torch.isfinite(value).all())]
+        if bad:
+            raise NotFinite(
+                f"step {trainer.global_step}: weights are not finite ({', '.join(bad[:3])}, {len(bad)} in all). The "
+                f"run stops here; the checkpoints in {self.folder} are from before. Lower optim.lr, set "
+                "trainer.gradient_clip_val, or use trainer.precision=32-true."
+            )
+        try:
+            trainer.save_checkpoint(path, weights_only=False)  # optimisers and all
+        except OSError as error:
+            reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
+            older = "The older checkpoint of that name is intact." if path.exists() else "There was none before it."
+            raise UserError(
+                f"{path}: the checkpoint could not be written: {reason}. {older} Free some space, then continue "
+                "with resume=auto."
+            ) from error
+
+    # Signals ----------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take the signals over from Lightning, which would act in the middle of a step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        wanted = [signal.SIGTERM, signal.SIGINT]
+        if hasattr(signal, "SIGUSR1") and os.environ.get("SLURM_JOB_ID"):
+            wanted.append(signal.SIGUSR1)
+        for number in wanted:
+            try:
+                self._handlers[number] = signal.signal(number, self._on_signal)
+            except ValueError:  # not the main thread: a notebook or a test harness keeps its own handlers
+                return
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        self._restore_handlers()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._handlers.clear()
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._signal:
+                raise KeyboardInterrupt
+            log.info("Stopping after this batch. Press Ctrl-C again to stop at once.")
+        self._signal = max(self._signal, number)
+
+    def _agreed_signal(self, trainer: pl.Trainer) -> int:
+        """The signal that any rank has received, the same answer on every rank."""
+        if trainer.world_size == 1:
+            return self._signal
+        flag = torch.tensor(self._signal, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(flag, reduce_op="max"))
+
+    def _stop(self, trainer: pl.Trainer, number: int) -> None:
+        if hasattr(signal, "SIGUSR1") and number == signal.SIGUSR1:
+            # Lightning's own handler writes hpc_ckpt_N.ckpt and asks SLURM to requeue the job.
+            trainer._signal_connector._slurm_sigusr_handler_fn(number, None)  # type: ignore[arg-type]
+            raise SystemExit(0)
+        log.info("Stopped by %s. Continue with resume=auto; the state is in %s.", signal.Signals(number).name, self.folder)
+        raise SystemExit(128 + number)
+
+
+def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
+    """Weights alone, atomically, in the safetensors format."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, str(temporary))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class PictureGrid(Callback):
+    """After each validation, a grid of its first pictures: a row a sample, a column a panel of the task.
+
+    It is written to `folder` as `epoch_0007.png` (or `step_...` inside an epoch) and `latest.png`, and sent to every
+    logger that takes pictures.
+    """
+
+    def __init__(self, *, folder: str, count: int = 6, every_n_epochs: int = 1, max_side: int = 512) -> None:
+        self.gallery = Gallery(folder=Path(folder), count=count, max_side=max_side)
+        self.every_n_epochs = every_n_epochs
+
+    def _wanted(self, trainer: pl.Trainer) -> bool:
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return trainer.is_global_zero and not trainer.sanity_checking and (due or trainer.state.fn != "fit")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._wanted(trainer) and not self.gallery.full and outputs is not None:
+            self.gallery.add(pl_module.panels(batch, outputs), names=batch["name"])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._wanted(trainer):
+            scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+            self.gallery.publish(
+                stem=f"epoch_{trainer.current_epoch + 1:04d}",
+                loggers=trainer.loggers,
+                step=trainer.global_step,
+                caption=", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in scores.items()),
+            )
+
+
+class Rates(Callback):
+    """Logs images per second, the learning rate and peak GPU memory, and shows the first two in the bar."""
+
+    def __init__(self, *, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+        self._since, self._images = 0.0, 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._since, self._images = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch["index"])
+        if (batch_idx + 1) % self.every_n_steps and batch_idx + 1 < trainer.num_training_batches:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            pl_module.log("system/peak_gpu_memory_gib", peak, batch_size=1)
+        rate = self._images / max(1e-9, time.perf_counter() - self._since) * trainer.world_size
+        pl_module.log("images_per_second", rate, prog_bar=True, logger=False, batch_size=1)
+        pl_module.log("system/images_per_second", rate, batch_size=1)
+        for optimizer, label in zip(trainer.optimizers, pl_module.optimizer_names, strict=True):
+            pl_module.log(f"system/lr_{label}", optimizer.param_groups[0]["lr"], batch_size=1)
+        self._since, self._images = time.perf_counter(), 0
+
+
+class ProgressBar(TQDMProgressBar):
+    """One line: what is being done, how fast, and the losses by name."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return {name.removeprefix("train/"): value for name, value in items.items()}
+
+
+class PictureFiles(Callback):
+    """While testing: one grid of the first pictures, and each generated picture as a file when asked."""
+
+    def __init__(self, *, folder: Path, count: int, save_all: bool) -> None:
+        self.folder, self.save_all = folder, save_all
+        self.gallery = Gallery(folder=folder, count=count)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        wanted = trainer.is_global_zero and not self.gallery.full
+        if not wanted and not self.save_all:
+            return
+        panels = pl_module.panels(batch, outputs)
+        if wanted:
+            self.gallery.add(panels, names=batch["name"])
+        if self.save_all:
+            for name, picture in zip(batch["name"], to_array(panels["generated"]), strict=True):
+                write_picture(self.folder / "generated" / f"{name}.png", picture)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.gallery.publish(stem="grid", loggers=(), step=0, caption="", latest=False)

@@ -1,0 +1,233 @@
+"""One data module for every dataset, and the sampler that makes interrupted runs continue exactly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset
+
+from dvsn.data.transforms import Pair, Transform
+from dvsn.errors import ConfigError, DataError
+
+Key = tuple[int, int]
+
+
+class TrainBatches:
+    """Batches of `(epoch, index)` keys: a pure function of seed, epoch and rank.
+
+    Every epoch is a new permutation. A batch of the whole run is cut into strided slices, one a rank, so
+    that the ranks together see exactly what one process would. With several ranks a last short batch is
+    filled up from the start of the permutation until every rank has the same number of samples.
+
+    `start` skips the first batches of the epoch that is current at that time, and of no other. The epoch
+    travels in the key because persistent workers never learn of it otherwise.
+    """
+
+    def __init__(
+        self, *, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = False
+    ) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world, self.drop_last = rank, world, drop_last
+        self.epoch, self.start = 0, 0
+        self.sampler = self  # Lightning calls set_epoch on what it finds here
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, first = self.epoch, self.start
+        self.start = 0
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        for number in range(first, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            missing = -len(batch) % self.world
+            batch = np.concatenate([batch, np.resize(order, missing)]) if missing else batch
+            yield [(epoch, int(index)) for index in batch[self.rank :: self.world]]
+
+
+class EvalBatches:
+    """Every sample exactly once over all ranks, in order: strided and never padded.
+
+    Padding would count some samples twice, and every metric would be slightly wrong.
+    """
+
+    def __init__(self, *, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.indices = range(rank, size, world)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for first in range(0, len(self.indices), self.batch_size):
+            yield [(0, index) for index in self.indices[first : first + self.batch_size]]
+
+
+def start_worker(_: int) -> None:
+    """One thread a worker; and Ctrl-C, which reaches the whole process group, is for the main process."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class DataModule(pl.LightningDataModule):
+    """Train, validation and test loaders over any dataset of `dvsn.data`.
+
+    `dataset` is a reader class with its options bound; it is built once a split over the folder `root`, in
+    `setup`, so that making a data module opens no file. `splits` maps train / val / test to the data set's own split names.
+    `batch_size` is the total over all devices and must divide evenly. `eval_batch_size` likewise, 1 by
+    default so that pictures of different sizes need no padding. `train_samples` keeps only the first ones
+    of the training split. `transform` holds two lists of
+    albumentations steps, `train` and `eval`.
+
+    `input_channels`, `output_channels` and `label_classes` describe a sample to the networks, which are
+    built before any data is opened; the first sample read is checked against them.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        dataset: Callable[..., Dataset[Any]],
+        splits: dict[str, str],
+        transform: dict[str, Sequence[Any]],
+        pair: Pair,
+        input_channels: int,
+        output_channels: int,
+        label_classes: int = 0,
+        batch_size: int = 1,
+        eval_batch_size: int = 1,
+        workers: int = 0,
+        drop_last: bool = False,
+        train_samples: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise ConfigError(f"data.batch_size: found {batch_size} and {eval_batch_size}; both must be at least 1.")
+        if workers < 0:
+            raise ConfigError(f"data.workers: found {workers}, expected 0 or more.")
+        unknown = set(transform) - {"train", "eval"}
+        if unknown or "eval" not in transform:
+            raise ConfigError(f"transform: found keys {sorted(transform)}, expected 'train' and 'eval'.")
+        expected = label_classes + int(pair.edges) if label_classes else input_channels
+        if expected != input_channels:
+            raise ConfigError(
+                f"data.input_channels: found {input_channels}, but {label_classes} one-hot classes"
+                f"{' and an edge channel' if pair.edges else ''} make {expected}. Set data.input_channels={expected}."
+            )
+        if pair.edges and not label_classes:
+            raise ConfigError(
+                "data.pair.edges: instance edges are an extra channel of one-hot labels, but data.label_classes "
+                "is 0 (colour pictures). Use the one-hot variant of this data set, such as data=cityscapes_onehot."
+            )
+        self.root, self.dataset, self.splits, self.pair = root, dataset, splits, pair
+        self.steps = {"train": transform.get("train", []), "eval": transform["eval"]}
+        self.input_channels, self.output_channels, self.label_classes = input_channels, output_channels, label_classes
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.workers, self.drop_last, self.seed = workers, drop_last, seed
+        self.train_samples = train_samples
+        self.position: Key = (0, 0)
+        self.test_split = "test"  # which split `trainer.test` measures
+        self.datasets: dict[str, Any] = {}
+        self._resume: Key | None = None
+
+    def open(self, split: str, *, augment: bool = False) -> Any:
+        """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
+        if split not in self.splits:
+            raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
+        transform = Transform(steps=list(self.steps["train" if augment else "eval"]), pair=self.pair)
+        data = self.dataset(root=self.root, split=self.splits[split], transform=transform, seed=self.seed)
+        if len(data) == 0:
+            raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
+        self._check(data[0], data.describe(0))
+        return data
+
+    def _check(self, sample: dict[str, Any], files: str) -> None:
+        channels = self.input_channels if not self.label_classes else 1 + int(self.pair.edges)
+        for key, expected in (("image", channels), ("target", self.output_channels)):
+            found = int(sample[key].shape[0])
+            if found != expected:
+                option = "input" if key == "image" else "output"
+                raise DataError(
+                    f"{files}: '{key}' has {found} channels, expected {expected}. Set data.{option}_channels={found}, "
+                    "or data.label_classes for a map of label ids."
+                )
+
+    def setup(self, stage: str) -> None:
+        world = self.trainer.world_size if self.trainer else 1
+        for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
+            if name == "batch_size" and size % world:
+                raise ConfigError(
+                    f"data.{name}: {size} is the total over devices and does not divide by {world} of them. "
+                    f"Set data.{name} to a multiple of {world}."
+                )
+        if stage == "fit":
+            self.datasets = {"train": self.open("train", augment=True), "val": self.open("val")}
+        elif stage == "validate":
+            self.datasets = {"val": self.open("val")}
+        elif stage == "test":
+            self.datasets = {"test": self.open(self.test_split)}
+
+    def _loader(self, split: str, batches: Any) -> DataLoader[Any]:
+        return DataLoader(
+            self.datasets[split],
+            batch_sampler=batches,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
+            worker_init_fn=start_worker,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        batches = TrainBatches(
+            size=min(len(self.datasets["train"]), self.train_samples or sys.maxsize),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            drop_last=self.drop_last,
+        )
+        if len(batches) == 0:
+            raise ConfigError(
+                f"data.batch_size: {self.batch_size} is more than the {batches.size} training samples and "
+                "data.drop_last drops the only batch. Set data.drop_last=false or a smaller batch."
+            )
+        if self._resume is not None:
+            # The iterator is made before Lightning calls set_epoch, so the place must be known here.
+            batches.epoch, batches.start = self._resume
+            self._resume = None
+        return self._loader("train", batches)
+
+    def _eval_loader(self, split: str) -> DataLoader[Any]:
+        assert self.trainer is not None
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        size = max(1, self.eval_batch_size // world)
+        return self._loader(
+            split, EvalBatches(size=len(self.datasets[split]), batch_size=size, rank=rank, world=world)
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next training batch comes from: its epoch, and its number in that epoch."""
+        return {"epoch": self.position[0], "batch": self.position[1]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._resume = (int(state["epoch"]), int(state["batch"]))
+        self.position = self._resume

@@ -1,0 +1,264 @@
+"""From a resolved config to a data module, a task and a trainer; and what a run folder records."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.strategies import DDPStrategy
+
+from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
+from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
+from dvsn.config import build
+from dvsn.data.module import DataModule
+from dvsn.errors import ConfigError
+from dvsn.loggers import CsvLogger
+from dvsn.tasks.base import Task
+
+log = logging.getLogger(__name__)
+Config = dict[str, Any]
+
+
+class Ddp(DDPStrategy):
+    """DDP whose evaluation does not go through the wrapper.
+
+    The wrapper broadcasts buffers in every forward, so ranks with unequal numbers of validation batches
+    would wait for each other forever. Batch-norm statistics are shared once before evaluation instead.
+    """
+
+    def share_buffers(self) -> None:
+        for buffer in self.lightning_module.buffers():  # type: ignore[union-attr]
+            torch.distributed.broadcast(buffer, src=0)
+
+    def on_validation_start(self) -> None:
+        self.share_buffers()
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.lightning_module is not None
+        with self.precision_plugin.val_step_context():
+            return self.lightning_module.validation_step(*args, **kwargs)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware, where it is faster; elsewhere it is far slower."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in probes)
+
+
+def resolve_precision(wanted: str | int, *, cuda: bool) -> str | int:
+    """`auto` -> bf16-mixed where the hardware has it, else 32-true."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if (torch.cuda.is_bf16_supported() if cuda else cpu_has_bf16()) else "32-true"
+
+
+def uses_cuda(trainer: Config) -> bool:
+    return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def device_count(trainer: Config) -> int:
+    """How many processes the trainer's `devices` and `num_nodes` mean."""
+    devices = trainer.get("devices", 1)
+    here = torch.cuda.device_count() if uses_cuda(trainer) else 1
+    if isinstance(devices, list):
+        count = len(devices)
+    elif isinstance(devices, str) and not devices.lstrip("-").isdigit():
+        count = here if devices == "auto" else len(devices.split(","))
+    else:
+        count = here if int(devices) == -1 else int(devices)
+    return max(1, count) * int(trainer.get("num_nodes", 1))
+
+
+def build_data(config: Config) -> DataModule:
+    """The data module of `config["data"]`. No file is opened."""
+    data = build(config["data"], path="data")
+    assert isinstance(data, DataModule)
+    return data
+
+
+def make_task(config: Config) -> Task:
+    """The task with weights drawn from the run's seed, the same on every rank."""
+    seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=2)
+    task = build_task(config["task"], data=config["data"])
+    task.use_metrics(**config.get("metrics", {}))
+    return task
+
+
+def start_from(task: Task, path: Path) -> None:
+    """Strictly load the networks that the checkpoint holds; one that it lacks as a whole stays fresh."""
+    content = read_checkpoint(path)
+    read_recipe(content, path)
+    for name, network in task.networks.items():
+        prefix = f"{name}."
+        state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        if not state:
+            log.warning("weights: %s has no %s, which starts anew", path, name)
+            continue
+        require_equal(network.state_dict(), state, f"{path}, {name}")
+        network.load_state_dict(state, strict=True)
+
+
+def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Trainer:
+    """The Lightning trainer of a config, with dvsn's callbacks, strategy and checkpoint files."""
+    options = dict(config["trainer"])
+    cuda = uses_cuda(options)
+    options["precision"] = resolve_precision(options.get("precision", "auto"), cuda=cuda)
+    count = device_count(options)
+    if options.get("sync_batchnorm") and not cuda:
+        if "sync_batchnorm" in config.get("_asked", ()):
+            raise ConfigError("trainer.sync_batchnorm: synchronised batch norm needs CUDA devices; this run is on the CPU.")
+        options["sync_batchnorm"] = False
+    if count > 1 and options.get("strategy", "auto") in ("auto", "ddp"):
+        options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters)
+    if not task.automatic_optimization:  # the task does these itself, see its docstring
+        options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
+
+    wide = config.get("channels_last", "auto")
+    if wide is True or (wide == "auto" and (cuda or cpu_has_bf16())):
+        task.to_channels_last()
+    if config.get("compile"):
+        task.compile_networks()
+    folder = Path(config["run_dir"])
+    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
+    if options.get("enable_progress_bar", True):
+        callbacks.append(ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20))
+    callbacks += [item for item in build(config.get("callbacks") or {}, path="callbacks").values()]
+    loggers: list[Any] = []
+    if fitting:
+        if config.get("ema"):
+            callbacks.append(EMAWeightAveraging(decay=float(config["ema"])))
+        monitor = config.get("monitor") or {}
+        saving = config.get("checkpoint") or {}
+        callbacks.append(
+            Checkpoints(
+                folder=str(folder / "checkpoints"),
+                monitor=monitor.get("name"),
+                mode=monitor.get("mode", "min"),
+                every_n_epochs=saving.get("every_n_epochs", 1),
+                every_n_steps=saving.get("every_n_steps"),
+                save_weights=saving.get("weights", False),
+            )
+        )
+        loggers = build_loggers(config)
+    try:
+        return pl.Trainer(
+            **options,
+            logger=loggers or False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(folder),
+            use_distributed_sampler=False,
+            enable_checkpointing=fitting,
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError, LookupError) as error:
+        raise ConfigError(f"trainer: {str(error).strip()}") from error
+    except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
+        raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def build_loggers(config: Config) -> list[Any]:
+    """The loggers of the group; W&B goes offline, and says so, when there is no key to log in with."""
+    nodes = {key: dict(node) for key, node in (config.get("logger") or {}).items() if isinstance(node, dict)}
+    wandb_node = nodes.get("wandb")
+    if wandb_node is not None and not wandb_node.get("offline") and not has_wandb_key():
+        log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
+        wandb_node["offline"] = True
+    return list(build(nodes, path="logger").values())
+
+
+def has_wandb_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def csv_logger(trainer: pl.Trainer) -> CsvLogger | None:
+    return next((item for item in trainer.loggers if isinstance(item, CsvLogger)), None)
+
+
+# What a run folder records ---------------------------------------------------------------------------
+
+
+def record_run(folder: Path, config: Config) -> None:
+    """config.yaml (resolved), command.txt and environment.json; a resumed run adds its command."""
+    import yaml
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = {key: value for key, value in config.items() if not key.startswith("_")}
+    (folder / "config.yaml").write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
+    command = shlex.join(["python", "-m", "dvsn.train", *sys.argv[1:]])
+    with (folder / "command.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{command}\n")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and the state of the git checkout that the run starts from."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = ("dvsn", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf",
+                "albumentations", "numpy", "opencv-python-headless", "wandb")  # fmt: skip
+    versions: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": processor(),
+        "cpu_threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "versions": versions,
+        "git": git_state(),
+    }
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return f"{names[0]} x {len(names)}"
+    return platform.processor()
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit of the checkout dvsn runs from, and whether files differ from it; None in a wheel."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": _git(root, "status", "--porcelain").splitlines()}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.rstrip()
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

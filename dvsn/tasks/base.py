@@ -1,0 +1,180 @@
+"""What every task is: a network, an objective, metrics, and a recipe that can rebuild it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+
+from dvsn.errors import UserError
+from dvsn.schedules import Constant, Schedule
+from dvsn.types import Batch, Terms
+
+OptimizerFactory = Callable[..., Optimizer]
+Unchecked = tuple[list[str], Tensor, int, Any]
+
+
+class NotFinite(UserError):
+    """A loss became NaN or infinite."""
+
+
+class Task(pl.LightningModule):
+    """The base of all tasks.
+
+    A task owns its networks, says how a batch becomes an objective (`objective`), how an output becomes
+    pictures (`panels`), and what is shipped (`deployable`). `recipe` is the task's own config as plain
+    data; the checkpoint carries it, so that `dvsn.load` needs nothing else.
+
+    `gradient_clip_val` and `accumulate_grad_batches` are read here only by tasks that optimise by hand.
+    """
+
+    kind: ClassVar[str] = "task"
+    """The word that names the task in messages and checkpoints."""
+
+    needs_unused_parameters: ClassVar[bool] = False
+    """True when a backward pass leaves parameters without gradient, which DDP must be told."""
+
+    optimizer_names: ClassVar[tuple[str, ...]] = ("network",)
+    """The name of each optimiser of `configure_optimizers`, for the log."""
+
+    def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
+        super().__init__()
+        self.optim, self.schedule = optim, schedule or Constant()
+        self.recipe: dict[str, Any] = {}
+        self.data_recipe: dict[str, Any] = {}
+        self.channels_last = False
+        self._metrics = (MetricCollection({}),)  # in a tuple: metrics are not part of the task's state
+        self._unchecked: deque[Unchecked] = deque()
+
+    # What a task says of itself ---------------------------------------------------------------------
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The trained networks by name: what is compiled, counted and exported."""
+        raise NotImplementedError
+
+    def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        """Pictures of a batch by column title: uint8 RGB (N, 3, H, W), all of one size."""
+        raise NotImplementedError
+
+    def deployable(self) -> nn.Module:
+        """The network as it is shipped: normalisation included, training parts left out, eval mode."""
+        raise NotImplementedError
+
+    @property
+    def window_open(self) -> bool:
+        """True between the batches of one gradient accumulation, when a checkpoint could not be exact."""
+        return False
+
+    # Shared machinery -------------------------------------------------------------------------------
+
+    def compile_networks(self) -> None:
+        """Compile in place: the keys of the state dict stay what they are."""
+        for network in self.networks.values():
+            network.compile()
+
+    def to_channels_last(self) -> None:
+        """Use the memory layout that convolutions prefer on CPUs and tensor cores, for weights and inputs."""
+        self.channels_last = True
+        for network in self.networks.values():
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def layout(self, image: Tensor) -> Tensor:
+        """`image` in the memory layout of the networks."""
+        return image.contiguous(memory_format=torch.channels_last) if self.channels_last else image
+
+    def attach_schedule(self, optimizer: Optimizer) -> LambdaLR:
+        """The schedule on one optimiser, over the optimiser steps that this run will make."""
+        trainer = self.trainer
+        _ = trainer.estimated_stepping_batches  # opens the loaders, which sets num_training_batches
+        accumulate = max(trainer.accumulate_grad_batches, getattr(self, "accumulate_grad_batches", 1))
+        steps = max(1, -(-int(trainer.num_training_batches) // accumulate))
+        total = steps * max(1, trainer.max_epochs or 1) if trainer.max_epochs != -1 else trainer.max_steps
+        total = min(total, trainer.max_steps) if trainer.max_steps > 0 else total
+        return self.schedule.attach(optimizer, steps_per_epoch=steps, total_steps=max(1, total))
+
+    def record(self, terms: Terms) -> None:
+        """Log each term under its own name and stop the run when one is not finite.
+
+        On a CPU the values are looked at here; on a GPU once they have arrived, some steps later and
+        before anything is saved, so that the device is never waited for.
+        """
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        self.log_dict({f"train/{name}": value for name, value in zip(terms, values, strict=True)}, prog_bar=True)
+        if values.device.type == "cuda":
+            host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            self._unchecked.append((list(terms), host, self.global_step, arrived))
+            while self._unchecked and (len(self._unchecked) > 16 or self._unchecked[0][3].query()):
+                self._check_one()
+        else:
+            self._unchecked.append((list(terms), values, self.global_step, None))
+            self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raise `NotFinite` naming the term and the step of the first bad loss since the last look."""
+        while self._unchecked:
+            self._check_one()
+
+    def _check_one(self) -> None:
+        names, values, step, arrived = self._unchecked.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        if bool(torch.isfinite(values).all()):
+            return
+        numbers = zip(names, values.tolist(), strict=True)
+        bad = ", ".join(f"{name} = {value:g}" for name, value in numbers if not math.isfinite(value))
+        raise NotFinite(
+            f"step {step} (epoch {self.current_epoch}): the loss is not finite: {bad}. "
+            "The run stops here and the last good checkpoint is kept. Lower optim.lr, set "
+            "trainer.gradient_clip_val, or use trainer.precision=32-true."
+        )
+
+    def on_fit_start(self) -> None:
+        self._unchecked.clear()
+
+    @property
+    def metrics(self) -> MetricCollection:
+        return self._metrics[0]
+
+    def use_metrics(self, **options: Any) -> None:
+        """Replace the metrics by those that need more than the task, such as the weights of FID's network."""
+        raise NotImplementedError
+
+    def on_validation_start(self) -> None:
+        self.metrics.to(self.device)
+
+    def on_test_start(self) -> None:
+        self.metrics.to(self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        self._close_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._close_metrics("test")
+
+    def _close_metrics(self, split: str) -> None:
+        values = {f"{split}/{name}": value for name, value in self.metrics.compute().items()}
+        self.metrics.reset()
+        self.log_dict(values, prog_bar=split == "val")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_finite()
+        from dvsn import __version__
+
+        checkpoint["dvsn"] = {
+            "format": 1,
+            "version": __version__,
+            "task": self.kind,
+            "recipe": self.recipe,
+            "data": self.data_recipe,
+        }
