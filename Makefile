@@ -1,0 +1,50 @@
+# make demo   train pix2pix on the embedded street scenes and show where to look
+# make test   lint, types and tests: what CI runs
+# Set PYTHON to choose the interpreter, VENV to choose the environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export NO_ALBUMENTATIONS_UPDATE = 1
+
+.PHONY: demo test test-slow lint types format clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m dvsn.train experiment=demo data.root=data/street name=demo hydra.run.dir=runs/demo/latest
+	@$(BIN)/python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test
+	@printf '\nLook at     runs/demo/latest/pictures/latest.png   (label map | generated | real)\n'
+	@printf 'Metrics     runs/demo/latest/metrics.csv\n'
+	@printf 'Checkpoint  runs/demo/latest/checkpoints/best.ckpt\n'
+	@printf 'Cityscapes  $(BIN)/python -m dvsn.train task=pix2pix data=cityscapes data.root=/path/to/cityscapes trainer.devices=4\n'
+
+test: $(INSTALLED) lint types
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check dvsn tests experiments
+	$(BIN)/ruff format --check dvsn tests experiments
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix dvsn tests experiments
+	$(BIN)/ruff format dvsn tests experiments
+
+# uv installs in a fraction of pip's time; where it cannot be used, pip does the same work.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "error: dvsn needs Python 3.11 to 3.13; choose one with PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing dvsn and what it needs into $(VENV)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test]' || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,42 @@
+"""`dvsn train ...` is `python -m dvsn.train ...`, for every command."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+from dvsn import __version__
+from dvsn.errors import nearest
+
+COMMANDS = {
+    "train": "train a task on a data set",
+    "evaluate": "measure a checkpoint on a data split",
+    "predict": "turn pictures into pictures with a checkpoint",
+    "convert": "turn a published checkpoint into ours",
+}
+
+
+def help_text() -> str:
+    """The commands, one line each."""
+    lines = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
+    head = f"dvsn {__version__}: dense vision networks\n\nusage: dvsn COMMAND ..."
+    return f"{head}\n\n{lines}\n\ndvsn COMMAND --help says more.\n"
+
+
+def main() -> None:
+    """Runs the command as the main module, so that Lightning starts its further processes the same way."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h", "help"):
+        sys.stdout.write(help_text())
+    elif name == "--version":
+        sys.stdout.write(f"{__version__}\n")
+    elif name in COMMANDS:
+        del sys.argv[1]
+        runpy.run_module(f"dvsn.{name}", run_name="__main__", alter_sys=True)
+    else:
+        sys.stderr.write(f"error: {name}: unknown command. {nearest(name, COMMANDS)}\n")
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""`python -m dvsn.train`: compose a config, build everything, train, and say where the results are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dvsn import commands
+from dvsn.errors import ConfigError
+
+log = logging.getLogger("dvsn")
+Config = dict[str, Any]
+
+COMMAND = commands.Command(
+    name="train",
+    summary="Train a task on a data set.",
+    groups=True,
+    options=(
+        commands.Option("seed", "0", "everything random derives from it"),
+        commands.Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
+        commands.Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
+        commands.Option("weights", "null", "start from the networks of a checkpoint, such as a converted one"),
+        commands.Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
+        commands.Option("compile", "false", "torch.compile the networks"),
+        commands.Option("channels_last", "auto", "memory layout: auto, true, false"),
+        commands.Option("checkpoint.every_n_steps", "null", "save within an epoch too"),
+        commands.Option("trainer.devices", "1", "GPUs or processes; several mean DDP"),
+        commands.Option("data.root", "data/NAME", "where the data set lies"),
+    ),
+    examples=(
+        "python -m dvsn.train task=pix2pix data=cityscapes trainer.devices=4",
+        "python -m dvsn.train -m experiment=pix2pix_paper data=street network=unet_256,resnet_9blocks seed=0,1",
+    ),
+)
+
+
+def run_stamp(name: str, resume: str | None) -> str:
+    """The folder of a run below its name: new, unless it is to be continued.
+
+    A SLURM job keeps its folder when it is requeued; `resume=auto` takes up the newest folder with a
+    checkpoint.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job:
+        return f"slurm_{job}"
+    if resume == "auto":
+        found = [p.parent.parent for p in Path("runs", name).glob("*/checkpoints/*.ckpt")]
+        if found:
+            return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime_ns).name
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def find_resume(resume: str | None, folder: Path) -> Path | None:
+    """The checkpoint to continue from. Raises `CheckpointError` for a path that cannot be used."""
+    from dvsn.checkpoint import newest, read_checkpoint, read_recipe
+
+    if resume is None:
+        return None
+    if resume == "auto":
+        found = newest(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
+        log.info("resume=auto: %s", f"continuing from {found}" if found else "no checkpoint yet, starting anew")
+        return found
+    path = Path(resume)
+    read_recipe(read_checkpoint(path), path)
+    return path
+
+
+def check_resume(path: Path, config: Config) -> None:
+    """Refuse to continue with another network than the one that was trained."""
+    from dvsn.checkpoint import read_checkpoint, read_recipe
+    from dvsn.errors import CheckpointError
+
+    recipe = read_recipe(read_checkpoint(path, verify=False), path)["recipe"]
+    wanted = config["task"]
+    different = [
+        f"task.{key}.{option}: {recipe[key].get(option)!r} there, {wanted[key].get(option)!r} now"
+        for key in wanted
+        if isinstance(wanted[key], dict) and isinstance(recipe.get(key), dict) and key in ("network", "discriminator")
+        for option in sorted({*wanted[key], *recipe[key]})
+        if wanted[key].get(option) != recipe[key].get(option)
+    ]
+    if different:
+        listed = "\n  ".join(different[:8])
+        raise CheckpointError(
+            f"{path}: was trained with other networks:\n  {listed}\nContinue with the options of that run "
+            f"({path.parent.parent / 'config.yaml'}), or start a new one with resume=null."
+        )
+
+
+def quiet() -> None:
+    """Hints of the libraries that a user of dvsn cannot act on."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for pattern in (
+        r".*does not have many workers.*",
+        r".*dataloader is not resumable.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*is smaller than the logging interval.*",
+        r".*Trying to infer the `batch_size`.*",
+        r".*find_unused_parameters=True was specified.*",
+        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train by a resolved, plain config. Returns what result.json holds."""
+    from dvsn import runtime
+    from dvsn.callbacks import Checkpoints
+    from dvsn.config import check
+    from dvsn.pictures import define_wandb, finish_wandb
+
+    quiet()
+    check(config)
+    folder = Path(config["run_dir"])
+    data = runtime.build_data(config)
+    task = runtime.make_task(config)
+    trainer = runtime.build_trainer(config, task)
+    if config.get("weights"):
+        runtime.start_from(task, Path(config["weights"]))
+    resume = find_resume(config.get("resume"), folder)
+    if resume is not None:
+        check_resume(resume, config)
+    if trainer.is_global_zero:
+        runtime.record_run(folder, config)
+        describe(config, task, trainer, folder)
+    wandb_logger = next((item for item in trainer.loggers if type(item).__name__ == "WandbLogger"), None)
+    monitor = config.get("monitor") or {}
+    if wandb_logger is not None and trainer.is_global_zero:
+        define_wandb(wandb_logger, config=plain(config), monitor=monitor.get("name"), mode=monitor.get("mode", "min"))
+    csv = runtime.csv_logger(trainer)
+    if csv is not None and resume is not None:
+        csv.resume(step_of(resume))
+
+    started = time.perf_counter()
+    trainer.fit(task, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    saved = next(item for item in trainer.callbacks if isinstance(item, Checkpoints))  # type: ignore[attr-defined]
+    result = {
+        "monitor": monitor.get("name"),
+        "best": saved.best,
+        "objective": saved.best,
+        "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": round(time.perf_counter() - started, 1),
+        "folder": str(folder),
+    }
+    if trainer.is_global_zero:
+        runtime.write_json(folder / "result.json", result)
+        report(result, folder)
+        if wandb_logger is not None:
+            wanted = (config.get("logger") or {}).get("artifact")
+            best = folder / "checkpoints" / "best.ckpt"
+            finish_wandb(
+                wandb_logger, best=saved.best, monitor=monitor.get("name"), checkpoint=best if wanted else None
+            )
+    return result
+
+
+def step_of(checkpoint: Path) -> int:
+    from dvsn.checkpoint import read_checkpoint
+
+    return int(read_checkpoint(checkpoint, verify=False)["global_step"])
+
+
+def plain(config: Config) -> Config:
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def describe(config: Config, task: Any, trainer: Any, folder: Path) -> None:
+    """What is about to happen, in a few lines."""
+    log.info("run folder  %s", folder)
+    for name, network in task.networks.items():
+        count = sum(parameter.numel() for parameter in network.parameters())
+        log.info("%-11s %s, %s parameters", name, type(network).__name__, f"{count:,}")
+    device = trainer.strategy.root_device
+    log.info(
+        "device      %s x %d, %s%s%s",
+        device.type, trainer.world_size, trainer.precision,
+        ", channels_last" if task.channels_last else "", ", compiled" if config.get("compile") else "",
+    )  # fmt: skip
+
+
+def report(result: dict[str, Any], folder: Path) -> None:
+    """Where to look."""
+    values = {k.removeprefix("val/"): v for k, v in result["metrics"].items() if k.startswith("val/")}
+    log.info("")
+    log.info("trained     %d epochs, %d steps, %.0f s", result["epochs"], result["steps"], result["seconds"])
+    if values:
+        log.info("validation  %s", ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    for title, path in (
+        ("pictures", folder / "pictures" / "latest.png"),
+        ("metrics", folder / "metrics.csv"),
+        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+    ):
+        if path.exists():
+            log.info("%-11s %s", title, path)
+
+
+def job(config: Any) -> dict[str, Any]:
+    """One job of the command line: the composed config made plain, and trained."""
+    from omegaconf import OmegaConf
+
+    plain_config: Any = OmegaConf.to_container(config, resolve=True)
+    name = str(plain_config["name"])
+    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
+        raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
+    return train(plain_config)
+
+
+def compose_and_train() -> Any:
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
+    return commands.hydra_main("train", job)
+
+
+def main() -> None:
+    commands.run(compose_and_train, command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The embedded street scenes: repeatable, aligned, in the published layout, and written once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dvsn.data import street
+from dvsn.data.cityscapes_labels import (
+    CLASS_NAMES,
+    ID_OF,
+    LABELS,
+    PALETTE,
+    TRAIN_ID_OF,
+    TRAIN_PALETTE,
+)
+from dvsn.data.street import Person, Scene, draw_scene, ensure_street, write_cityscapes
+from dvsn.errors import DataError
+
+SMALL = {"height": 64, "width": 128}
+TINY_SET = {"train": 3, "val": 1, "test": 1, **SMALL}
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [draw_scene(seed=5, index=i) for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def people(scenes: list[Scene]) -> list[tuple[Scene, Person]]:
+    return [(scene, person) for scene in scenes for person in scene.people if person.area > 90]
+
+
+def as_bytes(scene: Scene) -> tuple[bytes, bytes, bytes]:
+    return scene.photo.tobytes(), scene.label_ids.tobytes(), scene.instance_ids.tobytes()
+
+
+def test_label_table() -> None:
+    assert len(LABELS) == 35
+    assert [label.id for label in LABELS] == [*range(34), -1]
+    assert CLASS_NAMES[0] == "road" and CLASS_NAMES[10] == "sky" and CLASS_NAMES[-1] == "bicycle"
+    assert len(CLASS_NAMES) == 19
+    assert TRAIN_ID_OF[[7, 8, 11, 23, 26, 33]].tolist() == [0, 1, 2, 10, 13, 18]
+    assert (TRAIN_ID_OF[34:] == 255).all() and (TRAIN_ID_OF != 255).sum() == 19
+    assert PALETTE[26].tolist() == [0, 0, 142] and TRAIN_PALETTE[13].tolist() == [0, 0, 142]
+    assert [label.name for label in LABELS if label.has_instances] == [
+        "person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="read-only"):
+        PALETTE[0] = 1
+
+
+def test_scene_depends_on_seed_index_and_size_only() -> None:
+    first = {i: as_bytes(draw_scene(seed=1, index=i, **SMALL)) for i in (0, 1, 2)}
+    again = {i: as_bytes(draw_scene(seed=1, index=i, **SMALL)) for i in (2, 0, 1)}
+    assert first == again
+    assert len({*first.values(), as_bytes(draw_scene(seed=2, index=0, **SMALL))}) == 4
+    with pytest.raises(DataError, match="too small"):
+        draw_scene(seed=0, index=0, height=16, width=512)
+
+
+def test_scene_is_a_street(scenes: list[Scene]) -> None:
+    share = dict.fromkeys(("road", "sidewalk", "building", "vegetation", "sky", "car", "person"), 0.0)
+    for scene in scenes:
+        assert scene.photo.shape == (256, 512, 3) and scene.photo.dtype == np.uint8
+        assert scene.label_ids.dtype == np.uint8 and scene.instance_ids.dtype == np.int32
+        assert scene.photo.std() > 20
+        for name in share:
+            share[name] += float((scene.label_ids == ID_OF[name]).mean()) / len(scenes)
+        rows = np.arange(256)[:, None] * np.ones(512)
+        assert rows[scene.label_ids == ID_OF["road"]].min() > rows[scene.label_ids == ID_OF["sky"]].mean()
+    assert all(value > 0.005 for value in share.values()), share
+    assert share["road"] > 0.2
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (129, 75), (32, 400)])
+def test_other_sizes(height: int, width: int) -> None:
+    scene = draw_scene(seed=0, index=3, height=height, width=width)
+    assert scene.photo.shape == (height, width, 3)
+    assert scene.label_ids.shape == scene.instance_ids.shape == (height, width)
+
+
+def test_instances_follow_the_convention(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        things = scene.instance_ids >= 1000
+        assert (scene.instance_ids[things] // 1000 == scene.label_ids[things]).all()
+        assert (scene.instance_ids[~things] == scene.label_ids[~things]).all()
+        assert (
+            things.sum()
+            == np.isin(scene.label_ids, [label.id for label in LABELS if label.has_instances]).sum()
+        )
+        listed = [*scene.people, *scene.vehicles]
+        assert sorted(t.instance_id for t in listed) == np.unique(scene.instance_ids[things]).tolist()
+        for thing in listed:
+            rows, columns = np.nonzero(scene.instance_ids == thing.instance_id)
+            assert thing.area == len(rows) and thing.label_id == thing.instance_id // 1000
+            assert thing.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert all(car.label_id == 26 for scene in scenes for car in scene.cars)
+
+
+def test_visible_joints_lie_on_the_person(people: list[tuple[Scene, Person]]) -> None:
+    assert len(people) >= 8
+    seen = 0
+    for scene, person in people:
+        points = person.keypoints
+        assert points.shape == (17, 3) and points.dtype == np.float32
+        assert set(points[:, 2].tolist()) <= {0, 1, 2}
+        assert (points[points[:, 2] == 0] == 0).all()
+        for x, y, v in points.tolist():
+            if v:
+                row, column = round(y), round(x)
+                assert 0 <= row < 256 and 0 <= column < 512
+                hit = scene.instance_ids[row, column] == person.instance_id
+                assert hit or v == 1
+            seen += v == 2
+    assert seen > 8 * len(people)
+
+
+def test_body_is_in_order(people: list[tuple[Scene, Person]]) -> None:
+    """Nose above shoulders above hips above knees; the person's left is image right when he faces us."""
+    for _, person in people:
+        points = person.keypoints
+        if (points[:, 2] > 0).all():
+            nose, shoulder, hip, knee = (points[k, 1].mean() for k in ([0], [5, 6], [11, 12], [13, 14]))
+            assert nose < shoulder < hip < knee
+            if abs(person.turned) > 0.9:
+                assert (points[5, 0] > points[6, 0]) == (person.turned > 0)
+
+
+def test_landmarks_lie_on_the_face() -> None:
+    faces = []
+    for index in range(7):
+        scene = draw_scene(seed=5, index=index, height=384, width=768)
+        faces += [(scene, person) for person in scene.people if person.face is not None]
+    assert faces
+    for scene, person in faces:
+        face = person.face
+        assert face is not None and face.landmarks.shape == (98, 2)
+        x0, y0, x1, y1 = face.box
+        assert (face.landmarks > (x0, y0)).all() and (face.landmarks < (x1, y1)).all()
+        column, row = np.rint(face.landmarks[face.seen]).astype(int).T
+        assert (scene.instance_ids[row, column] == person.instance_id).all()
+        left_corner, right_corner, chin, nose = face.landmarks[[60, 72, 16, 54]]
+        assert left_corner[0] < nose[0] + 2 and nose[0] - 2 < right_corner[0] and chin[1] > nose[1]
+        for pupil, joint in ((96, 2), (97, 1)):  # image left is the person's right
+            if person.keypoints[joint, 2]:
+                np.testing.assert_allclose(person.keypoints[joint, :2], face.landmarks[pupil], atol=1e-3)
+        assert person.turned > 0.6 and abs(face.angles[1]) < 1.1
+        yaw, middle = face.angles[1], (face.landmarks[0, 0] + face.landmarks[32, 0]) / 2
+        if abs(yaw) > 0.15:  # positive turns the nose to the image left
+            assert (nose[0] < middle) == (yaw > 0)
+
+
+def test_written_tree(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, seed=4, train=5, val=2, test=1, **SMALL)
+    photos = sorted(tmp_path.glob("leftImg8bit/*/*/*.png"))
+    assert len(photos) == 8 and len(list(tmp_path.rglob("*.png"))) == 40
+    assert (tmp_path / "leftImg8bit/train/alderbrook/alderbrook_000000_000019_leftImg8bit.png") in photos
+    for photo in photos:
+        city, sequence, frame, _ = photo.stem.split("_")
+        assert photo.parent.name == city and len(sequence) == len(frame) == 6
+        stem = (
+            tmp_path
+            / "gtFine"
+            / photo.parent.relative_to(tmp_path / "leftImg8bit")
+            / f"{city}_{sequence}_{frame}_gtFine"
+        )
+        files = {
+            kind: Image.open(f"{stem}_{kind}.png")
+            for kind in ("labelIds", "labelTrainIds", "color", "instanceIds")
+        }
+        modes = {kind: file.mode for kind, file in files.items()}
+        assert modes.pop("instanceIds").startswith("I")
+        assert modes == {"labelIds": "L", "labelTrainIds": "L", "color": "RGBA"}
+        assert all(file.size == (128, 64) for file in files.values())
+        ids = np.asarray(files["labelIds"])
+        assert ids.max() <= 33
+        np.testing.assert_array_equal(np.asarray(files["labelTrainIds"]), TRAIN_ID_OF[ids])
+        np.testing.assert_array_equal(np.asarray(files["color"])[..., :3], PALETTE[ids])
+        assert (np.asarray(files["color"])[..., 3] == 255).all()
+        instances = np.asarray(files["instanceIds"]).astype(int)
+        np.testing.assert_array_equal(np.where(instances >= 1000, instances // 1000, instances), ids)
+    scene = draw_scene(seed=4, index=street.SPLIT_STRIDE + 1, **SMALL)
+    written = Image.open(tmp_path / "leftImg8bit/val/elmstead/elmstead_000001_000019_leftImg8bit.png")
+    assert written.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(written), scene.photo)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.png"))}
+
+
+def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data" / "street"
+    assert ensure_street(root, **TINY_SET) == root
+    whole = contents(root)
+    assert len(whole) == 25 and not list(root.glob(".partial*"))
+    assert json.loads((root / street.STAMP).read_text())["finished"] is True
+
+    real, calls = street.write_cityscapes, []
+    monkeypatch.setattr(street, "write_cityscapes", lambda *a, **k: (calls.append(1), real(*a, **k)))
+    ensure_street(root, **TINY_SET)
+    assert not calls  # nothing to do
+
+    next(root.glob("gtFine/train/*/*_color.png")).unlink()  # a file was lost
+    ensure_street(root, **TINY_SET)
+    assert len(calls) == 1 and contents(root) == whole
+
+    ensure_street(root, **{**TINY_SET, "seed": 9})  # another set in the same place
+    assert len(calls) == 2 and contents(root).keys() == whole.keys() and contents(root) != whole
+
+    def killed(*_: object, **__: object) -> None:
+        (root / ".partial" / "leftImg8bit").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(street, "write_cityscapes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_street(root, **TINY_SET)
+    assert json.loads((root / street.STAMP).read_text())["finished"] is False
+    monkeypatch.setattr(street, "write_cityscapes", real)
+    ensure_street(root, **TINY_SET)
+    assert contents(root) == whole and not list(root.glob(".partial*"))
+
+
+def test_ensure_leaves_foreign_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "leftImg8bit").mkdir()
+    with pytest.raises(DataError, match="not a street set"):
+        ensure_street(tmp_path, **TINY_SET)
+    assert [each.name for each in tmp_path.iterdir()] == ["leftImg8bit"]
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(DataError, match="is a file"):
+        ensure_street(file, **TINY_SET)
+
+
+def ask(root: str, queue: multiprocessing.Queue[int]) -> None:
+    drawn = []
+    real = street.write_cityscapes
+    street.write_cityscapes = lambda *a, **k: (drawn.append(1), real(*a, **k))  # type: ignore[assignment, func-returns-value]
+    ensure_street(root, **TINY_SET)
+    queue.put(len(drawn))
+
+
+def test_two_processes_write_one_set(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue: multiprocessing.Queue[int] = context.Queue()
+    workers = [context.Process(target=ask, args=(str(tmp_path / "street"), queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    counts = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    assert sorted(counts) == [0, 1]
+    assert len(contents(tmp_path / "street")) == 25
+
+
+def test_lock_file_goes_stale(tmp_path: Path) -> None:
+    path = tmp_path / "held"
+    path.write_text("")
+    with street.locked_by_file(path, stale_after=-1.0):
+        assert path.exists()
+    assert not path.exists()
