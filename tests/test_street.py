@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dvsn.data import street
 from dvsn.data.cityscapes_labels import (
     CLASS_NAMES,
     ID_OF,
@@ -19,7 +18,7 @@ from dvsn.data.cityscapes_labels import (
     TRAIN_ID_OF,
     TRAIN_PALETTE,
 )
-from dvsn.data.street import Person, Scene, draw_scene, ensure_street, write_cityscapes
+from dvsn.data.street import Person, Scene, draw_scene, ensure_street, files, write_cityscapes
 from dvsn.errors import DataError
 
 SMALL = {"height": 64, "width": 128}
@@ -170,22 +169,22 @@ def test_written_tree(tmp_path: Path) -> None:
             / photo.parent.relative_to(tmp_path / "leftImg8bit")
             / f"{city}_{sequence}_{frame}_gtFine"
         )
-        files = {
+        pictures = {
             kind: Image.open(f"{stem}_{kind}.png")
             for kind in ("labelIds", "labelTrainIds", "color", "instanceIds")
         }
-        modes = {kind: file.mode for kind, file in files.items()}
+        modes = {kind: file.mode for kind, file in pictures.items()}
         assert modes.pop("instanceIds").startswith("I")
         assert modes == {"labelIds": "L", "labelTrainIds": "L", "color": "RGBA"}
-        assert all(file.size == (128, 64) for file in files.values())
-        ids = np.asarray(files["labelIds"])
+        assert all(file.size == (128, 64) for file in pictures.values())
+        ids = np.asarray(pictures["labelIds"])
         assert ids.max() <= 33
-        np.testing.assert_array_equal(np.asarray(files["labelTrainIds"]), TRAIN_ID_OF[ids])
-        np.testing.assert_array_equal(np.asarray(files["color"])[..., :3], PALETTE[ids])
-        assert (np.asarray(files["color"])[..., 3] == 255).all()
-        instances = np.asarray(files["instanceIds"]).astype(int)
+        np.testing.assert_array_equal(np.asarray(pictures["labelTrainIds"]), TRAIN_ID_OF[ids])
+        np.testing.assert_array_equal(np.asarray(pictures["color"])[..., :3], PALETTE[ids])
+        assert (np.asarray(pictures["color"])[..., 3] == 255).all()
+        instances = np.asarray(pictures["instanceIds"]).astype(int)
         np.testing.assert_array_equal(np.where(instances >= 1000, instances // 1000, instances), ids)
-    scene = draw_scene(seed=4, index=street.SPLIT_STRIDE + 1, **SMALL)
+    scene = draw_scene(seed=4, index=files.SPLIT_STRIDE + 1, **SMALL)
     written = Image.open(tmp_path / "leftImg8bit/val/elmstead/elmstead_000001_000019_leftImg8bit.png")
     assert written.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(written), scene.photo)
@@ -200,10 +199,10 @@ def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.Monk
     assert ensure_street(root, **TINY_SET) == root
     whole = contents(root)
     assert len(whole) == 25 and not list(root.glob(".partial*"))
-    assert json.loads((root / street.STAMP).read_text())["finished"] is True
+    assert json.loads((root / files.STAMP).read_text())["finished"] is True
 
-    real, calls = street.write_cityscapes, []
-    monkeypatch.setattr(street, "write_cityscapes", lambda *a, **k: (calls.append(1), real(*a, **k)))
+    real, calls = files.write_cityscapes, []
+    monkeypatch.setattr(files, "write_cityscapes", lambda *a, **k: (calls.append(1), real(*a, **k)))
     ensure_street(root, **TINY_SET)
     assert not calls  # nothing to do
 
@@ -218,11 +217,11 @@ def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.Monk
         (root / ".partial" / "leftImg8bit").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(street, "write_cityscapes", killed)
+    monkeypatch.setattr(files, "write_cityscapes", killed)
     with pytest.raises(KeyboardInterrupt):
         ensure_street(root, **TINY_SET)
-    assert json.loads((root / street.STAMP).read_text())["finished"] is False
-    monkeypatch.setattr(street, "write_cityscapes", real)
+    assert json.loads((root / files.STAMP).read_text())["finished"] is False
+    monkeypatch.setattr(files, "write_cityscapes", real)
     ensure_street(root, **TINY_SET)
     assert contents(root) == whole and not list(root.glob(".partial*"))
 
@@ -240,8 +239,8 @@ def test_ensure_leaves_foreign_folders_alone(tmp_path: Path) -> None:
 
 def ask(root: str, queue: multiprocessing.Queue[int]) -> None:
     drawn = []
-    real = street.write_cityscapes
-    street.write_cityscapes = lambda *a, **k: (drawn.append(1), real(*a, **k))  # type: ignore[assignment, func-returns-value]
+    real = files.write_cityscapes
+    files.write_cityscapes = lambda *a, **k: (drawn.append(1), real(*a, **k))  # type: ignore[assignment, func-returns-value]
     ensure_street(root, **TINY_SET)
     queue.put(len(drawn))
 
@@ -263,6 +262,6 @@ def test_two_processes_write_one_set(tmp_path: Path) -> None:
 def test_lock_file_goes_stale(tmp_path: Path) -> None:
     path = tmp_path / "held"
     path.write_text("")
-    with street.locked_by_file(path, stale_after=-1.0):
+    with files.locked_by_file(path, stale_after=-1.0):
         assert path.exists()
     assert not path.exists()

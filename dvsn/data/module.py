@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from dvsn.data.dataset import ImageDataset
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
 
@@ -98,7 +99,7 @@ class DataModule(pl.LightningDataModule):
         self,
         *,
         root: str,
-        dataset: Callable[..., Dataset[Any]],
+        dataset: Callable[..., ImageDataset],
         splits: dict[str, str],
         transform: dict[str, Sequence[Any]],
         pair: Pair,
@@ -114,7 +115,9 @@ class DataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
-            raise ConfigError(f"data.batch_size: found {batch_size} and {eval_batch_size}; both must be at least 1.")
+            raise ConfigError(
+                f"data.batch_size: found {batch_size} and {eval_batch_size}; both must be at least 1."
+            )
         if workers < 0:
             raise ConfigError(f"data.workers: found {workers}, expected 0 or more.")
         unknown = set(transform) - {"train", "eval"}
@@ -133,20 +136,25 @@ class DataModule(pl.LightningDataModule):
             )
         self.root, self.dataset, self.splits, self.pair = root, dataset, splits, pair
         self.steps = {"train": transform.get("train", []), "eval": transform["eval"]}
-        self.input_channels, self.output_channels, self.label_classes = input_channels, output_channels, label_classes
+        self.input_channels, self.output_channels, self.label_classes = (
+            input_channels,
+            output_channels,
+            label_classes,
+        )
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.drop_last, self.seed = workers, drop_last, seed
         self.train_samples = train_samples
         self.position: Key = (0, 0)
         self.test_split = "test"  # which split `trainer.test` measures
-        self.datasets: dict[str, Any] = {}
+        self.datasets: dict[str, ImageDataset] = {}
         self._resume: Key | None = None
 
-    def open(self, split: str, *, augment: bool = False) -> Any:
+    def open(self, split: str, *, augment: bool = False) -> ImageDataset:
         """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
-        transform = Transform(steps=list(self.steps["train" if augment else "eval"]), pair=self.pair)
+        steps = list(self.steps["train" if augment else "eval"])
+        transform = Transform(steps=steps, pair=self.pair, label_classes=self.label_classes)
         data = self.dataset(root=self.root, split=self.splits[split], transform=transform, seed=self.seed)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")

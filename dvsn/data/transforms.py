@@ -71,11 +71,11 @@ class Transform:
 
     In: the arrays of `ImageDataset.read`, `index`, `name`, `kinds` and `palettes`. Out: `image` and `target`,
     uint8 (C, H, W), with `index` and `name`. Ids stay one channel. With edges `image` has one channel more,
-    of 0 and 1.
+    of 0 and 1. With `label_classes` the source must be ids below it.
     """
 
-    def __init__(self, *, steps: Sequence[Any] = (), pair: Pair | None = None) -> None:
-        self.steps, self.pair = list(steps or ()), pair or Pair()
+    def __init__(self, *, steps: Sequence[Any] = (), pair: Pair | None = None, label_classes: int = 0) -> None:
+        self.steps, self.pair, self.label_classes = list(steps or ()), pair or Pair(), label_classes
         self._pipelines: dict[tuple[tuple[str, str], ...], Any] = {}
         for number, step in enumerate(self.steps):
             for leaf in _leaves(step):
@@ -102,6 +102,8 @@ class Transform:
         for name in names:
             if treated[name] == "label" and name in palettes:
                 arrays[name] = palettes[name][arrays[name]]
+        if self.label_classes:
+            check_ids(arrays[self.pair.source], self.label_classes)
         image, target = _tensor(arrays[self.pair.source]), _tensor(arrays[self.pair.target])
         if self.pair.edges:
             edges = torch.from_numpy(instance_edges(arrays["instance"]))[None]  # (1, H, W)
@@ -160,6 +162,16 @@ class Transform:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pipelines": {}}
+
+
+def check_ids(ids: np.ndarray, classes: int) -> None:
+    """Raise `DataError` with the value and its count when an id is not below `classes`."""
+    if ids.ndim == 2 and int(ids.max(initial=0)) >= classes:
+        worst = int(ids.max())
+        raise DataError(
+            f"label ids: found {worst} on {int((ids == worst).sum())} pixels, expected 0 to {classes - 1}. Map or "
+            "clean the labels, or set data.label_classes (and data.input_channels) to what the files hold."
+        )
 
 
 def instance_edges(instance: np.ndarray) -> np.ndarray:

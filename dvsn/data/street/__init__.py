@@ -1,0 +1,28 @@
+"""Embedded data: street scenes drawn by a program, with everything known about them.
+
+`draw_scene` is a pure function of (seed, index, size). `write_cityscapes` lays scenes out as a Cityscapes
+tree (Cordts et al., 2016, arXiv:1604.01685), and `ensure_street` does so on first use, once, however many
+processes ask.
+
+Scenes are the same on every machine with the same numpy random streams (PCG64, stable by numpy's policy for a
+bit generator; its distributions have not changed since 1.19) and the same OpenCV drawing and resizing;
+another version of OpenCV may move single pixels of an outline, in photo and label alike.
+
+The package in layers; a module imports only from lines above its own:
+
+    light, geometry                             colours and outlines
+    canvas, textures                            what is painted on, and with what
+    sky, lens, walls, plants, furniture, vehicles, walkers, shadows, road
+    buildings, faces
+    people
+    layout                                      where things stand
+    scene                                       `draw_scene`
+    files                                       `write_cityscapes`, `ensure_street`
+"""
+
+from __future__ import annotations
+
+from dvsn.data.street.files import ensure_street, write_cityscapes
+from dvsn.data.street.scene import Face, Person, Scene, Thing, draw_scene
+
+__all__ = ["Face", "Person", "Scene", "Thing", "draw_scene", "ensure_street", "write_cityscapes"]
