@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor
 
 from dvsn.config import build
-from dvsn.errors import CheckpointError, nearest
+from dvsn.errors import CheckpointError, ConfigError, nearest
 from dvsn.tasks.base import Task
 
 FORMAT = 1
@@ -23,7 +23,9 @@ FORMAT = 1
 class AtomicCheckpointIO(CheckpointIO):
     """Whole files only: a temporary file in the same folder, flushed to the disk, then renamed."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -40,7 +42,9 @@ class AtomicCheckpointIO(CheckpointIO):
         finally:
             temporary.unlink(missing_ok=True)
 
-    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return read_checkpoint(path, map_location=map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -79,32 +83,44 @@ def read_checkpoint(path: Any, *, map_location: Any = "cpu", verify: bool = True
     """
     file = Path(path)
     if not file.is_file():
-        near = nearest(file.name, [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else [])
+        near = nearest(
+            file.name, [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else []
+        )
         raise CheckpointError(f"{file}: no such checkpoint. {near}".rstrip())
     if verify and zipfile.is_zipfile(file):
         try:
             with zipfile.ZipFile(file) as archive:
                 broken = archive.testzip()
         except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise CheckpointError(f"{file}: the file is damaged: {error}. Use an older checkpoint.") from error
+            raise CheckpointError(
+                f"{file}: the file is damaged: {error}. Use an older checkpoint."
+            ) from error
         if broken is not None:
-            raise CheckpointError(f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint.")
+            raise CheckpointError(
+                f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint."
+            )
     try:
         content = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
-        found = reason.split("GLOBAL ")[1].split(" ")[0] if "GLOBAL " in reason else "objects that are not plain data"
+        found = (
+            reason.split("GLOBAL ")[1].split(" ")[0]
+            if "GLOBAL " in reason
+            else "objects that are not plain data"
+        )
         raise CheckpointError(
             f"{file}: refused. The file holds {found}, which could run code; a checkpoint may hold tensors and plain "
             "containers only. If you trust it, load it where it was made and save its state_dict() alone."
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError, IndexError, TypeError) as error:
+    except Exception as error:  # whatever a damaged file makes of an unpickler
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{file}: not a readable checkpoint ({file.stat().st_size} bytes): {reason}. It may be truncated."
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: found a {type(content).__name__}, expected a checkpoint's dictionary.")
+        raise CheckpointError(
+            f"{file}: found a {type(content).__name__}, expected a checkpoint's dictionary."
+        )
     return content
 
 
@@ -117,17 +133,31 @@ def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
             f"{path}: not a dvsn checkpoint (it holds {keys}). Convert a published one first: "
             f"python -m dvsn.convert {path} converted.ckpt"
         )
-    if int(header.get("format", 0)) > FORMAT:
+    number = header.get("format")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise CheckpointError(f"{path}: found the format {number!r}, expected a number from 1 to {FORMAT}.")
+    if number > FORMAT:
         raise CheckpointError(
             f"{path}: written by dvsn {header.get('version')}, in a newer format than this version reads. Update dvsn."
         )
+    if not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path}: the file holds no weights (state_dict); it cannot be used.")
     return header
 
 
-def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None) -> Task:
-    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first."""
-    task = build(recipe, path="task")
-    assert isinstance(task, Task)
+def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, path: Any = None) -> Task:
+    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first.
+
+    `path` is the checkpoint that the recipe comes from, for messages.
+    """
+    try:
+        task = build(recipe, path="task")
+        if not isinstance(task, Task):
+            raise ConfigError("task: expected a node whose _target_ is a task, such as dvsn.tasks.pix2pix.Pix2Pix.")
+    except ConfigError as error:
+        if path is None:
+            raise
+        raise CheckpointError(f"{path}: its recipe is refused: {error}") from error
     task.recipe, task.data_recipe = recipe, data or {}
     return task
 
@@ -136,8 +166,8 @@ def load(path: Any, *, device: str = "cpu") -> Task:
     """See `dvsn.load`."""
     content = read_checkpoint(path, map_location="cpu")
     header = read_recipe(content, path)
-    task = build_task(header["recipe"], data=header.get("data"))
-    load_state(task, content.get("state_dict", {}), path)
+    task = build_task(header["recipe"], data=header.get("data"), path=path)
+    load_state(task, content["state_dict"], path)
     task.to(device)
     task.eval()
     return task.requires_grad_(False)  # type: ignore[return-value]

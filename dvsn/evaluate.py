@@ -17,7 +17,9 @@ COMMAND = commands.Command(
     summary="Measure a checkpoint on a split of a data set.",
     groups=True,
     options=(
-        commands.Option("checkpoint", commands.REQUIRED, "what to measure; it knows its task and its data set"),
+        commands.Option(
+            "checkpoint", commands.REQUIRED, "what to measure; it knows its task and its data set"
+        ),
         commands.Option("split", "val", "val, test or train"),
         commands.Option("root", "null", "where the data set lies now"),
         commands.Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
@@ -38,8 +40,7 @@ COMMAND = commands.Command(
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
     from dvsn import runtime
-    from dvsn.checkpoint import load_state, read_checkpoint, read_recipe
-    from dvsn.checkpoint import build_task
+    from dvsn.checkpoint import build_task, load_state, read_checkpoint, read_recipe
     from dvsn.config import check
     from dvsn.train import quiet
 
@@ -61,7 +62,7 @@ def evaluate(config: Config) -> dict[str, float]:
     output = Path(config["output"] or default_output(path, split))
 
     data = runtime.build_data({"data": data_node})
-    task = build_task(recipe, data=data_node)
+    task = build_task(recipe, data=data_node, path=path)
     task.use_metrics(**config["metrics"])
     load_state(task, content["state_dict"], path)
     from dvsn.callbacks import PictureFiles
@@ -71,7 +72,9 @@ def evaluate(config: Config) -> dict[str, float]:
     trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
-    values = {key.removeprefix("test/"): value for key, value in trainer.test(task, data, verbose=False)[0].items()}
+    values = {
+        key.removeprefix("test/"): value for key, value in trainer.test(task, data, verbose=False)[0].items()
+    }
     if trainer.is_global_zero:
         result = {
             "checkpoint": str(path),

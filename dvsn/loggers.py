@@ -67,7 +67,9 @@ class CsvLogger(Logger):
             writer = csv.DictWriter(file, ["step", *columns], restval="")
             writer.writeheader()
             for step in sorted(self._rows):
-                writer.writerow({"step": step, **{name: f"{value:.6g}" for name, value in self._rows[step].items()}})
+                writer.writerow(
+                    {"step": step, **{name: f"{value:.6g}" for name, value in self._rows[step].items()}}
+                )
         temporary.replace(self.path)
         self._unwritten = 0
 

@@ -76,11 +76,15 @@ def grid(rows: list[list[Array]], titles: list[str]) -> Array:
     widths = [max(row[column].shape[1] for row in rows) for column in range(len(titles))]
     heights = [max(picture.shape[0] for picture in row) for row in rows]
     canvas = np.full(
-        (HEADER + sum(heights) + MARGIN * len(rows), sum(widths) + MARGIN * (len(widths) + 1), 3), 255, np.uint8
+        (HEADER + sum(heights) + MARGIN * len(rows), sum(widths) + MARGIN * (len(widths) + 1), 3),
+        255,
+        np.uint8,
     )
     left = MARGIN
     for column, title in enumerate(titles):
-        cv2.putText(canvas, title, (left, HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        cv2.putText(
+            canvas, title, (left, HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA
+        )
         top = HEADER
         for row, height in zip(rows, heights, strict=True):
             picture = row[column]

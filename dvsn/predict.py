@@ -76,14 +76,17 @@ class Reader:
         self.channels = int(data.get("input_channels", 3))
         self.edges = bool(pair.get("edges", False))
         kind = data.get("dataset", {}).get(f"{source}_kind", "label" if source == "label" else "photo")
-        self.kind = "label" if self.ids or (kind in ("label", "ids") and not pair.get("blend_labels")) else "photo"
+        self.kind = (
+            "label" if self.ids or (kind in ("label", "ids") and not pair.get("blend_labels")) else "photo"
+        )
         if size == "recipe":
             steps = build(data.get("transform", {}).get("eval", []), path="transform.eval")
         elif size == "keep":
             steps = []
         else:
             steps = [self._resize(size)]
-        self.transform = Transform(steps=steps, pair=Pair(source="input", target="input"))
+        pair_of_one = Pair(source="input", target="input")
+        self.transform = Transform(steps=steps, pair=pair_of_one, label_classes=task.encoder.label_classes)
 
     @staticmethod
     def _resize(size: str) -> Any:

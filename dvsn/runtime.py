@@ -116,7 +116,9 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     count = device_count(options)
     if options.get("sync_batchnorm") and not cuda:
         if "sync_batchnorm" in config.get("_asked", ()):
-            raise ConfigError("trainer.sync_batchnorm: synchronised batch norm needs CUDA devices; this run is on the CPU.")
+            raise ConfigError(
+                "trainer.sync_batchnorm: synchronised batch norm needs CUDA devices; this run is on the CPU."
+            )
         options["sync_batchnorm"] = False
     if count > 1 and options.get("strategy", "auto") in ("auto", "ddp"):
         options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters)
@@ -132,7 +134,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
     if options.get("enable_progress_bar", True):
         callbacks.append(ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20))
-    callbacks += [item for item in build(config.get("callbacks") or {}, path="callbacks").values()]
+    callbacks += list(build(config.get("callbacks") or {}, path="callbacks").values())
     loggers: list[Any] = []
     if fitting:
         if config.get("ema"):
@@ -234,7 +236,11 @@ def environment() -> dict[str, Any]:
 def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         if names:
             return f"{names[0]} x {len(names)}"
     return platform.processor()
@@ -253,7 +259,9 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+    )
     return done.stdout.rstrip()
 
 

@@ -25,7 +25,9 @@ COMMAND = commands.Command(
         commands.Option("seed", "0", "everything random derives from it"),
         commands.Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
         commands.Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
-        commands.Option("weights", "null", "start from the networks of a checkpoint, such as a converted one"),
+        commands.Option(
+            "weights", "null", "start from the networks of a checkpoint, such as a converted one"
+        ),
         commands.Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
         commands.Option("compile", "false", "torch.compile the networks"),
         commands.Option("channels_last", "auto", "memory layout: auto, true, false"),
@@ -64,7 +66,9 @@ def find_resume(resume: str | None, folder: Path) -> Path | None:
         return None
     if resume == "auto":
         found = newest(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
-        log.info("resume=auto: %s", f"continuing from {found}" if found else "no checkpoint yet, starting anew")
+        log.info(
+            "resume=auto: %s", f"continuing from {found}" if found else "no checkpoint yet, starting anew"
+        )
         return found
     path = Path(resume)
     read_recipe(read_checkpoint(path), path)
@@ -81,7 +85,9 @@ def check_resume(path: Path, config: Config) -> None:
     different = [
         f"task.{key}.{option}: {recipe[key].get(option)!r} there, {wanted[key].get(option)!r} now"
         for key in wanted
-        if isinstance(wanted[key], dict) and isinstance(recipe.get(key), dict) and key in ("network", "discriminator")
+        if isinstance(wanted[key], dict)
+        and isinstance(recipe.get(key), dict)
+        and key in ("network", "discriminator")
         for option in sorted({*wanted[key], *recipe[key]})
         if wanted[key].get(option) != recipe[key].get(option)
     ]
@@ -134,7 +140,9 @@ def train(config: Config) -> dict[str, Any]:
     wandb_logger = next((item for item in trainer.loggers if type(item).__name__ == "WandbLogger"), None)
     monitor = config.get("monitor") or {}
     if wandb_logger is not None and trainer.is_global_zero:
-        define_wandb(wandb_logger, config=plain(config), monitor=monitor.get("name"), mode=monitor.get("mode", "min"))
+        define_wandb(
+            wandb_logger, config=plain(config), monitor=monitor.get("name"), mode=monitor.get("mode", "min")
+        )
     csv = runtime.csv_logger(trainer)
     if csv is not None and resume is not None:
         csv.resume(step_of(resume))
@@ -159,7 +167,10 @@ def train(config: Config) -> dict[str, Any]:
             wanted = (config.get("logger") or {}).get("artifact")
             best = folder / "checkpoints" / "best.ckpt"
             finish_wandb(
-                wandb_logger, best=saved.best, monitor=monitor.get("name"), checkpoint=best if wanted else None
+                wandb_logger,
+                best=saved.best,
+                monitor=monitor.get("name"),
+                checkpoint=best if wanted else None,
             )
     return result
 

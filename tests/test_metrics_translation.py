@@ -23,7 +23,8 @@ def pictures(count: int, *, size: int = 24, seed: int = 0) -> Tensor:
 
 
 def ssim(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    """Wang et al., 2004: 11 x 11 windows of a Gaussian with sigma 1.5, over the valid part of one channel."""
+    """Wang et al., 2004: 11 x 11 windows of a Gaussian with sigma 1.5, one channel, borders reflected."""
+    a, b = np.pad(a, 5, mode="reflect"), np.pad(b, 5, mode="reflect")
     ticks = np.arange(11) - 5
     line = np.exp(-(ticks**2) / (2 * 1.5**2))
     window = np.outer(line, line) / line.sum() ** 2

@@ -43,10 +43,20 @@ def two_ranks(config: dict[str, Any], folder: Path, *, dies_after: int | None = 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "config.json"
     file.write_text(json.dumps(config))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+    }
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "processes.py"), str(file), *([] if dies_after is None else [str(dies_after)])],
+            [
+                sys.executable,
+                str(HERE / "processes.py"),
+                str(file),
+                *([] if dies_after is None else [str(dies_after)]),
+            ],
             env=environment(**shared, LOCAL_RANK=str(rank), RANK=str(rank)),
             stderr=subprocess.PIPE,
             text=True,
@@ -91,7 +101,9 @@ def test_two_processes_killed_and_resumed_end_bit_equal(pairs: Path, tmp_path: P
     for point in (2, 3):
         two_ranks(composed(options, tmp_path / "broken"), tmp_path / "broken", dies_after=point)
     two_ranks(composed(options, tmp_path / "broken"), tmp_path / "broken")
-    whole, broken = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "broken"))
+    whole, broken = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "broken")
+    )
     assert whole["global_step"] == broken["global_step"] == 9
     for part in ("state_dict", "current_model_state"):
         assert_same(whole[part], broken[part], rtol=0, atol=0)
@@ -104,7 +116,9 @@ def command(pairs: Path, folder: Path, *options: str) -> list[str]:
 
 def start_and_signal(arguments: list[str], number: int, folder: Path, **more: str) -> tuple[int, str]:
     """Run a command, send it a signal once it has saved its first checkpoint, and wait for the end."""
-    process = subprocess.Popen(arguments, env=environment(**more), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, env=environment(**more), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
         assert time.monotonic() < deadline

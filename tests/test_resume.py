@@ -137,5 +137,7 @@ def test_ranks_share_the_batches_of_one_process() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_evaluation_sees_every_sample_once(world: int) -> None:
-    seen = [i for r in range(world) for b in EvalBatches(size=7, batch_size=2, rank=r, world=world) for _, i in b]
+    seen = [
+        i for r in range(world) for b in EvalBatches(size=7, batch_size=2, rank=r, world=world) for _, i in b
+    ]
     assert sorted(seen) == list(range(7))

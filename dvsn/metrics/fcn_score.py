@@ -43,7 +43,9 @@ class FcnScore(Metric):
     def update(self, generated: Tensor, ids: Tensor) -> None:
         predicted = self._segmenter[0](generated)
         if predicted.shape[-2:] != ids.shape[-2:]:
-            resized = torch.nn.functional.interpolate(predicted[:, None].float(), size=ids.shape[-2:], mode="nearest")
+            resized = torch.nn.functional.interpolate(
+                predicted[:, None].float(), size=ids.shape[-2:], mode="nearest"
+            )
             predicted = resized[:, 0].long()
         valid = (ids != self.ignore_index) & (ids < self.classes)
         pairs = ids[valid].long() * self.classes + predicted[valid].long()

@@ -126,9 +126,13 @@ class Lpips(Metric):
         from torchmetrics.functional.image.lpips import _LPIPS
 
         if network not in BACKBONE_FILES:
-            raise ConfigError(f"metrics.lpips_network: found '{network}', expected one of {sorted(BACKBONE_FILES)}.")
-        require_weights(weights, option="metrics.lpips_weights", expected=f"torchvision's {BACKBONE_FILES[network]}")
-        self.net = _LPIPS(net=network, pnet_rand=True).eval()
+            raise ConfigError(
+                f"metrics.lpips_network: found '{network}', expected one of {sorted(BACKBONE_FILES)}."
+            )
+        require_weights(
+            weights, option="metrics.lpips_weights", expected=f"torchvision's {BACKBONE_FILES[network]}"
+        )
+        self.net = _LPIPS(net=network, pnet_rand=True).eval()  # type: ignore[arg-type]
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
             self._load_backbone({k: v for k, v in state.items() if k.startswith("features.")}, weights)
@@ -169,4 +173,6 @@ def as_bytes(image: Tensor) -> Tensor:
 
 def require_weights(path: Any, *, option: str, expected: str) -> None:
     if not Path(path).is_file():
-        raise ConfigError(f"{option}: no file at {path}. Expected {expected}. dvsn downloads nothing by itself.")
+        raise ConfigError(
+            f"{option}: no file at {path}. Expected {expected}. dvsn downloads nothing by itself."
+        )

@@ -53,6 +53,8 @@ class Task(pl.LightningModule):
         self.channels_last = False
         self._metrics = (MetricCollection({}),)  # in a tuple: metrics are not part of the task's state
         self._unchecked: deque[Unchecked] = deque()
+        self._latest: dict[str, Tensor] = {}
+        self._logging = True
 
     # What a task says of itself ---------------------------------------------------------------------
 
@@ -101,23 +103,34 @@ class Task(pl.LightningModule):
         total = min(total, trainer.max_steps) if trainer.max_steps > 0 else total
         return self.schedule.attach(optimizer, steps_per_epoch=steps, total_steps=max(1, total))
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Decide whether this step logs: when a logger takes the values, and first and last in an epoch.
+
+        Handing a step's losses to Lightning costs milliseconds, so the steps between do without.
+        """
+        due = self.trainer._logger_connector.should_update_logs  # type: ignore[attr-defined]
+        self._logging = due or batch_idx == 0 or batch_idx + 1 >= self.trainer.num_training_batches
+
     def record(self, terms: Terms) -> None:
         """Log each term under its own name and stop the run when one is not finite.
 
         On a CPU the values are looked at here; on a GPU once they have arrived, some steps later and
         before anything is saved, so that the device is never waited for.
         """
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        self.log_dict({f"train/{name}": value for name, value in zip(terms, values, strict=True)}, prog_bar=True)
-        if values.device.type == "cuda":
+        losses = [term.detach().float() for term in terms.values()]
+        self._latest.update({f"train/{name}": value for name, value in zip(terms, losses, strict=True)})
+        if self._logging:  # what an accumulation has last closed with goes with it
+            self.log_dict(self._latest, prog_bar=True)
+        if losses[0].device.type == "cuda":
+            values = torch.stack(losses)
             host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
             self._unchecked.append((list(terms), host, self.global_step, arrived))
             while self._unchecked and (len(self._unchecked) > 16 or self._unchecked[0][3].query()):
                 self._check_one()
-        else:
-            self._unchecked.append((list(terms), values, self.global_step, None))
+        elif not all(math.isfinite(loss) for loss in losses):
+            self._unchecked.append((list(terms), torch.stack(losses), self.global_step, None))
             self.check_finite()
 
     def check_finite(self) -> None:
@@ -141,6 +154,7 @@ class Task(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self._unchecked.clear()
+        self._latest.clear()
 
     @property
     def metrics(self) -> MetricCollection:

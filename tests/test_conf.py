@@ -1,0 +1,304 @@
+"""A battery over every YAML file: each option of each group composes, builds and does what its class says."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from support import TINY, composed
+from torch import nn
+
+from dvsn import config, runtime
+from dvsn.commands import choices
+from dvsn.config import build, conf_dir
+from dvsn.schedules import Schedule
+from dvsn.tasks.base import Task
+
+FILES = sorted(Path(conf_dir()).rglob("*.yaml"))
+GROUPS = choices()
+OPTIONS = [f"{group}='{name}'" if name == "true" else f"{group}={name}" for group, names in GROUPS.items() for name in names]
+NETWORKS = GROUPS["network"]
+DISCRIMINATORS = GROUPS["discriminator"]
+
+
+@functools.cache
+def _composed(*overrides: str) -> dict[str, Any]:
+    return composed(["task=pix2pix", *overrides], Path("runs/test"))
+
+
+def tree(*overrides: str) -> dict[str, Any]:
+    return copy.deepcopy(_composed(*overrides))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def targets(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a target, and the target."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"], node
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+# Files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.relative_to(conf_dir()).as_posix())
+def test_every_file_opens_with_a_sentence(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    first = next(line for line in lines if line.strip() != "# @package _global_")
+    assert first.startswith("# ") and len(first) > 10, first
+    assert not any(line.rstrip() != line or "\t" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", GROUPS["experiment"])
+def test_every_experiment_states_a_command_that_names_it(name: str) -> None:
+    text = Path(conf_dir(), "experiment", f"{name}.yaml").read_text(encoding="utf-8")
+    head = text.partition("defaults:")[0]
+    commands = [line for line in head.splitlines() if line.startswith("#   ")]
+    assert commands, "no command"
+    assert f"experiment={name}" in head or f"make {name}" in head
+    assert "xpected" in head  # a promise, even if it is that no score is known
+
+
+def test_the_menu_offers_every_group() -> None:
+    wanted = {"task", "network", "discriminator", "loss", "transform", "data", "optim", "schedule", "trainer", "logger",
+              "callbacks", "experiment", "debug"}  # fmt: skip
+    assert wanted <= set(GROUPS)
+    for profile in ("default", "gpu", "ddp", "cpu", "fast_dev_run", "deterministic"):
+        assert profile in GROUPS["trainer"]
+
+
+# Composing and checking ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_passes_the_checks(option: str) -> None:
+    config.validate(tree(option))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
+    """So that the command line can change every one: style principle 5."""
+    bound = {"split", "transform", "seed", "root"}  # what the data module gives to its reader
+    for target, node in targets(tree(option)):
+        if not target.startswith("dvsn."):
+            continue
+        module, _, name = target.rpartition(".")
+        kind = getattr(__import__(module, fromlist=[name]), name)
+        wanted = set(inspect.signature(kind).parameters)
+        if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()):
+            wanted |= set(inspect.signature(kind.__mro__[1]).parameters)
+            wanted.discard("options")
+        given = set(node) - {"_target_", "_partial_"}
+        if node.get("_partial_"):
+            wanted -= bound
+        assert given == wanted, f"{target}: missing {wanted - given}, unknown {given - wanted}"
+
+
+def test_metrics_repeat_every_option() -> None:
+    from dvsn.metrics.translation import translation_metrics
+
+    assert set(tree()["metrics"]) == set(inspect.signature(translation_metrics).parameters)
+
+
+def test_defaults_in_yaml_are_those_of_the_class() -> None:
+    """Of two sources of one default, one would be wrong some day. Variants differ, that is what they are for."""
+    for option in ("loss=vanilla", "schedule=constant", "schedule=poly", "schedule=cosine", "schedule=linear_decay"):
+        group = option.partition("=")[0]
+        node = tree(option)[group]
+        module, _, name = node["_target_"].rpartition(".")
+        parameters = inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters
+        for key, parameter in parameters.items():
+            assert node[key] == parameter.default, f"{option}: {key}"
+
+
+# Building --------------------------------------------------------------------------------------------
+
+
+NARROW = {"width": 4, "init": "normal"}
+
+
+def check_gradients(module: nn.Module, output: torch.Tensor) -> None:
+    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    (output * weight).sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, f"{name}: no gradient"
+        assert bool(torch.isfinite(parameter.grad).all()), f"{name}: not finite"
+        before_norm = name.endswith("bias") and not bool(parameter.grad.abs().max() > 0)
+        assert not before_norm, f"{name}: the gradient is zero"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_builds_and_learns(name: str) -> None:
+    node = tree(f"network={name}")["network"] | NARROW
+    torch.manual_seed(0)
+    network = build(node, path="network")
+    side = max(network.multiple, 16)
+    image = torch.randn(2, 3, side, 2 * side if side < 128 else side)
+    output = network(image)
+    assert output.shape == image.shape and float(output.detach().abs().max()) <= 1
+    check_gradients(network, output)
+    assert isinstance(network.taps, tuple) and all(network.get_submodule(tap) is not None for tap in network.taps)
+    with pytest.raises(ValueError, match=str(network.multiple)):
+        network(torch.zeros(2, 3, side + network.multiple // 2, side))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("data", ["cityscapes_onehot"])
+def test_every_network_takes_its_channels_from_the_data(name: str, data: str) -> None:
+    node = tree(f"network={name}", f"data={data}")["network"]
+    assert node["input_channels"] == 35 and node["output_channels"] == 3
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_every_discriminator_builds_and_learns(name: str) -> None:
+    node = tree(f"discriminator={name}")["discriminator"] | {"width": 4}
+    torch.manual_seed(0)
+    judge = build(node, path="discriminator")
+    condition, image = torch.randn(2, 3, 64, 48), torch.randn(2, 3, 64, 48)
+    scores = judge(judge.join(condition, image))
+    assert scores.shape[:2] == (2, 1) and float(scores.detach().abs().max()) > 0
+    check_gradients(judge, scores)
+
+
+@pytest.mark.parametrize("name", GROUPS["loss"])
+def test_every_loss_builds_and_answers(name: str) -> None:
+    loss = build(tree(f"loss={name}")["loss"], path="loss")
+    scores, image = torch.randn(2, 1, 3, 3), torch.rand(2, 3, 8, 8)
+    terms = loss.generator_terms(scores, image, image.flip(0)) | loss.discriminator_terms(scores, -scores)
+    assert all(term.ndim == 0 and bool(torch.isfinite(term)) for term in terms.values())
+
+
+@pytest.mark.parametrize("name", GROUPS["optim"])
+def test_every_optimiser_builds_and_steps(name: str) -> None:
+    node = tree(f"optim={name}")["optim"]
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = build(node, path="optim")([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == node["lr"] and bool((parameter < 1).all())
+
+
+@pytest.mark.parametrize("name", GROUPS["schedule"])
+def test_every_schedule_builds(name: str) -> None:
+    schedule = build(tree(f"schedule={name}")["schedule"], path="schedule")
+    assert isinstance(schedule, Schedule)
+    assert schedule.factor(0, steps_per_epoch=10, total_steps=1000) == 1.0
+
+
+@pytest.mark.parametrize("name", GROUPS["transform"])
+def test_every_transform_runs(name: str) -> None:
+    import numpy as np
+
+    from dvsn.data.transforms import Pair, Transform
+
+    node = tree(f"transform={name}")["transform"]
+    random = np.random.default_rng(0)
+    photo = random.integers(0, 256, (300, 600, 3), dtype=np.uint8)
+    colours = np.array([[10, 20, 30], [200, 100, 0]], dtype=np.uint8)
+    label = colours[random.integers(0, 2, (300, 600))]
+    for part in ("train", "eval"):
+        steps = build(node[part], path=f"transform.{part}")
+        transform = Transform(steps=steps, pair=Pair())
+        sample = {"photo": photo, "label": label, "index": 0, "name": "x", "kinds": {"photo": "photo", "label": "label"}}
+        result = transform(sample, 1)
+        size = (node["crop_height"], node["crop_width"]) if "crop_height" in node else (300, 600)
+        assert tuple(result["image"].shape[1:]) == tuple(result["target"].shape[1:]) == size
+        assert {tuple(c) for c in result["image"].flatten(1).T.tolist()} <= {tuple(c) for c in colours.tolist()}
+
+
+@pytest.mark.parametrize("name", GROUPS["data"])
+def test_every_data_module_builds_without_the_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = runtime.build_data(tree(f"data={name}"))
+    assert isinstance(module, pl.LightningDataModule) and set(module.splits) == {"train", "val", "test"}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", GROUPS["callbacks"])
+def test_every_callback_builds(name: str) -> None:
+    built = build(tree(f"callbacks={name}")["callbacks"], path="callbacks")
+    assert all(isinstance(item, pl.Callback) for item in built.values())
+
+
+@pytest.mark.parametrize("name", GROUPS["logger"])
+def test_every_logger_builds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    loggers = runtime.build_loggers(composed(["task=pix2pix", f"logger={name}"], tmp_path))
+    kinds = {type(logger).__name__ for logger in loggers}
+    expected = {
+        "csv": {"CsvLogger"}, "none": set(), "tensorboard": {"CsvLogger", "TensorBoardLogger"},
+        "wandb": {"CsvLogger", "WandbLogger"}, "wandb_offline": {"CsvLogger", "WandbLogger"},
+    }  # fmt: skip
+    assert kinds == expected[name]
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger":
+            assert logger._offline  # without a key nothing is sent
+
+
+class Stub(Task):
+    """A task that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__(optim=torch.optim.SGD)
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"layer": self.layer}
+
+
+@pytest.mark.parametrize("name", GROUPS["trainer"])
+def test_every_trainer_profile_builds(name: str, tmp_path: Path) -> None:
+    options = [f"trainer={name}", "logger=none", "trainer.accelerator=cpu", "trainer.devices=1"]
+    node = composed(["task=pix2pix", *options], tmp_path)
+    trainer = runtime.build_trainer(node, Stub())
+    assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
+    usual = tree()["trainer"]
+    assert set(node["trainer"]) == set(usual), "profiles change values, never names"
+
+
+@pytest.mark.parametrize("name", GROUPS["debug"])
+def test_every_debug_option_builds_its_trainer(name: str, tmp_path: Path) -> None:
+    node = composed([*TINY, f"debug='{name}'"], tmp_path)
+    assert node["debug"]["traceback"] is (name != "none")
+    assert isinstance(runtime.build_trainer(node, Stub()), pl.Trainer)
+    runtime.build_data(node)
+
+
+@pytest.mark.parametrize("name", GROUPS["experiment"])
+def test_every_experiment_builds_its_task(name: str, tmp_path: Path) -> None:
+    options = [f"experiment={name}", "network.width=4", "discriminator.width=4"]
+    node = composed(["task=pix2pix", *options], tmp_path)
+    config.validate(node)
+    data, task = runtime.build_data(node), runtime.make_task(node)
+    assert task.recipe == node["task"] and data.batch_size >= 1
+    generator = node["task"]["network"]
+    assert generator["width"] == 4 and generator["input_channels"] == node["data"]["input_channels"]
+    assert node["monitor"]["name"] == "val/l1"
+
+
+@pytest.mark.parametrize("task", GROUPS["task"])
+def test_every_task_composes_alone(task: str, tmp_path: Path) -> None:
+    """Its YAML chooses whatever it needs; nothing else has to be said."""
+    node = composed([f"task={task}"], tmp_path)
+    config.validate(node)
+    for group in ("network", "loss", "transform", "data", "optim", "schedule"):
+        assert node[group], group

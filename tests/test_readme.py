@@ -1,0 +1,51 @@
+"""The README's commands are understood by the commands they name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from dvsn import evaluate, predict
+from dvsn.config import conf_dir, validate
+from dvsn.convert import __main__ as convert
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = [line.strip().split("  ")[0] for line in README.splitlines() if re.match(r"    (python -m )?dvsn", line)]
+LINES += re.findall(r"python -m dvsn\.\w+ (?!--help)[^`\n]*", " \n".join(p.read_text() for p in (ROOT / "conf").rglob("*.yaml")))
+
+
+def test_the_readme_shows_both_commands_and_the_real_one() -> None:
+    assert "make demo" in README
+    assert "make test" in README
+    assert any("task=pix2pix data=cityscapes" in line for line in LINES)
+
+
+@pytest.mark.parametrize("line", sorted(set(LINES)))
+def test_commands_compose(line: str) -> None:
+    words = shlex.split(line.split("#")[0])
+    command = next(word for word in words if word.startswith("dvsn."))
+    rest = [word for word in words[words.index(command) + 1 :] if word not in ("...", "-m")]
+    if command == "dvsn.predict":
+        assert predict.COMMAND.parse(rest)["checkpoint"]
+    elif command == "dvsn.convert":
+        assert convert.COMMAND.parse(rest)["source"]
+    else:
+        rest = [re.sub(r"=([^\[\"',]*),.*", r"=\1", word) for word in rest]  # the first job of a sweep
+        name = command.removeprefix("dvsn.")
+        assert name == "train" or evaluate.COMMAND.name == name
+        config_dir = rest.index("--config-dir") if "--config-dir" in rest else None
+        if config_dir is not None:
+            rest = rest[:config_dir] + rest[config_dir + 2 :]
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            config = compose(name, overrides=["run_dir=x", *(["name=x"] if name == "train" else []), *rest])
+        plain = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(plain, dict)
+        validate(plain)
+        HydraConfig.instance().cfg = None
