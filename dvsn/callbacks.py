@@ -76,7 +76,8 @@ class Checkpoints(Checkpoint):
     written when `monitor` improves in the sense of `mode`.
 
     Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in
-    the middle of a gradient accumulation: both wait for the next clean point. Weights that are not finite
+    the middle of a gradient accumulation: both wait for the next clean point. A run that `max_steps` or
+    `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Weights that are not finite
     are never saved. A failed write, such as on a full disk, ends the run with a message and leaves the
     older file as it was.
 
@@ -122,7 +123,8 @@ class Checkpoints(Checkpoint):
         if last or accumulating or pl_module.window_open:
             return
         due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
-        if due or stop:
+        ends_here = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if due or stop or ends_here:
             self._save(trainer, "last.ckpt")
         if stop:
             self._stop(trainer, stop)
@@ -141,19 +143,21 @@ class Checkpoints(Checkpoint):
             self._save_best(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if not self._at_epoch_end(trainer):
+            return  # max_steps or max_time ended the run inside an epoch: saved after its last batch
         # Lightning has already counted this epoch: current_epoch is the number of epochs done.
         stop = self._agreed_signal(trainer)
         if self._improved:
             self._save_best(trainer)
         finished = trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs > 0
-        if stop or finished or trainer.current_epoch % self.every_n_epochs == 0:
+        ends_here = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if stop or finished or ends_here or trainer.current_epoch % self.every_n_epochs == 0:
             self._save(trainer, "last.ckpt")
         if stop:
             self._stop(trainer, stop)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """`max_steps` or `max_time` may end a run in the middle of an epoch."""
-        if not self._at_epoch_end(trainer) and not pl_module.window_open:
+        if pl_module.window_open:  # max_time ran out within an accumulation: its batches are not resumed
             self._save(trainer, "last.ckpt")
         if self.save_weights and trainer.is_global_zero:
             write_safetensors(self.folder / "last.safetensors", pl_module.state_dict())
@@ -285,7 +289,8 @@ class PictureGrid(Callback):
         if self._wanted(trainer) and not self.gallery.full and outputs is not None:
             self.gallery.add(pl_module.panels(batch, outputs), names=batch["name"])
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Not `on_validation_epoch_end`, which callbacks hear before the task has logged its metrics."""
         if self._wanted(trainer):
             scores = {
                 name: float(value)
@@ -295,7 +300,7 @@ class PictureGrid(Callback):
             self.gallery.publish(
                 stem=f"epoch_{trainer.current_epoch + 1:04d}",
                 loggers=trainer.loggers,
-                step=trainer.global_step,
+                step=trainer.fit_loop.epoch_loop._batches_that_stepped,  # where Lightning logs the metrics
                 caption=", ".join(
                     f"{name.removeprefix('val/')} {value:.4g}" for name, value in scores.items()
                 ),

@@ -97,6 +97,18 @@ def test_killed_twice_ends_bit_equal(variant: str, pairs: Path, tmp_path: Path) 
     assert equal(unbroken.get("averaging_state"), resumed.get("averaging_state"))
 
 
+@pytest.mark.parametrize("steps", [7, 10])
+def test_a_run_ended_by_max_steps_continues_exactly(steps: int, pairs: Path, tmp_path: Path) -> None:
+    unbroken = run(config_of("plain", pairs, tmp_path / "unbroken"))
+    config = config_of("plain", pairs, tmp_path / "two parts")
+    first = run({**config, "trainer": {**config["trainer"], "max_steps": steps}})
+    second = run(config)
+    assert unbroken is not None and first is not None and second is not None
+    assert (first["global_step"], second["global_step"]) == (steps, EPOCHS * BATCHES)
+    assert equal(unbroken["state_dict"], second["state_dict"])
+    assert equal(unbroken["optimizer_states"], second["optimizer_states"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_point(variant: str, pairs: Path, tmp_path: Path) -> None:
