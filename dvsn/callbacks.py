@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 
-from dvsn.errors import UserError
+from dvsn.errors import ConfigError, UserError
 from dvsn.pictures import Gallery, to_array, write_picture
 from dvsn.tasks.base import NotFinite, Task
 
@@ -77,9 +77,9 @@ class Checkpoints(Checkpoint):
 
     Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in
     the middle of a gradient accumulation: both wait for the next clean point. A run that `max_steps` or
-    `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Weights that are not finite
-    are never saved. A failed write, such as on a full disk, ends the run with a message and leaves the
-    older file as it was.
+    `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Weights
+    that are not finite are never saved. A failed write, such as on a full disk, ends the run with a message
+    and leaves the older file as it was.
 
     A first signal ends the run after the current batch, with exit code 143 (SIGTERM) or 130 (Ctrl-C); a
     second Ctrl-C ends it at once.
@@ -270,6 +270,9 @@ class PictureGrid(Callback):
     """
 
     def __init__(self, *, folder: str, count: int = 6, every_n_epochs: int = 1, max_side: int = 512) -> None:
+        for option, value in {"count": count, "every_n_epochs": every_n_epochs, "max_side": max_side}.items():
+            if value < 1:
+                raise ConfigError(f"callbacks.pictures.{option}: found {value}, expected 1 or more.")
         self.gallery = Gallery(folder=Path(folder), count=count, max_side=max_side)
         self.every_n_epochs = every_n_epochs
 
@@ -311,6 +314,8 @@ class Rates(Callback):
     """Logs images per second, the learning rate and peak GPU memory, and shows the first two in the bar."""
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(f"callbacks.rates.every_n_steps: found {every_n_steps}, expected 1 or more.")
         self.every_n_steps = every_n_steps
         self._since, self._images = 0.0, 0
 
@@ -350,6 +355,7 @@ class PictureFiles(Callback):
     def __init__(self, *, folder: Path, count: int, save_all: bool) -> None:
         self.folder, self.save_all = folder, save_all
         self.gallery = Gallery(folder=folder, count=count)
+        self.samples = 0
 
     def on_test_batch_end(
         self,
@@ -360,6 +366,7 @@ class PictureFiles(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self.samples += len(batch["name"])
         wanted = trainer.is_global_zero and not self.gallery.full
         if not wanted and not self.save_all:
             return
@@ -371,5 +378,7 @@ class PictureFiles(Callback):
                 write_picture(self.folder / "generated" / f"{name}.png", picture)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        seen = torch.tensor(self.samples, device=trainer.strategy.root_device)
+        self.samples = int(trainer.strategy.reduce(seen, reduce_op="sum"))
         if trainer.is_global_zero:
             self.gallery.publish(stem="grid", loggers=(), step=0, caption="", latest=False)

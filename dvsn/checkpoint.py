@@ -99,6 +99,12 @@ def read_checkpoint(path: Any, *, map_location: Any = "cpu", verify: bool = True
             raise CheckpointError(
                 f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint."
             )
+    with file.open("rb") as opened:
+        start = opened.read(8)
+    if start and not start.startswith((b"PK", b"\x80")) and file.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{file}: not a checkpoint: {file.stat().st_size} bytes that start with {start!r}."
+        )
     try:
         content = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -153,7 +159,9 @@ def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, pa
     try:
         task = build(recipe, path="task")
         if not isinstance(task, Task):
-            raise ConfigError("task: expected a node whose _target_ is a task, such as dvsn.tasks.pix2pix.Pix2Pix.")
+            raise ConfigError(
+                "task: expected a node whose _target_ is a task, such as dvsn.tasks.pix2pix.Pix2Pix."
+            )
     except ConfigError as error:
         if path is None:
             raise

@@ -219,6 +219,35 @@ def _check_target(target: object, path: str, prefixes: Sequence[str]) -> None:
         )
 
 
+def check_options(config: Mapping[str, Any]) -> None:
+    """Refuse values of the top-level options that have no meaning. Raises `ConfigError`."""
+    monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
+    saving = saving if isinstance(saving, dict) else {}  # evaluate's `checkpoint` is a file
+    ema, clip = config.get("ema"), config["trainer"].get("gradient_clip_val")
+    steps, epochs = saving.get("every_n_steps"), saving.get("every_n_epochs", 1)
+    rules = (
+        ("seed", config["seed"], whole(config["seed"], 0), "a whole number, 0 or more"),
+        ("monitor.mode", monitor.get("mode"), monitor.get("mode", "min") in ("min", "max"), "min or max"),
+        ("ema", ema, ema is None or (number(ema) and 0 < ema < 1), "null, or a decay between 0 and 1 such as 0.999"),
+        ("checkpoint.every_n_epochs", epochs, whole(epochs, 1), "a whole number, 1 or more"),
+        ("checkpoint.every_n_steps", steps, steps is None or whole(steps, 1), "null, or a whole number, 1 or more"),
+        ("channels_last", config.get("channels_last"), config.get("channels_last", "auto") in ("auto", True, False),
+         "auto, true or false"),
+        ("trainer.gradient_clip_val", clip, clip is None or (number(clip) and clip >= 0), "null, or 0 or more"),
+    )  # fmt: skip
+    for path, value, good, expected in rules:
+        if not good:
+            raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+
+
+def number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 # ---- building --------------------------------------------------------------------------------------------
 
 
@@ -259,8 +288,10 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         return functools.partial(kind, **arguments, **extra)
     try:
         return kind(**arguments, **extra)
-    except UserError:
-        raise
+    except UserError as error:
+        if not path or str(error).startswith(path.split(".")[0]):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     except (ValueError, TypeError, ImportError, AssertionError) as error:
         raise ConfigError(f"{path}: {kind.__name__} does not take these options: {error}") from error
 

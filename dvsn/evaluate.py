@@ -80,12 +80,12 @@ def evaluate(config: Config) -> dict[str, float]:
             "checkpoint": str(path),
             "step": content.get("global_step"),
             "split": split,
-            "samples": len(data.datasets["test"]),
+            "samples": pictures.samples,
             "metrics": values,
             "environment": runtime.environment(),
         }
         runtime.write_json(output / "metrics.json", result)
-        show(values, path, split, len(data.datasets["test"]))
+        show(values, path, split, pictures.samples)
         log.info("%s", output / "metrics.json")
         log.info("%s", output / "grid.png")
     return values

@@ -156,6 +156,22 @@ def batches(items: list[tuple[Path, Path]], reader: Reader, size: int) -> Iterat
         yield batch
 
 
+def find_device(wanted: str) -> str:
+    """The device by name; `auto` is the GPU if there is one. Raises `ConfigError` where it cannot be used."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted).item()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"device: '{wanted}' cannot be used here: {reason} Expected auto, cpu, cuda, cuda:1 or mps."
+        ) from error
+    return wanted
+
+
 def predict(options: dict[str, Any]) -> list[Path]:
     """Returns the files written."""
     import cv2
@@ -169,9 +185,9 @@ def predict(options: dict[str, Any]) -> list[Path]:
 
     output = Path(options["output"])
     items = find_inputs(str(options["input"]), output)
-    device = options["device"]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(str(options["device"]))
+    if int(options["batch_size"]) < 1:
+        raise ConfigError(f"batch_size: found {options['batch_size']}, expected 1 or more.")
     task: Any = dvsn.load(options["checkpoint"], device=device)
     reader = Reader(task, str(options["size"]))
     multiple = int(getattr(task.network, "multiple", 1))

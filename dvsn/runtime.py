@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
 from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
-from dvsn.config import build
+from dvsn.config import build, check_options
 from dvsn.data.module import DataModule
 from dvsn.errors import ConfigError
 from dvsn.loggers import CsvLogger
@@ -88,6 +88,7 @@ def build_data(config: Config) -> DataModule:
 
 def make_task(config: Config) -> Task:
     """The task with weights drawn from the run's seed, the same on every rank."""
+    check_options(config)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=2)
     task = build_task(config["task"], data=config["data"])
     task.use_metrics(**config.get("metrics", {}))
@@ -110,15 +111,14 @@ def start_from(task: Task, path: Path) -> None:
 
 def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Trainer:
     """The Lightning trainer of a config, with dvsn's callbacks, strategy and checkpoint files."""
+    check_options(config)
     options = dict(config["trainer"])
     cuda = uses_cuda(options)
     options["precision"] = resolve_precision(options.get("precision", "auto"), cuda=cuda)
     count = device_count(options)
     if options.get("sync_batchnorm") and not cuda:
-        if "sync_batchnorm" in config.get("_asked", ()):
-            raise ConfigError(
-                "trainer.sync_batchnorm: synchronised batch norm needs CUDA devices; this run is on the CPU."
-            )
+        if count > 1:
+            log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
         options["sync_batchnorm"] = False
     if count > 1 and options.get("strategy", "auto") in ("auto", "ddp"):
         options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters)
@@ -221,6 +221,7 @@ def environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
+    versions["torch"] = torch.__version__  # with its build, such as +cu126
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),

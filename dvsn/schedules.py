@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -28,6 +29,9 @@ class Schedule:
                 "and between 0 and 1."
             )
         self.warmup_steps, self.warmup_factor = warmup_steps, warmup_factor
+
+    needs_end: ClassVar[bool] = False
+    """Whether the rule depends on how long the run is, so that an endless run cannot use it."""
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         """The factor of optimiser step `step`, counted from 0, without warm-up."""
@@ -81,6 +85,8 @@ class LinearDecay(Schedule):
 class Poly(Schedule):
     """(1 - step / total) ** power: the schedule of most segmentation papers (Chen et al., 2017, arXiv:1706.05587)."""
 
+    needs_end = True
+
     def __init__(self, *, power: float = 0.9, warmup_steps: int = 0, warmup_factor: float = 0.001) -> None:
         super().__init__(warmup_steps=warmup_steps, warmup_factor=warmup_factor)
         self.power = power
@@ -94,6 +100,8 @@ class Cosine(Schedule):
 
     The half period spans the steps after the warm-up. No restarts.
     """
+
+    needs_end = True
 
     def __init__(
         self, *, final_factor: float = 0.0, warmup_steps: int = 0, warmup_factor: float = 0.001

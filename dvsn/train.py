@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import commands
+from dvsn.config import check_options
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
@@ -176,9 +177,11 @@ def train(config: Config) -> dict[str, Any]:
 
 
 def step_of(checkpoint: Path) -> int:
+    """The step of the loggers, which counts batches, at which a checkpoint was written."""
     from dvsn.checkpoint import read_checkpoint
 
-    return int(read_checkpoint(checkpoint, verify=False)["global_step"])
+    loops = read_checkpoint(checkpoint, verify=False)["loops"]
+    return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def plain(config: Config) -> Config:
@@ -223,6 +226,7 @@ def job(config: Any) -> dict[str, Any]:
     name = str(plain_config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
+    check_options(plain_config)  # before torch is loaded
     return train(plain_config)
 
 

@@ -23,7 +23,11 @@ from dvsn.tasks.base import Task
 
 FILES = sorted(Path(conf_dir()).rglob("*.yaml"))
 GROUPS = choices()
-OPTIONS = [f"{group}='{name}'" if name == "true" else f"{group}={name}" for group, names in GROUPS.items() for name in names]
+OPTIONS = [
+    f"{group}='{name}'" if name == "true" else f"{group}={name}"
+    for group, names in GROUPS.items()
+    for name in names
+]
 NETWORKS = GROUPS["network"]
 DISCRIMINATORS = GROUPS["discriminator"]
 
@@ -118,7 +122,13 @@ def test_metrics_repeat_every_option() -> None:
 
 def test_defaults_in_yaml_are_those_of_the_class() -> None:
     """Of two sources of one default, one would be wrong some day. Variants differ, that is what they are for."""
-    for option in ("loss=vanilla", "schedule=constant", "schedule=poly", "schedule=cosine", "schedule=linear_decay"):
+    for option in (
+        "loss=vanilla",
+        "schedule=constant",
+        "schedule=poly",
+        "schedule=cosine",
+        "schedule=linear_decay",
+    ):
         group = option.partition("=")[0]
         node = tree(option)[group]
         module, _, name = node["_target_"].rpartition(".")
@@ -153,7 +163,9 @@ def test_every_network_builds_and_learns(name: str) -> None:
     output = network(image)
     assert output.shape == image.shape and float(output.detach().abs().max()) <= 1
     check_gradients(network, output)
-    assert isinstance(network.taps, tuple) and all(network.get_submodule(tap) is not None for tap in network.taps)
+    assert isinstance(network.taps, tuple) and all(
+        network.get_submodule(tap) is not None for tap in network.taps
+    )
     with pytest.raises(ValueError, match=str(network.multiple)):
         network(torch.zeros(2, 3, side + network.multiple // 2, side))
 
@@ -215,15 +227,25 @@ def test_every_transform_runs(name: str) -> None:
     for part in ("train", "eval"):
         steps = build(node[part], path=f"transform.{part}")
         transform = Transform(steps=steps, pair=Pair())
-        sample = {"photo": photo, "label": label, "index": 0, "name": "x", "kinds": {"photo": "photo", "label": "label"}}
+        sample = {
+            "photo": photo,
+            "label": label,
+            "index": 0,
+            "name": "x",
+            "kinds": {"photo": "photo", "label": "label"},
+        }
         result = transform(sample, 1)
         size = (node["crop_height"], node["crop_width"]) if "crop_height" in node else (300, 600)
         assert tuple(result["image"].shape[1:]) == tuple(result["target"].shape[1:]) == size
-        assert {tuple(c) for c in result["image"].flatten(1).T.tolist()} <= {tuple(c) for c in colours.tolist()}
+        assert {tuple(c) for c in result["image"].flatten(1).T.tolist()} <= {
+            tuple(c) for c in colours.tolist()
+        }
 
 
 @pytest.mark.parametrize("name", GROUPS["data"])
-def test_every_data_module_builds_without_the_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_data_module_builds_without_the_disk(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     module = runtime.build_data(tree(f"data={name}"))
     assert isinstance(module, pl.LightningDataModule) and set(module.splits) == {"train", "val", "test"}

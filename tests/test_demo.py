@@ -19,7 +19,8 @@ def blurred_mean_psnr(root: Path) -> float:
     """The mean training photo, blurred, against each validation photo: mean PSNR in dB."""
     photos = {
         split: [
-            cv2.resize(cv2.imread(str(file)), SIZE[::-1], interpolation=cv2.INTER_AREA).astype(np.float64) / 255
+            cv2.resize(cv2.imread(str(file)), SIZE[::-1], interpolation=cv2.INTER_AREA).astype(np.float64)
+            / 255
             for file in sorted((root / "leftImg8bit" / split).rglob("*.png"))
         ]
         for split in ("train", "val")

@@ -43,7 +43,9 @@ def ssim(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 
 def test_l1_psnr_and_ssim_are_means_over_pictures() -> None:
     real = pictures(3)
-    generated = (real + 0.2 * (pictures(3, seed=1) - 0.5) * torch.tensor([0.1, 1.0, 3.0])[:, None, None, None]).clamp(0, 1)
+    generated = (
+        real + 0.2 * (pictures(3, seed=1) - 0.5) * torch.tensor([0.1, 1.0, 3.0])[:, None, None, None]
+    ).clamp(0, 1)
     metrics = translation_metrics()
     for first, last in ((0, 2), (2, 3)):  # batches of unequal size
         metrics.update(generated[first:last], real[first:last])
@@ -91,7 +93,12 @@ def by_hand(generated: Tensor, real: Tensor) -> tuple[float, float]:
     """FID (Heusel et al., 2017) and the unbiased squared MMD of KID with the kernel (x.y / D + 1) ** 3."""
     a, b = (Features()((x * 255).round().to(torch.uint8)).numpy() for x in (generated, real))
     roots = np.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).astype(complex) ** 0.5
-    fid = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T)) + np.trace(np.cov(b.T)) - 2 * roots.real.sum()
+    fid = (
+        ((a.mean(0) - b.mean(0)) ** 2).sum()
+        + np.trace(np.cov(a.T))
+        + np.trace(np.cov(b.T))
+        - 2 * roots.real.sum()
+    )
 
     def kernel(x: Any, y: Any) -> Any:
         return (x @ y.T / x.shape[1] + 1) ** 3
@@ -115,7 +122,7 @@ def test_fid_and_kid_by_hand() -> None:
 def test_fid_of_one_picture_is_refused_in_words() -> None:
     for metric in distribution_metrics(Features()):
         metric.update(pictures(1), pictures(1))
-        with pytest.raises(ConfigError, match="metrics.inception_weights: .*at least 2 pictures"):
+        with pytest.raises(ConfigError, match=r"metrics.inception_weights: .*at least 2 pictures"):
             metric.compute()
 
 
@@ -144,7 +151,7 @@ def test_missing_weights_name_the_option_and_the_file(
 def test_a_file_that_is_no_inception_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "inception.pth"
     torch.save({"weight": torch.zeros(1)}, file)
-    with pytest.raises(ConfigError, match="metrics.inception_weights"):
+    with pytest.raises(ConfigError, match=r"metrics.inception_weights"):
         translation_metrics(inception_weights=str(file))
 
 
@@ -228,6 +235,11 @@ def test_fcn_score_by_hand() -> None:
     assert skipped["pixel_accuracy"] == pytest.approx(3 / 5)
     assert skipped["class_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert skipped["class_iou"] == pytest.approx((2 / 4 + 1 / 3) / 2)
+
+
+def test_the_ignored_id_may_be_a_class() -> None:
+    found = score([[0, 1], [1, 1]], [[0, 0], [1, 1]], ignore_index=0, absent_as_zero=False)
+    assert found == pytest.approx({"pixel_accuracy": 1.0, "class_accuracy": 1.0, "class_iou": 1.0})
 
 
 def test_an_absent_class_that_is_predicted_lowers_the_others() -> None:

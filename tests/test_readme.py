@@ -17,8 +17,13 @@ from dvsn.convert import __main__ as convert
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [line.strip().split("  ")[0] for line in README.splitlines() if re.match(r"    (python -m )?dvsn", line)]
-LINES += re.findall(r"python -m dvsn\.\w+ (?!--help)[^`\n]*", " \n".join(p.read_text() for p in (ROOT / "conf").rglob("*.yaml")))
+LINES = [
+    line.strip().split("  ")[0] for line in README.splitlines() if re.match(r"    (python -m )?dvsn", line)
+]
+LINES += re.findall(
+    r"python -m dvsn\.\w+ (?!--help)[^`\n]*",
+    " \n".join(p.read_text() for p in (ROOT / "conf").rglob("*.yaml")),
+)
 
 
 def test_the_readme_shows_both_commands_and_the_real_one() -> None:

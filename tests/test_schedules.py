@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ def test_linear_decay_over_two_hundred_epochs() -> None:
     assert by_epoch[149] == pytest.approx(1 - 51 / 101)
     assert by_epoch[198] == pytest.approx(1 / 101)
     assert by_epoch[199] == 0.0
-    assert all(a >= b for a, b in zip(by_epoch, by_epoch[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(by_epoch))
 
 
 def test_linear_decay_stays_at_zero_in_a_longer_run() -> None:
@@ -52,7 +53,9 @@ def test_poly() -> None:
     expected = [(1 - step / 8) ** 0.9 for step in range(8)]
     assert rates(Poly(power=0.9), steps_per_epoch=4, epochs=2) == pytest.approx(expected)
     assert Poly(power=2).factor(8, steps_per_epoch=4, total_steps=8) == 0.0
-    assert Poly(power=0.9).factor(99, steps_per_epoch=4, total_steps=8) == 0.0  # never complex, never negative
+    assert (
+        Poly(power=0.9).factor(99, steps_per_epoch=4, total_steps=8) == 0.0
+    )  # never complex, never negative
 
 
 def test_cosine() -> None:

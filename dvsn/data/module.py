@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.transforms import Pair, Transform
@@ -79,6 +79,21 @@ def start_worker(_: int) -> None:
 
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of samples, which must be of one size."""
+    first = samples[0]
+    for sample in samples:
+        if any(sample[key].shape != first[key].shape for key in ("image", "target")):
+            listed = ", ".join(
+                f"{item['name']} is {'x'.join(map(str, item['image'].shape[1:]))}" for item in (first, sample)
+            )
+            raise DataError(
+                f"a batch needs pictures of one size (height x width) after the transform: {listed}. Choose a transform "
+                "that resizes, such as transform=resize_256, or data.batch_size=1 and data.eval_batch_size=1."
+            )
+    return default_collate(samples)
 
 
 class DataModule(pl.LightningDataModule):
@@ -191,6 +206,7 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             self.datasets[split],
             batch_sampler=batches,
+            collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),

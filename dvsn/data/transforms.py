@@ -74,7 +74,9 @@ class Transform:
     of 0 and 1. With `label_classes` the source must be ids below it.
     """
 
-    def __init__(self, *, steps: Sequence[Any] = (), pair: Pair | None = None, label_classes: int = 0) -> None:
+    def __init__(
+        self, *, steps: Sequence[Any] = (), pair: Pair | None = None, label_classes: int = 0
+    ) -> None:
         self.steps, self.pair, self.label_classes = list(steps or ()), pair or Pair(), label_classes
         self._pipelines: dict[tuple[tuple[str, str], ...], Any] = {}
         for number, step in enumerate(self.steps):

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from dvsn.errors import UserError
+from dvsn.errors import ConfigError, UserError
 from dvsn.schedules import Constant, Schedule
 from dvsn.types import Batch, Terms
 
@@ -99,8 +99,14 @@ class Task(pl.LightningModule):
         _ = trainer.estimated_stepping_batches  # opens the loaders, which sets num_training_batches
         accumulate = max(trainer.accumulate_grad_batches, getattr(self, "accumulate_grad_batches", 1))
         steps = max(1, -(-int(trainer.num_training_batches) // accumulate))
-        total = steps * max(1, trainer.max_epochs or 1) if trainer.max_epochs != -1 else trainer.max_steps
-        total = min(total, trainer.max_steps) if trainer.max_steps > 0 else total
+        ends = [steps * trainer.max_epochs] if trainer.max_epochs and trainer.max_epochs > 0 else []
+        ends += [trainer.max_steps] if trainer.max_steps > 0 else []
+        if self.schedule.needs_end and not ends:
+            raise ConfigError(
+                f"schedule: {type(self.schedule).__name__} needs a run with an end. Set trainer.max_epochs or "
+                "trainer.max_steps, or schedule=constant."
+            )
+        total = min(ends, default=1)
         return self.schedule.attach(optimizer, steps_per_epoch=steps, total_steps=max(1, total))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
