@@ -1,6 +1,6 @@
 """Curves and test pictures of the runs: python figures.py RUN_DIR... (each with stage1.ckpt, stage2.ckpt and last.ckpt).
 
-Writes curves.png, and stages_NAME.png (label map | three stages | real) for each run, into this folder.
+Writes curves.png, and stages_NAME.jpg (label map | three stages | real) for each run, into this folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dvsn.pictures import grid, to_array, write_picture
 from dvsn.tasks.pix2pix import to_bytes
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 PICTURES = [0, 60, 120, 180, 230]
@@ -68,7 +68,8 @@ def stages(run: Path) -> None:
                 columns[title].append(to_array(to_bytes(task(sample["image"][None])))[0])
     columns["real"] = [to_array(s["target"][None])[0] for s in samples]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    write_picture(HERE / f"stages_{run.name.removeprefix('camvid_')}.png", grid(rows, list(columns)))
+    name = run.name.removeprefix("camvid_")
+    write_picture(HERE / f"stages_{name}.jpg", grid(rows, list(columns)))
 
 
 if __name__ == "__main__":
