@@ -185,6 +185,8 @@ class Checkpoints(Checkpoint):
                 "trainer.gradient_clip_val, or use trainer.precision=32-true."
             )
         try:
+            for logger in trainer.loggers:
+                logger.save()  # what the log holds of this checkpoint's past is never lost
             trainer.save_checkpoint(path, weights_only=False)  # optimisers and all
         except OSError as error:
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
