@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dvsn.errors import ConfigError, UserError, nearest
+from dvsn.errors import CheckpointError, ConfigError, DataError, UserError, nearest
 
 PACKAGE = Path(__file__).resolve().parent
 MAX_DEPTH, MAX_NODES, MAX_TEXT = 40, 50_000, 65_536
@@ -288,6 +288,8 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         return functools.partial(kind, **arguments, **extra)
     try:
         return kind(**arguments, **extra)
+    except (CheckpointError, DataError):
+        raise  # names its file
     except UserError as error:
         if not path or str(error).startswith(path.split(".")[0]):
             raise
