@@ -187,7 +187,8 @@ class Checkpoints(Checkpoint):
         try:
             for logger in trainer.loggers:
                 logger.save()  # what the log holds of this checkpoint's past is never lost
-            trainer.save_checkpoint(path, weights_only=False)  # optimisers and all
+            # Here weights_only is about saving: false keeps the optimisers, without which nothing resumes.
+            trainer.save_checkpoint(path, weights_only=False)
         except OSError as error:
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
             older = (
