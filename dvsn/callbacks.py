@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 
+from dvsn.atomic import replacing
 from dvsn.errors import ConfigError, UserError
 from dvsn.pictures import Gallery, to_array, write_picture
 from dvsn.tasks.base import NotFinite, Task
@@ -257,12 +258,8 @@ def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
     """Weights alone, atomically, in the safetensors format."""
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, str(temporary))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class PictureGrid(Callback):
@@ -303,10 +300,12 @@ class PictureGrid(Callback):
                 for name, value in trainer.callback_metrics.items()
                 if name.startswith("val/")
             }
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped  # where Lightning logs the metrics
+            inside = getattr(trainer.datamodule, "position", (0, 0))[1] > 0  # type: ignore[attr-defined]
             self.gallery.publish(
-                stem=f"epoch_{trainer.current_epoch + 1:04d}",
+                stem=f"step_{step:07d}" if inside else f"epoch_{trainer.current_epoch + 1:04d}",
                 loggers=trainer.loggers,
-                step=trainer.fit_loop.epoch_loop._batches_that_stepped,  # where Lightning logs the metrics
+                step=step,
                 caption=", ".join(
                     f"{name.removeprefix('val/')} {value:.4g}" for name, value in scores.items()
                 ),

@@ -78,7 +78,8 @@ def _sync_folder(folder: Path) -> None:
 def read_checkpoint(path: Any, *, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
     """The content of a checkpoint, unpickled weights-only.
 
-    `verify` checks the stored CRC of every part first, because torch does not notice a flipped byte.
+    `verify` checks the stored CRC of every part first, because torch does not notice a flipped byte. Without
+    it the tensors are mapped, not read: for a second look at a file that was checked.
     Raises `CheckpointError` for a file that is missing, truncated, altered, or would run code.
     """
     file = Path(path)
@@ -106,7 +107,7 @@ def read_checkpoint(path: Any, *, map_location: Any = "cpu", verify: bool = True
             f"{file}: not a checkpoint: {file.stat().st_size} bytes that start with {start!r}."
         )
     try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
+        content = torch.load(file, map_location=map_location, weights_only=True, mmap=not verify)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
         found = (

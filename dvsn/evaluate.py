@@ -125,10 +125,7 @@ def show(values: dict[str, float], path: Path, split: str, samples: int) -> None
 
 
 def job(config: Any) -> dict[str, float]:
-    from omegaconf import OmegaConf
-
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return evaluate(plain)
+    return evaluate(commands.plain(config))
 
 
 def main() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from dvsn.atomic import replacing
 
 
 class CsvLogger(Logger):
@@ -61,16 +62,13 @@ class CsvLogger(Logger):
         columns: dict[str, None] = {}
         for row in self._rows.values():
             columns.update(dict.fromkeys(row))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["step", *columns], restval="")
             writer.writeheader()
             for step in sorted(self._rows):
                 writer.writerow(
                     {"step": step, **{name: f"{value:.6g}" for name, value in self._rows[step].items()}}
                 )
-        temporary.replace(self.path)
         self._unwritten = 0
 
     @rank_zero_only

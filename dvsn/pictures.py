@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 from torch import Tensor
+
+from dvsn.atomic import replacing
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
@@ -96,16 +97,11 @@ def grid(rows: list[list[Array]], titles: list[str]) -> Array:
 
 def write_picture(path: Path, picture: Array) -> None:
     """An RGB picture as a file, atomically; the format is the ending's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not done:
         raise OSError(f"{path}: the picture could not be encoded as '{path.suffix}'")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def send(logger: Any, picture: Array, *, step: int, caption: str) -> None:

@@ -12,7 +12,6 @@ from dvsn import commands
 from dvsn.errors import ConfigError, DataError
 
 log = logging.getLogger("dvsn")
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 COMMAND = commands.Command(
     name="predict",
@@ -38,11 +37,13 @@ COMMAND = commands.Command(
 
 def find_inputs(pattern: str, output: Path) -> list[tuple[Path, Path]]:
     """(picture, where its result goes): results keep their place below the folder they were found in."""
+    from dvsn.data.files import SUFFIXES
+
     path = Path(pattern)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and output not in p.parents)
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and output not in p.parents)
         pairs = [(p, output / p.relative_to(path).with_suffix(".png")) for p in found]
-        expected = f"a folder with pictures ({', '.join(ENDINGS)})"
+        expected = f"a folder with pictures ({', '.join(sorted(SUFFIXES))})"
     else:
         found = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(pattern, recursive=True))  # noqa: PTH207
         pairs = [(p, output / f"{p.stem}.png") for p in found if p.is_file()]
@@ -73,7 +74,6 @@ class Reader:
         pair = data.get("pair", {})
         source = pair.get("source", "label")
         self.ids = task.encoder.label_classes > 0
-        self.channels = int(data.get("input_channels", 3))
         self.edges = bool(pair.get("edges", False))
         kind = data.get("dataset", {}).get(f"{source}_kind", "label" if source == "label" else "photo")
         self.kind = (

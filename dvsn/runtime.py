@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
 
+from dvsn.atomic import replacing
 from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
 from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
 from dvsn.config import build, check_options
@@ -201,8 +202,7 @@ def record_run(folder: Path, config: Config) -> None:
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    shown = {key: value for key, value in config.items() if not key.startswith("_")}
-    (folder / "config.yaml").write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     command = shlex.join(["python", "-m", "dvsn.train", *sys.argv[1:]])
     with (folder / "command.txt").open("a", encoding="utf-8") as file:
         file.write(f"{command}\n")
@@ -267,7 +267,5 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -142,7 +142,7 @@ def train(config: Config) -> dict[str, Any]:
     monitor = config.get("monitor") or {}
     if wandb_logger is not None and trainer.is_global_zero:
         define_wandb(
-            wandb_logger, config=plain(config), monitor=monitor.get("name"), mode=monitor.get("mode", "min")
+            wandb_logger, config=config, monitor=monitor.get("name"), mode=monitor.get("mode", "min")
         )
     csv = runtime.csv_logger(trainer)
     if csv is not None and resume is not None:
@@ -184,10 +184,6 @@ def step_of(checkpoint: Path) -> int:
     return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
-def plain(config: Config) -> Config:
-    return {key: value for key, value in config.items() if not key.startswith("_")}
-
-
 def describe(config: Config, task: Any, trainer: Any, folder: Path) -> None:
     """What is about to happen, in a few lines."""
     log.info("run folder  %s", folder)
@@ -220,9 +216,7 @@ def report(result: dict[str, Any], folder: Path) -> None:
 
 def job(config: Any) -> dict[str, Any]:
     """One job of the command line: the composed config made plain, and trained."""
-    from omegaconf import OmegaConf
-
-    plain_config: Any = OmegaConf.to_container(config, resolve=True)
+    plain_config = commands.plain(config)
     name = str(plain_config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
