@@ -301,7 +301,8 @@ class Pix2Pix(Task):
     def _evaluate(self, batch: Batch) -> Tensor:
         self.check_sides(batch)
         output = self(batch["image"])
-        self.metrics.update(output, batch["target"].float() / 255)
+        # torchmetrics flattens by `view`, which a channels_last picture does not allow
+        self.metrics.update(output.contiguous(), batch["target"].float() / 255)
         return output
 
     def validation_step(self, batch: Batch, _: int) -> Tensor:
