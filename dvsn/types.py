@@ -6,9 +6,12 @@ integers; angles in radians unless the name says `degrees`; image sizes are writ
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+IGNORE = 255
+"""The class id that is neither trained on nor scored, in every target of every data set, whatever its files say."""
 
 Sample = dict[str, Any]
 """One item of a data set. Before the transform: numpy, uint8, (H, W, C) pictures and (H, W) label ids.
@@ -19,3 +22,25 @@ Batch = dict[str, Any]
 
 Terms = dict[str, Tensor]
 """Named, already weighted scalar losses. The objective is their sum."""
+
+
+class SegmentationOutput(NamedTuple):
+    """What a segmentation network answers: raw logits, at the network's own stride.
+
+    `logits` (N, K, h, w) is the main response. `auxiliary` holds further class logits and `boundary` one logit
+    for "an outline runs here", (N, 1, h, w); both come from heads that are used in training only.
+    """
+
+    logits: Tensor
+    auxiliary: tuple[Tensor, ...] = ()
+    boundary: Tensor | None = None
+
+
+class Vocabulary(NamedTuple):
+    """The classes of a data set, in the order of their ids."""
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    """An RGB colour a class, for pictures."""
+    swaps: tuple[tuple[int, int], ...] = ()
+    """Pairs of classes that a mirror exchanges, such as left arm and right arm."""

@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# The runs of this study, on CamVid in SegNet's copy (480x360, JPEG). The study stopped them by SIGTERM after about
-# 1,000 pictures; trainer.max_steps does the same. About 13 minutes of one core each.
+# The runs of this study, on CamVid in SegNet's copy (480x360, JPEG): run.sh paper | post | unit.
+# One thread each, so that two of them share two cores. Each is run in three legs, and the checkpoint between two legs
+# is kept for the pictures; a run continued from a checkpoint is the run that was not stopped, bit for bit.
 set -euo pipefail
 export OMP_NUM_THREADS=1
-shared="data=camvid network.width=32 discriminator.width=32 optim.fused=true data.workers=0
-  trainer.limit_val_batches=12 trainer.log_every_n_steps=1"
-
-# The paper's recipe, batch 1.
-python -m dvsn.train experiment=pix2pix_paper $shared name=camvid_paper hydra.run.dir=runs/camvid_paper \
-  checkpoint.every_n_steps=50 trainer.max_steps=996
-# The same with the blog recipe's value range.
-python -m dvsn.train experiment=pix2pix_paper $shared name=camvid_unit hydra.run.dir=runs/camvid_unit \
-  checkpoint.every_n_steps=50 trainer.max_steps=150 task.value_range=unit
-# The blog recipe, batch 16, at 256x256 instead of 256x512, so that the scores compare.
-python -m dvsn.train experiment=pix2pix_cityscapes_post $shared name=camvid_post hydra.run.dir=runs/camvid_post \
-  checkpoint.every_n_steps=3 trainer.max_steps=60 transform.crop_width=256
-
-for run in paper unit post; do
-  python -m dvsn.evaluate checkpoint=runs/camvid_$run/checkpoints/last.ckpt split=test
+run=$1
+shared="data=camvid optim.fused=true data.workers=0 trainer.limit_val_batches=12 trainer.log_every_n_steps=10"
+case $run in
+  # The paper's recipe: full width, 256x256, batch 1; 1, 5 and 14 epochs of 367 pictures.
+  paper) recipe="experiment=pix2pix_paper"; legs="367 1835 5138" ;;
+  # The same with the blog recipe's value range; 1 and 5 epochs.
+  unit) recipe="experiment=pix2pix_paper task.value_range=unit"; legs="367 1835" ;;
+  # The blog's recipe: full width, batch 16, two generator forwards; at 256x256 instead of 256x512, so that the scores
+  # compare. 2, 8 and 20 epochs of 23 batches.
+  post) recipe="experiment=pix2pix_cityscapes_post transform.crop_width=256"; legs="46 184 460" ;;
+esac
+folder=runs/camvid_$run
+stage=0
+for steps in $legs; do
+  resume=$([ -f "$folder/checkpoints/last.ckpt" ] && echo "$folder/checkpoints/last.ckpt" || echo null)
+  python -m dvsn.train $recipe $shared name=camvid_$run hydra.run.dir=$folder trainer.max_steps=$steps resume=$resume
+  stage=$((stage + 1))
+  cp $folder/checkpoints/last.ckpt $folder/stage$stage.ckpt
+  python -m dvsn.evaluate checkpoint=$folder/stage$stage.ckpt split=test
 done
