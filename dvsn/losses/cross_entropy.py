@@ -1,0 +1,185 @@
+"""Cross entropy on class logits: of all pixels, or of the hard ones only."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dvsn.errors import ConfigError, nearest
+from dvsn.losses.segmentation import Head, Scores, Term
+from dvsn.types import IGNORE
+
+Average = Literal["all", "valid", "weights"]
+
+
+class CrossEntropy(Term):
+    """Cross entropy, summed over the pixels that are not ignored, divided by what `average` says:
+
+        all       every pixel of the batch, ignored ones too (the P head of PIDNet; there class weights are
+                  not normalised)
+        valid     the pixels that are not ignored
+        weights   the sum of the class weights of these pixels, as torch does it; without weights: `valid`
+
+    With p ignored of n pixels, `all` is (n - p) / n of `valid`. `weighted: false` leaves the objective's class
+    weights out. `label_smoothing` e mixes the target with the uniform distribution, e of it (Szegedy et al.,
+    2016, arXiv:1512.00567, section 7). No valid pixel: zero, with a gradient of zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        head: Head = "main",
+        average: Average = "weights",
+        weighted: bool = True,
+        label_smoothing: float = 0.0,
+        boundary_threshold: float | None = None,
+    ) -> None:
+        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+        if average not in get_args(Average):
+            raise ConfigError(
+                f"CrossEntropy: unknown average={average!r}. {nearest(str(average), get_args(Average))}"
+            )
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ConfigError(f"CrossEntropy: label_smoothing must be in [0, 1), found {label_smoothing!r}.")
+        self.average, self.weighted, self.label_smoothing = average, weighted, label_smoothing
+
+    def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        valid = target != IGNORE
+        class_weights = class_weights if self.weighted else None
+        if self.label_smoothing:
+            values = F.cross_entropy(
+                scores.logits,
+                target,
+                None if class_weights is None else class_weights.to(scores.logits),
+                ignore_index=IGNORE,
+                reduction="none",
+                label_smoothing=self.label_smoothing,
+            )
+        else:
+            values = weigh(scores.cross_entropy(), target, class_weights)
+        if self.average == "all":
+            return keep(values, valid).sum() / target.numel()
+        counted = weigh(valid.to(values), target, class_weights) if self.average == "weights" else valid
+        total = keep(counted, valid).sum()
+        return keep(values, valid).sum() / torch.where(total > 0, total, 1)
+
+
+class OhemCrossEntropy(Term):
+    """Cross entropy of the hard pixels: those whose true class is given a probability q below T.
+
+    T is `threshold`, or more if fewer pixels would be left: the q that stands at position `min_kept`, counted
+    from 0, among the valid pixels of this device's batch in rising order (the last one, if there are fewer).
+    Pixels strictly below T are kept and their class-weighted cross entropy is averaged plainly, weights not
+    normalised. So with at most `min_kept` valid pixels of which the easiest reaches the threshold, that
+    one is left out, as in the authors' code. Shrivastava et al., 2016, arXiv:1604.03540; this form is HRNet's
+    and PIDNet's.
+
+    Known differences: no pixel left gives zero with a gradient of zero (an index error or NaN there), and
+    nothing is sorted. On the CPU an order statistic is taken only when fewer than `min_kept` pixels
+    lie below the threshold; on a GPU always, since asking would wait for the device.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        head: Head = "main",
+        threshold: float = 0.9,
+        min_kept: int = 131072,
+        weighted: bool = True,
+        boundary_threshold: float | None = None,
+    ) -> None:
+        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+        check_threshold(self, threshold)
+        if min_kept < 0:
+            raise ConfigError(f"OhemCrossEntropy: min_kept must be at least 0, found {min_kept!r}.")
+        self.threshold, self.min_kept, self.weighted = threshold, min_kept, weighted
+
+    def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        values = scores.cross_entropy()
+        valid = target != IGNORE
+        probability = torch.exp(-values.detach())  # of the true class
+        limit = hard_limit(probability, valid, threshold=self.threshold, min_kept=self.min_kept)
+        hard = valid & ~(probability >= limit)  # not `<`: NaN must stay in, or it would hide here
+        values = weigh(values, target, class_weights if self.weighted else None)
+        return keep(values, hard).sum() / hard.sum().clamp(min=1)
+
+
+def hard_limit(probability: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> Tensor:
+    """The larger of `threshold` and the valid probability at position min(min_kept, n - 1), a scalar tensor.
+
+    Both arguments have one shape; n is the number of valid entries. With n = 0 any limit will do.
+    """
+    least = probability.new_tensor(threshold)
+    below = valid & (probability < least)
+    if probability.device.type == "cpu" and int(below.sum()) > min_kept:
+        return least  # then the one at that position lies below the threshold too
+    candidates = probability.masked_fill(~valid, math.inf).flatten()
+    easiest = probability.masked_fill(~valid, 0.0).max()
+    if min_kept >= candidates.numel():
+        return torch.maximum(easiest, least)
+    # The (min_kept + 1) smallest, unordered: radix selection by blocks on a GPU, partial selection on a CPU.
+    ranked = candidates.topk(min_kept + 1, largest=False, sorted=False).values.max()
+    return torch.maximum(torch.minimum(ranked, easiest), least)
+
+
+class HardestCrossEntropy(Term):
+    """Cross entropy of the pixels whose true class gets a probability below `threshold`, or of the worst
+    `min_share` of the valid pixels, if fewer lie below. The mean over them.
+
+    The OHEM of the widely used re-implementation of BiSeNet, there with 0.7 and 1/16. It takes the class
+    weights into its choice; with none the two agree. Known difference: no valid pixel gives zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        head: Head = "main",
+        threshold: float = 0.7,
+        min_share: float = 0.0625,
+        weighted: bool = True,
+        boundary_threshold: float | None = None,
+    ) -> None:
+        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+        check_threshold(self, threshold)
+        if not 0.0 <= min_share <= 1.0:
+            raise ConfigError(f"HardestCrossEntropy: min_share must be in [0, 1], found {min_share!r}.")
+        self.threshold, self.min_share, self.weighted = threshold, min_share, weighted
+
+    def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        valid = target != IGNORE
+        values = weigh(scores.cross_entropy(), target, class_weights if self.weighted else None)
+        values = keep(values, valid)  # (N, H, W), zero where ignored
+        hard = ~(values <= -math.log(self.threshold))
+        enough = (valid.sum() * self.min_share).long()  # n pixels, at least
+        mean = keep(values, hard).sum() / hard.sum().clamp(min=1)
+        most = int(target.numel() * self.min_share)
+        if most == 0 or (target.device.type == "cpu" and bool(hard.sum() >= enough)):
+            return mean
+        worst = values.flatten().topk(most).values
+        first = torch.arange(most, device=target.device) < enough
+        return torch.where(hard.sum() >= enough, mean, keep(worst, first).sum() / enough.clamp(min=1))
+
+
+def check_threshold(term: Term, threshold: float) -> None:
+    """A threshold on the probability of the true class."""
+    if not 0.0 < threshold <= 1.0:
+        raise ConfigError(f"{type(term).__name__}: threshold must be in (0, 1], found {threshold!r}.")
+
+
+def weigh(values: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Each pixel's value times the weight of its class. Ignored pixels get any weight."""
+    if class_weights is None:
+        return values
+    return values * class_weights.to(values)[target.clamp(max=len(class_weights) - 1)]
+
+
+def keep(values: Tensor, where: Tensor) -> Tensor:
+    """The values at these places, zero elsewhere, infinite ones included."""
+    return torch.where(where, values, 0)
