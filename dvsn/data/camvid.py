@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from dvsn.data.class_ids import ClassIds, ColorIds, palette_table
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import (
     list_pictures,
@@ -20,7 +21,7 @@ from dvsn.data.files import (
     unique_names,
 )
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.types import Sample
+from dvsn.types import IGNORE, Sample, Vocabulary
 
 TREE = """\
     SegNet's copy:       ROOT/train/NAME.png + ROOT/trainannot/NAME.png (ids 0..11), val and test alike,
@@ -80,20 +81,26 @@ COLORS = (
     Color("Wall", (64, 192, 0), 1, 255),
 )
 
-PALETTE = np.zeros((256, 3), np.uint8)
-"""(256, 3) uint8 RGB by grouped id, as SegNet displays them; void and everything else is black."""
-PALETTE[:VOID] = (
+PALETTE = palette_table((
     (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
-)  # fmt: skip
-PALETTE.setflags(write=False)
+))  # fmt: skip
+"""(256, 3) uint8 RGB by grouped id, as SegNet displays them; void and everything else is black."""
+
+EXACT = tuple(sorted((each for each in COLORS if each.exact != IGNORE), key=lambda each: each.exact))
+"""The 11 colours of `exact`, in the order of their ids: alphabetical, as PIDNet has them."""
+
+ALPHABETICAL_OF = {each.grouped: each.exact for each in EXACT} | {VOID: IGNORE}
+"""Grouped id -> id of the same class in alphabetical order: sky 0 -> 9, ... bicyclist 10 -> 0, void -> 255."""
+
+ADVICE = "SegNet's copy holds ids; for the colours of the original see data.dataset.layout=original."
 
 STRAY = 0.01
 """The share of pixels whose colour may lie outside the table (they become void) in an intact file."""
 
-Labels = Literal["color", "ids"]
+Labels = Literal["color", "ids", "classes"]
 Layout = Literal["auto", "segnet", "original"]
-Classes = Literal["grouped", "exact"]
+Classes = Literal["grouped", "alphabetical", "exact"]
 
 
 class CamVid(ImageDataset):
@@ -101,11 +108,17 @@ class CamVid(ImageDataset):
 
     A sample: `photo` (H, W, 3) uint8 RGB and `label`. `labels="color"` gives (H, W, 3) RGB: the 11 display
     colours in SegNet's copy (360x480), the file's own 32 in the original (720x960). `labels="ids"` gives (H,
-    W) ids:
+    W) ids, "classes" the same with 255 for everything ignored. What the ids are, `classes` says:
 
-    - `classes="grouped"`: all 32 colours in SegNet's 11 classes, `CLASS_NAMES`, void 11;
-    - `classes="exact"`: 11 colours alone in alphabetical order, everything else 255. From the original only;
-      it is another task, and scores of the two do not compare.
+    - "grouped": all 32 colours in SegNet's 11 classes, `CLASS_NAMES`, void 11. SegNet's files hold these;
+    - "alphabetical": the same, with labels="classes" in the order of "exact", for weights that were trained
+      in it;
+    - "exact": 11 colours alone in alphabetical order, everything else 255, as PIDNet's authors read the
+      original, which alone can serve it. It is another task (lane markings, trucks and walls are ignored), and
+      scores of the two do not compare.
+
+    Ids outside 0..11 are an error unless listed in `ignore_ids`; so is an original label file of which more
+    than the share `stray` has a colour outside the table.
 
     The original has no list of its splits. Without one the frames are divided by drive and number, which
     gives SegNet's lists exactly.
@@ -119,6 +132,8 @@ class CamVid(ImageDataset):
         labels: Labels = "color",
         layout: Layout = "auto",
         classes: Classes = "grouped",
+        ignore_ids: Sequence[int] = (),
+        stray: float = STRAY,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -141,11 +156,26 @@ class CamVid(ImageDataset):
         if folders is None and classes == "exact":
             raise ConfigError(
                 "data.dataset.classes: 'exact' needs the original colour labels; SegNet's copy has its "
-                "colours grouped already. Use data.dataset.classes=grouped."
+                "colours grouped already. Use data.dataset.classes=grouped, or alphabetical for the order of exact."
             )
+        self.class_ids = class_ids(classes, ignore_ids)
+        self.color_ids = color_ids(classes, stray)
         self.palettes = {"label": PALETTE} if labels == "color" and folders is None else {}
         self.pairs = self._segnet_pairs(split) if folders is None else self._original_pairs(split, *folders)
         self.names = unique_names(photo for photo, _ in self.pairs)
+
+    @classmethod
+    def vocabulary(cls, *, classes: Classes = "grouped", **_: object) -> Vocabulary:
+        """The 11 classes of a convention: SegNet's names and display colours, or the published ones."""
+        grouped = Vocabulary(CLASS_NAMES, tuple(map(tuple, PALETTE[:VOID].tolist())))
+        if classes == "grouped":
+            return grouped
+        if classes == "exact":
+            return Vocabulary(tuple(each.name for each in EXACT), tuple(each.rgb for each in EXACT))
+        order = sorted(range(VOID), key=ALPHABETICAL_OF.__getitem__)
+        return Vocabulary(
+            tuple(grouped.names[each] for each in order), tuple(grouped.palette[each] for each in order)
+        )
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -163,15 +193,13 @@ class CamVid(ImageDataset):
     def _read_label(self, path: Path) -> np.ndarray:
         if self.original:
             colors = read_colors(path)
-            return colors if self.labels == "color" else ids_of_colors(colors, path, classes=self.classes)
-        ids = read_labels(path)
-        if ids.max() > VOID:
-            wrong = ids[ids > VOID]
-            values = ", ".join(map(str, np.unique(wrong)[:5]))
-            raise DataError(
-                f"{path}: {wrong.size} pixels hold ids outside 0..11: {values}. Is it another kind of file?"
-            )
-        return ids.astype(np.uint8, copy=False)
+            if self.labels == "color":
+                return colors
+            ids = self.color_ids(colors, path)
+        else:
+            ids = read_labels(path, advice=ADVICE)
+        classes = self.class_ids(ids, path)
+        return classes if self.labels == "classes" else ids.astype(np.uint8, copy=False)
 
     def _segnet_pairs(self, split: str) -> list[tuple[Path, Path]]:
         listing = self.root / f"{split}.txt"
@@ -209,24 +237,34 @@ def split_of(name: str) -> str:
     return "train" if drive == "0006R0" else "test"
 
 
-def ids_of_colors(colors: np.ndarray, path: Path, *, classes: str = "grouped") -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> (H, W) uint8 ids. Colours must match exactly; a few strays become void."""
-    packed = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)  # (H, W)
-    table = sorted(
-        (red * 65536 + green * 256 + blue, each) for each in COLORS for red, green, blue in [each.rgb]
+def class_ids(classes: Classes, ignore_ids: Sequence[int] = ()) -> ClassIds:
+    """What the ids of a convention mean, with void among the ignored."""
+    vocabulary = CamVid.vocabulary(classes=classes)
+    kept = {each: each for each in range(len(vocabulary.names))}
+    if classes == "exact":
+        return ClassIds(kept | {IGNORE: IGNORE}, kind="0..10", names=vocabulary.names, ignore_ids=ignore_ids)
+    return ClassIds(
+        ALPHABETICAL_OF if classes == "alphabetical" else kept | {VOID: IGNORE},
+        kind=f"0..{VOID}",
+        names=vocabulary.names,
+        ignore_ids=ignore_ids,
     )
-    codes = np.array([code for code, _ in table])
-    place = np.searchsorted(codes, packed).clip(max=len(codes) - 1)
-    stray = codes[place] != packed
-    if (share := stray.mean()) > STRAY:
-        found = tuple(int(value) for value in colors[stray][0])
-        raise DataError(
-            f"{path}: {share:.1%} of the pixels have a colour outside CamVid's 32, such as {found}. "
-            "Expected an untouched colour map: no JPEG, no interpolation, no other colour order."
-        )
-    ids = np.array([getattr(each, classes) for _, each in table], np.uint8)[place]
-    ids[stray] = VOID if classes == "grouped" else 255
-    return ids
+
+
+def color_ids(classes: Classes, stray: float = STRAY) -> ColorIds:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8: exact ids (0..10 and 255), or grouped ids (0..11)."""
+    exact = classes == "exact"
+    return ColorIds(
+        {each.rgb: each.exact if exact else each.grouped for each in COLORS},
+        default=IGNORE if exact else VOID,
+        stray=stray,
+        known="CamVid's 32",
+    )
+
+
+def ids_of_colors(colors: np.ndarray, path: Path, *, classes: Classes = "grouped") -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 ids. Colours must match exactly; a few strays become void."""
+    return color_ids(classes)(colors, path)
 
 
 def _original_folders(root: Path) -> tuple[Path, Path] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,12 +11,13 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from dvsn.data.cityscapes_labels import CLASS_NAMES, IGNORE, PALETTE, TRAIN_ID_OF
+from dvsn.data.cityscapes_labels import CLASS_NAMES, IGNORE, LABELS, PALETTE, TRAIN_ID_OF, TRAIN_PALETTE
+from dvsn.data.class_ids import ClassIds
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_colors, read_labels, read_list, read_rgb, require_file, require_folder
 from dvsn.data.files import unique_names as unique
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.types import Sample
+from dvsn.types import Sample, Vocabulary
 
 TREE = """\
     ROOT/leftImg8bit/{train,val,test}/CITY/CITY_000000_000019_leftImg8bit.png
@@ -24,15 +25,18 @@ TREE = """\
                                       CITY_000000_000019_gtFine_labelIds.png
                                       CITY_000000_000019_gtFine_instanceIds.png"""
 
-Labels = Literal["color", "painted", "ids", "train_ids"]
+Labels = Literal["color", "painted", "ids", "train_ids", "classes"]
 
 FILES = {
     "color": ("color", "labelIds"),
     "painted": ("labelIds",),
     "ids": ("labelIds",),
     "train_ids": ("labelTrainIds", "labelIds"),
+    "classes": ("labelIds", "labelTrainIds"),
 }
 """The label files that can serve each choice, the preferred one first."""
+
+ADVICE = "The ids lie in the files _labelIds.png and _labelTrainIds.png; colours are for labels=color alone."
 
 _ENDING = re.compile(r"_(color|labelIds|labelTrainIds|instanceIds)\.png$")
 
@@ -47,7 +51,10 @@ class Cityscapes(ImageDataset):
     - "painted": the same picture painted from `_labelIds` after the transform, which saves most of its
       decoding;
     - "ids": (H, W) label ids 0..33; "train_ids": 0..18 and 255, from `_labelTrainIds` or mapped from
-      `_labelIds`.
+      `_labelIds`;
+    - "classes": (H, W) ids of the 19 evaluated classes, 255 elsewhere, mapped from `_labelIds`, or read from
+      `_labelTrainIds` where only these exist (the two differ in a few pixels). Any id outside 0..33, or outside
+      0..18 and 255 in train-id files, is an error unless it is one of `ignore_ids`.
 
     Files are found by listing, sorted by name. `list_file` reads them from a list instead, one "photo label"
     a line, relative to `root`, `{split}` standing for the split's name; whichever label file a line names,
@@ -62,6 +69,7 @@ class Cityscapes(ImageDataset):
         labels: Labels = "color",
         instances: bool = False,
         list_file: str | None = None,
+        ignore_ids: Sequence[int] = (),
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -74,10 +82,17 @@ class Cityscapes(ImageDataset):
         super().__init__(transform=transform, seed=seed)
         self.root = require_folder(root, expected=TREE, option="data.root")
         self.labels = labels
+        self.class_ids = class_ids(ignore_ids)
         listed = self._list(split) if list_file is None else self._read_list(list_file, split)
         exists = lru_cache(maxsize=None)(_names)
         self.items = [(photo, *self._siblings(photo, label, exists)) for photo, label in listed]
         self.names = unique(photo for photo, *_ in self.items)
+
+    @classmethod
+    def vocabulary(cls, **_: object) -> Vocabulary:
+        """The 19 evaluated classes, in the order of their train ids, whatever the options."""
+        count = len(CLASS_NAMES)
+        return Vocabulary(CLASS_NAMES, tuple(map(tuple, TRAIN_PALETTE[:count].tolist())))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -94,6 +109,9 @@ class Cityscapes(ImageDataset):
         return sample if instance is None else sample | {"instance": read_labels(instance).astype(np.int32)}
 
     def _read_label(self, path: Path) -> np.ndarray:
+        if self.labels == "classes":
+            kind = path.stem.rpartition("_")[2]
+            return self.class_ids[kind](read_labels(path, advice=ADVICE), path)
         from_ids = path.name.endswith("_labelIds.png")
         if self.labels == "color" and not from_ids:
             return read_colors(path)
@@ -146,6 +164,12 @@ class Cityscapes(ImageDataset):
     ) -> tuple[Path, Path | None]:
         """The label file and the instance file to read, or a `DataError` if the photo has none."""
         named = _ENDING.search(label.name) is not None
+        if self.labels == "classes" and not named:
+            raise DataError(
+                f"{label}: its name does not say what its ids are; expected an ending of Cityscapes, such as "
+                "_labelIds.png (0..33) or _labelTrainIds.png (0..18 and 255). For files of other names use "
+                "data=segmentation, with data.dataset.list_file and id_map."
+            )
         wanted = (
             [_ENDING.sub(f"_{kind}.png", label.name) for kind in FILES[self.labels]]
             if named
@@ -167,6 +191,27 @@ class Cityscapes(ImageDataset):
                 f"{photo}: its instance file is missing: {instance}. Set data.dataset.instances=false."
             )
         return found, instance
+
+
+def class_ids(ignore_ids: Sequence[int] = ()) -> dict[str, ClassIds]:
+    """By kind of file: what its ids mean."""
+    kept = {each: each for each in range(len(CLASS_NAMES))}
+    return {
+        "labelIds": ClassIds(
+            {label.id: label.train_id for label in LABELS if label.id >= 0},
+            kind="label ids (0..33)",
+            names=CLASS_NAMES,
+            ignore_ids=ignore_ids,
+            advice="If these are train ids, the file's name should end in _labelTrainIds.png.",
+        ),
+        "labelTrainIds": ClassIds(
+            kept | {IGNORE: IGNORE},
+            kind="train ids (0..18 and 255)",
+            names=CLASS_NAMES,
+            ignore_ids=ignore_ids,
+            advice="If these are label ids, the file's name should end in _labelIds.png.",
+        ),
+    }
 
 
 def check_ids(ids: np.ndarray, path: Path, *, highest: int) -> None:

@@ -52,8 +52,13 @@ def read_colors(path: str | Path) -> np.ndarray:
     return _to_rgb(path, data)
 
 
-def read_labels(path: str | Path) -> np.ndarray:
-    """(H, W) ids: uint8, or int32 for 16-bit files such as instance ids. Palettes keep their indices."""
+def read_labels(
+    path: str | Path, *, advice: str = "A colour-coded label map is read with labels=color."
+) -> np.ndarray:
+    """(H, W) ids: uint8, or int32 for 16-bit files such as instance ids. Palettes keep their indices.
+
+    `advice` tells what to do with a file that holds colours.
+    """
     image = _open(path, _read_bytes(path))
     if image.format == "JPEG":
         raise DataError(
@@ -65,7 +70,7 @@ def read_labels(path: str | Path) -> np.ndarray:
         return np.array(image, dtype=np.int32)
     raise DataError(
         f"{path}: found a picture of mode '{image.mode}', expected label ids in one channel (8-bit grey, "
-        "palette or 16-bit). A colour-coded label map is read with labels=color."
+        f"palette or 16-bit). {advice}"
     )
 
 

@@ -1,0 +1,137 @@
+"""From what a label file holds, ids or colours, to the classes of a protocol. What is neither is a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dvsn.errors import ConfigError, DataError
+from dvsn.types import IGNORE
+
+RGB = tuple[int, int, int]
+
+
+class ClassIds:
+    """Maps file ids to classes; ids that nobody announced raise a `DataError` that names the file.
+
+    `class_of` holds every id that files may hold: its class, or 255 where it is ignored. `ignore_ids` are the
+    user's own additions to the ignored ones, and win. `kind` says what the ids are, such as "label ids (0..33)",
+    and `advice` ends the message, for what is known about a data
+    set's usual mistakes.
+    """
+
+    def __init__(
+        self,
+        class_of: Mapping[int, int],
+        *,
+        kind: str,
+        names: Sequence[str],
+        ignore_ids: Iterable[int] = (),
+        advice: str = "",
+    ) -> None:
+        ignore_ids = list(ignore_ids)
+        for value in ignore_ids:
+            if not 0 <= value <= 65535:
+                raise ConfigError(f"data.dataset.ignore_ids: found {value}, expected ids of 0 to 65535.")
+        self.class_of = {**class_of, **dict.fromkeys(ignore_ids, IGNORE)}
+        self.kind, self.names, self.advice = kind, tuple(names), advice
+        size = max(256, 1 + max(self.class_of, default=0))
+        self.table = np.full(size, IGNORE, np.uint8)
+        self.fault = np.ones(size, np.uint8)
+        for value, each in self.class_of.items():
+            self.table[value], self.fault[value] = each, 0
+
+    def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
+        """(H, W) ids of any integer type -> (H, W) uint8 classes, 255 where ignored."""
+        if ids.dtype == np.uint8:
+            wrong = cv2.LUT(ids, self.fault[:256])
+            classes = cv2.LUT(ids, self.table[:256])
+        else:
+            inside = ids.clip(0, len(self.table) - 1)
+            wrong, classes = self.fault[inside] | (inside != ids), self.table[inside]
+        if wrong.any():
+            raise DataError(f"{path}: {self._complaint(ids[wrong.astype(bool)])}")
+        return classes
+
+    def _complaint(self, wrong: np.ndarray) -> str:
+        values, counts = np.unique(wrong, return_counts=True)
+        listed = ", ".join(f"{value} on {n}" for value, n in zip(values[:5], counts[:5], strict=True))
+        deep = " (a 16-bit file: instance ids, or ids scaled by 256?)" if wrong.dtype != np.uint8 else ""
+        known = sorted((value, each) for value, each in self.class_of.items() if each != IGNORE)
+        ignored = sorted(value for value, each in self.class_of.items() if each == IGNORE)
+        return (
+            f"{wrong.size} pixels hold ids outside {self.kind}: {listed}"
+            f"{', ...' if len(values) > 5 else ''}{deep}. Expected "
+            + _shorten([f"{value} {self.names[each]}" for value, each in known])
+            + (f"; ignored: {_shorten([str(value) for value in ignored])}" if ignored else "")
+            + f". To ignore them set data.dataset.ignore_ids=[{','.join(map(str, values[:5]))}]."
+            + (f" {self.advice}" if self.advice else "")
+        )
+
+
+class ColorIds:
+    """Maps colours to ids, by exact match.
+
+    `id_of` holds an id for each RGB colour, and `default` is that of all others; `stray` is the share of a
+    picture's pixels that may have another colour. Above it the file is refused: it was compressed, interpolated
+    or belongs to another data set.
+    """
+
+    def __init__(self, id_of: Mapping[RGB, int], *, default: int, stray: float, known: str) -> None:
+        table = sorted((_code(color), each) for color, each in id_of.items())
+        self.codes = np.array([code for code, _ in table], np.int32)
+        self.ids = np.array([each for _, each in table], np.uint8)
+        self.default, self.stray, self.known = default, stray, known
+
+    def __call__(self, colors: np.ndarray, path: Path) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 ids."""
+        red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+        packed = red << 16 | green << 8 | blue  # (H, W)
+        place = np.searchsorted(self.codes, packed).clip(max=len(self.codes) - 1)
+        stray = self.codes[place] != packed
+        if (share := stray.mean()) > self.stray:
+            values, counts = np.unique(packed[stray], return_counts=True)
+            most = int(values[counts.argmax()])
+            found = (most >> 16, most >> 8 & 255, most & 255)
+            raise DataError(
+                f"{path}: {share:.1%} of the pixels ({int(stray.sum())}) have a colour outside {self.known}, most "
+                f"of them {found}. Expected an untouched colour map: no JPEG, no interpolation, no other colour "
+                f"order. Up to {self.stray:.1%} would be ignored: data.dataset.stray sets that share."
+            )
+        ids = self.ids[place]
+        ids[stray] = self.default
+        return ids
+
+
+def distinct_palette(count: int, *, first: int = 1) -> tuple[RGB, ...]:
+    """`count` different colours, those of PASCAL VOC from number `first`; number 0 is black.
+
+    The bits of a number go, three at a time and lowest first, to red, green and blue from the highest bit down
+    (Everingham et al., 2010, the development kit's colour map).
+    """
+    colors = []
+    for number in range(first, first + count):
+        red = sum((number >> 3 * bit & 1) << (7 - bit) for bit in range(8))
+        green = sum((number >> 3 * bit + 1 & 1) << (7 - bit) for bit in range(8))
+        blue = sum((number >> 3 * bit + 2 & 1) << (7 - bit) for bit in range(8))
+        colors.append((red, green, blue))
+    return tuple(colors)
+
+
+def palette_table(palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """(256, 3) uint8 RGB by class id; everything that is no class is black. Read-only."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table.setflags(write=False)
+    return table
+
+
+def _code(color: Sequence[int]) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def _shorten(words: list[str]) -> str:
+    return ", ".join(words if len(words) <= 40 else [*words[:5], "...", *words[-3:]])
