@@ -671,7 +671,7 @@ def test_unknown_layouts() -> None:
         ({3: torch.zeros(1)}, r"names as keys.*3"),
         ({"model.0.weight": [1.0]}, r"'model.0.weight' holds list, expected a tensor"),
         ({"epoch": 3, "model.0.weight": torch.zeros(1)}, r"'epoch' holds int"),
-        ({"state_dict": {"model.0.weight": torch.zeros(1)}}, r"'state_dict' holds a dict.*pass it alone"),
+        ({"generator": {"model.0.weight": torch.zeros(1)}}, r"'generator' holds a dict.*pass it alone"),
     ],
 )
 def test_what_is_not_a_state_dict(state: Any, message: str) -> None:

@@ -23,6 +23,7 @@ from dvsn.errors import CheckpointError, ConfigError, nearest
 
 SHOWN = 8
 State = Mapping[str, Tensor]
+Kind = Literal["generator", "discriminator", "segmenter", "classifier"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Converted:
     """
 
     network: dict[str, Any]
-    kind: Literal["generator", "discriminator"]
+    kind: Kind
     layout: str
     state: dict[str, Tensor]
     dropped: dict[str, str] = field(default_factory=dict)

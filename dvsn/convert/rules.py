@@ -16,6 +16,8 @@ from dvsn.convert.release import Converted, State, shorten
 from dvsn.errors import CheckpointError
 
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every key
+# Under these, training scripts save the network:
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
 
 
 def convert(state: Mapping[str, Tensor], *, options: Mapping[str, Any] | None = None) -> Converted:
@@ -23,9 +25,11 @@ def convert(state: Mapping[str, Tensor], *, options: Mapping[str, Any] | None = 
 
     The architecture is read from keys and shapes. Every key is used or listed in `dropped` with the reason;
     missing, unknown and misshapen keys are a `CheckpointError`. `options` settle what the keys do not tell:
-    `dropout` (and a U-Net's `dropout_steps`) of a generator, `image_channels` of a discriminator.
+    `dropout` (and a U-Net's `dropout_steps`) of a generator, `image_channels` of a discriminator, `heads` of a
+    segmenter (false: the evaluation form). `state` may also be a training script's file that holds the
+    network's under `state_dict`, `model` or `module`, beside an epoch and an optimizer.
     """
-    state = strip_prefixes(require_tensors(state))
+    state = strip_prefixes(require_tensors(unwrap(state)))
     known = releases()
     for release in known:
         if release.matches(state):
@@ -42,6 +46,17 @@ def releases() -> list[ModuleType]:
     names = sorted(file.name for file in pkgutil.iter_modules(dvsn.convert.__path__))
     modules = [importlib.import_module(f"dvsn.convert.{name}") for name in names if name[0] != "_"]
     return [module for module in modules if hasattr(module, "LAYOUTS")]
+
+
+def unwrap(state: Any) -> Any:
+    """The network's state dict out of a training script's file; what stands beside it there is ignored."""
+    for _ in range(len(CONTAINERS)):
+        found = [name for name in CONTAINERS if isinstance(state, Mapping) and name in state]
+        inside = [state[name] for name in found if isinstance(state[name], Mapping)]
+        if not inside:
+            break
+        state = inside[0]
+    return state
 
 
 def require_tensors(state: Any) -> State:
