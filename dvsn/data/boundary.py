@@ -22,7 +22,7 @@ def boundary_map(ids: np.ndarray, *, kernel: int = 4, frame: int = 0) -> np.ndar
     """
     if kernel < 1 or frame < 0:
         raise ConfigError(
-            f"loss.terms.boundary: found kernel={kernel} and frame={frame}, expected a kernel of at least 1 "
+            f"boundary map: found kernel={kernel} and frame={frame}, expected a kernel of at least 1 "
             "and a frame of at least 0 pixels."
         )
     if ids.dtype != np.uint8 or ids.ndim != 2:

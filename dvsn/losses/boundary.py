@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Term
 
 
@@ -23,6 +24,11 @@ class BoundaryCrossEntropy(Term):
 
     def __init__(self, *, weight: float = 20.0, kernel: int = 4, frame: int = 0) -> None:
         super().__init__(weight=weight, head="boundary")
+        if kernel < 1 or frame < 0:
+            raise ConfigError(
+                f"BoundaryCrossEntropy: found kernel={kernel} and frame={frame}, expected a kernel of at least 1 "
+                "and a frame of at least 0 pixels."
+            )
         self.boundary_options = {"kernel": kernel, "frame": frame}
 
     def forward(self, logits: Tensor, boundary: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cross entropy on class logits: of all pixels, or of the hard ones only."""
+"""Cross entropy on class logits: of all pixels, of the hard ones only, or fading with their ease."""
 
 from __future__ import annotations
 
@@ -79,9 +79,10 @@ class OhemCrossEntropy(Term):
     one is left out, as in the authors' code. Shrivastava et al., 2016, arXiv:1604.03540; this form is HRNet's
     and PIDNet's.
 
-    Known differences: no pixel left gives zero with a gradient of zero (an index error or NaN there), and
-    nothing is sorted. On the CPU an order statistic is taken only when fewer than `min_kept` pixels
-    lie below the threshold; on a GPU always, since asking would wait for the device.
+    Known differences: no pixel left gives zero with a gradient of zero (an index error or NaN there); q is the
+    exponential of the cross entropy, which may differ from a softmax in its last bit; and nothing is sorted. On
+    the CPU an order statistic is taken only when at most `min_kept` pixels lie below the threshold, on a GPU
+    always, since asking would wait for the device.
     """
 
     def __init__(
@@ -116,8 +117,7 @@ def hard_limit(probability: Tensor, valid: Tensor, *, threshold: float, min_kept
     Both arguments have one shape; n is the number of valid entries. With n = 0 any limit will do.
     """
     least = probability.new_tensor(threshold)
-    below = valid & (probability < least)
-    if probability.device.type == "cpu" and int(below.sum()) > min_kept:
+    if probability.device.type == "cpu" and int((valid & (probability < least)).sum()) > min_kept:
         return least  # then the one at that position lies below the threshold too
     candidates = probability.masked_fill(~valid, math.inf).flatten()
     easiest = probability.masked_fill(~valid, 0.0).max()
@@ -157,14 +157,45 @@ class HardestCrossEntropy(Term):
         values = weigh(scores.cross_entropy(), target, class_weights if self.weighted else None)
         values = keep(values, valid)  # (N, H, W), zero where ignored
         hard = ~(values <= -math.log(self.threshold))
-        enough = (valid.sum() * self.min_share).long()  # n pixels, at least
-        mean = keep(values, hard).sum() / hard.sum().clamp(min=1)
         most = int(target.numel() * self.min_share)
+        enough = (valid.sum() * self.min_share).long().clamp(max=most)  # this many pixels, at least
+        mean = keep(values, hard).sum() / hard.sum().clamp(min=1)
         if most == 0 or (target.device.type == "cpu" and bool(hard.sum() >= enough)):
             return mean
         worst = values.flatten().topk(most).values
         first = torch.arange(most, device=target.device) < enough
         return torch.where(hard.sum() >= enough, mean, keep(worst, first).sum() / enough.clamp(min=1))
+
+
+class Focal(Term):
+    """(1 - q)^gamma times the cross entropy, q the probability of the true class: easy pixels fade out.
+
+    Lin et al., 2017, arXiv:1708.02002, eq. 5; the objective's class weights stand for its alpha. Divided by the
+    number of valid pixels (the paper, on detection, divides by the anchors with an object).
+    `gamma` 0 is the cross entropy with `average: valid`.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        head: Head = "main",
+        gamma: float = 2.0,
+        weighted: bool = True,
+        boundary_threshold: float | None = None,
+    ) -> None:
+        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+        if not 0.0 <= gamma < math.inf:
+            raise ConfigError(f"Focal: gamma must be finite and at least 0, found {gamma!r}.")
+        self.gamma, self.weighted = gamma, weighted
+
+    def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        values = scores.cross_entropy()
+        valid = target != IGNORE
+        # 1 - q without cancellation; the bound keeps the slope of a gamma below 1 finite at q = 1.
+        doubt = -torch.expm1(-values).clamp(max=-1e-7)
+        values = weigh(doubt.pow(self.gamma) * values, target, class_weights if self.weighted else None)
+        return keep(values, valid).sum() / valid.sum().clamp(min=1)
 
 
 def check_threshold(term: Term, threshold: float) -> None:

@@ -92,8 +92,11 @@ class Objective(nn.Module):
         align_corners: bool | None = None,
     ) -> None:
         super().__init__()
-        if not 1 <= classes <= IGNORE:
-            raise ConfigError(f"loss.classes: found {classes}, expected 1 to {IGNORE}.")
+        if not 2 <= classes <= IGNORE:
+            raise ConfigError(
+                f"loss.classes: found {classes}, expected 2 to {IGNORE}. An object on a background is two classes: "
+                "a softmax over one has nothing to learn."
+            )
         chosen = {name: term for name, term in terms.items() if term is not None}
         for name, term in chosen.items():
             if not isinstance(term, Term):
