@@ -16,8 +16,8 @@ def boundary_map(ids: np.ndarray, *, kernel: int = 4, frame: int = 0) -> np.ndar
     along each side are cleared before the dilation (Cityscapes: 6, whose ego car has an outline of its own).
 
     What follows from that: 255 is a value like others, so ignored regions have outlines; an outline grows 1
-    pixel up and left and 2 down and right with the published 4; the numbers of the classes matter
-    where three meet, since Canny keeps the steepest; an object two pixels wide gets an outline on one side.
+    pixel up and left and 2 down and right with the published 4; the numbers of the classes matter where two
+    outlines are close, since Canny keeps the steeper; an object two pixels wide gets an outline on one side.
     The published pipeline draws it before scaling and cropping.
     """
     if kernel < 1 or frame < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,26 +22,23 @@ the 11 grouped classes, sky first; its weight of signs does not follow from the 
 def median_frequency(counts: Sequence[int], present: Sequence[int]) -> list[float]:
     """Median of the class frequencies over each: rare classes weigh more, the middle one weighs 1.
 
-    `counts[k]` is the number of pixels of class k, `present[k]` the number of valid pixels (not ignored) in the
+    `counts[k]` is the number of pixels of class k, `present[k]` the number of all pixels, ignored ones too, of the
     images that show class k; their ratio is the frequency. A class that never occurs weighs 0 and has no part
     in the median. Eigen and Fergus, 2015, arXiv:1411.4734, section 6.3.2.
     """
     frequencies = [c / p if c else 0.0 for c, p in zip(counts, present, strict=True)]
-    occurring = sorted(f for f in frequencies if f > 0)
-    if not occurring:
-        return [0.0] * len(frequencies)
-    half = len(occurring) // 2
-    median = occurring[half] if len(occurring) % 2 else (occurring[half - 1] + occurring[half]) / 2
-    return [median / f if f > 0 else 0.0 for f in frequencies]
+    occurring = [f for f in frequencies if f > 0]
+    middle = statistics.median(occurring) if occurring else 0.0
+    return [middle / f if f > 0 else 0.0 for f in frequencies]
 
 
-def enet(counts: Sequence[int], *, offset: float = 1.02) -> list[float]:
-    """1 / ln(offset + p), p being a class's share of all valid pixels; with 1.02 between 1.4 and 50.5.
+def enet(counts: Sequence[int], *, total: int, offset: float = 1.02) -> list[float]:
+    """1 / ln(offset + p), p being a class's share of the `total` of pixels, ignored ones too.
 
-    Paszke et al., 2016, arXiv:1606.02147, section 5.2. A class that never occurs gets the largest weight.
+    With 1.02 the weights lie between 1.4 and 50.5; a class that never occurs gets the largest. Paszke et al.,
+    2016, arXiv:1606.02147, section 5.2.
     """
-    total = max(sum(counts), 1)
-    return [1.0 / math.log(offset + count / total) for count in counts]
+    return [1.0 / math.log(offset + count / max(total, 1)) for count in counts]
 
 
 def resolve(weights: Sequence[float] | str | None, *, classes: int) -> list[float] | None:
