@@ -51,9 +51,9 @@ def top_modules(state: State) -> set[str]:
 
 
 def count_blocks(state: State, layer: str) -> int:
-    """How many numbered blocks a layer has, at most as many as there are keys."""
+    """How many numbered blocks a layer has: at least one, at most as many as there are keys."""
     numbers = [key.split(".")[1] for key in state if key.startswith(f"{layer}.")]
-    return min(max((int(n) + 1 for n in numbers if n.isdecimal()), default=0), len(state))
+    return min(max((int(n) + 1 for n in numbers if n.isdecimal()), default=1), len(state))
 
 
 def choose(options: Mapping[str, Any], valid: Iterable[str]) -> dict[str, Any]:

@@ -46,6 +46,13 @@ def stem(width: int) -> nn.Sequential:
     )
 
 
+def twice_down(inputs: int) -> nn.Sequential:
+    """(N, inputs, H, W) -> (N, 4 inputs, H/4, W/4): two strided 3x3, batch norm after each, ReLU between."""
+    return nn.Sequential(
+        *conv_bn(inputs, 2 * inputs, 3, 2), nn.ReLU(inplace=True), *conv_bn(2 * inputs, 4 * inputs, 3, 2)
+    )
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (N, inputs, H, W) -> (N, planes, H/stride, W/stride)."""
 

@@ -22,6 +22,7 @@ from dvsn.networks.dual_resolution import (
     initialise,
     resize,
     stem,
+    twice_down,
 )
 from dvsn.types import SegmentationOutput
 
@@ -187,9 +188,9 @@ class PIDNet(Trunk):
 class PIDNetClassifier(Trunk):
     """The ImageNet form, to pretrain the first two branches: (N, 3, H, W) -> logits (N, classes).
 
-    Its authors released weights of this form but no code. The layers are those of the published weights; how
-    they join is DDRNet's way (see `dvsn.networks.ddrnet`), which is the only one that fits the shapes:
-    `layer5` keeps the size, `down5` brings the detail branch to it, and their sum is pooled.
+    Its authors released weights of this form but no code. The layers are those of the published weights. How
+    they join is assumed to be DDRNet's way (see `dvsn.networks.ddrnet`): `layer5` keeps the size, `down5`
+    brings the detail branch to it, and their sum is pooled. The segmenter does not depend on that.
     """
 
     taps = ("layer2", "layer3", "layer4", "layer5")  # finest first
@@ -210,9 +211,7 @@ class PIDNetClassifier(Trunk):
         require_number(self, "context_blocks", context_blocks, least=1)
         require_number(self, "feature_width", feature_width, least=1)
         self.layer5 = bottleneck_layer(8 * width, 8 * width, context_blocks)
-        self.down5 = nn.Sequential(
-            *conv_bn(4 * width, 8 * width, 3, 2), nn.ReLU(inplace=True), *conv_bn(8 * width, 16 * width, 3, 2)
-        )
+        self.down5 = twice_down(4 * width)
         self.last_layer = conv_bn(16 * width, feature_width, 1)
         self.linear = nn.Linear(feature_width, classes)
         initialise(self)
