@@ -22,7 +22,7 @@ from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_every
 from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
 from dvsn.config import build, check_options
 from dvsn.data.module import DataModule
-from dvsn.errors import ConfigError
+from dvsn.errors import CheckpointError, ConfigError
 from dvsn.loggers import CsvLogger
 from dvsn.tasks.base import Task
 
@@ -97,17 +97,45 @@ def make_task(config: Config) -> Task:
 
 
 def start_from(task: Task, path: Path) -> None:
-    """Strictly load the networks that the checkpoint holds; one that it lacks as a whole stays fresh."""
+    """Load the networks that the checkpoint holds; one that it lacks as a whole stays fresh.
+
+    From a checkpoint of the same task everything must fit, except that the class layers (`network.classifier`)
+    start anew when the number of classes differs. From another task, such as the ImageNet classifier
+    of the same family, every tensor of equal name and shape is taken. What was taken and what was not is logged.
+    Raises `CheckpointError` when it does not fit, or when hardly anything does.
+    """
     content = read_checkpoint(path)
-    read_recipe(content, path)
+    header = read_recipe(content, path)
     for name, network in task.networks.items():
         prefix = f"{name}."
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
         if not state:
             log.warning("weights: %s has no %s, which starts anew", path, name)
             continue
-        require_equal(network.state_dict(), state, f"{path}, {name}")
-        network.load_state_dict(state, strict=True)
+        own = network.state_dict()
+        fitting = {
+            key: value
+            for key, value in state.items()
+            if key in own and isinstance(value, torch.Tensor) and value.shape == own[key].shape
+        }
+        if header.get("task") == task.kind:
+            heads = tuple(f"{head}." for head in getattr(network, "classifier", ()))
+            fresh = [key for key in own if key not in fitting]
+            if any(not key.startswith(heads or ("/",)) for key in fresh) or any(
+                key not in own for key in state
+            ):
+                require_equal(own, state, f"{path}, {name}")
+        elif len(fitting) < len(own) // 3:
+            raise CheckpointError(
+                f"{path}: of the {len(own)} tensors of {type(network).__name__} only {len(fitting)} are in this "
+                f"checkpoint of the task '{header.get('task')}'. Expected a network of the same family."
+            )
+        network.load_state_dict(own | fitting, strict=True)
+        if len(fitting) < len(own) or len(fitting) < len(state):
+            log.info(
+                "weights     %d tensors of %s taken for %s; %d start anew, %d of the file not used",
+                len(fitting), path, name, len(own) - len(fitting), len(state) - len(fitting),
+            )  # fmt: skip
 
 
 def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Trainer:

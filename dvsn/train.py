@@ -129,6 +129,7 @@ def train(config: Config) -> dict[str, Any]:
     folder = Path(config["run_dir"])
     data = runtime.build_data(config)
     task = runtime.make_task(config)
+    task.ask_data(data)
     trainer = runtime.build_trainer(config, task)
     if config.get("weights"):
         runtime.start_from(task, Path(config["weights"]))

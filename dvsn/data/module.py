@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
+from dvsn.types import Vocabulary
 
 Key = tuple[int, int]
 
@@ -84,8 +87,9 @@ def start_worker(_: int) -> None:
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch of samples, which must be of one size."""
     first = samples[0]
+    pictures = [key for key, value in first.items() if isinstance(value, Tensor)]
     for sample in samples:
-        if any(sample[key].shape != first[key].shape for key in ("image", "target")):
+        if any(sample[key].shape != first[key].shape for key in pictures):
             listed = ", ".join(
                 f"{item['name']} is {'x'.join(map(str, item['image'].shape[1:]))}" for item in (first, sample)
             )
@@ -106,8 +110,11 @@ class DataModule(pl.LightningDataModule):
     of the training split. `transform` holds two lists of
     albumentations steps, `train` and `eval`.
 
-    `input_channels`, `output_channels` and `label_classes` describe a sample to the networks, which are
-    built before any data is opened; the first sample read is checked against them.
+    `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which
+    are built before any data is opened; the first sample read is checked against them. `classes` counts the
+    classes of the target's ids, 0 where there are none.
+
+    A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
 
     def __init__(
@@ -121,6 +128,7 @@ class DataModule(pl.LightningDataModule):
         input_channels: int,
         output_channels: int,
         label_classes: int = 0,
+        classes: int = 0,
         batch_size: int = 1,
         eval_batch_size: int = 1,
         workers: int = 0,
@@ -156,20 +164,46 @@ class DataModule(pl.LightningDataModule):
             output_channels,
             label_classes,
         )
+        self.classes = classes
+        self.outlines: dict[str, int] | None = None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.drop_last, self.seed = workers, drop_last, seed
         self.train_samples = train_samples
+        self._check_classes()
         self.position: Key = (0, 0)
         self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
         self._resume: Key | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes of the data set by its reader's options; None where it has none. Opens no file."""
+        if not isinstance(self.dataset, functools.partial) or not self.classes:
+            return None
+        tell = getattr(self.dataset.func, "vocabulary", None)
+        return None if tell is None else tell(**self.dataset.keywords)
+
+    def _check_classes(self) -> None:
+        vocabulary = self.vocabulary
+        if vocabulary is not None and len(vocabulary.names) != self.classes:
+            raise ConfigError(
+                f"data.classes: found {self.classes}, but the data set has {len(vocabulary.names)} classes with these "
+                f"options: {', '.join(vocabulary.names[:24])}. Set data.classes={len(vocabulary.names)}."
+            )
 
     def open(self, split: str, *, augment: bool = False) -> ImageDataset:
         """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
         steps = list(self.steps["train" if augment else "eval"])
-        transform = Transform(steps=steps, pair=self.pair, label_classes=self.label_classes)
+        vocabulary = self.vocabulary
+        transform = Transform(
+            steps=steps,
+            pair=self.pair,
+            label_classes=self.label_classes,
+            outlines=self.outlines if augment else None,
+            swaps=vocabulary.swaps if vocabulary else (),
+        )
         data = self.dataset(root=self.root, split=self.splits[split], transform=transform, seed=self.seed)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dvsn.data.boundary import boundary_map
 from dvsn.data.dataset import check_sizes
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample
@@ -32,6 +33,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask t
 
 NEAREST = (0, 6)
 """OpenCV's INTER_NEAREST and INTER_NEAREST_EXACT."""
+
+OUTLINE = 254
+"""How an outline travels through the steps as if it were a class, clear of real ids and of the filling."""
 
 
 class Pair:
@@ -72,16 +76,27 @@ class Transform:
     In: the arrays of `ImageDataset.read`, `index`, `name`, `kinds` and `palettes`. Out: `image` and `target`,
     uint8 (C, H, W), with `index` and `name`. Ids stay one channel. With edges `image` has one channel more,
     of 0 and 1. With `label_classes` the source must be ids below it.
+
+    `outlines`, the options of `dvsn.data.boundary.boundary_map`, adds `boundary`, uint8 (1, H, W) of 0 and 1: the
+    outlines of the target's ids as they were before any step, moved with it, and none where a step has padded.
+    `swaps` are pairs of ids that a mirror exchanges, such as left arm and right arm.
     """
 
     def __init__(
-        self, *, steps: Sequence[Any] = (), pair: Pair | None = None, label_classes: int = 0
+        self,
+        *,
+        steps: Sequence[Any] = (),
+        pair: Pair | None = None,
+        label_classes: int = 0,
+        outlines: dict[str, int] | None = None,
+        swaps: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.steps, self.pair, self.label_classes = list(steps or ()), pair or Pair(), label_classes
+        self.outlines, self.swaps = outlines, tuple(swaps)
         self._pipelines: dict[tuple[tuple[str, str], ...], Any] = {}
         for number, step in enumerate(self.steps):
             for leaf in _leaves(step):
-                _check_step(leaf, f"transform step {number} ({type(step).__name__})")
+                _check_step(leaf, f"transform step {number} ({type(step).__name__})", bool(self.swaps))
 
     def check(self, kinds: dict[str, str]) -> None:
         """Raise `ConfigError` when a dataset with these arrays cannot serve the pair."""
@@ -100,6 +115,10 @@ class Transform:
                 raise ConfigError(
                     "data.pair.blend_labels: label ids cannot be blended, only colours. Read labels=color."
                 )
+        if self.outlines is not None:
+            outlines = boundary_map(arrays[self.pair.target], **self.outlines)
+            arrays["boundary"] = np.where(outlines, OUTLINE, OUTLINE - 1).astype(np.uint8)
+            treated["boundary"] = "label"
         arrays = self._move(arrays, treated, item_seed)
         for name in names:
             if treated[name] == "label" and name in palettes:
@@ -110,7 +129,10 @@ class Transform:
         if self.pair.edges:
             edges = torch.from_numpy(instance_edges(arrays["instance"]))[None]  # (1, H, W)
             image = torch.cat([image, edges])  # (C + 1, H, W)
-        return {"image": image, "target": target, "index": sample["index"], "name": sample["name"]}
+        result = {"image": image, "target": target, "index": sample["index"], "name": sample["name"]}
+        if self.outlines is not None:
+            result["boundary"] = torch.from_numpy((arrays["boundary"] == OUTLINE).astype(np.uint8))[None]
+        return result
 
     def _treatment(self, name: str, kind: str) -> str:
         blended = kind == "label" and self.pair.blend_labels and name != "instance"
@@ -154,7 +176,9 @@ class Transform:
         if key not in self._pipelines:
             import albumentations
 
-            steps = copy.deepcopy(self.steps)
+            from dvsn.data.augment import mirrored
+
+            steps = [mirrored(step, self.swaps) for step in copy.deepcopy(self.steps)]
             for leaf in (leaf for step in steps for leaf in _leaves(step)):
                 moves = isinstance(leaf, albumentations.DualTransform)  # others only recolour: photos alone
                 role = {"photo": "image", "label": "mask", "blend": "image" if moves else "mask"}
@@ -196,9 +220,17 @@ def _leaves(step: Any) -> Iterator[Any]:
             yield from _leaves(inner)
 
 
-def _check_step(leaf: Any, where: str) -> None:
+MIRRORS = ("D4", "SquareSymmetry", "Transpose", "RandomRotate90", "RandomGridShuffle")
+
+
+def _check_step(leaf: Any, where: str, handed: bool) -> None:
     if not hasattr(leaf, "apply_with_params"):
         raise ConfigError(f"{where}: found a {type(leaf).__name__}, expected an albumentations transform.")
+    if handed and type(leaf).__name__ in MIRRORS:
+        raise ConfigError(
+            f"{where}: may mirror, and this data set has classes that a mirror exchanges (left and right). "
+            "Use albumentations.HorizontalFlip, under which they are exchanged."
+        )
     interpolation = getattr(leaf, "mask_interpolation", 0)
     if interpolation not in NEAREST or getattr(leaf, "area_for_downscale", None) == "image_mask":
         raise ConfigError(

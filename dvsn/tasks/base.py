@@ -74,7 +74,11 @@ class Task(pl.LightningModule):
     @property
     def window_open(self) -> bool:
         """True between the batches of one gradient accumulation, when a checkpoint could not be exact."""
-        return False
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return done % self.trainer.accumulate_grad_batches != 0 and not self.trainer.is_last_batch
+
+    def ask_data(self, data: Any) -> None:
+        """Tell the data module what batches must hold beside pictures, before it opens anything."""
 
     # Shared machinery -------------------------------------------------------------------------------
 

@@ -354,15 +354,11 @@ def to_bytes(image: Tensor) -> Tensor:
 
 def label_palette(classes: int) -> Tensor:
     """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, else spread-out hues."""
-    import numpy as np
-
     from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
+    from dvsn.data.palette import spread_colours
 
     if classes in (34, 35):
         return torch.from_numpy(PALETTE[:classes].copy())
     if classes in (19, 20):
         return torch.from_numpy(TRAIN_PALETTE[:classes].copy())
-    hues = (np.arange(classes) * 0.618034) % 1.0
-    phases = hues[:, None] * 2 * np.pi + np.array([0.0, 2.0, 4.0])
-    colours = (127.5 + 110 * np.sin(phases)).astype(np.uint8)
-    return torch.from_numpy(colours)
+    return torch.tensor(spread_colours(classes), dtype=torch.uint8)

@@ -1,0 +1,140 @@
+"""Scores of class maps: everything that one confusion matrix tells, and how well outlines are met."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from dvsn.types import IGNORE
+
+Absent = Literal["skip", "zero"]
+
+
+class SegmentationScore(Metric):
+    """mIoU, Dice, pixel and class accuracy from one confusion matrix over the whole data set.
+
+    `update` takes predicted ids (N, H, W) and true ids of the same shape, 255 where nothing is scored. The
+    matrix has a row a true class and a column a predicted one, counted exactly in 64-bit integers, so that
+    devices and batches add up without rounding.
+
+    A class is absent when neither the labels nor the predictions of the whole set hold it. `absent="skip"`
+    leaves it out of the means, as torchmetrics does; `absent="zero"` counts it as 0, as the code of PIDNet
+    and HRNet does. The accuracy of a class that no label holds is not defined and is left out of the mean, or 0,
+    likewise.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    confusion: Tensor
+
+    def __init__(self, *, classes: int, absent: Absent = "skip") -> None:
+        super().__init__()
+        self.classes, self.absent = classes, absent
+        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, target: Tensor) -> None:
+        for answer, truth in zip(predicted, target, strict=True):  # a picture at a time: little memory
+            self.confusion += confusion_matrix(answer, truth, classes=self.classes)
+
+    def table(self) -> dict[str, Tensor]:
+        """`iou`, `accuracy` and `dice` of each class, (K,) float64; NaN where not defined."""
+        matrix = self.confusion.double()
+        right, truth, answer = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+        return {
+            "iou": right / (truth + answer - right),  # 0 / 0 is NaN
+            "accuracy": right / truth,
+            "dice": 2 * right / (truth + answer),
+        }
+
+    def compute(self) -> dict[str, Tensor]:
+        rows = self.table()
+        matrix = self.confusion.double()
+        return {
+            "miou": self._mean(rows["iou"]),
+            "dice": self._mean(rows["dice"]),
+            "class_accuracy": self._mean(rows["accuracy"]),
+            "pixel_accuracy": (matrix.diagonal().sum() / matrix.sum().clamp(min=1)).float(),
+        }
+
+    def _mean(self, values: Tensor) -> Tensor:
+        if self.absent == "zero":
+            return values.nan_to_num(nan=0.0).mean().float()
+        return values.nanmean().nan_to_num(nan=0.0).float()
+
+
+def confusion_matrix(predicted: Tensor, target: Tensor, *, classes: int) -> Tensor:
+    """(K, K) int64 counts of pixels by true (row) and predicted (column) class, those labelled 255 left out."""
+    valid = target != IGNORE
+    pairs = target[valid].long() * classes + predicted[valid].long()
+    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+class BoundaryScore(Metric):
+    """Mean boundary F-score of the classes: are outlines where they should be?
+
+    Csurka, Larlus and Perronnin, 2013 (BMVC): for each picture and each class that its label or its answer
+    holds, precision is the share of the answer's outline within `tolerance` of the label's, recall the reverse,
+    and F = 2PR / (P + R). `tolerance` is a share of the picture's diagonal, 0.75 % there. The score is the mean
+    over pictures of the mean over classes. An outline is every pixel of a class with a 4-neighbour outside of
+    it; pixels labelled 255 belong to no class and are erased from the answer too, and the picture's own border
+    is no outline.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, *, classes: int, tolerance: float = 0.0075) -> None:
+        super().__init__()
+        self.classes, self.tolerance = classes, tolerance
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, target: Tensor) -> None:
+        for answer, truth in zip(predicted, target, strict=True):
+            score = boundary_f_score(answer.cpu().numpy(), truth.cpu().numpy(), tolerance=self.tolerance)
+            if score is not None:
+                self.total += score
+                self.count += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"boundary_f": (self.total / self.count.clamp(min=1)).float()}
+
+
+def boundary_f_score(predicted: np.ndarray, target: np.ndarray, *, tolerance: float = 0.0075) -> float | None:
+    """The score of one picture, ids (H, W) both; None where the label is ignored as a whole."""
+    import cv2
+
+    valid = target != IGNORE
+    if not valid.any():
+        return None
+    reach = tolerance * float(np.hypot(*target.shape))
+    scores = []
+    for each in np.union1d(target[valid], predicted[valid]):
+        edges = [outline((ids == each) & valid, valid) for ids in (predicted, target)]
+        near = [cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= reach
+                for edge in edges]  # fmt: skip
+        sizes = [int(edge.sum()) for edge in edges]
+        if not any(sizes):  # the class fills the picture in both
+            scores.append(1.0)
+            continue
+        precision = float(near[1][edges[0]].mean()) if sizes[0] and sizes[1] else 0.0
+        recall = float(near[0][edges[1]].mean()) if sizes[0] and sizes[1] else 0.0
+        scores.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
+    return float(np.mean(scores))
+
+
+def outline(mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels of `mask` with a valid 4-neighbour outside of it."""
+    other = valid & ~mask
+    edge = np.zeros_like(mask)
+    edge[:, 1:] |= other[:, :-1]
+    edge[:, :-1] |= other[:, 1:]
+    edge[1:] |= other[:-1]
+    edge[:-1] |= other[1:]
+    return edge & mask

@@ -1,0 +1,152 @@
+"""How a dense classifier is asked: whole pictures, windows, several scales, mirrored; all from one set of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dvsn.errors import ConfigError, nearest
+
+Ask = Callable[[Tensor], Tensor]
+"""Normalised pictures (N, 3, H, W) -> logits (N, K, h, w)."""
+
+
+class Inference(NamedTuple):
+    """`mode`: `whole` pictures, or `slide` a `window` (H, W) by `stride` (H, W), the last one shifted inside the
+    picture; null strides are two thirds of the window. `scales` and `flip` average over resized and mirrored
+    views."""
+
+    mode: Literal["whole", "slide"] = "whole"
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    @property
+    def views(self) -> int:
+        return len(self.scales) * (1 + self.flip)
+
+
+def read_options(options: dict[str, Any] | None, *, path: str = "task.inference") -> Inference:
+    """The options of a YAML node. Raises `ConfigError` with the path."""
+    given = dict(options or {})
+    for key in given:
+        if key not in Inference._fields:
+            raise ConfigError(f"{path}.{key}: unknown option. {nearest(str(key), Inference._fields)}")
+    mode, flip = given.get("mode", "whole"), given.get("flip", False)
+    if mode not in ("whole", "slide"):
+        raise ConfigError(f"{path}.mode: found {mode!r}, expected whole or slide.")
+    if not isinstance(flip, bool):
+        raise ConfigError(f"{path}.flip: found {flip!r}, expected true or false.")
+    scales = given.get("scales") or [1.0]
+    scales = [scales] if isinstance(scales, int | float) else scales
+    if not all(isinstance(scale, int | float) and scale > 0 for scale in scales):
+        raise ConfigError(f"{path}.scales: found {scales!r}, expected a list of numbers above 0.")
+    window, stride = (_size(given.get(key), f"{path}.{key}") for key in ("window", "stride"))
+    if mode == "slide" and window is None:
+        raise ConfigError(f"{path}.window: mode=slide needs it. Set {path}.window=[HEIGHT,WIDTH].")
+    return Inference(mode, window, stride, tuple(float(scale) for scale in scales), flip)
+
+
+def _size(value: Any, path: str) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    pair = [value, value] if isinstance(value, int) else value
+    if (
+        not isinstance(pair, list | tuple)
+        or len(pair) != 2
+        or not all(isinstance(v, int) and v > 0 for v in pair)
+    ):
+        raise ConfigError(f"{path}: found {value!r}, expected [HEIGHT, WIDTH], two whole numbers above 0.")
+    return (pair[0], pair[1])
+
+
+def resize(logits: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Bilinear to (H, W), in float32; nothing where the size is right already."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits.float()
+    return F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def windows(size: int, window: int, stride: int) -> list[int]:
+    """Where windows start along one side: every `stride`, the last one shifted back inside."""
+    if size <= window:
+        return [0]
+    starts = list(range(0, size - window, stride))
+    return [*starts, size - window]
+
+
+def answers(
+    ask: Ask, image: Tensor, options: Inference, *, align_corners: bool, swaps: Sequence[tuple[int, int]] = ()
+) -> Iterator[Tensor]:
+    """For each picture of normalised (N, 3, H, W), its scores (1, K, H, W): logits of the one view, or the mean
+    of the views' probabilities.
+
+    Several scales are averaged as soft-max probabilities; HRNet's code averages a view with its mirror as
+    logits, which is kept, and sums exponentials of these over the scales, which is not: there the
+    loudest scale wins. `swaps` are pairs of classes that the mirror exchanges.
+    """
+    height, width = image.shape[-2:]
+    order = None
+    if swaps:
+        order = list(range(1 + max(max(pair) for pair in swaps)))
+        for one, other in swaps:
+            order[one], order[other] = other, one
+
+    def view(picture: Tensor) -> Tensor:
+        logits = _window_logits(ask, picture, options, align_corners)
+        if not options.flip:
+            return logits
+        mirrored = _window_logits(ask, picture.flip(-1), options, align_corners).flip(-1)
+        if order is not None:
+            mirrored = torch.cat([mirrored[:, order], mirrored[:, len(order) :]], dim=1)
+        return (logits + mirrored) / 2
+
+    if options.scales == (1.0,):
+        logits = view(image) if options.mode == "slide" else None
+        if logits is None and not options.flip:  # at the network's own stride until a picture's turn comes
+            small = ask(image)
+            for index in range(len(image)):
+                yield resize(small[index : index + 1], (height, width), align_corners=align_corners)
+            return
+        logits = view(image) if logits is None else logits
+        yield from logits.split(1)
+        return
+    for picture in image.split(1):
+        total: Tensor | None = None
+        for scale in options.scales:
+            size = (max(1, round(height * scale)), max(1, round(width * scale)))
+            scaled = picture if size == (height, width) else F.interpolate(
+                picture, size=size, mode="bilinear", align_corners=align_corners
+            )  # fmt: skip
+            scores = resize(view(scaled), (height, width), align_corners=align_corners).softmax(dim=1)
+            total = scores if total is None else total + scores
+        assert total is not None
+        yield total / len(options.scales)
+
+
+def _window_logits(ask: Ask, image: Tensor, options: Inference, align_corners: bool) -> Tensor:
+    """Logits (N, K, H, W) at the picture's size, of the whole or averaged over windows."""
+    height, width = image.shape[-2:]
+    if options.mode == "whole":
+        return resize(ask(image), (height, width), align_corners=align_corners)
+    assert options.window is not None
+    tall, wide = options.window
+    down, across = options.stride or (max(1, tall * 2 // 3), max(1, wide * 2 // 3))
+    padded = F.pad(image, (0, max(0, wide - width), 0, max(0, tall - height)))  # with the mean colour
+    total: Tensor | None = None
+    count = image.new_zeros(1, 1, *padded.shape[-2:], dtype=torch.float32)
+    for top in windows(padded.shape[-2], tall, down):
+        for left in windows(padded.shape[-1], wide, across):
+            part = padded[..., top : top + tall, left : left + wide]
+            logits = resize(ask(part), (tall, wide), align_corners=align_corners)
+            if total is None:
+                total = logits.new_zeros(len(image), logits.shape[1], *padded.shape[-2:])
+            total[..., top : top + tall, left : left + wide] += logits
+            count[..., top : top + tall, left : left + wide] += 1
+    assert total is not None
+    return (total / count)[..., :height, :width]

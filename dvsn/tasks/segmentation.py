@@ -1,0 +1,219 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from dvsn.config import build
+from dvsn.data.boundary import boundary_map
+from dvsn.data.palette import spread_colours
+from dvsn.errors import ConfigError
+from dvsn.losses.segmentation import Objective
+from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
+from dvsn.schedules import Schedule
+from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.inference import answers, read_options, resize
+from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from dvsn.tasks.parameters import parameter_groups
+from dvsn.types import Batch, SegmentationOutput, Terms, Vocabulary
+
+
+class Segmenter(nn.Module):
+    """What is shipped: uint8 RGB (N, 3, H, W) -> class ids (N, H, W) uint8, or logits (N, K, H, W) float32.
+
+    `size` of the answer is the picture's. `answer` is `ids` or `logits`.
+    """
+
+    def __init__(
+        self, normalise: nn.Module, network: nn.Module, *, align_corners: bool, answer: str = "ids"
+    ) -> None:
+        super().__init__()
+        self.normalise, self.network = normalise, network
+        self.align_corners, self.answer = align_corners, answer
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.network(self.normalise(image), heads=False).logits
+        logits = resize(logits, image.shape[-2:], align_corners=self.align_corners)
+        return logits if self.answer == "logits" else logits.argmax(dim=1).to(torch.uint8)
+
+
+class Segmentation(Task):
+    """Per-pixel classification by one network.
+
+    A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, uint8 ids (N, 1, H, W) with 255 ignored; and
+    `boundary` (N, 1, H, W), made by the data module when the loss needs it.
+
+    - `mean`, `std`: of RGB in [0, 1]; the networks' ImageNet files want the defaults.
+    - `inference`: see `dvsn.tasks.inference.Inference`; used by validation, evaluation and prediction.
+    - `absent`: whether a class that neither labels nor predictions hold is left out of the means (`skip`) or
+      counts as 0 (`zero`, as the code of PIDNet and HRNet has it).
+    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
+      `decay_norms: false` spares biases and batch norms the weight decay, as BiSeNet's recipe does.
+    - logits are resized to the label with the network's own `align_corners`.
+
+    Networks that pool a picture to one pixel under batch norm need two pictures a device; a batch of one is
+    refused when training starts.
+    """
+
+    kind: ClassVar[str] = "segmentation"
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: Objective,
+        optim: OptimizerFactory,
+        schedule: Schedule | None = None,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        inference: dict[str, Any] | None = None,
+        absent: Absent = "skip",
+        head_factor: float = 1.0,
+        head_modules: list[str] | None = None,
+        decay_norms: bool = True,
+    ) -> None:
+        super().__init__(optim=optim, schedule=schedule)
+        self.network, self.loss = network, loss
+        self.normalise = Normalise(mean=mean, std=std)
+        self.align_corners = bool(getattr(network, "align_corners", False))
+        if loss.align_corners is None:
+            loss.align_corners = self.align_corners
+        self.inference = read_options(inference)
+        self.absent = absent
+        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
+        self.use_metrics()
+
+    @property
+    def classes(self) -> int:
+        return self.loss.classes
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Names and colours of the classes, from the data set of the recipe; numbers where it has none."""
+        found = build(self.data_recipe, path="data").vocabulary if self.data_recipe else None
+        if found is not None and len(found.names) == self.classes:
+            return found
+        names = tuple(f"class {number}" for number in range(self.classes))
+        return Vocabulary(names, spread_colours(self.classes))
+
+    # Training ---------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups(
+            self.network,
+            self.optim,
+            heads=self.head_modules or list(getattr(self.network, "classifier", ())),  # type: ignore[arg-type]
+            factor=self.head_factor,
+            decay_norms=self.decay_norms,
+        )
+        optimizer = self.optim(groups)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
+        }
+
+    def ask_data(self, data: Any) -> None:
+        data.outlines = self.loss.boundary_options
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        least = int(getattr(self.network, "minimum_batch", 1))
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None or least < 2 or self.trainer.num_nodes > 1:
+            return
+        world = self.trainer.world_size
+        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules())
+        share = data.batch_size if synchronised else data.batch_size // world
+        rest = len(data.datasets["train"]) % data.batch_size
+        short = 0 if data.drop_last or not rest else (rest if synchronised else -(-rest // world))
+        for found, reason in ((share, "data.batch_size"), (short or share, "the last batch of an epoch")):
+            if found < least:
+                raise ConfigError(
+                    f"data.batch_size: {reason} gives {found} picture a device, and {type(self.network).__name__} "
+                    f"needs {least}: its global pooling leaves one value a channel, which batch norm cannot "
+                    "normalise. Set data.batch_size to twice the devices or more, data.drop_last=true for the "
+                    "last batch, or trainer.sync_batchnorm=true on several GPUs."
+                )
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        image = self.layout(self.normalise(batch["image"]))
+        terms = self.objective(self.network(image), batch)
+        self.record(terms)
+        return torch.stack(list(terms.values())).sum()
+
+    def objective(self, output: SegmentationOutput, batch: Batch) -> Terms:
+        """The loss's named terms; distillation may add to them."""
+        boundary, options = batch.get("boundary"), self.loss.boundary_options
+        if boundary is None and options is not None:
+            boundary = draw_outlines(batch["target"], options)
+        return self.loss(output, batch["target"][:, 0], None if boundary is None else boundary[:, 0])
+
+    # Evaluation and use -----------------------------------------------------------------------------
+
+    def use_metrics(self, *, boundary_score: bool = False, absent: Absent | None = None, **_: Any) -> None:
+        """`boundary_score` adds the boundary F-score, which takes a CPU some 0.1 s a megapixel."""
+        scores: dict[str, Any] = {
+            "score": SegmentationScore(classes=self.classes, absent=absent or self.absent)
+        }
+        if boundary_score:
+            scores["boundary"] = BoundaryScore(classes=self.classes)
+        self._metrics = (MetricCollection(scores),)
+
+    def ask(self, image: Tensor) -> Tensor:
+        return self.network(self.layout(image), heads=False).logits
+
+    def predict_ids(self, image: Tensor) -> Tensor:
+        """uint8 RGB (N, 3, H, W) -> class ids (N, H, W) uint8, by the recipe's inference."""
+        swaps = self.vocabulary.swaps if self.inference.flip else ()
+        scores = answers(
+            self.ask, self.normalise(image), self.inference, align_corners=self.align_corners, swaps=swaps
+        )
+        return torch.cat([score.argmax(dim=1).to(torch.uint8) for score in scores])
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.predict_ids(image)
+
+    def _evaluate(self, batch: Batch) -> Tensor:
+        predicted = self.predict_ids(batch["image"])
+        self.metrics.update(predicted, batch["target"][:, 0])
+        return predicted
+
+    def validation_step(self, batch: Batch, _: int) -> Tensor:
+        return self._evaluate(batch)
+
+    def test_step(self, batch: Batch, _: int) -> Tensor:
+        return self._evaluate(batch)
+
+    def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        columns = {"photo": batch["image"], "prediction": self.paint(output)}
+        if "target" in batch:
+            truth = batch["target"][:, 0]
+            columns["label"] = self.paint(truth)
+            wrong = ((output != truth) & (truth != 255)).unsqueeze(1)  # (N, 1, H, W)
+            faded = (batch["image"].float() * 0.4).to(torch.uint8)
+            columns["errors"] = torch.where(wrong, torch.full_like(faded, 255), faded)
+        return columns
+
+    def paint(self, ids: Tensor) -> Tensor:
+        """Class ids (N, H, W) -> uint8 RGB (N, 3, H, W) in the data set's colours; 255 is black."""
+        table = torch.zeros(256, 3, dtype=torch.uint8)
+        table[: self.classes] = torch.tensor(self.vocabulary.palette, dtype=torch.uint8)
+        return table.to(ids.device)[ids.long()].permute(0, 3, 1, 2)
+
+    def deployable(self) -> nn.Module:
+        return Segmenter(self.normalise, self.network, align_corners=self.align_corners).eval()
+
+
+def draw_outlines(target: Tensor, options: dict[str, int]) -> Tensor:
+    """(N, 1, H, W) outlines of ids, for batches that did not come from dvsn's data module. On the CPU."""
+    maps = [boundary_map(ids[0].cpu().numpy(), **options) for ids in target]
+    return torch.stack([torch.from_numpy(each)[None] for each in maps]).to(target.device)
