@@ -14,6 +14,12 @@ from dvsn.types import IGNORE
 RGB = tuple[int, int, int]
 
 
+class UnknownIds(DataError):
+    """A label file holds ids that nobody announced. `counts` are its pixels by such id."""
+
+    counts: Mapping[int, int] = {}
+
+
 class ClassIds:
     """Maps file ids to classes; ids that nobody announced raise a `DataError` that names the file.
 
@@ -53,7 +59,11 @@ class ClassIds:
             inside = ids.clip(0, len(self.table) - 1)
             wrong, classes = self.fault[inside] | (inside != ids), self.table[inside]
         if wrong.any():
-            raise DataError(f"{path}: {self._complaint(ids[wrong.astype(bool)])}")
+            strangers = ids[wrong.astype(bool)]
+            error = UnknownIds(f"{path}: {self._complaint(strangers)}")
+            values, counts = np.unique(strangers, return_counts=True)
+            error.counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            raise error
         return classes
 
     def _complaint(self, wrong: np.ndarray) -> str:
@@ -65,8 +75,8 @@ class ClassIds:
         return (
             f"{wrong.size} pixels hold ids outside {self.kind}: {listed}"
             f"{', ...' if len(values) > 5 else ''}{deep}. Expected "
-            + _shorten([f"{value} {self.names[each]}" for value, each in known])
-            + (f"; ignored: {_shorten([str(value) for value in ignored])}" if ignored else "")
+            + shorten([f"{value} {self.names[each]}" for value, each in known])
+            + (f"; ignored: {shorten([str(value) for value in ignored])}" if ignored else "")
             + f". To ignore them set data.dataset.ignore_ids=[{','.join(map(str, values[:5]))}]."
             + (f" {self.advice}" if self.advice else "")
         )
@@ -81,6 +91,8 @@ class ColorIds:
     """
 
     def __init__(self, id_of: Mapping[RGB, int], *, default: int, stray: float, known: str) -> None:
+        if not 0 <= stray < 1:
+            raise ConfigError(f"data.dataset.stray: found {stray}, expected a share of 0 to 1.")
         table = sorted((_code(color), each) for color, each in id_of.items())
         self.codes = np.array([code for code, _ in table], np.int32)
         self.ids = np.array([each for _, each in table], np.uint8)
@@ -133,5 +145,6 @@ def _code(color: Sequence[int]) -> int:
     return color[0] << 16 | color[1] << 8 | color[2]
 
 
-def _shorten(words: list[str]) -> str:
+def shorten(words: list[str]) -> str:
+    """A list in words, its middle left out if it is long."""
     return ", ".join(words if len(words) <= 40 else [*words[:5], "...", *words[-3:]])
