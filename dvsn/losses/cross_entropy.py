@@ -112,20 +112,24 @@ class OhemCrossEntropy(Term):
 
 
 def hard_limit(probability: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> Tensor:
-    """The larger of `threshold` and the valid probability at position min(min_kept, n - 1), a scalar tensor.
-
-    Both arguments have one shape; n is the number of valid entries. With n = 0 any limit will do.
-    """
+    """The larger of `threshold` and the valid probability at position `min_kept`, a scalar tensor."""
     least = probability.new_tensor(threshold)
     if probability.device.type == "cpu" and int((valid & (probability < least)).sum()) > min_kept:
         return least  # then the one at that position lies below the threshold too
+    return torch.maximum(at_position(probability, valid, min_kept), least)
+
+
+def at_position(probability: Tensor, valid: Tensor, position: int) -> Tensor:
+    """The valid entry at this position, or at the last one, if they were sorted rising from position 0.
+
+    Not sorted: torch.topk selects by radix in blocks on a GPU, partially on a CPU, and nothing waits for the
+    number of valid entries. With none of them the answer is 0.
+    """
+    largest = probability.masked_fill(~valid, 0.0).max()
+    if position >= probability.numel():
+        return largest
     candidates = probability.masked_fill(~valid, math.inf).flatten()
-    easiest = probability.masked_fill(~valid, 0.0).max()
-    if min_kept >= candidates.numel():
-        return torch.maximum(easiest, least)
-    # The (min_kept + 1) smallest, unordered: radix selection by blocks on a GPU, partial selection on a CPU.
-    ranked = candidates.topk(min_kept + 1, largest=False, sorted=False).values.max()
-    return torch.maximum(torch.minimum(ranked, easiest), least)
+    return torch.minimum(candidates.topk(position + 1, largest=False, sorted=False).values.max(), largest)
 
 
 class HardestCrossEntropy(Term):
@@ -157,14 +161,21 @@ class HardestCrossEntropy(Term):
         values = weigh(scores.cross_entropy(), target, class_weights if self.weighted else None)
         values = keep(values, valid)  # (N, H, W), zero where ignored
         hard = ~(values <= -math.log(self.threshold))
-        most = int(target.numel() * self.min_share)
-        enough = (valid.sum() * self.min_share).long().clamp(max=most)  # this many pixels, at least
+        enough = (valid.sum() * self.min_share).long()  # this many pixels, at least
         mean = keep(values, hard).sum() / hard.sum().clamp(min=1)
-        if most == 0 or (target.device.type == "cpu" and bool(hard.sum() >= enough)):
+        if target.device.type == "cpu" and bool(hard.sum() >= enough):
             return mean
-        worst = values.flatten().topk(most).values
-        first = torch.arange(most, device=target.device) < enough
-        return torch.where(hard.sum() >= enough, mean, keep(worst, first).sum() / enough.clamp(min=1))
+        worst = mean_of_largest(values, enough, most=int(target.numel() * self.min_share))
+        return torch.where(hard.sum() >= enough, mean, worst)
+
+
+def mean_of_largest(values: Tensor, count: Tensor, *, most: int) -> Tensor:
+    """The mean of the `count` (a scalar tensor, at most `most`) largest values; 0 for a count of 0."""
+    if most == 0:
+        return values.sum() * 0.0
+    ranked = values.flatten().topk(most).values
+    first = torch.arange(most, device=values.device) < count
+    return keep(ranked, first).sum() / count.clamp(1, most)
 
 
 class Focal(Term):

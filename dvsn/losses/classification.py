@@ -1,0 +1,49 @@
+"""The objective of picture classification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dvsn.errors import ConfigError, DataError
+from dvsn.types import Batch, Terms
+
+
+class ClassCrossEntropy(nn.Module):
+    """Cross entropy of a picture's class, averaged over the batch: the term `cross_entropy`.
+
+    `label_smoothing` e mixes the target with the uniform distribution over all classes, e of it (Szegedy et
+    al., 2016, arXiv:1512.00567, section 7): (1 - e) times the cross entropy plus e times the mean over the
+    classes of minus their log probability. Worked out in float32, whatever the precision of the network.
+    """
+
+    def __init__(self, *, classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ConfigError(f"loss.classes: found {classes}, expected 2 or more. Set data.classes.")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ConfigError(f"loss.label_smoothing: found {label_smoothing!r}, expected 0 or more and below 1.")
+        self.classes, self.label_smoothing = classes, label_smoothing
+
+    def forward(self, output: Any, batch: Batch) -> Terms:
+        """`output`: logits (N, K); `batch["target"]`: class numbers (N,) int64."""
+        target = batch["target"]
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ConfigError(
+                f"network: answers {found}, expected logits (N, {self.classes}), one row a picture. Choose a "
+                "classifier, such as network=pidnet_s_classifier."
+            )
+        if output.shape[1] != self.classes:
+            raise ConfigError(
+                f"network: answers {output.shape[1]} classes, but data.classes is {self.classes}. Set both to one number."
+            )
+        if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.classes)).all()):
+            raise DataError(
+                f"classes: found numbers from {int(target.min())} to {int(target.max())} in a batch, expected 0 to "
+                f"{self.classes - 1}. Set data.classes."
+            )
+        value = F.cross_entropy(output.float(), target, label_smoothing=self.label_smoothing)
+        return {"cross_entropy": value}
