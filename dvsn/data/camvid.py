@@ -20,6 +20,7 @@ from dvsn.data.files import (
     require_folder,
     unique_names,
 )
+from dvsn.data.labelled import existing_pairs
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import IGNORE, Sample, Vocabulary
 
@@ -210,7 +211,7 @@ class CamVid(ImageDataset):
             pairs = [(_last_two(self.root, photo), _last_two(self.root, label)) for photo, label in rows]
         else:
             pairs = [(photo, annotations / f"{photo.stem}.png") for photo in list_pictures(photos)]
-        return _existing(pairs, self.root / split)
+        return existing_pairs(pairs, self.root / split, tree=TREE)
 
     def _original_pairs(self, split: str, photos: Path, labels: Path) -> list[tuple[Path, Path]]:
         listing = self.root / f"{split}.txt"
@@ -219,8 +220,10 @@ class CamVid(ImageDataset):
         else:
             stems = [path.stem for path in list_pictures(photos) if split_of(path.stem) == split]
         files = {path.stem: path for path in list_pictures(photos)}
-        return _existing(
-            [(files.get(stem, photos / f"{stem}.png"), labels / f"{stem}_L.png") for stem in stems], photos
+        return existing_pairs(
+            [(files.get(stem, photos / f"{stem}.png"), labels / f"{stem}_L.png") for stem in stems],
+            photos,
+            tree=TREE,
         )
 
 
@@ -285,18 +288,3 @@ def _rows(path: Path, *, columns: int | None = None) -> list[list[str]]:
 def _last_two(root: Path, name: str) -> Path:
     """SegNet's lists hold absolute paths of another machine: only folder and file count."""
     return root.joinpath(*Path(name.replace("\\", "/")).parts[-2:])
-
-
-def _existing(pairs: list[tuple[Path, Path]], where: Path) -> list[tuple[Path, Path]]:
-    """The pairs, after one look into each folder that they name."""
-    if not pairs:
-        raise DataError(f"{where}: no frame of this split. Expected this tree:\n{TREE}")
-    folders = {path.parent for pair in pairs for path in pair}
-    names = {
-        folder: {each.name for each in folder.iterdir()} if folder.is_dir() else set() for folder in folders
-    }
-    for photo, label in pairs:
-        for path, other in ((photo, label), (label, photo)):
-            if path.name not in names[path.parent]:
-                raise DataError(f"{path}: no such file; it belongs to {other}. Expected this tree:\n{TREE}")
-    return pairs

@@ -14,8 +14,9 @@ import numpy as np
 from dvsn.data.cityscapes_labels import CLASS_NAMES, IGNORE, LABELS, PALETTE, TRAIN_ID_OF, TRAIN_PALETTE
 from dvsn.data.class_ids import ClassIds
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import read_colors, read_labels, read_list, read_rgb, require_file, require_folder
+from dvsn.data.files import read_colors, read_labels, read_rgb, require_folder
 from dvsn.data.files import unique_names as unique
+from dvsn.data.labelled import listed_pairs
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample, Vocabulary
 
@@ -83,7 +84,7 @@ class Cityscapes(ImageDataset):
         self.root = require_folder(root, expected=TREE, option="data.root")
         self.labels = labels
         self.class_ids = class_ids(ignore_ids)
-        listed = self._list(split) if list_file is None else self._read_list(list_file, split)
+        listed = self._list(split) if list_file is None else listed_pairs(self.root, list_file, split)
         exists = lru_cache(maxsize=None)(_names)
         self.items = [(photo, *self._siblings(photo, label, exists)) for photo, label in listed]
         self.names = unique(photo for photo, *_ in self.items)
@@ -137,26 +138,6 @@ class Cityscapes(ImageDataset):
             raise DataError(
                 f"{folder}: no CITY/*_leftImg8bit.png below this folder. Expected this tree:\n{TREE}"
             )
-        return pairs
-
-    def _read_list(self, list_file: str, split: str) -> list[tuple[Path, Path]]:
-        if "{split}" not in list_file:
-            raise ConfigError(
-                f"data.dataset.list_file: found '{list_file}', expected a name with {{split}} in it, such as "
-                "{split}.list: with one list for every split, validation would repeat the training data."
-            )
-        path = require_file(
-            self.root / list_file.replace("{split}", split),
-            expected="    ROOT/train.list with 'photo label' a line, both relative to ROOT",
-            option="data.root and data.dataset.list_file",
-        )
-        pairs = []
-        for number, columns in enumerate(read_list(path), 1):
-            if len(columns) != 2:
-                raise DataError(f"{path}: line {number} has {len(columns)} names, expected 'photo label'.")
-            pairs.append((self.root / columns[0], self.root / columns[1]))
-        if not pairs:
-            raise DataError(f"{path}: the list is empty, expected 'photo label' a line.")
         return pairs
 
     def _siblings(

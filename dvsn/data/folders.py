@@ -67,8 +67,10 @@ class Folders(ImageDataset):
         return {key: self.readers[key](path) for key, path in zip("ab", self.pairs[index], strict=True)}
 
 
-def find_folders(root: str, split: str, a: str, b: str) -> tuple[Path, Path]:
-    """The two folders, in the first layout of `TREE` that is there."""
+def find_folders(
+    root: str, split: str, a: str, b: str, *, options: str = "data.dataset.a, data.dataset.b"
+) -> tuple[Path, Path]:
+    """The two folders, in the first layout of `TREE` that is there. `options` set their names."""
     tree = TREE.format(split=split, a=a, b=b)
     base = require_folder(root, expected=tree, option="data.root")
     layouts = [(base / split / a, base / split / b), (base / a / split, base / b / split)]
@@ -81,21 +83,27 @@ def find_folders(root: str, split: str, a: str, b: str) -> tuple[Path, Path]:
     )
     raise DataError(
         f"{base}: found {found}. Expected one of these trees:\n{tree}\n"
-        "Set the names with data.dataset.a, data.dataset.b and data.splits."
+        f"Set the names with {options} and data.splits."
     )
 
 
-def match(first: Path, second: Path) -> list[tuple[Path, Path]]:
-    """The pairs of two folders, sorted by name; a `DataError` lists what has no partner."""
+def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> list[tuple[Path, Path]]:
+    """The pairs of two folders, sorted by name; a `DataError` lists what has no partner.
+
+    `endings` of the stems do not count, and a file without its folder's ending is another kind of file.
+    """
     stems = []
-    for folder in (first, second):
+    for folder, ending in zip((first, second), endings, strict=True):
         files: dict[str, Path] = {}
         for path in list_pictures(folder):
-            if path.stem in files:
+            if not path.stem.endswith(ending):
+                continue
+            stem = path.stem.removesuffix(ending)
+            if stem in files:
                 raise DataError(
-                    f"{path}: a second file of this name beside {files[path.stem].name}; expected one."
+                    f"{path}: a second file of this name beside {files[stem].name}; expected one."
                 )
-            files[path.stem] = path
+            files[stem] = path
         stems.append(files)
     lonely = {
         folder: sorted(stems[i].keys() - stems[1 - i].keys()) for i, folder in enumerate((first, second))

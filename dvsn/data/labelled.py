@@ -1,0 +1,149 @@
+"""What the readers of segmentation sets share: pairs of a photo and a map of ids, from folders or from lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dvsn.data.class_ids import ClassIds, palette_table
+from dvsn.data.dataset import ImageDataset
+from dvsn.data.files import read_labels, read_list, read_rgb, require_file, unique_names
+from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.types import Sample, Vocabulary
+
+Labels = Literal["classes", "color"]
+
+
+class LabelledPhotos(ImageDataset):
+    """Photos with a map of classes each. A reader sets `pairs` and `class_ids` and tells its `vocabulary`.
+
+    A sample: `photo` (H, W, 3) uint8 RGB and `label`. `labels="classes"` gives (H, W) uint8 class ids with 255
+    where ignored, "color" the same painted (H, W, 3) in the colours of the vocabulary, ignored pixels black.
+    """
+
+    pairs: list[tuple[Path, Path]]
+    class_ids: ClassIds
+
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        labels: Labels,
+        transform: Callable[[Sample, int], Sample] | None,
+        seed: int,
+    ) -> None:
+        check_choices({"labels": (labels, ("classes", "color"))})
+        self.kinds = {"photo": "photo", "label": "label"}
+        self.palettes = {"label": palette_table(vocabulary.palette)} if labels == "color" else {}
+        super().__init__(transform=transform, seed=seed)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """A name for each item."""
+        return unique_names(photo for photo, _ in self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def describe(self, index: int) -> str:
+        return " + ".join(map(str, self.pairs[index]))
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> Sample:
+        photo, label = self.pairs[index]
+        return {"photo": read_rgb(photo), "label": self.read_classes(label)}
+
+    def read_classes(self, path: Path) -> np.ndarray:
+        """(H, W) uint8 class ids of one label file."""
+        return self.class_ids(read_labels(path, advice=ADVICE), path)
+
+
+ADVICE = "Colour-coded labels are read by data=segmentation with data.dataset.colors=true and their palette."
+
+
+def check_choices(options: dict[str, tuple[Any, Collection[Any]]]) -> None:
+    """Raise `ConfigError` for the first option whose value is none of its choices."""
+    for option, (value, choices) in options.items():
+        if value not in choices:
+            raise ConfigError(f"data.dataset.{option}: found '{value}'. {nearest(str(value), choices)}")
+
+
+def listed_pairs(
+    root: str | Path, list_file: str, split: str, *, columns: Collection[int] = (2,)
+) -> list[tuple[Path, Path]]:
+    """Photo and label, the first two columns of a list's lines; paths relative to `root`, or absolute.
+
+    `list_file` lies in `root` (or is absolute) and holds `{split}`, which stands for the split's name.
+    """
+    if "{split}" not in list_file:
+        raise ConfigError(
+            f"data.dataset.list_file: found '{list_file}', expected a name with {{split}} in it, such as "
+            "{split}.list: with one list for every split, validation would repeat the training data."
+        )
+    root = Path(root)
+    path = require_file(
+        root / list_file.replace("{split}", split),
+        expected=f"    ROOT/{list_file} with 'photo label' a line, both relative to ROOT",
+        option="data.root and data.dataset.list_file",
+    )
+    rows = read_list(path)
+    for number, row in enumerate(rows, 1):
+        if len(row) not in columns:
+            raise DataError(
+                f"{path}: line {number} has {len(row)} names, expected 'photo label'"
+                f"{' (and a mirrored label)' if 3 in columns else ''}. A name must not contain blanks."
+            )
+    if not rows:
+        raise DataError(f"{path}: the list is empty, expected 'photo label' a line.")
+    return [(root / row[0], root / row[1]) for row in rows]
+
+
+def existing_pairs(pairs: list[tuple[Path, Path]], where: Path, *, tree: str) -> list[tuple[Path, Path]]:
+    """The pairs, after one look into each folder that they name; a `DataError` names what is missing."""
+    if not pairs:
+        raise DataError(f"{where}: this split is empty. Expected this tree:\n{tree}")
+    folders = {path.parent for pair in pairs for path in pair}
+    names = {
+        folder: {each.name for each in folder.iterdir()} if folder.is_dir() else set() for folder in folders
+    }
+    missing = [
+        (path, other)
+        for photo, label in pairs
+        for path, other in ((photo, label), (label, photo))
+        if path.name not in names[path.parent]
+    ]
+    if missing:
+        path, other = missing[0]
+        more = f"; {len(missing) - 1} more files are missing" if len(missing) > 1 else ""
+        raise DataError(f"{path}: no such file; it belongs to {other}{more}. Expected this tree:\n{tree}")
+    return pairs
+
+
+def label_name(there: Collection[str], stem: str, endings: Sequence[str]) -> str:
+    """The first of a photo's possible label files that is there; the first of all if none is."""
+    names = [f"{stem}{ending}" for ending in endings]
+    return next((name for name in names if name in there), names[0])
+
+
+def read_matlab(path: Path, *, variable: str) -> np.ndarray:
+    """(H, W) int32 ids: one matrix of a MATLAB file, which needs the optional package scipy."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading MATLAB files needs scipy, which is not installed. Install it (pip install scipy), or "
+            f"convert the matrix '{variable}' of each file to a PNG of the same name beside it."
+        ) from error
+    try:
+        matrix = loadmat(str(path), variable_names=[variable])[variable]
+    except Exception as error:
+        raise DataError(
+            f"{path}: not a MATLAB file with a matrix '{variable}' ({type(error).__name__}: {error})."
+        ) from error
+    return np.asarray(matrix).astype(np.int32)

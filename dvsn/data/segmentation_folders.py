@@ -1,0 +1,164 @@
+"""One's own segmentation set: two folders or a list, and what the labels' ids or colours mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dvsn.data.class_ids import RGB, ClassIds, ColorIds, distinct_palette, shorten
+from dvsn.data.files import read_colors, require_folder
+from dvsn.data.folders import find_folders, match
+from dvsn.data.labelled import LabelledPhotos, Labels, existing_pairs, listed_pairs
+from dvsn.errors import ConfigError, nearest
+from dvsn.types import IGNORE, Sample, Vocabulary
+
+TREE = """\
+    ROOT/{split}/images/NAME.jpg + ROOT/{split}/labels/NAME.png, or the lines 'photo label' of a list file"""
+
+
+class SegmentationFolders(LabelledPhotos):
+    """Photos and labels of any classes, from two folders whose files match by stem, or from a list.
+
+    `names` are the classes in the order of their ids, `palette` an RGB colour for each (a usual one if null),
+    `swaps` pairs of names that a mirror exchanges. What label files hold:
+
+    - ids, that of a class being its place in `names`. Ids in `ignore_ids` are ignored, all others an error;
+    - other ids, with `id_map` from each file id to its class id, or to null (or 255) where ignored. Ids that the
+      map does not name are an error unless in `ignore_ids`; what it names, it decides, 255 too;
+    - colours, with `colors`: each class as its `palette` colour exactly. Pixels of `ignore_colors` are ignored;
+      other colours are an error, unless they are less than the share `stray` of a picture, and then ignored.
+
+    Files: with `photos` and `masks` as names of folders ROOT/SPLIT/FOLDER, ROOT/FOLDER/SPLIT or ROOT/SPLITFOLDER;
+    `label_ending` is what a label's stem has in addition, such as _mask. Or `list_file`, "photo label" lines.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        split: str,
+        names: Sequence[str],
+        labels: Labels = "classes",
+        palette: Sequence[Sequence[int]] | None = None,
+        swaps: Sequence[Sequence[str]] = (),
+        photos: str = "images",
+        masks: str = "labels",
+        label_ending: str = "",
+        list_file: str | None = None,
+        id_map: Mapping[int, int | None] | None = None,
+        ignore_ids: Sequence[int] = (255,),
+        colors: bool = False,
+        ignore_colors: Sequence[Sequence[int]] = (),
+        stray: float = 0.0,
+        transform: Callable[[Sample, int], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
+        vocabulary = self.vocabulary(names=names, palette=palette, swaps=swaps)
+        if colors and (palette is None or id_map is not None):
+            raise ConfigError(
+                "data.dataset.colors: labels in colours need data.dataset.palette, a colour for each class, and "
+                "take no id_map. Colours to ignore are listed in data.dataset.ignore_colors."
+            )
+        super().__init__(vocabulary=vocabulary, labels=labels, transform=transform, seed=seed)
+        base = require_folder(root, expected=TREE, option="data.root")
+        if list_file is not None:
+            self.pairs = existing_pairs(listed_pairs(base, list_file, split), base, tree=TREE)
+        else:
+            folders = find_folders(
+                root, split, photos, masks, options="data.dataset.photos, data.dataset.masks"
+            )
+            self.pairs = match(*folders, endings=("", label_ending))
+        self.color_ids = color_ids(vocabulary, ignore_colors, stray) if colors else None
+        self.class_ids = class_ids(vocabulary.names, id_map, ignore_ids)
+
+    @classmethod
+    def vocabulary(
+        cls,
+        *,
+        names: Sequence[str],
+        palette: Sequence[Sequence[int]] | None = None,
+        swaps: Sequence[Sequence[str]] = (),
+        **_: object,
+    ) -> Vocabulary:
+        """The classes as the options name them."""
+        if not 1 <= len(names) <= 255 or len(set(names)) < len(names):
+            raise ConfigError(
+                f"data.dataset.names: found {len(names)} names, {len(set(names))} of them different; expected 1 to "
+                "255 different ones, since 255 stands for ignored pixels."
+            )
+        colors = distinct_palette(len(names)) if palette is None else tuple(map(_rgb, palette))
+        if len(colors) != len(names):
+            raise ConfigError(
+                f"data.dataset.palette: found {len(colors)} colours for {len(names)} names, expected one each."
+            )
+        return Vocabulary(tuple(names), colors, tuple(_swap(pair, names) for pair in swaps))
+
+    def read_classes(self, path: Path) -> np.ndarray:
+        """(H, W) uint8 class ids of one label file."""
+        if self.color_ids is not None:
+            return self.color_ids(read_colors(path), path)
+        return super().read_classes(path)
+
+
+def class_ids(
+    names: Sequence[str], id_map: Mapping[int, int | None] | None = None, ignore_ids: Sequence[int] = ()
+) -> ClassIds:
+    """What the ids of the files mean: a class's place in `names`, or what `id_map` says."""
+    class_of: dict[int, int] = {}
+    for key, value in enumerate(range(len(names))) if id_map is None else id_map.items():
+        each = IGNORE if value is None else value
+        if not str(key).isdecimal() or (each != IGNORE and not 0 <= each < len(names)):
+            raise ConfigError(
+                f"data.dataset.id_map: found {key}: {value}; expected a file id (0 or more) and the id of a class "
+                f"(0 to {len(names) - 1}), or null to ignore it."
+            )
+        class_of[int(key)] = each
+    if id_map is not None and not set(range(len(names))) <= set(class_of.values()):
+        absent = [name for number, name in enumerate(names) if number not in class_of.values()]
+        raise ConfigError(f"data.dataset.id_map: no file id becomes {', '.join(absent)}.")
+    return ClassIds(
+        class_of,
+        kind=f"0..{len(names) - 1}" if id_map is None else "data.dataset.id_map",
+        names=names,
+        ignore_ids=[each for each in ignore_ids if id_map is None or each not in class_of],
+        advice="To make classes of them set data.dataset.id_map={FILE_ID: CLASS_ID, ...}"
+        + (", for masks of 0 and 255 id_map={0: 0, 255: 1}." if len(names) == 2 else "."),
+    )
+
+
+def color_ids(
+    vocabulary: Vocabulary, ignore_colors: Sequence[Sequence[int]] = (), stray: float = 0.0
+) -> ColorIds:
+    """What the colours of the files mean."""
+    ignored = [_rgb(color) for color in ignore_colors]
+    id_of = {color: number for number, color in enumerate(vocabulary.palette)}
+    if len(id_of) < len(vocabulary.palette) or id_of.keys() & set(ignored):
+        raise ConfigError(
+            "data.dataset.palette: a colour stands for two classes, or for a class and in ignore_colors; with "
+            "data.dataset.colors each must be another one."
+        )
+    pairs = zip(vocabulary.names, vocabulary.palette, strict=True)
+    listed = shorten([f"{name} {color}" for name, color in pairs])
+    return ColorIds(
+        id_of | dict.fromkeys(ignored, IGNORE),
+        default=IGNORE,
+        stray=stray,
+        known=f"data.dataset.palette ({listed}) and ignore_colors",
+    )
+
+
+def _rgb(color: Sequence[int]) -> RGB:
+    if len(color) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in color):
+        raise ConfigError(f"data.dataset.palette: found {color}, expected [RED, GREEN, BLUE], each 0 to 255.")
+    return color[0], color[1], color[2]
+
+
+def _swap(pair: Sequence[str], names: Sequence[str]) -> tuple[int, int]:
+    for name in pair:
+        if name not in names:
+            raise ConfigError(f"data.dataset.swaps: found '{name}'. {nearest(name, names)}")
+    if len(pair) != 2:
+        raise ConfigError(f"data.dataset.swaps: found {list(pair)}, expected pairs of names.")
+    return names.index(pair[0]), names.index(pair[1])
