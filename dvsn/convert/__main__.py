@@ -8,29 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import commands
-from dvsn.errors import CheckpointError
+from dvsn.errors import CheckpointError, ConfigError
 
 log = logging.getLogger("dvsn")
+SGD = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 
 COMMAND = commands.Command(
     name="convert",
     summary="Turn a published checkpoint into a dvsn checkpoint.",
     options=(
         commands.Option(
-            "source", commands.REQUIRED, "the published generator, a state dict such as latest_net_G.pth"
+            "source",
+            commands.REQUIRED,
+            "the published network, such as latest_net_G.pth or PIDNet_S_Cityscapes_val.pt",
         ),
         commands.Option("output", commands.REQUIRED, "the checkpoint to write, such as facades.ckpt"),
-        commands.Option("discriminator", None, "the published discriminator, to go on training with it"),
-        commands.Option("dropout", None, "the generator's dropout rate, which its keys may not tell"),
-        commands.Option("value_range", None, "signed or unit; null: what the release trains with"),
         commands.Option(
-            "test_dropout", False, "dropout when used; the authors' release has it on unless --no_dropout"
+            "heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"
+        ),
+        commands.Option("discriminator", None, "the published discriminator, to go on training with it"),
+        commands.Option("dropout", None, "the dropout rate, which the keys may not tell"),
+        commands.Option(
+            "value_range", None, "of a generator, signed or unit; null: what the release trains with"
         ),
         commands.Option(
-            "test_norm", "running", "running or batch statistics; the authors' release tests with batch"
+            "test_dropout",
+            False,
+            "a generator's dropout when used; the authors' release has it on unless --no_dropout",
+        ),
+        commands.Option(
+            "test_norm",
+            "running",
+            "a generator's running or batch statistics; the authors' release tests with batch",
         ),
     ),
     examples=(
+        "python -m dvsn.convert PIDNet_S_Cityscapes_val.pt pidnet_s.ckpt heads=false",
         "python -m dvsn.convert latest_net_G.pth facades.ckpt",
         "python -m dvsn.convert source=latest_net_G.pth output=facades.ckpt test_norm=batch discriminator=latest_net_D.pth",
     ),
@@ -40,6 +53,7 @@ COMMAND = commands.Command(
 def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
     """The `Converted` network of a published file, with a report of what was read and dropped."""
     from dvsn.checkpoint import read_checkpoint
+    from dvsn.convert.release import shorten
     from dvsn.convert.rules import convert
 
     state = read_checkpoint(path)
@@ -53,10 +67,9 @@ def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
         raise CheckpointError(f"{path}: {error}") from error
     log.info("%s: %s '%s', %d tensors used, %d dropped",
              path, converted.kind, converted.layout, len(converted.state), len(converted.dropped))  # fmt: skip
-    for key, reason in list(converted.dropped.items())[:8]:
-        log.info("  dropped %s: %s", key, reason)
-    if len(converted.dropped) > 8:
-        log.info("  and %d more of the kind", len(converted.dropped) - 8)
+    for reason in dict.fromkeys(converted.dropped.values()):
+        keys = [key for key, why in converted.dropped.items() if why == reason]
+        log.info("  %d dropped (%s): %s", len(keys), shorten(keys).removesuffix("."), reason)
     for note in converted.notes:
         log.info("  note: %s", note)
     return converted
@@ -66,14 +79,37 @@ def convert(options: dict[str, Any]) -> Path:
     """Write the checkpoint. Its recipe holds the inferred architecture; it is loaded strictly before it is saved."""
     from dvsn.checkpoint import AtomicCheckpointIO, build_task, load_state
 
-    extra = {} if options["dropout"] is None else {"dropout": float(options["dropout"])}
-    generator = convert_file(str(options["source"]), extra)
+    chosen: dict[str, Any] = {} if options["heads"] is None else {"heads": options["heads"]}
+    if options["dropout"] is not None:
+        chosen["dropout"] = float(options["dropout"])
+    found = convert_file(str(options["source"]), chosen)
+    state = {f"network.{key}": value for key, value in found.state.items()}
+    if found.kind in ("generator", "discriminator"):
+        recipe = translation_recipe(found, options)
+        if options["discriminator"] is not None:
+            recipe["discriminator"], judge = read_discriminator(str(options["discriminator"]))
+            state |= judge
+    else:
+        refuse_translation(found, options)
+        recipe = segmentation_recipe(found) if found.kind == "segmenter" else classification_recipe(found)
+    task = build_task(recipe | found.task)
+    load_state(task, state, options["source"])
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    path = Path(options["output"])
+    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+    log.info("written %s", path)
+    return path
+
+
+def translation_recipe(generator: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The task of a published generator."""
     if generator.kind != "generator":
         raise CheckpointError(
             f"{options['source']}: is a {generator.kind}. Give the generator as source, and this file as discriminator=..."
         )
     unit = generator.layout.startswith("post")
-    recipe: dict[str, Any] = {
+    return {
         "_target_": "dvsn.tasks.pix2pix.Pix2Pix",
         "network": generator.network,
         "discriminator": None,
@@ -83,21 +119,44 @@ def convert(options: dict[str, Any]) -> Path:
         "test_dropout": bool(options["test_dropout"]),
         "test_norm": options["test_norm"],
     }
-    state = {f"network.{key}": value for key, value in generator.state.items()}
-    if options["discriminator"] is not None:
-        judge = convert_file(str(options["discriminator"]))
-        if judge.kind != "discriminator":
-            raise CheckpointError(f"{options['discriminator']}: is a {judge.kind}, expected a discriminator.")
-        recipe["discriminator"] = judge.network
-        state |= {f"discriminator.{key}": value for key, value in judge.state.items()}
-    task = build_task(recipe)
-    load_state(task, state, options["source"])
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
-    task.on_save_checkpoint(checkpoint)
-    path = Path(options["output"])
-    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
-    log.info("written %s", path)
-    return path
+
+
+def read_discriminator(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Its recipe, and its weights under the task's names."""
+    judge = convert_file(path)
+    if judge.kind != "discriminator":
+        raise CheckpointError(f"{path}: is a {judge.kind}, expected a discriminator.")
+    return judge.network, {f"discriminator.{key}": value for key, value in judge.state.items()}
+
+
+def refuse_translation(found: Any, options: dict[str, Any]) -> None:
+    """A segmenter or classifier has nothing that these options could change."""
+    for option in COMMAND.options:
+        of_generators = option.name in ("discriminator", "value_range", "test_dropout", "test_norm")
+        if of_generators and options[option.name] != option.default:
+            raise ConfigError(f"{option.name}: is for generators; {options['source']} is a {found.kind}.")
+
+
+def segmentation_recipe(segmenter: Any) -> dict[str, Any]:
+    """The task of a published segmenter. Loss and optimiser are plain: an experiment brings its own."""
+    terms = {"semantic": {"_target_": "dvsn.losses.cross_entropy.CrossEntropy"}}
+    classes = segmenter.network["classes"]
+    return {
+        "_target_": "dvsn.tasks.segmentation.Segmentation",
+        "network": segmenter.network,
+        "loss": {"_target_": "dvsn.losses.segmentation.Objective", "classes": classes, "terms": terms},
+        "optim": SGD,
+    }
+
+
+def classification_recipe(classifier: Any) -> dict[str, Any]:
+    """The task of a published ImageNet network, from which `weights=` starts a segmenter."""
+    return {
+        "_target_": "dvsn.tasks.classification.Classification",
+        "network": classifier.network,
+        "loss": {"_target_": "dvsn.losses.classification.SmoothedCrossEntropy"},
+        "optim": SGD,
+    }
 
 
 def main() -> None:

@@ -32,7 +32,8 @@ class Converted:
 
     `network` is its recipe (`_target_` and every option), as the node of a config; `state` fits the network
     that it builds, strictly. `dropped` names each published key that was left out, and why. `notes` are
-    assumptions about what the keys do not tell.
+    assumptions about what the keys do not tell. `task` holds options of the task which the release implies,
+    such as the `mean` and `std` that its images are normalised with.
     """
 
     network: dict[str, Any]
@@ -41,6 +42,7 @@ class Converted:
     state: dict[str, Tensor]
     dropped: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    task: dict[str, Any] = field(default_factory=dict)
 
 
 def recipe(

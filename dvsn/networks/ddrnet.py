@@ -123,6 +123,7 @@ class DDRNet(Trunk):
 
     align_corners = False  # of resizing the logits to the size of the label, as released
     stride = 8
+    minimum_batch = 2  # a device, in training: the pyramid normalises one value a channel
 
     def __init__(
         self,
