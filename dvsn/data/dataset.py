@@ -17,10 +17,9 @@ class ImageDataset(Dataset[Sample]):
     """A dataset of pictures that belong together. A reader says how many there are and how one is read.
 
     `kinds` names the arrays of `read` and what they are: a "photo" is interpolated and may be recoloured, a
-    "label" is neither, ever. `palettes` holds, for a label that `read` gives as ids but the network shall "
-    "see as
-    colours, its (256, 3) uint8 table: painting after the resize gives the same picture for a fraction of the
-    work.
+    "label" is neither, ever; a "number", such as the class of a whole picture, is an int that no step sees.
+    `palettes` holds, for a label that `read` gives as ids but the network shall see as colours, its (256, 3)
+    uint8 table: painting after the resize gives the same picture for a fraction of the work.
 
     `dataset[i]` and `dataset[epoch, i]` give an item; a plain index means epoch 0. The random numbers of the
     transform depend on (seed, epoch, index) and on nothing else, so workers differ and runs repeat.
@@ -61,7 +60,8 @@ class ImageDataset(Dataset[Sample]):
         index %= len(self)
         try:
             sample = self.read(index)
-            check_sizes({name: sample[name] for name in self.kinds if name in sample})
+            pictures = [name for name, kind in self.kinds.items() if kind != "number"]
+            check_sizes({name: sample[name] for name in pictures if name in sample})
             sample |= {"index": index, "name": self.name(index)}
             if self.transform is None:
                 return sample | {name: table[sample[name]] for name, table in self.palettes.items()}

@@ -207,12 +207,20 @@ class DataModule(pl.LightningDataModule):
         data = self.dataset(root=self.root, split=self.splits[split], transform=transform, seed=self.seed)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
+        names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
+        if names and len(names) != self.classes:
+            raise ConfigError(
+                f"data.classes: found {self.classes}, but {self.root} has {len(names)} classes: "
+                f"{', '.join(names[:24])}{', ...' if len(names) > 24 else ''}. Set data.classes={len(names)}."
+            )
         self._check(data[0], data.describe(0))
         return data
 
     def _check(self, sample: dict[str, Any], files: str) -> None:
         channels = self.input_channels if not self.label_classes else 1 + int(self.pair.edges)
         for key, expected in (("image", channels), ("target", self.output_channels)):
+            if not isinstance(sample[key], Tensor):
+                continue  # a number
             found = int(sample[key].shape[0])
             if found != expected:
                 option = "input" if key == "image" else "output"

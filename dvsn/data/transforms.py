@@ -63,6 +63,8 @@ class Pair:
                 raise ConfigError(
                     f"data.pair.{option}: found '{name}', which this data set lacks. {nearest(name, kinds)}"
                 )
+        if kinds[self.source] == "number":
+            raise ConfigError(f"data.pair.source: '{self.source}' is a number, expected a picture.")
         if self.edges and "instance" not in kinds:
             raise ConfigError(
                 "data.pair.edges: needs instance ids, which this data set does not read. "
@@ -74,8 +76,8 @@ class Transform:
     """A sample of numpy arrays to a sample of tensors.
 
     In: the arrays of `ImageDataset.read`, `index`, `name`, `kinds` and `palettes`. Out: `image` and `target`,
-    uint8 (C, H, W), with `index` and `name`. Ids stay one channel. With edges `image` has one channel more,
-    of 0 and 1. With `label_classes` the source must be ids below it.
+    uint8 (C, H, W), with `index` and `name`; a target that is a number stays an int. Ids stay one channel.
+    With edges `image` has one channel more, of 0 and 1. With `label_classes` the source must be ids below it.
 
     `outlines`, the options of `dvsn.data.boundary.boundary_map`, adds `boundary`, uint8 (1, H, W) of 0 and 1: the
     outlines of the target's ids as they were before any step, moved with it, and none where a step has padded.
@@ -105,7 +107,7 @@ class Transform:
     def __call__(self, sample: Sample, item_seed: int) -> Sample:
         kinds, palettes = sample["kinds"], sample.get("palettes", {})
         self.pair.check(kinds)
-        names = self.pair.names()
+        names = [name for name in self.pair.names() if kinds[name] != "number"]
         treated = {name: self._treatment(name, kinds[name]) for name in names}
         arrays = {name: _fit(sample[name]) if name == "instance" else sample[name] for name in names}
         for name in names:
@@ -125,7 +127,8 @@ class Transform:
                 arrays[name] = palettes[name][arrays[name]]
         if self.label_classes:
             check_ids(arrays[self.pair.source], self.label_classes)
-        image, target = _tensor(arrays[self.pair.source]), _tensor(arrays[self.pair.target])
+        image, wanted = _tensor(arrays[self.pair.source]), self.pair.target
+        target = _tensor(arrays[wanted]) if wanted in arrays else sample[wanted]
         if self.pair.edges:
             edges = torch.from_numpy(instance_edges(arrays["instance"]))[None]  # (1, H, W)
             image = torch.cat([image, edges])  # (C + 1, H, W)

@@ -24,7 +24,9 @@ class ClassCrossEntropy(nn.Module):
         if classes < 2:
             raise ConfigError(f"loss.classes: found {classes}, expected 2 or more. Set data.classes.")
         if not 0.0 <= label_smoothing < 1.0:
-            raise ConfigError(f"loss.label_smoothing: found {label_smoothing!r}, expected 0 or more and below 1.")
+            raise ConfigError(
+                f"loss.label_smoothing: found {label_smoothing!r}, expected 0 or more and below 1."
+            )
         self.classes, self.label_smoothing = classes, label_smoothing
 
     def forward(self, output: Any, batch: Batch) -> Terms:

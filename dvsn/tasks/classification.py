@@ -1,0 +1,217 @@
+"""Classification: a class for every picture. The ImageNet forms of segmenters are pretrained by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from dvsn.errors import CheckpointError, ConfigError
+from dvsn.losses.classification import ClassCrossEntropy
+from dvsn.schedules import Schedule
+from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from dvsn.tasks.parameters import parameter_groups
+from dvsn.types import Batch, Terms
+
+THUMBNAIL, LINE = 192, 20
+GREEN, RED, GREY = (0, 130, 0), (200, 0, 0), (60, 60, 60)
+
+
+class Classifier(nn.Module):
+    """What is shipped: uint8 RGB (N, 3, H, W) -> logits (N, K) float32."""
+
+    def __init__(self, normalise: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.network = normalise, network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.normalise(image))
+        return logits.float()
+
+
+class Classification(Task):
+    """One class a picture, by one network: normalised RGB (N, 3, H, W) -> logits (N, classes).
+
+    A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, class numbers (N,).
+
+    - `mean`, `std`: of RGB in [0, 1].
+    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
+      `decay_norms: false` spares biases and batch norms the weight decay.
+
+    Where the data set finds its class names on the disk (`data.dataset.names: null`), training writes them into
+    the checkpoint, so that class 3 stays the same class on every other folder. A run is not continued
+    with other classes.
+    """
+
+    kind: ClassVar[str] = "classification"
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: ClassCrossEntropy,
+        optim: OptimizerFactory,
+        schedule: Schedule | None = None,
+        classes: int,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        head_factor: float = 1.0,
+        head_modules: list[str] | None = None,
+        decay_norms: bool = True,
+    ) -> None:
+        super().__init__(optim=optim, schedule=schedule)
+        if classes < 2:
+            raise ConfigError(f"task.classes: found {classes}, expected 2 or more. Set data.classes.")
+        self.network, self.loss, self.classes = network, loss, classes
+        self.normalise = Normalise(mean=mean, std=std)
+        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
+        self._resumed_names: list[str] | None = None
+        self.use_metrics()
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes by number: the data set's names where the recipe has them."""
+        known = named(self.data_recipe)
+        return tuple(known) if known else tuple(f"class {number}" for number in range(self.classes))
+
+    # Training ---------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        own = getattr(self.network, "classifier", ())
+        heads = self.head_modules or (own if isinstance(own, tuple) else ())  # torchvision has a module there
+        if self.head_factor != 1.0 and not heads:
+            raise ConfigError(
+                f"task.head_factor: {type(self.network).__name__} does not say which its class layers are. Set "
+                "task.head_modules, such as [fc]."
+            )
+        groups = parameter_groups(
+            self.network, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
+        )
+        optimizer = self.optim(groups)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
+        }
+
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        """Also: the classes of this task, in its order."""
+        dataset, known = dict(node.get("dataset", {})), named(self.data_recipe)
+        if known and dataset.get("names", known) is None:
+            dataset["names"] = known
+        pair = {**node.get("pair", {}), "source": "photo", "target": "class"}
+        return node | {"pair": pair, "dataset": dataset, "classes": self.classes, "label_classes": 0}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._resumed_names = named(checkpoint.get("dvsn", {}).get("data") or {})
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        found = getattr(data.datasets["train"], "class_names", None) if data is not None else None
+        if found is None:
+            return
+        names, before = list(found), self._resumed_names
+        if before is not None and before != names:
+            changed = next(
+                (i for i, (a, b) in enumerate(zip(before, names, strict=False)) if a != b),
+                min(len(before), len(names)),
+            )
+            raise CheckpointError(
+                f"resume: the classes are not those of the checkpoint: it has {len(before)}, the data set {len(names)}, and "
+                f"number {changed} is the first that differs. Restore the folders, or start from its weights=..."
+            )
+        dataset = self.data_recipe.get("dataset", {})
+        if "names" in dataset:
+            self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        image = self.layout(self.normalise(batch["image"]))
+        terms = self.objective(self.network(image), batch)
+        self.record(terms)
+        return torch.stack(list(terms.values())).sum()
+
+    def objective(self, output: Tensor, batch: Batch) -> Terms:
+        """The loss's named terms; distillation may add to them."""
+        terms: Terms = self.loss(output, batch)
+        return terms
+
+    # Evaluation and use -----------------------------------------------------------------------------
+
+    def use_metrics(self, *, top: Sequence[int] = (1, 5)) -> None:  # type: ignore[override]
+        """Accuracy over all pictures: `top1`, `top5`, ... Counts not below the number of classes are left out."""
+        if not top or any(count < 1 for count in top):
+            raise ConfigError(
+                f"metrics.top: found {list(top)}, expected numbers of 1 or more, such as [1, 5]."
+            )
+        scores: dict[str, Any] = {
+            f"top{count}": MulticlassAccuracy(self.classes, top_k=count, average="micro", validate_args=False)
+            for count in top
+            if count < self.classes
+        }
+        # torchmetrics would merge metrics for good whose counts are equal after the first batch
+        self._metrics = (MetricCollection(scores, compute_groups=False),)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 RGB (N, 3, H, W) -> logits (N, classes) float32."""
+        logits: Tensor = self.network(self.layout(self.normalise(image)))
+        return logits.float()
+
+    def _evaluate(self, batch: Batch) -> Tensor:
+        logits = self(batch["image"])
+        self.metrics.update(logits, batch["target"])
+        return logits
+
+    def validation_step(self, batch: Batch, _: int) -> Tensor:
+        return self._evaluate(batch)
+
+    def test_step(self, batch: Batch, _: int) -> Tensor:
+        return self._evaluate(batch)
+
+    def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        """One column: each picture in a square, and below it what it was taken for and what it is."""
+        shares, predicted = output.softmax(dim=1).max(dim=1)
+        truth = batch["target"].tolist() if "target" in batch else [None] * len(output)
+        names, cards = self.names, []
+        for picture, share, guess, true in zip(
+            batch["image"].cpu(), shares.tolist(), predicted.tolist(), truth, strict=True
+        ):
+            colour = GREY if true is None else GREEN if guess == true else RED
+            lines = [(f"{share:.0%} {names[guess]}", colour)]
+            lines += [] if true is None else [(f"is {names[true]}", GREY)]
+            cards.append(torch.from_numpy(card(picture.permute(1, 2, 0).numpy(), lines)))
+        return {"prediction": torch.stack(cards).permute(0, 3, 1, 2)}
+
+    def deployable(self) -> nn.Module:
+        return Classifier(self.normalise, self.network).eval()
+
+
+def named(data_recipe: dict[str, Any]) -> list[str] | None:
+    """The class names in a data set's recipe, where it has any."""
+    names: list[str] | None = data_recipe.get("dataset", {}).get("names")
+    return names
+
+
+def card(picture: np.ndarray, lines: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> the same fitted into a white square, with lines of text below it."""
+    height, width = picture.shape[:2]
+    factor = THUMBNAIL / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    canvas = np.full((THUMBNAIL + LINE * len(lines), THUMBNAIL, 3), 255, np.uint8)
+    top, left = (THUMBNAIL - size[1]) // 2, (THUMBNAIL - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=how)
+    for number, (text, colour) in enumerate(lines, start=1):
+        place = (2, THUMBNAIL + LINE * number - 6)
+        cv2.putText(canvas, text[:26], place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+    return canvas
