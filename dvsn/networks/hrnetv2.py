@@ -31,13 +31,12 @@ class HRNetV2(HighResolutionTrunk):
     Wang et al., 2020, arXiv:1908.07919, and Sun et al., 2019, arXiv:1904.04514. `align_corners` holds for every
     enlargement inside and for that of the logits outside. The release ships W48 with False on Cityscapes, LIP
     and PASCAL-Context with 59 classes, True on COCO-Stuff and ADE20K; the small ones come from an older line of
-    its code, which knows False only and a `bn_momentum` of 0.01 instead of 0.1.
+    its code, which knows False only and a `bn_momentum` of 0.01 instead of 0.1. On PASCAL-Context and COCO-Stuff
+    all of `last_layer` learns ten times faster, not just `classifier`.
     """
 
     stride = 4
     classifier: tuple[str, ...] = ("last_layer.3",)
-    head: tuple[str, ...] = ("last_layer",)
-    """What the release's recipes train with ten times the learning rate."""
 
     def __init__(
         self,
@@ -110,7 +109,6 @@ class HRNetClassifier(HighResolutionTrunk):
     """
 
     classifier: tuple[str, ...] = ("linear",)
-    head: tuple[str, ...] = ("incre_modules", "downsamp_modules", "final_layer", "linear")
 
     def __init__(
         self,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +22,13 @@ class HRNetV2OCR(HighResolutionTrunk):
     regions are part of the answer, so they are computed always and nothing is left out of a network for use.
 
     Yuan, Chen and Wang, 2020, arXiv:1909.11065, section 3.2, as released on HRNetV2-W48 (`align_corners` True
-    in each of its recipes). The release lists the auxiliary logits first and has them at weight 0.4. The heads
-    keep the framework's initial values.
+    in each of its recipes). The release lists the auxiliary logits first and has them at weight 0.4. On PASCAL-Context and
+    COCO-Stuff every module that the trunk lacks learns ten times faster, not just `classifier`. These modules
+    keep the framework's initial values. `adopt` takes the weights of an `HRNetV2`.
     """
 
     stride = 4
     classifier: tuple[str, ...] = ("cls_head", "aux_head.3")
-    head: tuple[str, ...] = ("conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head")
-    """What the release's recipes train with ten times the learning rate."""
-
-    renames: ClassVar[dict[str, str]] = {"last_layer.": "aux_head."}
-    """An `HRNetV2`'s head serves as the head of the soft regions, which it equals in form."""
 
     def __init__(
         self,
@@ -79,6 +74,15 @@ class HRNetV2OCR(HighResolutionTrunk):
         logits = self.cls_head(self.ocr_distri_head(features, gather(features, regions)))
         wanted = self.training if heads is None else heads
         return SegmentationOutput(logits, (regions,) if wanted else ())
+
+    @staticmethod
+    def adopt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of an `HRNetV2` under this network's names: its head becomes that of the soft regions.
+
+        It is the release's way to start. What they lack, the rest of the heads, keeps its initial values.
+        """
+        old, new = "last_layer.", "aux_head."
+        return {new + k.removeprefix(old) if k.startswith(old) else k: v for k, v in state.items()}
 
 
 def gather(features: Tensor, regions: Tensor) -> Tensor:
