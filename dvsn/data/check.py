@@ -1,0 +1,310 @@
+"""`python -m dvsn.data check`: every split of a data set, file by file, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dvsn import commands
+from dvsn.errors import DataError
+
+if TYPE_CHECKING:
+    from dvsn.data.module import DataModule
+    from dvsn.data.walk import Tally
+
+log = logging.getLogger("dvsn")
+Config = dict[str, Any]
+
+SHOWN = 5  # findings of a kind on the screen, and files of a finding
+
+COMMAND = commands.Command(
+    name="data check",
+    summary="Walk every split of a data set and report every fault. Exit code 2 if there is one, else 0.",
+    groups=True,
+    options=(
+        commands.Option("data.root", "data/NAME", "where the data set lies"),
+        commands.Option("output", "null", "a JSON file with everything that was found, every file by name"),
+        commands.Option("workers", "2", "processes that read; 0: the main one"),
+        commands.Option("limit", "null", "only the first so many samples of each split"),
+    ),
+    examples=(
+        "python -m dvsn.data check data=camvid output=report.json",
+        "python -m dvsn.data check data=facades task=pix2pix workers=8",
+    ),
+)
+
+
+class Finding(NamedTuple):
+    """Something to mend (a fault) or to know (a note): what it is, where, and which files."""
+
+    kind: str
+    split: str
+    message: str
+    files: tuple[str, ...] = ()
+
+
+class Report(NamedTuple):
+    """What a walk over all splits found. `names` are the classes, none where the target is a picture."""
+
+    names: tuple[str, ...]
+    splits: dict[str, Tally]
+    """By title: train, val, test, or "val + test" where both are one."""
+    faults: list[Finding]
+    notes: list[Finding]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "classes": list(self.names),
+            "splits": {title: _plain(tally, len(self.names)) for title, tally in self.splits.items()},
+            "faults": [finding._asdict() for finding in self.faults],
+            "notes": [finding._asdict() for finding in self.notes],
+        }
+
+
+def check(config: Config) -> Report:
+    """Walks all splits of a resolved, plain config. Raises for wrong options only."""
+    from dvsn import runtime
+    from dvsn.data.walk import Tally, label_of, open_split, walk
+
+    data = runtime.build_data(config)
+    data.prepare_data()
+    splits: dict[str, Tally] = {}
+    faults: list[Finding] = []
+    names: tuple[str, ...] = ()
+    limit, workers = config.get("limit"), int(config.get("workers", 0))
+    for title, split in titles(data).items():
+        try:
+            dataset = open_split(data, split)
+        except (DataError, OSError) as error:
+            faults.append(
+                Finding("split not readable", title, f"{error}\nNothing else of this split was checked.")
+            )
+            continue
+        tally = splits[title] = Tally(samples=len(dataset))
+        if not len(dataset):
+            faults.append(Finding("empty split", title, f"the split '{split}' holds no sample"))
+        elif label_of(data, dataset):
+            names = class_names(data)
+        for record in walk(data, dataset, title=title, workers=workers, limit=limit) if tally.samples else ():
+            tally.add(record)
+    faults += [finding for title, tally in splits.items() for finding in broken(title, tally)]
+    faults += list(leaks(data, splits))
+    absent = list(absent_from_train(names, splits))
+    partial = any(tally.walked < tally.samples for tally in splits.values())
+    notes = [*(absent if partial else ()), *curious(names, splits)]
+    return Report(names, splits, merged(faults + ([] if partial else absent)), notes)
+
+
+def titles(data: DataModule) -> dict[str, str]:
+    """The data set's own split names by title; roles that share a split are walked once."""
+    roles: dict[str, list[str]] = {}
+    for role, split in data.splits.items():
+        roles.setdefault(split, []).append(role)
+    return {" + ".join(each): split for split, each in roles.items()}
+
+
+def class_names(data: DataModule) -> tuple[str, ...]:
+    vocabulary = data.vocabulary
+    return vocabulary.names if vocabulary else tuple(f"class {number}" for number in range(data.classes))
+
+
+def broken(title: str, tally: Tally) -> Iterator[Finding]:
+    """Items that cannot be read or that teach nothing. Unknown ids are gathered by value."""
+    for record in tally.faulty:
+        if record.kind != "unknown ids":
+            yield Finding(record.kind, title, record.message, (record.files,))
+    messages = {record.files: record.message for record in tally.faulty}
+    for value, files in sorted(tally.unknown.items()):
+        yield Finding(
+            "unknown ids",
+            title,
+            f"id {value} on {sum(files.values())} pixels of {_count(len(files), 'file')}. {messages[next(iter(files))]}",
+            tuple(files),
+        )
+    if tally.blank:
+        message = f"every pixel is ignored in {_count(len(tally.blank), 'file')}"
+        yield Finding("label without a class", title, message, tuple(tally.blank))
+
+
+def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
+    """Pictures that are in two splits, by their pixels."""
+    train = data.splits.get("train")
+    for role, split in data.splits.items():
+        if role != "train" and split == train:
+            yield Finding("split used twice", f"train and {role}", f"both are the split '{split}'")
+    for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
+        for content in first.digests.keys() & second.digests.keys():
+            files = [each.names[each.digests[content][0]] for each in (first, second)]
+            yield Finding("picture in two splits", f"{one} and {other}", "the same pixels", tuple(files))
+
+
+def absent_from_train(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
+    """Classes that nothing can be learnt of."""
+    train = next((tally for title, tally in splits.items() if "train" in title.split(" + ")), None)
+    if train is None or not train.walked:
+        return
+    for number, name in enumerate(names):
+        if train.pixels[number]:
+            continue
+        others = [
+            f"{tally.pixels[number]} pixels in {title}"
+            for title, tally in splits.items()
+            if tally.pixels[number]
+        ]
+        elsewhere = f", but {', '.join(others)}" if others else ", nor anywhere else"
+        skipped = f" ({_count(len(train.faulty), 'sample')} could not be read)" if train.faulty else ""
+        among = f" among the first {train.walked} samples" if train.walked < train.samples else ""
+        yield Finding(
+            "class not in train", "train", f"{number} {name}: no pixel in train{among}{skipped}{elsewhere}"
+        )
+
+
+def curious(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
+    """What may well be meant so."""
+    for title, tally in splits.items():
+        for same in tally.digests.values():
+            if len(same) > 1:
+                files = tuple(tally.names[name] for name in same)
+                yield Finding("picture twice", title, f"the same pixels in {len(same)} samples", files)
+        if tally.turned:
+            message = (
+                f"EXIF says turned, in {_count(len(tally.turned), 'file')}; read as stored, as is the label"
+            )
+            yield Finding("turned photo", title, message, tuple(tally.turned))
+        missing = [name for number, name in enumerate(names) if not tally.pixels[number]]
+        if missing and "train" not in title.split(" + ") and tally.walked == tally.samples:
+            yield Finding("class not scored", title, f"no pixel of {', '.join(missing)}")
+    for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
+        contents = [
+            {name: c for c, each in tally.digests.items() for name in each} for tally in (first, second)
+        ]
+        for name in first.names.keys() & second.names.keys():
+            if contents[0].get(name) != contents[1].get(name) or name not in contents[0]:
+                message = f"{name}: the name alone; the pixels differ or could not be compared"
+                yield Finding(
+                    "name in two splits",
+                    f"{one} and {other}",
+                    message,
+                    (first.names[name], second.names[name]),
+                )
+
+
+def merged(findings: list[Finding]) -> list[Finding]:
+    """Findings in order; those that say the same of several splits, such as a missing root, become one."""
+    found: dict[Finding, list[str]] = {}
+    for finding in findings:
+        found.setdefault(finding._replace(split=""), []).append(finding.split)
+    return [finding._replace(split=", ".join(where)) for finding, where in found.items()]
+
+
+def _plain(tally: Tally, classes: int) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "samples": tally.samples,
+        "checked": tally.walked,
+        "faulty": len(tally.faulty),
+        "sizes": {f"{height}x{width}": count for (height, width), count in tally.sizes.most_common()},
+    }
+    if not classes:
+        return content
+    total = max(1, int(tally.pixels.sum()))
+    return content | {
+        "pixels": tally.pixels[:classes].tolist(),
+        "shares": [count / total for count in tally.pixels[:classes].tolist()],
+        "images": tally.images[:classes].tolist(),
+        "ignored_pixels": int(tally.pixels[255]),
+        "unknown_ids": {str(value): files for value, files in sorted(tally.unknown.items())},
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# On the screen -------------------------------------------------------------------------------------------
+
+
+def show(report: Report) -> None:
+    """Two tables, then the findings by kind; of many of a kind the first few, and how many more there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("split", title="samples", title_justify="left")
+    for column in ("samples", "checked", "faulty"):
+        table.add_column(column, justify="right")
+    table.add_column("height x width")
+    for title, tally in report.splits.items():
+        sizes = [f"{count} of {height}x{width}" for (height, width), count in tally.sizes.most_common()]
+        more = f", {len(sizes) - SHOWN} more sizes" if len(sizes) > SHOWN else ""
+        table.add_row(
+            title,
+            *map(str, (tally.samples, tally.walked, len(tally.faulty))),
+            ", ".join(sizes[:SHOWN]) + more,
+        )
+    console.print(table)
+    if report.names:
+        console.print(class_table(report))
+    for heading, findings in (("FAULT", report.faults), ("note", report.notes)):
+        for kind, group in itertools.groupby(
+            sorted(findings, key=lambda each: each.kind), lambda each: each.kind
+        ):
+            for line in lines(heading, kind, list(group)):
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def class_table(report: Report) -> Any:
+    """The share of each class in each split, in percent of all pixels."""
+    from rich.table import Table
+
+    table = Table("id", "class", title="pixels in % of all", title_justify="left")
+    for title in report.splits:
+        table.add_column(title, justify="right")
+    rows = [(str(number), name, number) for number, name in enumerate(report.names)] + [("", "ignored", 255)]
+    for label, name, number in rows:
+        shares = []
+        for tally in report.splits.values():
+            total = int(tally.pixels.sum())
+            shares.append(f"{100 * tally.pixels[number] / total:.2f}" if tally.pixels[number] else "-")
+        table.add_row(label, name, *shares)
+    return table
+
+
+def lines(heading: str, kind: str, findings: list[Finding]) -> Iterator[str]:
+    yield f"{heading}  {kind} ({len(findings)})"
+    for finding in findings[:SHOWN]:
+        yield f"  {finding.split}: {finding.message}"
+        for file in finding.files[:SHOWN]:
+            if file not in finding.message:
+                yield f"    {file}"
+        if len(finding.files) > SHOWN:
+            yield f"    and {len(finding.files) - SHOWN} more files"
+    if len(findings) > SHOWN:
+        yield f"  and {len(findings) - SHOWN} more of this kind"
+
+
+def job(config: Any) -> None:
+    plain_config = commands.plain(config)
+    report = check(plain_config)
+    show(report)
+    output = plain_config["output"]
+    if output:
+        from dvsn import runtime
+
+        runtime.write_json(Path(output), report.plain())
+        log.info("%s", output)
+    if report.faults:
+        where = f"all are in {output}" if output else "output=report.json writes them all, file by file"
+        raise DataError(f"{plain_config['data']['root']}: {_count(len(report.faults), 'fault')}; {where}.")
+    log.info("no fault%s", f", {_count(len(report.notes), 'note')}" if report.notes else "")
+
+
+def main() -> None:
+    commands.run(lambda: commands.hydra_main("data_check", job), command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()

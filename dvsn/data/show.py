@@ -1,0 +1,147 @@
+"""`python -m dvsn.data show`: samples as the network will see them, drawn."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvsn import commands
+from dvsn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from dvsn.data.module import DataModule
+    from dvsn.types import Sample, Vocabulary
+
+log = logging.getLogger("dvsn")
+Config = dict[str, Any]
+
+VOID = (224, 224, 192)  # the colour of ignored pixels, as PASCAL VOC displays them
+LINE, SWATCH, LEGEND = 18, 14, 190  # pixels of the legend: a row, a colour, its width
+
+COMMAND = commands.Command(
+    name="data show",
+    summary="Draw samples after augmentation, as the network will see them.",
+    groups=True,
+    options=(
+        commands.Option("data.root", "data/NAME", "where the data set lies"),
+        commands.Option("split", "train", "train, val or test"),
+        commands.Option("augment", "true", "the steps of training; false: those of evaluation"),
+        commands.Option("count", "6", "samples, spread evenly over the split"),
+        commands.Option("max_side", "512", "larger pictures are shrunk in the drawing"),
+        commands.Option("output", "samples", "a folder"),
+    ),
+    examples=(
+        "python -m dvsn.data show data=camvid transform.crop_height=360 transform.crop_width=480",
+        "python -m dvsn.data show experiment=pix2pix_paper data=street split=val augment=false",
+    ),
+)
+
+
+def draw(config: Config) -> Path:
+    """Writes `<output>/<split>.png`, or `<split>_augmented.png`, by a resolved, plain config."""
+    from dvsn import runtime
+    from dvsn.pictures import grid, shrink, write_picture
+
+    count, side = int(config["count"]), int(config["max_side"])
+    if count < 1 or side < 1:
+        raise ConfigError(f"count, max_side: found {count} and {side}, both must be at least 1.")
+    data = runtime.build_data(config)
+    data.prepare_data()
+    data.outlines = outline_options(config)
+    dataset = data.open(config["split"], augment=bool(config["augment"]))
+    rows, titles = [], []
+    for index in spread(len(dataset), count):
+        sample = dataset[index]
+        pictures = panels(sample, data)
+        titles = list(pictures)
+        rows.append([shrink(picture, side) for picture in pictures.values()])
+        height, width = sample["image"].shape[1:]
+        log.info("row %d  %dx%d  %s", len(rows), height, width, dataset.describe(index))
+    path = Path(config["output"]) / f"{config['split']}{'_augmented' if config['augment'] else ''}.png"
+    write_picture(path, grid(rows, titles))
+    return path
+
+
+def outline_options(config: Config) -> dict[str, int] | None:
+    """How the loss of the task wants outlines drawn; None if it wants none."""
+    from dvsn.config import build
+
+    if not config.get("loss"):
+        return None
+    found: dict[str, int] | None = getattr(build(config["loss"], path="loss"), "boundary_options", None)
+    return found
+
+
+def spread(size: int, count: int) -> list[int]:
+    """`count` indices (at most `size`), evenly from the first on: neighbours in a data set look alike."""
+    count = min(size, count)
+    return [size * number // count for number in range(count)]
+
+
+def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
+    """Pictures (H, W, 3) of a sample by title; ids are painted, with a legend beside classes."""
+    import numpy as np
+
+    source, target = data.pair.source, data.pair.target
+    vocabulary = data.vocabulary if sample["target"].shape[0] == 1 else None
+    pictures = {source: paint(sample["image"], None), target: paint(sample["target"], vocabulary)}
+    if vocabulary is not None:
+        pictures["share of classes"] = legend(sample["target"][0].numpy(), vocabulary)
+    if "boundary" in sample:
+        pictures["boundary"] = np.repeat(sample["boundary"][0].numpy()[..., None] * np.uint8(255), 3, axis=2)
+    return pictures
+
+
+def paint(planes: Tensor, vocabulary: Vocabulary | None) -> np.ndarray:
+    """uint8 (C, H, W) -> (H, W, 3) RGB. Three channels are colours, one holds ids; any further one is left out."""
+    import numpy as np
+
+    if planes.shape[0] >= 3:
+        return np.ascontiguousarray(planes[:3].permute(1, 2, 0).numpy())
+    painted: np.ndarray = colours(vocabulary)[planes[0].numpy()]
+    return painted
+
+
+def colours(vocabulary: Vocabulary | None) -> np.ndarray:
+    """(256, 3) uint8 RGB by id; what is no class has the colour of ignored pixels."""
+    import numpy as np
+
+    from dvsn.data.palette import spread_colours
+
+    palette = spread_colours(255) if vocabulary is None else vocabulary.palette
+    table = np.full((256, 3), VOID, np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """The classes of a label map (H, W), the largest first, with colour and share in %: (H, LEGEND, 3)."""
+    import cv2
+    import numpy as np
+
+    canvas = np.full((max(ids.shape[0], LINE), LEGEND, 3), 255, np.uint8)
+    counts, table = np.bincount(ids.ravel(), minlength=256), colours(vocabulary)
+    for row, number in enumerate(np.argsort(-counts, kind="stable")[: canvas.shape[0] // LINE]):
+        if counts[number]:
+            name = vocabulary.names[number] if number < len(vocabulary.names) else "ignored"
+            text, top = f"{name} {100 * counts[number] / ids.size:.1f}", row * LINE + 2
+            canvas[top : top + SWATCH, 2 : 2 + SWATCH] = table[number]
+            place = (SWATCH + 8, top + SWATCH - 3)
+            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return canvas
+
+
+def job(config: Any) -> None:
+    log.info("%s", draw(commands.plain(config)))
+
+
+def main() -> None:
+    commands.run(lambda: commands.hydra_main("data_show", job), command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()
