@@ -11,7 +11,15 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from dvsn.data.cityscapes_labels import CLASS_NAMES, IGNORE, LABELS, PALETTE, TRAIN_ID_OF, TRAIN_PALETTE
+from dvsn.data.cityscapes_labels import (
+    CLASS_NAMES,
+    FILE_IDS,
+    IGNORE,
+    LABELS,
+    PALETTE,
+    TRAIN_ID_OF,
+    TRAIN_PALETTE,
+)
 from dvsn.data.class_ids import ClassIds
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_colors, read_labels, read_rgb, require_folder
@@ -92,8 +100,8 @@ class Cityscapes(ImageDataset):
     @classmethod
     def vocabulary(cls, **_: object) -> Vocabulary:
         """The 19 evaluated classes, in the order of their train ids, whatever the options."""
-        count = len(CLASS_NAMES)
-        return Vocabulary(CLASS_NAMES, tuple(map(tuple, TRAIN_PALETTE[:count].tolist())))
+        palette = tuple(map(tuple, TRAIN_PALETTE[: len(CLASS_NAMES)].tolist()))
+        return Vocabulary(CLASS_NAMES, palette, file_ids=FILE_IDS)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -71,6 +71,9 @@ CLASS_NAMES: tuple[str, ...] = tuple(
 )
 """The 19 evaluated classes in the order of their train ids."""
 
+FILE_IDS: tuple[int, ...] = tuple(ID_OF[name] for name in CLASS_NAMES)
+"""Their label ids, which the files for the test server hold."""
+
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     palette = np.zeros((256, 3), np.uint8)

@@ -59,25 +59,25 @@ class ClassIds:
             inside = ids.clip(0, len(self.table) - 1)
             wrong, classes = self.fault[inside] | (inside != ids), self.table[inside]
         if wrong.any():
-            strangers = ids[wrong.astype(bool)]
-            error = UnknownIds(f"{path}: {self._complaint(strangers)}")
-            values, counts = np.unique(strangers, return_counts=True)
-            error.counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            values, counts = np.unique(ids[wrong.astype(bool)], return_counts=True)
+            strangers = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            error = UnknownIds(f"{path}: {self._complaint(strangers, deep=ids.dtype != np.uint8)}")
+            error.counts = strangers
             raise error
         return classes
 
-    def _complaint(self, wrong: np.ndarray) -> str:
-        values, counts = np.unique(wrong, return_counts=True)
-        listed = ", ".join(f"{value} on {n}" for value, n in zip(values[:5], counts[:5], strict=True))
-        deep = " (a 16-bit file: instance ids, or ids scaled by 256?)" if wrong.dtype != np.uint8 else ""
+    def _complaint(self, strangers: Mapping[int, int], *, deep: bool) -> str:
+        shown = list(strangers)[:5]
+        listed = ", ".join(f"{value} on {strangers[value]}" for value in shown)
+        hint = " (a 16-bit file: instance ids, or ids scaled by 256?)" if deep else ""
         known = sorted((value, each) for value, each in self.class_of.items() if each != IGNORE)
         ignored = sorted(value for value, each in self.class_of.items() if each == IGNORE)
         return (
-            f"{wrong.size} pixels hold ids outside {self.kind}: {listed}"
-            f"{', ...' if len(values) > 5 else ''}{deep}. Expected "
+            f"{sum(strangers.values())} pixels hold ids outside {self.kind}: {listed}"
+            f"{', ...' if len(strangers) > 5 else ''}{hint}. Expected "
             + shorten([f"{value} {self.names[each]}" for value, each in known])
             + (f"; ignored: {shorten([str(value) for value in ignored])}" if ignored else "")
-            + f". To ignore them set data.dataset.ignore_ids=[{','.join(map(str, values[:5]))}]."
+            + f". To ignore them set data.dataset.ignore_ids=[{','.join(map(str, shown))}]."
             + (f" {self.advice}" if self.advice else "")
         )
 
