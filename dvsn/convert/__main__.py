@@ -151,10 +151,12 @@ def segmentation_recipe(segmenter: Any) -> dict[str, Any]:
 
 def classification_recipe(classifier: Any) -> dict[str, Any]:
     """The task of a published ImageNet network, from which `weights=` starts a segmenter."""
+    classes = classifier.network["classes"]
     return {
         "_target_": "dvsn.tasks.classification.Classification",
         "network": classifier.network,
-        "loss": {"_target_": "dvsn.losses.classification.SmoothedCrossEntropy"},
+        "classes": classes,
+        "loss": {"_target_": "dvsn.losses.classification.ClassCrossEntropy", "classes": classes},
         "optim": SGD,
     }
 

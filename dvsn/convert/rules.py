@@ -90,7 +90,9 @@ def nearest_layout(state: State, layouts: Mapping[str, tuple[str, ...]]) -> str:
 
     def likeness(name: str) -> float:
         best = [
-            max(difflib.SequenceMatcher(None, typical, key).ratio() for key in list(state)[:100])
+            1.0
+            if typical in state
+            else max(difflib.SequenceMatcher(None, typical, key).ratio() for key in list(state)[:100])
             for typical in layouts[name]
         ]
         return sum(best) / len(best)
