@@ -376,8 +376,9 @@ class PictureFiles(Callback):
         if wanted:
             self.gallery.add(panels, names=batch["name"])
         if self.save_all:
-            for name, picture in zip(batch["name"], to_array(panels["generated"]), strict=True):
-                write_picture(self.folder / "generated" / f"{name}.png", picture)
+            for folder, results in pl_module.results(batch, outputs).items():
+                for name, picture in zip(batch["name"], to_array(results), strict=True):
+                    write_picture(self.folder / folder / f"{name}.png", picture)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         seen = torch.tensor(self.samples, device=trainer.strategy.root_device)

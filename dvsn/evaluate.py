@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
 
 from dvsn import commands
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -24,17 +25,26 @@ COMMAND = commands.Command(
         commands.Option("root", "null", "where the data set lies now"),
         commands.Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
         commands.Option("batch_size", "null", "null: as in training's validation"),
-        commands.Option("save_all", "false", "write every generated picture too"),
+        commands.Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
+                        "there is one, the test server's form"),
         commands.Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),
         commands.Option("test_norm", "null", "pix2pix: running or batch statistics; null: as the recipe"),
+        commands.Option("inference.mode", "null", "segmentation: whole or slide; null: as the recipe"),
+        commands.Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
+        commands.Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
+        commands.Option("inference.flip", "null", "true: averaged with the mirrored picture"),
+        commands.Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
+        commands.Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
+        commands.Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),
         commands.Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         commands.Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
     ),
     examples=(
         "python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
+        "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
     ),
-)
+)  # fmt: skip
 
 
 def evaluate(config: Config) -> dict[str, float]:
@@ -55,17 +65,23 @@ def evaluate(config: Config) -> dict[str, float]:
             if key not in recipe:
                 raise ConfigError(f"{key}: the task '{header['task']}' of {path} has no such option.")
             recipe[key] = config[key]
+    chosen = {key: value for key, value in (config.get("inference") or {}).items() if value is not None}
+    if chosen and "inference" not in recipe and header["task"] != "segmentation":
+        raise ConfigError(f"inference: the task '{header['task']}' of {path} has no such options.")
+    if chosen:
+        recipe["inference"] = {**(recipe.get("inference") or {}), **chosen}
     split = config["split"]
     if split not in ("train", "val", "test"):
         raise ConfigError(f"split: found '{split}', expected train, val or test.")
-    data_node = data_of(config, header, path)
     output = Path(config["output"] or default_output(path, split))
-
+    task = build_task(recipe, data=header.get("data"), path=path)
+    data_node = data_of(config, header, path, task)
+    task.data_recipe = data_node
     data = runtime.build_data({"data": data_node})
-    task = build_task(recipe, data=data_node, path=path)
-    task.use_metrics(**config["metrics"])
+    task.use_metrics(**metric_options(config["metrics"], task))
     load_state(task, content["state_dict"], path)
     from dvsn.callbacks import PictureFiles
+    from dvsn.pictures import write_picture
 
     pictures = PictureFiles(folder=output, count=int(config["pictures"]), save_all=bool(config["save_all"]))
     trainer = runtime.build_trainer({**config, "run_dir": str(output), "callbacks": {}}, task, fitting=False)
@@ -82,18 +98,36 @@ def evaluate(config: Config) -> dict[str, float]:
             "split": split,
             "samples": pictures.samples,
             "metrics": values,
+            "details": task.test_details,
             "environment": runtime.environment(),
         }
         runtime.write_json(output / "metrics.json", result)
         show(values, path, split, pictures.samples)
+        for title, rows in task.test_details.items():
+            show_rows(title, rows)
+        for stem, picture in task.test_pictures.items():
+            write_picture(output / f"{stem}.png", picture)
         log.info("%s", output / "metrics.json")
-        log.info("%s", output / "grid.png")
+        for stem in ("grid", *task.test_pictures):
+            log.info("%s", output / f"{stem}.png")
     return values
 
 
-def data_of(config: Config, header: Config, path: Path) -> Config:
-    """The data node: the one given on the command line, else the checkpoint's own."""
-    node = config.get("data") or header.get("data")
+def metric_options(given: Config, task: Any) -> Config:
+    """Those metric options that were set. Raises `ConfigError` for one that the task has not."""
+    wanted = {key: value for key, value in given.items() if value is not None}
+    known = inspect.signature(task.use_metrics).parameters
+    for key in wanted:
+        if key not in known:
+            raise ConfigError(
+                f"metrics.{key}: the task '{task.kind}' has no such option. {nearest(key, known)}"
+            )
+    return wanted
+
+
+def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
+    """The data node: the one given on the command line, in the task's sense, else the checkpoint's own."""
+    node = task.adapt_data(dict(config["data"])) if config.get("data") else header.get("data")
     if not node:
         raise ConfigError(
             f"{path}: was converted from a published file and knows no data set. Add data=... and transform=..., such as "
@@ -121,6 +155,19 @@ def show(values: dict[str, float], path: Path, split: str, samples: int) -> None
     table.add_column("value", justify="right")
     for name, value in values.items():
         table.add_row(name, f"{value:.4f}")
+    Console().print(table)
+
+
+def show_rows(title: str, rows: list[Config]) -> None:
+    """A table behind the scores, on the screen."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(rows[0] if rows else ()):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*("-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
 
 

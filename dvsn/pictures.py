@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ class Gallery:
 
 
 def to_array(panel: Tensor) -> Array:
-    """(N, 3, H, W) uint8 tensor -> (N, H, W, 3) array."""
-    return panel.detach().cpu().permute(0, 2, 3, 1).numpy()
+    """(N, 3, H, W) uint8 tensor -> (N, H, W, 3) array; ids (N, H, W) stay as they are."""
+    array = panel.detach().cpu()
+    return (array.permute(0, 2, 3, 1) if array.ndim == 4 else array).numpy()
 
 
 def shrink(picture: Array, max_side: int) -> Array:
@@ -96,8 +97,9 @@ def grid(rows: list[list[Array]], titles: list[str]) -> Array:
 
 
 def write_picture(path: Path, picture: Array) -> None:
-    """An RGB picture as a file, atomically; the format is the ending's."""
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    """An RGB picture, or ids (H, W), as a file, atomically; the format is the ending's."""
+    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    done, data = cv2.imencode(path.suffix, stored)
     if not done:
         raise OSError(f"{path}: the picture could not be encoded as '{path.suffix}'")
     with replacing(path) as temporary:
@@ -136,3 +138,36 @@ def finish_wandb(logger: Any, *, best: float | None, monitor: str | None, checkp
         artifact.add_file(str(checkpoint))
         run.log_artifact(artifact, aliases=["best"])
     run.finish()
+
+
+def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:
+    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. Rows and columns by name.
+
+    Each cell holds its percentage as long as there are at most 40 of them a side.
+    """
+    side, font = len(names), cv2.FONT_HERSHEY_SIMPLEX
+    cell = cell if side <= 40 else max(4, 1200 // side)
+    left = 12 + max((cv2.getTextSize(name, font, 0.4, 1)[0][0] for name in names), default=0)
+    canvas = np.full((left + side * cell + MARGIN, left + side * cell + MARGIN, 3), 255, np.uint8)
+    dark = np.array([8, 48, 107], np.float64)
+    for row in range(side):
+        for column in range(side):
+            share = float(shares[row, column])
+            color = 255 + (dark - 255) * share if np.isfinite(share) else np.full(3, 200.0)
+            top, start = left + row * cell, left + column * cell
+            canvas[top : top + cell - 1, start : start + cell - 1] = color.astype(np.uint8)
+            if side <= 40 and np.isfinite(share) and share >= 0.005:
+                ink = (255, 255, 255) if share > 0.5 else (40, 40, 40)
+                text = f"{100 * share:.0f}"
+                width = cv2.getTextSize(text, font, 0.36, 1)[0][0]
+                place = (start + (cell - width) // 2, top + cell // 2 + 4)
+                cv2.putText(canvas, text, place, font, 0.36, ink, 1, cv2.LINE_AA)
+    if cell >= 10:
+        turned = np.full((left, side * cell + MARGIN, 3), 255, np.uint8)
+        upright = np.rot90(turned, -1).copy()  # (side * cell + MARGIN, left): columns' names, read from below
+        for number, name in enumerate(names):
+            spot = number * cell + cell // 2 + 4
+            cv2.putText(canvas, name, (4, left + spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+            cv2.putText(upright, name, (6, spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        canvas[:left, left:] = np.rot90(upright)
+    return canvas

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import commands
-from dvsn.errors import ConfigError, DataError
+from dvsn.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger("dvsn")
 
@@ -22,6 +22,8 @@ COMMAND = commands.Command(
         commands.Option("output", "predictions", "folder of the results, one PNG a picture"),
         commands.Option("size", "recipe", "recipe: the checkpoint's own evaluation size; keep: the picture's (padded "
                         "to what the network needs and cropped back); or HEIGHTxWIDTH"),
+        commands.Option("write", None, "what: of pix2pix picture; of segmentation color, overlay, ids, or submission (ids "
+                        "of the data set's test server); null: the first"),
         commands.Option("original_size", False, "resize each result to its picture's size at the end"),
         commands.Option("side_by_side", False, "write input and result in one picture"),
         commands.Option("batch_size", 1, "pictures of one size at a time"),
@@ -31,6 +33,7 @@ COMMAND = commands.Command(
     examples=(
         "python -m dvsn.predict runs/demo/latest/checkpoints/best.ckpt labels/ output=painted",
         "python -m dvsn.predict checkpoint=best.ckpt input='gtFine/val/*/*_color.png' size=keep",
+        "python -m dvsn.predict pidnet.ckpt leftImg8bit/test write=submission output=results",
     ),
 )  # fmt: skip
 
@@ -73,7 +76,7 @@ class Reader:
         data = task.data_recipe
         pair = data.get("pair", {})
         source = pair.get("source", "label")
-        self.ids = task.encoder.label_classes > 0
+        self.ids = task.input_classes > 0
         self.edges = bool(pair.get("edges", False))
         kind = data.get("dataset", {}).get(f"{source}_kind", "label" if source == "label" else "photo")
         self.kind = (
@@ -86,7 +89,7 @@ class Reader:
         else:
             steps = [self._resize(size)]
         pair_of_one = Pair(source="input", target="input")
-        self.transform = Transform(steps=steps, pair=pair_of_one, label_classes=task.encoder.label_classes)
+        self.transform = Transform(steps=steps, pair=pair_of_one, label_classes=task.input_classes)
 
     @staticmethod
     def _resize(size: str) -> Any:
@@ -181,7 +184,6 @@ def predict(options: dict[str, Any]) -> list[Path]:
     import dvsn
     from dvsn.callbacks import seed_everything
     from dvsn.pictures import grid, to_array, write_picture
-    from dvsn.tasks.pix2pix import to_bytes
 
     output = Path(options["output"])
     items = find_inputs(str(options["input"]), output)
@@ -189,6 +191,9 @@ def predict(options: dict[str, Any]) -> list[Path]:
     if int(options["batch_size"]) < 1:
         raise ConfigError(f"batch_size: found {options['batch_size']}, expected 1 or more.")
     task: Any = dvsn.load(options["checkpoint"], device=device)
+    kind = str(options["write"] or next(iter(task.answers), ""))
+    if kind not in task.answers:
+        raise ConfigError(f"write: the task '{task.kind}' has no '{kind}'. {nearest(kind, task.answers)}")
     reader = Reader(task, str(options["size"]))
     multiple = int(getattr(task.network, "multiple", 1))
     written: list[Path] = []
@@ -199,15 +204,16 @@ def predict(options: dict[str, Any]) -> list[Path]:
         task.check_sides({"image": whole, "name": [str(batch[0][0])]})
         seed_everything(int(options["seed"]), rank=0, epoch=0, batch=number, stage=1)
         with torch.inference_mode():
-            result = to_bytes(task(whole))[..., :height, :width]
+            result = task.answer(whole, kind)[..., :height, :width]
             shown = task.show_input(image)
         for (_, target, _, original), picture, condition in zip(
             batch, to_array(result), to_array(shown), strict=True
         ):
             if options["original_size"]:
-                picture = cv2.resize(picture, (original[1], original[0]), interpolation=cv2.INTER_CUBIC)
-            if options["side_by_side"]:
-                picture = grid([[np.ascontiguousarray(condition), picture]], ["input", "generated"])
+                how = cv2.INTER_CUBIC if kind == "picture" else cv2.INTER_NEAREST
+                picture = cv2.resize(picture, (original[1], original[0]), interpolation=how)
+            if options["side_by_side"] and picture.ndim == 3:
+                picture = grid([[np.ascontiguousarray(condition), picture]], ["input", kind])
             write_picture(target, np.ascontiguousarray(picture))
             written.append(target)
     log.info("%d pictures in %s", len(written), output)

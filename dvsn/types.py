@@ -44,3 +44,5 @@ class Vocabulary(NamedTuple):
     """An RGB colour a class, for pictures."""
     swaps: tuple[tuple[int, int], ...] = ()
     """Pairs of classes that a mirror exchanges, such as left arm and right arm."""
+    file_ids: tuple[int, ...] = ()
+    """The id of each class in files for the data set's test server, where it is another one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dvsn.commands import choices
 from dvsn.config import build, conf_dir
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import Task
+from dvsn.types import SegmentationOutput
 
 FILES = sorted(Path(conf_dir()).rglob("*.yaml"))
 GROUPS = choices()
@@ -28,8 +30,33 @@ OPTIONS = [
     for group, names in GROUPS.items()
     for name in names
 ]
-NETWORKS = GROUPS["network"]
 DISCRIMINATORS = GROUPS["discriminator"]
+
+
+def text_of(group: str, name: str) -> str:
+    return Path(conf_dir(), group, f"{name}.yaml").read_text(encoding="utf-8")
+
+
+TRANSLATORS = [name for name in GROUPS["network"] if "input_channels:" in text_of("network", name)]
+CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier")]
+SEGMENTERS = [name for name in GROUPS["network"] if name not in (*TRANSLATORS, *CLASSIFIERS)]
+LOSSES = {
+    task: [name for name in GROUPS["loss"] if f"dvsn.losses.{target}" in text_of("loss", name)]
+    for task, target in {
+        "pix2pix": "translation.TranslationLoss",
+        "segmentation": "segmentation.Objective",
+        "classification": "classification.",
+    }.items()
+}
+
+
+def task_of(experiment: str) -> str:
+    found = re.search(r"override /task: (\w+)", text_of("experiment", experiment))
+    parent = re.search(r"^  - (?!override|_self_)(\w+)$", text_of("experiment", experiment), re.MULTILINE)
+    return found[1] if found else task_of(parent[1] if parent else "")
+
+
+EXPERIMENTS = [(name, task_of(name)) for name in GROUPS["experiment"]]
 
 
 @functools.cache
@@ -141,6 +168,17 @@ def test_defaults_in_yaml_are_those_of_the_class() -> None:
 
 
 NARROW = {"width": 4, "init": "normal"}
+SLIM = {"width": 8, "pyramid_width": 8, "head_width": 8, "channels": 16, "key_channels": 8}
+
+
+def slim(node: dict[str, Any]) -> dict[str, Any]:
+    """The network of a node, narrow where it has widths."""
+    return node | {key: value for key, value in SLIM.items() if key in node}
+
+
+def test_every_network_and_loss_belongs_to_a_task() -> None:
+    assert TRANSLATORS and SEGMENTERS and CLASSIFIERS
+    assert sorted(name for names in LOSSES.values() for name in names) == sorted(GROUPS["loss"])
 
 
 def check_gradients(module: nn.Module, output: torch.Tensor) -> None:
@@ -153,8 +191,8 @@ def check_gradients(module: nn.Module, output: torch.Tensor) -> None:
         assert not before_norm, f"{name}: the gradient is zero"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_builds_and_learns(name: str) -> None:
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_every_translator_builds_and_learns(name: str) -> None:
     node = tree(f"network={name}")["network"] | NARROW
     torch.manual_seed(0)
     network = build(node, path="network")
@@ -170,9 +208,51 @@ def test_every_network_builds_and_learns(name: str) -> None:
         network(torch.zeros(2, 3, side + network.multiple // 2, side))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_every_segmenter_builds_and_learns(name: str) -> None:
+    node = slim(tree("task=segmentation", f"network={name}")["network"])
+    torch.manual_seed(0)
+    network = build(node, path="network")
+    for parameter in network.parameters():
+        if not parameter.any() and parameter.ndim == 1:
+            nn.init.uniform_(parameter)  # a norm that starts at zero would hide what lies behind it
+    image = torch.randn(2, 3, 64, 96)
+    output = network(image)  # in training: with the training heads
+    assert isinstance(output, SegmentationOutput)
+    side = network.stride
+    assert tuple(output.logits.shape) == (2, 19, 64 // side, 96 // side)
+    assert all(each.shape[:2] == (2, 19) for each in output.auxiliary)
+    assert output.boundary is None or output.boundary.shape[:2] == (2, 1)
+    boundary = [] if output.boundary is None else [output.boundary]
+    flat = [each.flatten() for each in (output.logits, *output.auxiliary, *boundary)]
+    check_gradients(network, torch.cat(flat))
+    for path in (*network.taps, *network.classifier):
+        assert network.get_submodule(path) is not None
+    assert isinstance(network.align_corners, bool) and network.multiple >= 1
+    network.eval()
+    with torch.no_grad():
+        alone = network(image[:1], heads=False)
+        assert alone.logits.shape[1] == 19 and alone.boundary is None
+        network(torch.randn(1, 3, 75, 101), heads=False)  # any size
+    if "heads" in node:
+        bare = build(node | {"heads": False}, path="network")
+        assert len(bare.state_dict()) < len(network.state_dict())
+        assert set(bare.state_dict()) < set(network.state_dict())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_builds_and_learns(name: str) -> None:
+    node = slim(tree("task=segmentation", f"network={name}")["network"])
+    torch.manual_seed(0)
+    network = build(node, path="network")
+    output = network(torch.randn(2, 3, 64, 64))
+    assert tuple(output.shape) == (2, 19)
+    check_gradients(network, output)
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
 @pytest.mark.parametrize("data", ["cityscapes_onehot"])
-def test_every_network_takes_its_channels_from_the_data(name: str, data: str) -> None:
+def test_every_translator_takes_its_channels_from_the_data(name: str, data: str) -> None:
     node = tree(f"network={name}", f"data={data}")["network"]
     assert node["input_channels"] == 35 and node["output_channels"] == 3
 
@@ -188,8 +268,22 @@ def test_every_discriminator_builds_and_learns(name: str) -> None:
     check_gradients(judge, scores)
 
 
-@pytest.mark.parametrize("name", GROUPS["loss"])
-def test_every_loss_builds_and_answers(name: str) -> None:
+@pytest.mark.parametrize("name", LOSSES["segmentation"])
+def test_every_loss_of_segmentation_builds_and_answers(name: str) -> None:
+    loss = build(tree("task=segmentation", f"loss={name}")["loss"], path="loss")
+    logits = [torch.randn(2, 19, 4, 6, requires_grad=True) for _ in range(5)]
+    outlines = torch.randn(2, 1, 4, 6, requires_grad=True)
+    output = SegmentationOutput(logits[0], tuple(logits[1:]), outlines)
+    target = torch.randint(0, 19, (2, 16, 24), dtype=torch.uint8)
+    for labels in (target, target.masked_fill(target < 9, 255), torch.full_like(target, 255)):
+        terms = loss(output, labels, (target == 3).to(torch.uint8))
+        assert terms and all(term.ndim == 0 and bool(torch.isfinite(term)) for term in terms.values())
+        torch.stack(list(terms.values())).sum().backward()
+    assert bool(torch.isfinite(logits[0].grad).all())
+
+
+@pytest.mark.parametrize("name", LOSSES["pix2pix"])
+def test_every_loss_of_translation_builds_and_answers(name: str) -> None:
     loss = build(tree(f"loss={name}")["loss"], path="loss")
     scores, image = torch.randn(2, 1, 3, 3), torch.rand(2, 3, 8, 8)
     terms = loss.generator_terms(scores, image, image.flip(0)) | loss.discriminator_terms(scores, -scores)
@@ -235,10 +329,12 @@ def test_every_transform_runs(name: str) -> None:
             "kinds": {"photo": "photo", "label": "label"},
         }
         result = transform(sample, 1)
-        size = (node["crop_height"], node["crop_width"]) if "crop_height" in node else (300, 600)
+        size = (node["crop_height"], node["crop_width"]) if node[part] else (300, 600)
         assert tuple(result["image"].shape[1:]) == tuple(result["target"].shape[1:]) == size
+        padding = (255, 255, 255)  # of labels: ignored
         assert {tuple(c) for c in result["image"].flatten(1).T.tolist()} <= {
-            tuple(c) for c in colours.tolist()
+            *(tuple(c) for c in colours.tolist()),
+            padding,
         }
 
 
@@ -305,16 +401,18 @@ def test_every_debug_option_builds_its_trainer(name: str, tmp_path: Path) -> Non
     runtime.build_data(node)
 
 
-@pytest.mark.parametrize("name", GROUPS["experiment"])
-def test_every_experiment_builds_its_task(name: str, tmp_path: Path) -> None:
-    options = [f"experiment={name}", "network.width=4", "discriminator.width=4"]
-    node = composed(["task=pix2pix", *options], tmp_path)
+@pytest.mark.parametrize(("name", "task"), EXPERIMENTS)
+def test_every_experiment_builds_its_task(name: str, task: str, tmp_path: Path) -> None:
+    node = composed([f"experiment={name}"], tmp_path)
     config.validate(node)
-    data, task = runtime.build_data(node), runtime.make_task(node)
-    assert task.recipe == node["task"] and data.batch_size >= 1
-    generator = node["task"]["network"]
-    assert generator["width"] == 4 and generator["input_channels"] == node["data"]["input_channels"]
-    assert node["monitor"]["name"] == "val/l1"
+    assert node["task"]["_target_"].startswith(f"dvsn.tasks.{task}.")
+    for key in ("network", "discriminator"):  # the real ones are built above
+        if isinstance(node["task"].get(key), dict):
+            node["task"][key] = slim(node["task"][key])
+    data, built = runtime.build_data(node), runtime.make_task(node)
+    built.ask_data(data)
+    assert built.recipe == node["task"] and data.batch_size >= 1
+    assert node["monitor"]["name"].startswith("val/")
 
 
 @pytest.mark.parametrize("task", GROUPS["task"])

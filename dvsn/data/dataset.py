@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,36 @@ class ImageDataset(Dataset[Sample]):
             raise type(error)(f"{files}: {error}") from error
         except Exception as error:
             raise DataError(f"{self.describe(index)}: {type(error).__name__}: {error}") from error
+
+
+class Joined(ImageDataset):
+    """Several splits of one data set, one after the other, such as train and val before a test submission."""
+
+    def __init__(self, parts: Sequence[ImageDataset]) -> None:
+        first = parts[0]
+        self.kinds, self.palettes = first.kinds, first.palettes
+        super().__init__(transform=first.transform, seed=first.seed)
+        self.parts = list(parts)
+        self.starts = [sum(len(part) for part in parts[:number]) for number in range(len(parts))]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def _at(self, index: int) -> tuple[ImageDataset, int]:
+        number = bisect.bisect_right(self.starts, index) - 1
+        return self.parts[number], index - self.starts[number]
+
+    def read(self, index: int) -> Sample:
+        part, place = self._at(index)
+        return part.read(place)
+
+    def describe(self, index: int) -> str:
+        part, place = self._at(index)
+        return part.describe(place)
+
+    def name(self, index: int) -> str:
+        part, place = self._at(index)
+        return part.name(place)
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:

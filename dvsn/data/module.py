@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from dvsn.data.dataset import ImageDataset
+from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
 from dvsn.types import Vocabulary
@@ -104,7 +104,7 @@ class DataModule(pl.LightningDataModule):
     """Train, validation and test loaders over any dataset of `dvsn.data`.
 
     `dataset` is a reader class with its options bound; it is built once a split over the folder `root`, in
-    `setup`, so that making a data module opens no file. `splits` maps train / val / test to the data set's own split names.
+    `setup`, so that making a data module opens no file. `splits` maps train / val / test to the data set's own split names, several joined by a plus sign.
     `batch_size` is the total over all devices and must divide evenly. `eval_batch_size` likewise, 1 by
     default so that pictures of different sizes need no padding. `train_samples` keeps only the first ones
     of the training split. `transform` holds two lists of
@@ -204,7 +204,11 @@ class DataModule(pl.LightningDataModule):
             outlines=self.outlines if augment else None,
             swaps=vocabulary.swaps if vocabulary else (),
         )
-        data = self.dataset(root=self.root, split=self.splits[split], transform=transform, seed=self.seed)
+        parts = [
+            self.dataset(root=self.root, split=name, transform=transform, seed=self.seed)
+            for name in self.splits[split].split("+")
+        ]
+        data = parts[0] if len(parts) == 1 else Joined(parts)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk

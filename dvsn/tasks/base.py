@@ -55,6 +55,8 @@ class Task(pl.LightningModule):
         self._unchecked: deque[Unchecked] = deque()
         self._latest: dict[str, Tensor] = {}
         self._logging = True
+        self.test_details: dict[str, list[dict[str, Any]]] = {}
+        self.test_pictures: dict[str, Any] = {}
 
     # What a task says of itself ---------------------------------------------------------------------
 
@@ -66,6 +68,40 @@ class Task(pl.LightningModule):
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """Pictures of a batch by column title: uint8 RGB (N, 3, H, W), all of one size."""
         raise NotImplementedError
+
+    answers: ClassVar[tuple[str, ...]] = ()
+    """What `answer` can make of a picture, the usual first."""
+
+    def answer(self, image: Tensor, kind: str) -> Tensor:
+        """uint8 inputs (N, C, H, W) -> uint8 pictures (N, 3, H, W), or ids (N, H, W), of one of `answers`."""
+        raise NotImplementedError
+
+    def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        """What evaluation writes a file of when all results are wanted, by folder: as `answer` returns it."""
+        raise NotImplementedError
+
+    def details(self) -> dict[str, list[dict[str, Any]]]:
+        """Tables behind the scores of a test, by title: a list of rows, each with the same columns."""
+        return {}
+
+    def detail_pictures(self) -> dict[str, Any]:
+        """Pictures behind the scores of a test, by file stem: uint8 RGB arrays (H, W, 3)."""
+        return {}
+
+    @staticmethod
+    def adapt_data(node: dict[str, Any]) -> dict[str, Any]:
+        """A data node from the command line as this task wants it, such as which picture is the target."""
+        return node
+
+    input_classes: int = 0
+    """K when the input is a map of ids below K, 0 when it is a picture."""
+
+    def show_input(self, image: Tensor) -> Tensor:
+        """The input (N, C, H, W) as an RGB picture (N, 3, H, W)."""
+        return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+
+    def check_sides(self, batch: Batch) -> None:
+        """Raise `DataError` when the network cannot take pictures of this size."""
 
     def deployable(self) -> nn.Module:
         """The network as it is shipped: normalisation included, training parts left out, eval mode."""
@@ -184,6 +220,7 @@ class Task(pl.LightningModule):
         self._close_metrics("val")
 
     def on_test_epoch_end(self) -> None:
+        self.test_details, self.test_pictures = self.details(), self.detail_pictures()
         self._close_metrics("test")
 
     def _close_metrics(self, split: str) -> None:

@@ -97,6 +97,7 @@ class Pix2Pix(Task):
     kind: ClassVar[str] = "pix2pix"
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
+    answers: ClassVar[tuple[str, ...]] = ("picture",)
 
     def __init__(
         self,
@@ -319,10 +320,20 @@ class Pix2Pix(Task):
             columns["real"] = batch["target"]
         return columns
 
+    def answer(self, image: Tensor, kind: str) -> Tensor:
+        return to_bytes(self(image))
+
+    def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        return {"generated": to_bytes(output)}
+
+    @property
+    def input_classes(self) -> int:  # type: ignore[override]
+        return self.encoder.label_classes
+
     def show_input(self, image: Tensor) -> Tensor:
         """The condition as an RGB picture; class ids get the colours of a fixed palette."""
         if not self.encoder.label_classes:
-            return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+            return super().show_input(image)
         palette = label_palette(self.encoder.label_classes).to(image.device)
         return palette[image[:, 0].long()].permute(0, 3, 1, 2)
 

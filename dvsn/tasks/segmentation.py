@@ -61,6 +61,7 @@ class Segmentation(Task):
     """
 
     kind: ClassVar[str] = "segmentation"
+    answers: ClassVar[tuple[str, ...]] = ("color", "overlay", "ids", "submission")
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class Segmentation(Task):
 
     # Evaluation and use -----------------------------------------------------------------------------
 
-    def use_metrics(self, *, boundary_score: bool = False, absent: Absent | None = None, **_: Any) -> None:
+    def use_metrics(self, *, boundary_score: bool = False, absent: Absent | None = None) -> None:  # type: ignore[override]
         """`boundary_score` adds the boundary F-score, which takes a CPU some 0.1 s a megapixel."""
         scores: dict[str, Any] = {
             "score": SegmentationScore(classes=self.classes, absent=absent or self.absent)
@@ -202,6 +203,66 @@ class Segmentation(Task):
             faded = (batch["image"].float() * 0.4).to(torch.uint8)
             columns["errors"] = torch.where(wrong, torch.full_like(faded, 255), faded)
         return columns
+
+    def answer(self, image: Tensor, kind: str) -> Tensor:
+        return self._as(self.predict_ids(image), kind, image)
+
+    def _as(self, ids: Tensor, kind: str, image: Tensor) -> Tensor:
+        """Class ids as `color`, as `overlay` on the picture, as `ids`, or as ids of the data set's files."""
+        if kind == "ids":
+            return ids
+        if kind == "submission":
+            numbers = self.vocabulary.file_ids
+            if not numbers:
+                raise ConfigError(
+                    "write: this data set's files hold the class ids themselves; there is no other numbering for a "
+                    "test server. Use write=ids."
+                )
+            return torch.tensor(numbers, dtype=torch.uint8, device=ids.device)[ids.long()]
+        colors = self.paint(ids)
+        if kind == "color":
+            return colors
+        return ((image.float() + colors.float()) / 2).round().to(torch.uint8)
+
+    def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        kinds = ["color", "ids", *(["submission"] if self.vocabulary.file_ids else [])]
+        return {kind: self._as(output, kind, batch["image"]) for kind in kinds}
+
+    @property
+    def score(self) -> SegmentationScore:
+        found = self.metrics["score"]
+        assert isinstance(found, SegmentationScore)
+        return found
+
+    def details(self) -> dict[str, list[dict[str, Any]]]:
+        with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
+            table, matrix = self.score.table(), self.score.confusion
+            pixels = matrix.sum(dim=1)
+        columns = {name: [None if v != v else v for v in values.tolist()] for name, values in table.items()}
+        rows = [
+            {"class": name, **{key: values[i] for key, values in columns.items()}, "pixels": int(pixels[i])}
+            for i, name in enumerate(self.vocabulary.names)
+        ]
+        return {"classes": rows}
+
+    def detail_pictures(self) -> dict[str, Any]:
+        from dvsn.pictures import matrix_picture
+
+        with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
+            matrix = self.score.confusion.double()
+        shares = matrix / matrix.sum(dim=1, keepdim=True)
+        return {"confusion": matrix_picture(shares.cpu().numpy(), self.vocabulary.names)}
+
+    @staticmethod
+    def adapt_data(node: dict[str, Any]) -> dict[str, Any]:
+        pair = {**node.get("pair", {}), "source": "photo", "target": "label", "edges": False}
+        return node | {
+            "pair": pair,
+            "dataset": {**node.get("dataset", {}), "labels": "classes"},
+            "output_channels": 1,
+            "input_channels": 3,
+            "label_classes": 0,
+        }
 
     def paint(self, ids: Tensor) -> Tensor:
         """Class ids (N, H, W) -> uint8 RGB (N, 3, H, W) in the data set's colours; 255 is black."""
