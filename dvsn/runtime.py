@@ -101,7 +101,7 @@ def start_from(task: Task, path: Path) -> None:
 
     From a checkpoint of the same task everything must fit, except that the class layers (`network.classifier`)
     start anew when the number of classes differs. From another task, such as the ImageNet classifier
-    of the same family, every tensor of equal name and shape is taken. What was taken and what was not is logged.
+    of the same family, or a relative that the network can `adopt`, every tensor of equal name and shape is taken. What was taken and what was not is logged.
     Raises `CheckpointError` when it does not fit, or when hardly anything does.
     """
     content = read_checkpoint(path)
@@ -112,13 +112,16 @@ def start_from(task: Task, path: Path) -> None:
         if not state:
             log.warning("weights: %s has no %s, which starts anew", path, name)
             continue
-        own = network.state_dict()
+        own, same = network.state_dict(), header.get("task") == task.kind
+        adopt = getattr(network, "adopt", None)  # renames what a relative calls otherwise
+        if adopt is not None and same and set(state) != set(own):
+            state, same = adopt(state), False
         fitting = {
             key: value
             for key, value in state.items()
             if key in own and isinstance(value, torch.Tensor) and value.shape == own[key].shape
         }
-        if header.get("task") == task.kind:
+        if same:
             heads = tuple(f"{head}." for head in getattr(network, "classifier", ()))
             fresh = [key for key in own if key not in fitting]
             if any(not key.startswith(heads or ("/",)) for key in fresh) or any(

@@ -142,9 +142,13 @@ def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
 
 
 def test_metrics_repeat_every_option() -> None:
-    from dvsn.metrics.translation import translation_metrics
+    from dvsn.tasks.pix2pix import Pix2Pix
+    from dvsn.tasks.segmentation import Segmentation
 
-    assert set(tree()["metrics"]) == set(inspect.signature(translation_metrics).parameters)
+    for task, kind in {"pix2pix": Pix2Pix, "segmentation": Segmentation}.items():
+        known = set(inspect.signature(kind.use_metrics).parameters) - {"self"}
+        assert set(tree(f"task={task}")["metrics"]) <= known
+        assert known <= {*tree(f"task={task}")["metrics"], "absent"}
 
 
 def test_defaults_in_yaml_are_those_of_the_class() -> None:

@@ -104,7 +104,8 @@ class DataModule(pl.LightningDataModule):
     """Train, validation and test loaders over any dataset of `dvsn.data`.
 
     `dataset` is a reader class with its options bound; it is built once a split over the folder `root`, in
-    `setup`, so that making a data module opens no file. `splits` maps train / val / test to the data set's own split names, several joined by a plus sign.
+    `setup`, so that making a data module opens no file. `splits`
+    maps train, val and test to the split names of the data set, several joined by a plus sign.
     `batch_size` is the total over all devices and must divide evenly. `eval_batch_size` likewise, 1 by
     default so that pictures of different sizes need no padding. `train_samples` keeps only the first ones
     of the training split. `transform` holds two lists of

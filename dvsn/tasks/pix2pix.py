@@ -18,6 +18,7 @@ from dvsn.losses.translation import TranslationLoss
 from dvsn.metrics.translation import translation_metrics
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.painted_score import PaintedScore
 from dvsn.types import Batch, Terms
 
 
@@ -132,6 +133,7 @@ class Pix2Pix(Task):
         self.test_dropout, self.test_norm = test_dropout, test_norm
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
+        self._fcn: tuple[PaintedScore, ...] = ()  # in a tuple: not part of the task's state
         self.use_metrics()
         self._window: list[tuple[Tensor, Tensor]] = []
 
@@ -296,12 +298,49 @@ class Pix2Pix(Task):
             for module, training in was.items():
                 module.training = training
 
-    def use_metrics(self, **options: Any) -> None:
-        self._metrics = (translation_metrics(**options),)
+    def use_metrics(  # type: ignore[override]
+        self,
+        *,
+        inception_weights: str | None = None,
+        lpips_weights: str | None = None,
+        lpips_network: str = "alex",
+        kid_subset_size: int = 50,
+        segmenter: str | None = None,
+        segmenter_size: list[int] | None = None,
+    ) -> None:
+        """`segmenter`, a segmentation checkpoint of dvsn, adds the FCN score of generated photos, which are enlarged
+        to `segmenter_size` (H, W) first if it is given, as the paper enlarges them to 1024x2048."""
+        self._metrics = (
+            translation_metrics(
+                inception_weights=inception_weights,
+                lpips_weights=lpips_weights,
+                lpips_network=lpips_network,
+                kid_subset_size=kid_subset_size,
+            ),
+        )
+        self._fcn = () if segmenter is None else (PaintedScore(segmenter, size=segmenter_size),)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        for score in self._fcn:
+            score.move(self.device)
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        for score in self._fcn:
+            score.move(self.device)
+
+    def _close_metrics(self, split: str) -> None:
+        super()._close_metrics(split)
+        for score in self._fcn:
+            self.log_dict({f"{split}/fcn_{name}": value for name, value in score.compute().items()})
+            score.reset()
 
     def _evaluate(self, batch: Batch) -> Tensor:
         self.check_sides(batch)
         output = self(batch["image"])
+        for score in self._fcn:
+            score.update(output, self.show_input(batch["image"]))
         # torchmetrics flattens by `view`, which a channels_last picture does not allow
         self.metrics.update(output.contiguous(), batch["target"].float() / 255)
         return output
