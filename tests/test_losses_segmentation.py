@@ -70,7 +70,7 @@ def case(
     return logits, target.masked_fill(torch.rand(size, generator=random) < ignored, 255)
 
 
-def value(term: Term, logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def value(term: nn.Module, logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     result: Tensor = term(Scores(logits, target), target, class_weights)
     assert result.shape == ()
     return result
@@ -95,7 +95,8 @@ def test_the_three_averages_by_hand() -> None:
     a, b, c = math.log(2), math.log(4), math.log(4 / 3)
     weights = torch.tensor([3.0, 0.5])
     total, weighted = a + b + c, 3 * a + 3 * b + 0.5 * c
-    for average, plain, heavy in (("all", 4, 4), ("valid", 3, 3), ("weights", 3, 6.5)):
+    cases: list[tuple[Any, float, float]] = [("all", 4, 4), ("valid", 3, 3), ("weights", 3, 6.5)]
+    for average, plain, heavy in cases:
         term = CrossEntropy(average=average)
         assert value(term, logits, target).item() == pytest.approx(total / plain)
         assert value(term, logits, target, weights).item() == pytest.approx(weighted / heavy)
@@ -266,7 +267,7 @@ def brute_force_lovasz(logits: Tensor, target: Tensor, classes: str) -> float:
             return len(wrong) / len(true_set | wrong) if wrong else 0.0
 
         total, wrong = 0.0, set[int]()
-        for i in sorted(range(len(errors)), key=lambda i, errors=errors: -errors[i]):
+        for i in np.argsort([-error for error in errors]).tolist():
             total += errors[i] * (jaccard_loss(wrong | {i}) - jaccard_loss(wrong))
             wrong |= {i}
         values.append(total)
@@ -296,11 +297,20 @@ def test_lovasz_of_a_hard_answer_is_one_minus_iou() -> None:
 # What holds for every term on classes ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [CrossEntropy, OhemCrossEntropy, HardestCrossEntropy, Focal])
+def test_class_weights_are_used_unless_they_are_not_wanted(kind: Any) -> None:
+    logits, target = case(4)
+    weights = torch.tensor([0.1, 9.0, 1.0, 2.0], dtype=torch.float64)
+    plain = value(kind(), logits, target)
+    assert value(kind(weighted=False), logits, target, weights) == plain
+    assert value(kind(), logits, target, weights) != plain
+
+
 @pytest.mark.parametrize("term", CLASS_TERMS, ids=repr)
 def test_gradients_are_those_of_the_value(term: Term) -> None:
     logits, target = case(1, size=(2, 3, 4))
     weights = torch.tensor([0.3, 2.0, 1.0, 0.7], dtype=torch.float64)
-    torch.autograd.gradcheck(lambda x: value(term, x, target, weights), logits.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: value(term, x, target, weights), logits.requires_grad_())
 
 
 @pytest.mark.parametrize("term", CLASS_TERMS, ids=repr)
@@ -408,7 +418,8 @@ def test_pidnet_is_the_formula(align_corners: bool) -> None:
     terms = objective(output, target, boundary)
     assert list(terms) == ["auxiliary", "boundary", "main", "main_at_boundary"]
 
-    def up(logits: Tensor) -> Tensor:
+    def up(logits: Tensor | None) -> Tensor:
+        assert logits is not None
         return F.interpolate(
             logits.detach(), size=(24, 32), mode="bilinear", align_corners=align_corners
         ).double()
@@ -446,7 +457,7 @@ def test_align_corners_may_be_filled_in_later() -> None:
     output, (target, _) = answer(), truth()
     objective = build(recipe("cross_entropy"), path="loss")
     assert objective.align_corners is None
-    found = {None: objective(output, target)["main"]}
+    found: dict[bool | None, Tensor] = {None: objective(output, target)["main"]}
     for align_corners in (False, True):
         logits = F.interpolate(output.logits, (24, 32), mode="bilinear", align_corners=align_corners)
         objective.align_corners = align_corners
@@ -497,15 +508,19 @@ def test_every_head_is_resized_once_and_its_pixels_are_worked_out_once(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    objective = build(recipe("pidnet", class_weights=[0.5, 2.0, 1.0, 0.8]), path="loss")
-    half, (target, boundary) = answer(auxiliary=1, dtype=dtype), truth()
-    full = SegmentationOutput(half.logits.float(), (half.auxiliary[0].float(),), half.boundary.float())  # type: ignore[union-attr]
+@pytest.mark.parametrize("name", RECIPES)
+def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+    objective = build(recipe(name, class_weights=[0.5, 2.0, 1.0, 0.8]), path="loss")
+    half, (target, boundary) = answer(dtype=dtype), truth()
+    assert half.boundary is not None
+    full = SegmentationOutput(
+        half.logits.float(), tuple(each.float() for each in half.auxiliary), half.boundary.float()
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = objective(half, target, boundary)
-    for name, wanted in objective(full, target, boundary).items():
-        assert terms[name].dtype == torch.float32
-        torch.testing.assert_close(terms[name], wanted, rtol=0, atol=0)
+    for key, wanted in objective(full, target, boundary).items():
+        assert terms[key].dtype == torch.float32
+        torch.testing.assert_close(terms[key], wanted, rtol=0, atol=0)
     torch.stack(list(terms.values())).sum().backward()
     assert half.logits.grad is not None and half.logits.grad.dtype == dtype
 
@@ -648,7 +663,8 @@ def test_formulas_give_the_weights_known_for_camvid() -> None:
         pytest.skip(f"no CamVid at {folder}")
     counts, present, total = np.zeros(12, np.int64), np.zeros(12, np.int64), 0
     for file in folder.glob("*.png"):
-        histogram = np.bincount(cv2.imread(str(file), cv2.IMREAD_UNCHANGED).ravel(), minlength=12)
+        ids = np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+        histogram = np.bincount(ids.ravel(), minlength=12)
         counts, total = counts + histogram, total + int(histogram.sum())
         present += (histogram > 0) * histogram.sum()
     assert median_frequency(counts[:11].tolist(), present[:11].tolist()) == pytest.approx(
