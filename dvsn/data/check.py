@@ -85,11 +85,12 @@ def check(config: Config) -> Report:
             )
             continue
         tally = splits[title] = Tally(samples=len(dataset))
-        if not len(dataset):
+        if not tally.samples:
             faults.append(Finding("empty split", title, f"the split '{split}' holds no sample"))
-        elif label_of(data, dataset):
+            continue
+        if label_of(data, dataset):
             names = class_names(data)
-        for record in walk(data, dataset, title=title, workers=workers, limit=limit) if tally.samples else ():
+        for record in walk(data, dataset, title=title, workers=workers, limit=limit):
             tally.add(record)
     faults += [finding for title, tally in splits.items() for finding in broken(title, tally)]
     faults += list(leaks(data, splits))
@@ -143,28 +144,26 @@ def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
 
 
 def absent_from_train(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
-    """Classes that nothing can be learnt of."""
+    """Classes that are asked for although nothing can be learnt of them."""
     train = next((tally for title, tally in splits.items() if "train" in title.split(" + ")), None)
     if train is None or not train.walked:
         return
+    skipped = f" ({_count(len(train.faulty), 'sample')} could not be read)" if train.faulty else ""
+    among = f" among the first {train.walked} samples" if train.walked < train.samples else ""
     for number, name in enumerate(names):
-        if train.pixels[number]:
-            continue
-        others = [
-            f"{tally.pixels[number]} pixels in {title}"
-            for title, tally in splits.items()
-            if tally.pixels[number]
-        ]
-        elsewhere = f", but {', '.join(others)}" if others else ", nor anywhere else"
-        skipped = f" ({_count(len(train.faulty), 'sample')} could not be read)" if train.faulty else ""
-        among = f" among the first {train.walked} samples" if train.walked < train.samples else ""
-        yield Finding(
-            "class not in train", "train", f"{number} {name}: no pixel in train{among}{skipped}{elsewhere}"
-        )
+        others = {title: tally.pixels[number] for title, tally in splits.items() if tally.pixels[number]}
+        if others and not train.pixels[number]:
+            elsewhere = ", ".join(f"{pixels} in {title}" for title, pixels in others.items())
+            message = f"{number} {name}: no pixel in train{among}{skipped}, but {elsewhere}"
+            yield Finding("class not in train", "train", message)
 
 
 def curious(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
     """What may well be meant so."""
+    nowhere = {number for number in range(len(names)) if not any(t.pixels[number] for t in splits.values())}
+    if nowhere:
+        message = f"no pixel of {_listed(names, nowhere)} in what was read"
+        yield Finding("class nowhere", ", ".join(splits), message)
     for title, tally in splits.items():
         for same in tally.digests.values():
             if len(same) > 1:
@@ -175,9 +174,9 @@ def curious(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Findin
                 f"EXIF says turned, in {_count(len(tally.turned), 'file')}; read as stored, as is the label"
             )
             yield Finding("turned photo", title, message, tuple(tally.turned))
-        missing = [name for number, name in enumerate(names) if not tally.pixels[number]]
+        missing = {number for number in range(len(names)) if not tally.pixels[number]} - nowhere
         if missing and "train" not in title.split(" + ") and tally.walked == tally.samples:
-            yield Finding("class not scored", title, f"no pixel of {', '.join(missing)}")
+            yield Finding("class not scored", title, f"no pixel of {_listed(names, missing)}")
     for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
         contents = [
             {name: c for c, each in tally.digests.items() for name in each} for tally in (first, second)
@@ -218,6 +217,10 @@ def _plain(tally: Tally, classes: int) -> dict[str, Any]:
         "ignored_pixels": int(tally.pixels[255]),
         "unknown_ids": {str(value): files for value, files in sorted(tally.unknown.items())},
     }
+
+
+def _listed(names: tuple[str, ...], numbers: set[int]) -> str:
+    return ", ".join(f"{number} {names[number]}" for number in sorted(numbers))
 
 
 def _count(number: int, noun: str) -> str:

@@ -89,10 +89,10 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     source, target = data.pair.source, data.pair.target
     vocabulary = data.vocabulary if sample["target"].shape[0] == 1 else None
     pictures = {source: paint(sample["image"], None), target: paint(sample["target"], vocabulary)}
-    if vocabulary is not None:
-        pictures["share of classes"] = legend(sample["target"][0].numpy(), vocabulary)
     if "boundary" in sample:
         pictures["boundary"] = np.repeat(sample["boundary"][0].numpy()[..., None] * np.uint8(255), 3, axis=2)
+    if vocabulary is not None:
+        pictures["classes, %"] = legend(sample["target"][0].numpy(), vocabulary)
     return pictures
 
 
@@ -125,13 +125,18 @@ def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
     canvas = np.full((max(ids.shape[0], LINE), LEGEND, 3), 255, np.uint8)
     counts, table = np.bincount(ids.ravel(), minlength=256), colours(vocabulary)
-    for row, number in enumerate(np.argsort(-counts, kind="stable")[: canvas.shape[0] // LINE]):
-        if counts[number]:
+    order = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
+    room = canvas.shape[0] // LINE
+    for row, number in enumerate(order[:room]):
+        top = row * LINE + 2
+        if row == room - 1 and len(order) > room:
+            text = f"and {len(order) - row} more"
+        else:
             name = vocabulary.names[number] if number < len(vocabulary.names) else "ignored"
-            text, top = f"{name} {100 * counts[number] / ids.size:.1f}", row * LINE + 2
+            text = f"{name} {100 * counts[number] / ids.size:.1f}"
             canvas[top : top + SWATCH, 2 : 2 + SWATCH] = table[number]
-            place = (SWATCH + 8, top + SWATCH - 3)
-            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+        place = (SWATCH + 8, top + SWATCH - 3)
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
     return canvas
 
 

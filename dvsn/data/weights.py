@@ -32,7 +32,7 @@ COMMAND = commands.Command(
 
 
 def weigh(config: Config) -> dict[str, Any]:
-    """What the file holds: `method`, and by class `weights`, `classes` (names), `counts` (pixels), `images`; `ignored` pixels."""
+    """What the file holds: `method`; by class `weights`, `classes` (names), `counts` (pixels) and `images`; `ignored`."""
     from dvsn import runtime
     from dvsn.data.check import class_names
     from dvsn.data.walk import Tally, label_of, open_split, walk
