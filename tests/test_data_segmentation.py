@@ -354,6 +354,7 @@ def test_the_names_of_pascal_context() -> None:
     assert LISTED_NAMES[1:5] == ("aeroplane", "bicycle", "bird", "boat") and LISTED_NAMES[59] == "wood"
     sixty, fewer = PascalContext.vocabulary(classes=60, ids="listed"), PascalContext.vocabulary(classes=59)
     assert sixty.names[0] == "background" and sixty.palette[0] == (0, 0, 0) and len(sixty.palette) == 60
+    assert sixty.names[:4] == ("background", "aeroplane", "bicycle", "bird") and sixty.names[-1] == "wood"
     assert fewer.names[:2] == ("aeroplane", "bag") and len(fewer.names) == len(fewer.palette) == 59
 
 
@@ -465,6 +466,12 @@ def test_own_ids_are_places_in_the_names(tmp_path: Path) -> None:
     ):
         SegmentationFolders(**options)[0]
     assert first(SegmentationFolders(**options, ignore_ids=[3, 77]), 3) == [0, 255, 255]
+    own(tmp_path, label(0, 2, 1))
+    assert first(SegmentationFolders(**options, ignore_ids=[2]), 3) == [
+        0,
+        255,
+        1,
+    ]  # a class may be ignored too
 
 
 def test_own_ids_by_a_map(tmp_path: Path) -> None:
