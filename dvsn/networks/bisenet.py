@@ -27,13 +27,13 @@ class BiSeNet(nn.Module):
     Yu et al., 2018, arXiv:1808.00897, with the names and numbers of the widely used re-implementation, whose
     auxiliary heads read the refined context, enlarged once, instead of the trunk. The paper prints 49.0 M
     parameters; this network has 13.3 M. Maps of an odd side are enlarged to their partner's size, where the
-    re-implementation doubles them and fails. Training normalises global means: a device needs two images.
-    Without ImageNet weights the trunk starts like the rest, from Kaiming-normal.
+    re-implementation doubles them and fails. Without ImageNet weights the trunk starts as the rest does.
     """
 
     taps = ("sp", "ffm", "cp.resnet.layer3", "cp.resnet.layer4")  # at 1/8, 1/8, 1/16 and 1/32
     multiple = 1
     align_corners = False
+    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
 
     def __init__(self, *, classes: int, heads: bool = True, upsample: bool = True) -> None:
         super().__init__()

@@ -23,13 +23,13 @@ class BiSeNetV2(nn.Module):
 
     Yu et al., 2021, arXiv:2004.02147, with the names and numbers of the widely used re-implementation. The
     paper prints 21.15 G multiply-adds at 512x1024, this network has 24.60 G. The branches always agree in
-    size: maps of an odd side are enlarged to their partner's size, not by a factor. Training normalises
-    global means, so that a device needs two images.
+    size: maps of an odd side are enlarged to their partner's size, not by a factor.
     """
 
     taps = ("detail", "bga", "segment.S4", "segment.S5_5")  # at 1/8, 1/8, 1/16 and 1/32
     multiple = 1
     align_corners = False
+    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
 
     def __init__(
         self, *, classes: int, heads: bool = True, upsample: bool = True, dropout: float = 0.1
