@@ -226,13 +226,14 @@ def task_of(classes: int, **options: Any) -> Classification:
 def test_top_1_and_top_5_by_hand() -> None:
     task = task_of(7)
     order = torch.arange(7.0)  # class 6 first, then 5, 4, 3, 2
-    task.metrics.update(order.expand(2, 7), torch.tensor([6, 6]))  # equal counts in the first batch
+    task.metrics.update(order.expand(2, 7), torch.tensor([6, 6]))
     task.metrics.update(order.expand(3, 7), torch.tensor([2, 1, 6]))
     values = task.metrics.compute()
     assert float(values["top1"]) == pytest.approx(3 / 5) and float(values["top5"]) == pytest.approx(4 / 5)
-    task.use_metrics(top=[2])
-    task.metrics.update(order.expand(4, 7), torch.tensor([6, 5, 4, 0]))
-    assert {name: float(value) for name, value in task.metrics.compute().items()} == {"top2": 0.5}
+    task.use_metrics(top=[2, 3])
+    task.metrics.update(order.expand(2, 7), torch.tensor([6, 0]))  # equal counts in the first batch
+    task.metrics.update(order.expand(2, 7), torch.tensor([5, 4]))
+    assert {key: float(value) for key, value in task.metrics.compute().items()} == {"top2": 0.5, "top3": 0.75}
     assert set(task_of(3).metrics) == {"top1"}  # the top 5 of 3 are always right
     with pytest.raises(ConfigError, match=r"metrics\.top"):
         task.use_metrics(top=[0])
