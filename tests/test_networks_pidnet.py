@@ -191,7 +191,7 @@ def test_one_picture_cannot_train() -> None:
 
 def test_initial_weights() -> None:
     network = PIDNet(classes=3, width=32)
-    weight = network.layer4[1].get_submodule("conv1").get_parameter("weight")
+    weight = network.layer4[0].get_submodule("conv1").get_parameter("weight")  # twice as many out as in
     assert float(weight.detach().std()) == pytest.approx((2 / (weight.shape[0] * 9)) ** 0.5, rel=0.02)
     assert network.spp.shortcut[0].get_parameter("weight").eq(1).all()
 
