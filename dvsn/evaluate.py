@@ -167,7 +167,9 @@ def show_rows(title: str, rows: list[Config]) -> None:
     for number, name in enumerate(rows[0] if rows else ()):
         table.add_column(name, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*("-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(
+            *("-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values())
+        )
     Console().print(table)
 
 

@@ -100,9 +100,10 @@ def start_from(task: Task, path: Path) -> None:
     """Load the networks that the checkpoint holds; one that it lacks as a whole stays fresh.
 
     From a checkpoint of the same task everything must fit, except that the class layers (`network.classifier`)
-    start anew when the number of classes differs. From another task, such as the ImageNet classifier
-    of the same family, or a relative that the network can `adopt`, every tensor of equal name and shape is taken. What was taken and what was not is logged.
-    Raises `CheckpointError` when it does not fit, or when hardly anything does.
+    start anew when the number of classes differs. From another task, such as the ImageNet classifier of the
+    same family, or from a relative that the network can `adopt`, every tensor of equal name and shape is taken.
+    What was taken and what was not is logged. Raises `CheckpointError` when it does not fit, or hardly anything
+    does.
     """
     content = read_checkpoint(path)
     header = read_recipe(content, path)

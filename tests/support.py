@@ -52,3 +52,46 @@ def write_pairs(root: Path, *, train: int = 10, val: int = 3, size: int = 16, se
             cv2.imwrite(str(root / split / "a" / f"{index:03d}.png"), picture)
             cv2.imwrite(str(root / split / "b" / f"{index:03d}.png"), 255 - picture)
     return root
+
+
+TINY_SEGMENTATION = [
+    "task=segmentation",
+    "data=segmentation",
+    "data.dataset.names=[left,right,rest]",
+    "data.dataset.palette=null",
+    "data.classes=3",
+    "data.batch_size=2",
+    "data.drop_last=false",
+    "data.workers=0",
+    "transform.base=0",
+    "transform.crop_height=64",
+    "transform.crop_width=64",
+    "callbacks=none",
+    "logger=none",
+    "trainer=cpu",
+    "trainer.enable_progress_bar=false",
+    "network.width=4",
+    "network.pyramid_width=4",
+    "network.head_width=8",
+    "loss.terms.main.min_kept=100",
+    "loss.terms.main_at_boundary.min_kept=100",
+]
+"""A PIDNet of some hundred thousand weights on 64 x 64 pictures."""
+
+
+def write_scenes(root: Path, *, train: int = 6, val: int = 3, size: int = 64, seed: int = 0) -> Path:
+    """Photos of two coloured halves on a grey ground, and their label files: 0 left, 1 right, 2 the rest."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val), ("test", val)):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            top, left = random.integers(4, size // 3, 2)
+            ids = np.full((size, size), 2, np.uint8)
+            ids[top:-top, left : size // 2] = 0
+            ids[top:-top, size // 2 : -left] = 1
+            colours = np.array([[200, 40, 40], [40, 40, 200], [120, 120, 120]], np.float64)[ids]
+            photo = (colours + random.normal(0, 12, colours.shape)).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(root / split / "images" / f"{split}{index}.png"), photo)
+            cv2.imwrite(str(root / split / "labels" / f"{split}{index}.png"), ids)
+    return root

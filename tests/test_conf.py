@@ -61,7 +61,8 @@ EXPERIMENTS = [(name, task_of(name)) for name in GROUPS["experiment"]]
 
 @functools.cache
 def _composed(*overrides: str) -> dict[str, Any]:
-    return composed(["task=pix2pix", *overrides], Path("runs/test"))
+    task = [] if any(each.startswith(("experiment=", "task=")) for each in overrides) else ["task=pix2pix"]
+    return composed([*task, *overrides], Path("runs/test"))
 
 
 def tree(*overrides: str) -> dict[str, Any]:
