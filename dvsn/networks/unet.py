@@ -96,8 +96,9 @@ class UNet(nn.Module):
             level = depth - 1 - step
             inputs = widths[-1] if step == 1 else 2 * widths[level + 1]
             rate = dropout if step in dropout_steps else 0.0
-            self.ups.append(up_step(inputs, widths[level], bias, norm, rate, upsample))
-        self.head = up_step(2 * widths[0], output_channels, True, "none", 0.0, upsample)
+            own = step > 1  # the concatenation before it is nobody else's
+            self.ups.append(up_step(inputs, widths[level], bias, norm, rate, upsample, in_place=own))
+        self.head = up_step(2 * widths[0], output_channels, True, "none", 0.0, upsample, in_place=True)
         self.taps = tuple(f"ups.{index}" for index in reversed(range(depth - 1)))  # finest first
         initialise(self, init=init, gain=init_gain)
 
@@ -147,10 +148,10 @@ def down_step(inputs: int, outputs: int, bias: bool, norm: Norm) -> nn.Sequentia
 
 
 def up_step(
-    inputs: int, outputs: int, bias: bool, norm: Norm, dropout: float, kind: Upsample
+    inputs: int, outputs: int, bias: bool, norm: Norm, dropout: float, kind: Upsample, *, in_place: bool
 ) -> nn.Sequential:
     """Activation, up-sampling, norm, dropout: (N, inputs, H, W) -> (N, outputs, 2H, 2W)."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(activation=nn.ReLU())
+    layers: OrderedDict[str, nn.Module] = OrderedDict(activation=nn.ReLU(inplace=in_place))
     layers.update(upsampling(kind, inputs, outputs, kernel=4, bias=bias))
     layers["norm"] = make_norm(norm, outputs)
     if dropout > 0.0:
