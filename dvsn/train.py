@@ -126,6 +126,7 @@ def train(config: Config) -> dict[str, Any]:
 
     quiet()
     check(config)
+    keep_class_weights(config)
     folder = Path(config["run_dir"])
     data = runtime.build_data(config)
     task = runtime.make_task(config)
@@ -175,6 +176,16 @@ def train(config: Config) -> dict[str, Any]:
                 checkpoint=best if wanted else None,
             )
     return result
+
+
+def keep_class_weights(config: Config) -> None:
+    """Put the numbers of a class-weights file into the recipe, so that a checkpoint does not need the file."""
+    from dvsn.losses import class_weights
+
+    loss = config["task"].get("loss") or {}
+    name = loss.get("class_weights")
+    if isinstance(name, str) and name not in class_weights.BUILT_IN:
+        loss["class_weights"] = list(class_weights.resolve(name, classes=int(loss["classes"])) or ())
 
 
 def step_of(checkpoint: Path) -> int:

@@ -464,3 +464,32 @@ def test_the_fcn_score_wants_a_segmenter(tmp_path: Path, scenes: Path, trained: 
     values = evaluated(f"checkpoint={tmp_path}/pix2pix.ckpt", f"metrics.segmenter={trained}",
                        f"output={tmp_path}/out")  # fmt: skip
     assert {"fcn_pixel_accuracy", "fcn_class_accuracy", "fcn_class_iou", "psnr"} <= set(values)
+
+
+# The plain command --------------------------------------------------------------------------------------
+
+
+def test_the_plain_command_is_the_published_recipe(tmp_path: Path) -> None:
+    node = composed(["task=segmentation", "network=pidnet_s", "data=cityscapes"], tmp_path)
+    recipe = composed(["experiment=pidnet_s_cityscapes"], tmp_path)
+    for key in ("network", "loss", "transform", "optim", "schedule", "task"):
+        assert node[key] == recipe[key], key
+    assert node["trainer"]["max_epochs"] == recipe["trainer"]["max_epochs"] == 484
+    assert node["data"] == recipe["data"] and node["data"]["batch_size"] == 12
+    assert node["loss"]["class_weights"] == "cityscapes" and node["loss"]["terms"]["boundary"]["frame"] == 6
+    assert {name: term["weight"] for name, term in node["loss"]["terms"].items()} == {
+        "auxiliary": 0.4, "boundary": 20.0, "main": 1.0, "main_at_boundary": 1.0,
+    }  # fmt: skip
+
+
+def test_a_checkpoint_does_not_need_its_class_weights_file(tmp_path: Path) -> None:
+    from dvsn.train import keep_class_weights
+
+    file = tmp_path / "weights.json"
+    file.write_text(json.dumps({"method": "enet", "weights": [1, 2, 3], "classes": ["a", "b", "c"]}))
+    config = composed([*TINY_SEGMENTATION, f"loss.class_weights={file}"], tmp_path)
+    keep_class_weights(config)
+    file.unlink()
+    assert config["task"]["loss"]["class_weights"] == [1.0, 2.0, 3.0]
+    task: Any = runtime.make_task(config)
+    assert task.loss.class_weights.tolist() == [1.0, 2.0, 3.0]

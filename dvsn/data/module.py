@@ -113,7 +113,8 @@ class DataModule(pl.LightningDataModule):
 
     `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which
     are built before any data is opened; the first sample read is checked against them. `classes` counts the
-    classes of the target's ids, 0 where there are none.
+    classes of the target's ids, 0 where there are none. `class_weights` and `boundary_frame` are not used here: they
+    say what published recipes of this data set use, and the losses' YAML files refer to them.
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
@@ -130,6 +131,8 @@ class DataModule(pl.LightningDataModule):
         output_channels: int,
         label_classes: int = 0,
         classes: int = 0,
+        class_weights: list[float] | str | None = None,
+        boundary_frame: int = 0,
         batch_size: int = 1,
         eval_batch_size: int = 1,
         workers: int = 0,
