@@ -44,13 +44,19 @@ def test_commands_compose(line: str) -> None:
     else:
         rest = [re.sub(r"=([^\[\"',]*),.*", r"=\1", word) for word in rest]  # the first job of a sweep
         name = command.removeprefix("dvsn.")
-        assert name == "train" or evaluate.COMMAND.name == name
+        if name == "data":
+            name = f"data_{rest.pop(0)}"
+        assert name in ("train", evaluate.COMMAND.name, "benchmark", "data_check", "data_show", "data_weights")
         config_dir = rest.index("--config-dir") if "--config-dir" in rest else None
         if config_dir is not None:
             rest = rest[:config_dir] + rest[config_dir + 2 :]
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            config = compose(name, overrides=["run_dir=x", *(["name=x"] if name == "train" else []), *rest])
+            trains = name == "train" or name.startswith("data_")
+            rest = [word for word in rest if not word.endswith("=...")]
+            given = [*([] if name == "benchmark" else ["run_dir=x"]), *(["name=x"] if trains else [])]
+            config = compose(name, overrides=[*given, *rest])
         plain = OmegaConf.to_container(config, resolve=True)
         assert isinstance(plain, dict)
-        validate(plain)
+        if name != "benchmark":  # it has no trainer
+            validate(plain)
         HydraConfig.instance().cfg = None
