@@ -11,8 +11,10 @@ from dvsn.errors import nearest
 COMMANDS = {
     "train": "train a task on a data set",
     "evaluate": "measure a checkpoint on a data split",
+    "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",
     "convert": "turn a published checkpoint into ours",
+    "data": "check, show or weigh a data set",
 }
 
 

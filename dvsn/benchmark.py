@@ -1,0 +1,335 @@
+"""`python -m dvsn.benchmark`: what a segmentation network costs, and how fast each lever makes it here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dvsn import commands
+from dvsn.benchmark_table import PROTOCOLS, markdown, show
+from dvsn.errors import CheckpointError, ConfigError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from dvsn.levers import Subject
+
+log = logging.getLogger("dvsn")
+Config = dict[str, Any]
+COMMAND = commands.Command(
+    name="benchmark",
+    summary="Count, time and compare a segmentation network, plain and with what makes it faster.",
+    groups=True,
+    options=(
+        commands.Option("checkpoint", "null", "measure a trained network instead of network=..., which is random"),
+        commands.Option("size", [1024, 2048], "height and width of the image"),
+        commands.Option("batch", 1, "images at a time"),
+        commands.Option("protocols", list(PROTOCOLS), "network: to the logits, as papers do; end_to_end: bytes to ids"),
+        commands.Option("variants", [], "rows, such as folded+channels_last+bf16+compiled; []: those of the device"),
+        commands.Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
+        commands.Option("threads", "null", "of the CPU; null: PyTorch's choice"),
+        commands.Option("seconds", 6, "how long a row is timed, about as long again for warming up"),
+        commands.Option("runs", "null", "time so many runs of a row instead"),
+        commands.Option("rounds", 3, "the rows take turns so many times"),
+        commands.Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
+        commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
+        commands.Option("data.classes", 19, "how many classes a random network has"),
+        commands.Option("output", "null", "also write a file.json or file.md"),
+    ),
+    examples=(
+        "python -m dvsn.benchmark network=pidnet_s size=[1024,2048]",
+        "python -m dvsn.benchmark network=pidnet_s size=[360,480] device=cpu 'variants=[folded,folded+bf16+compiled]'",
+        "python -m dvsn.benchmark checkpoint=best.ckpt size=[360,480] images=camvid/test calibration=camvid/train",
+    ),
+)  # fmt: skip
+
+
+class Given(NamedTuple):
+    """What is measured, on the device."""
+
+    name: str
+    network: nn.Module
+    segmenter: nn.Module
+    """Bytes to class ids, around the network: `dvsn.tasks.segmentation.Segmenter`."""
+
+
+def benchmark(config: Config) -> Config:
+    """Benchmark by a resolved, plain config. Returns what the table shows, as plain data."""
+    check_options(config)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler, which counts memory, is chatty otherwise
+    import torch
+
+    from dvsn import levers
+    from dvsn.predict import find_device
+
+    device = torch.device(find_device(str(config["device"])))
+    variants = levers.parse(config["variants"] or levers.defaults(str(device)), str(device))
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    torch.backends.cudnn.benchmark = True
+    given = read_given(config, device)
+    shape = (config["batch"], 3, *config["size"])
+    images = read_images(config["images"], shape, config["seed"])
+    calibration = images if config["calibration"] is None else read_images(config["calibration"], shape, 0)
+    result = {**describe(given, config, device), **counts(given.network, shape)}
+    result["rows"] = []
+    for protocol in config["protocols"]:
+        subject, pictures = arrange(given, protocol, images, calibration, device)
+        result["rows"] += measure_all(variants, subject, pictures, config, protocol)
+    show(result)
+    if config["output"] is not None:
+        write(result, Path(config["output"]))
+    return result
+
+
+def check_options(config: Config) -> None:
+    """Refuse values that have no meaning, before torch is loaded. Raises `ConfigError`."""
+    from dvsn.config import number, whole
+
+    size, protocols, output = config["size"], config["protocols"], config["output"]
+    sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
+    names = isinstance(protocols, list) and protocols != [] and all(name in PROTOCOLS for name in protocols)
+    endings = output is None or str(output).endswith((".json", ".md"))
+    rules = (
+        ("size", size, sides, "height and width, two whole numbers such as [1024,2048]"),
+        ("protocols", protocols, names, f"a list of {' and '.join(PROTOCOLS)}"),
+        ("variants", config["variants"], isinstance(config["variants"], list), "a list such as [folded,compiled]"),
+        ("batch", config["batch"], whole(config["batch"], 1), "a whole number, 1 or more"),
+        ("rounds", config["rounds"], whole(config["rounds"], 1), "a whole number, 1 or more"),
+        ("seed", config["seed"], whole(config["seed"], 0), "a whole number, 0 or more"),
+        ("seconds", config["seconds"], number(config["seconds"]) and config["seconds"] > 0, "a number above 0"),
+        *((key, config[key], config[key] is None or whole(config[key], 1), "null, or a whole number, 1 or more")
+          for key in ("runs", "threads")),
+        ("output", output, endings, "null, or a file that ends in .json or .md"),
+    )  # fmt: skip
+    for path, value, good, expected in rules:
+        if not good:
+            raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+    if (config["network"] is None) == (config["checkpoint"] is None):
+        found = "neither" if config["network"] is None else "both"
+        raise ConfigError(
+            f"network, checkpoint: found {found}, expected one of them: network=pidnet_s for random weights, or "
+            f"checkpoint=best.ckpt. {nearest('', commands.choices()['network'])}"
+        )
+
+
+# What is measured -------------------------------------------------------------------------------------
+
+
+def read_given(config: Config, device: torch.device) -> Given:
+    """The network of the command line, with random weights, or that of a checkpoint."""
+    import torch
+
+    from dvsn.config import build
+    from dvsn.tasks.normalise import Normalise
+    from dvsn.tasks.segmentation import Segmenter
+
+    if config["checkpoint"] is None:
+        torch.manual_seed(config["seed"])
+        network = randomise(build(config["network"], path="network"))
+        name = str(config["network"]["_target_"]).rpartition(".")[2]
+        if not hasattr(network, "align_corners"):
+            raise ConfigError(
+                f"network: found {name}, which does not segment. Choose a segmentation network."
+            )
+        segmenter: Any = Segmenter(Normalise(), network, align_corners=bool(network.align_corners))
+    else:
+        import dvsn
+
+        name = Path(config["checkpoint"]).name
+        task = dvsn.load(config["checkpoint"])
+        segmenter = task.deployable()
+        if not isinstance(segmenter, Segmenter):
+            raise CheckpointError(
+                f"{config['checkpoint']}: a checkpoint of the task '{task.kind}', expected 'segmentation'."
+            )
+    segmenter.to(device).eval().requires_grad_(False)
+    return Given(name, segmenter.network, segmenter)
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """Batch norms that are not the identity, so that folding them has something to prove."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.affine and module.running_mean is not None:
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(std=0.1)
+    return network
+
+
+def read_images(folder: str | None, shape: tuple[int, ...], seed: int, *, most: int = 16) -> list[Tensor]:
+    """Batches of uint8 RGB of one `shape` (N, 3, H, W): pictures spread over a folder, or one batch of noise."""
+    import cv2
+    import numpy as np
+    import torch
+
+    from dvsn.data.files import list_pictures, read_rgb, require_folder
+
+    if folder is None:
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.randint(256, shape, dtype=torch.uint8, generator=generator)]
+    batch, _, height, width = shape
+    paths = list_pictures(require_folder(folder, expected="PICTURES.png", option="images or calibration"))
+    if not paths:
+        raise ConfigError(f"images, calibration: {folder} holds no pictures.")
+    count = max(batch, most // batch * batch)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]  # a folder of fewer repeats some
+    pictures = [cv2.resize(read_rgb(path), (width, height), interpolation=cv2.INTER_AREA) for path in chosen]
+    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return list(stacked.split(batch))
+
+
+def arrange(
+    given: Given, protocol: str, images: list[Tensor], calibration: list[Tensor], device: torch.device
+) -> tuple[Subject, list[Tensor]]:
+    """The subject of one protocol, and the images as it takes them, the timed one first."""
+    from dvsn.levers import Logits, Subject
+    from dvsn.tasks.segmentation import Segmenter
+
+    segmenter: Any = given.segmenter
+    if protocol == "end_to_end":
+        corners = segmenter.align_corners
+
+        def whole(network: nn.Module) -> nn.Module:
+            return Segmenter(segmenter.normalise, network, align_corners=corners).eval()
+
+        pictures, scales = ([image.to(device) for image in each] for each in (images, calibration))
+    else:
+        whole = Logits
+        pictures, scales = (
+            [segmenter.normalise(i.to(device)) for i in each] for each in (images, calibration)
+        )
+    return Subject(given.network, whole, pictures[0], scales), pictures
+
+
+# Measuring --------------------------------------------------------------------------------------------
+
+
+def measure_all(
+    variants: dict[str, frozenset[str]], subject: Subject, images: list[Tensor], config: Config, protocol: str
+) -> list[Config]:
+    """The rows of one protocol. The variants take turns, so that the moods of the machine meet all of them."""
+    import torch
+
+    from dvsn.levers import pull
+    from dvsn.stopwatch import Stopwatch, peak_memory
+
+    timing = {"seconds": config["seconds"], "runs": config["runs"], "turns": config["rounds"]}
+    rows, watches = [], {}
+    expected: list[Tensor] = []
+    for name, levers in variants.items():
+        row: Config = {"protocol": protocol, "variant": name}
+        rows.append(row)
+        log.info("%s: %s", protocol, name)
+        try:
+            variant = pull(levers, subject)
+            watches[name] = Stopwatch(variant.run, subject.image, **timing)
+            with torch.no_grad():
+                answers = [variant.run(image).clone() for image in images]
+        except (
+            RuntimeError,
+            ImportError,
+        ) as error:  # a lever that this machine cannot pull stays in the table
+            if not levers:
+                raise
+            row["failed"] = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            continue
+        expected = expected or answers
+        row.update(compare(answers, expected, subject, config["size"]))
+        if "openvino" not in levers:
+            row["peak_memory"] = peak_memory(variant.eager, subject.image, variant.parts)
+    for _ in range(config["rounds"]):
+        for watch in watches.values():
+            watch.turn()
+    plain = watches["plain"].latency().median
+    for row in rows:
+        if row["variant"] in watches:
+            watch = watches[row["variant"]]
+            latency = watch.latency()
+            row["milliseconds"] = latency._asdict()
+            row["images_per_second"], row["passes"] = watch.images_per_second, watch.passes
+            row["speed_up"] = plain / latency.median
+    return rows
+
+
+def compare(
+    found: list[Tensor], expected: list[Tensor], subject: Subject, size: list[int]
+) -> dict[str, float]:
+    """`agreement`, the share of pixels of full size with the class of `expected`; of logits also the `error`."""
+    from dvsn.folding import relative_error
+    from dvsn.tasks.inference import resize
+
+    values: dict[str, float] = {}
+    if found[0].is_floating_point():
+        values["error"] = max(relative_error(*pair) for pair in zip(found, expected, strict=True))
+        corners = bool(getattr(subject.network, "align_corners", False))
+        found, expected = (
+            [resize(each, size, align_corners=corners).argmax(dim=1) for each in answers]
+            for answers in (found, expected)
+        )
+    equal = sum(int((a == b).sum()) for a, b in zip(found, expected, strict=True))
+    return {**values, "agreement": equal / sum(each.numel() for each in expected)}
+
+
+def describe(given: Given, config: Config, device: torch.device) -> Config:
+    """What was measured, where and when."""
+    import datetime
+
+    import torch
+
+    from dvsn import runtime
+
+    return {
+        "name": given.name,
+        "size": config["size"],
+        "batch": config["batch"],
+        "images": config["images"] or "noise",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else runtime.processor(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.date.today().isoformat(),
+        "environment": runtime.environment(),
+    }
+
+
+def counts(network: nn.Module, shape: tuple[int, ...]) -> Config:
+    """Parameters, multiply-accumulates an image, and what folding does to the batch norms."""
+    from dvsn.costs import costs
+    from dvsn.folding import fold_batch_norms
+
+    one = (1, *shape[1:])
+    folded = fold_batch_norms(network, one)
+    return {
+        **costs(network, one)._asdict(),
+        "folded_norms": len(folded.folded),
+        "kept_norms": list(folded.kept),
+    }
+
+
+def write(result: Config, path: Path) -> None:
+    from dvsn.atomic import replacing
+    from dvsn.runtime import write_json
+
+    if path.suffix == ".json":
+        write_json(path, result)
+    else:
+        with replacing(path) as temporary:
+            temporary.write_text(markdown(result), encoding="utf-8")
+    log.info("%s", path)
+
+
+def job(config: Any) -> Config:
+    return benchmark(commands.plain(config))
+
+
+def main() -> None:
+    commands.run(lambda: commands.hydra_main("benchmark", job), command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()

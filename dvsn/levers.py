@@ -1,0 +1,258 @@
+"""The levers that make a network faster without training it, and how they are pulled together.
+
+A variant is a list of levers joined by `+`, such as `folded+channels_last+bf16+compiled`; `plain` pulls none. Only the
+share of equal answers says whether a variant may replace the plain network: folding changes nothing, other levers
+round.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dvsn.errors import ConfigError, nearest
+from dvsn.folding import fold_batch_norms
+from dvsn.types import SegmentationOutput
+
+LEVERS = {
+    "folded": "batch norms folded into the convolutions before them",
+    "channels_last": "channels innermost in memory",
+    "tf32": "float32 rounded to 10 bits of mantissa in convolutions, on tensor cores",
+    "bf16": "weights and activations in bfloat16",
+    "fp16": "weights and activations in float16",
+    "bf16_autocast": "float32 weights, convolutions in bfloat16",
+    "fp16_autocast": "float32 weights, convolutions in float16",
+    "int8": "weights and activations in 8 bits, scales from calibration; with openvino",
+    "compiled": "torch.compile",
+    "tuned": "torch.compile that tries several kernels for each operation",
+    "openvino": "OpenVINO instead of PyTorch, on CPUs",
+    "graph": "one CUDA graph instead of a launch for each kernel",
+}
+EXCLUSIVE = {
+    "precision": ("tf32", "bf16", "fp16", "bf16_autocast", "fp16_autocast", "int8"),
+    "engine": ("compiled", "tuned", "openvino"),
+}
+CUDA_ONLY, CPU_ONLY = ("tf32", "graph"), ("openvino", "int8")
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+CPU_VARIANTS = (
+    "plain", "folded", "channels_last", "folded+channels_last", "folded+channels_last+bf16_autocast",
+    "folded+channels_last+bf16", "compiled", "folded+channels_last+compiled", "folded+channels_last+bf16+compiled",
+)  # fmt: skip
+OPENVINO_VARIANTS = ("folded+openvino", "folded+bf16+openvino", "folded+int8+openvino")
+CUDA_VARIANTS = (
+    "plain", "tf32", "folded", "folded+channels_last", "folded+graph", "folded+tf32+graph",
+    "folded+channels_last+bf16_autocast", "folded+channels_last+fp16_autocast", "folded+channels_last+bf16",
+    "folded+channels_last+fp16", "folded+channels_last+fp16+graph", "compiled", "folded+channels_last+fp16+compiled",
+    "folded+channels_last+bf16+compiled+graph", "folded+channels_last+fp16+compiled+graph",
+)  # fmt: skip
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Subject(NamedTuple):
+    """A network as it is given: float32, evaluation mode, on the device it is measured on."""
+
+    network: nn.Module
+    whole: Callable[[nn.Module], nn.Module]
+    """Wraps the network, or one that stands for it, for a protocol: an image (N, 3, H, W) to one tensor."""
+    image: Tensor
+    """The image that is timed; every other one has its shape and type."""
+    calibration: Sequence[Tensor]
+    """Images from which 8-bit scales are taken."""
+
+
+class Variant(NamedTuple):
+    """A subject with levers pulled."""
+
+    run: Run
+    eager: Run
+    """The same before a CUDA graph was captured, whose memory PyTorch does not count."""
+    parts: nn.Module
+    """What holds the weights."""
+
+
+class Adapted(nn.Module):
+    """A network run in another precision or memory layout. Takes float32 images and gives float32 logits."""
+
+    def __init__(
+        self, network: nn.Module, *, dtype: torch.dtype, autocast: bool = False, channels_last: bool = False
+    ) -> None:
+        super().__init__()
+        self.network, self.dtype, self.autocast = network, dtype, autocast
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        network.to(memory_format=self.format)  # type: ignore[call-overload]
+        if not autocast:
+            network.to(dtype)
+
+    def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
+        image = image.to(torch.float32 if self.autocast else self.dtype, memory_format=self.format)
+        with torch.autocast(image.device.type, self.dtype, enabled=self.autocast):
+            logits = self.network(image, heads=heads).logits
+        return SegmentationOutput(logits.float())
+
+
+class Logits(nn.Module):
+    """A segmentation network that gives one tensor: its logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(image, heads=False).logits
+        return logits
+
+
+def defaults(device: str) -> list[str]:
+    """The variants worth a look on this kind of device."""
+    if torch.device(device).type == "cuda":
+        return list(CUDA_VARIANTS)
+    return [*CPU_VARIANTS, *(OPENVINO_VARIANTS if has_openvino() else ())]
+
+
+def has_openvino() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("openvino", "nncf"))
+
+
+def parse(variants: Sequence[Any], device: str) -> dict[str, frozenset[str]]:
+    """{variant: its levers}, `plain` first, because all are compared with it. Raises `ConfigError`."""
+    parsed: dict[str, frozenset[str]] = {"plain": frozenset()}
+    for name in map(str, variants):
+        levers = frozenset(name.split("+")) - {"plain"}
+        for lever in sorted(levers - set(LEVERS)):
+            raise ConfigError(
+                f"variants: {name!r}: there is no lever {lever!r}. {nearest(lever, ['plain', *LEVERS])} Join levers by +."
+            )
+        if "plain" in name.split("+") and levers:
+            raise ConfigError(f"variants: {name!r}: plain means no lever; leave it out.")
+        for kind, members in EXCLUSIVE.items():
+            if len(clash := sorted(levers & set(members))) > 1:
+                raise ConfigError(f"variants: {name!r}: found {' and '.join(clash)}, expected one {kind}.")
+        refuse(name, levers, torch.device(device).type)
+        parsed[name] = levers
+    return parsed
+
+
+def refuse(name: str, levers: frozenset[str], device: str) -> None:
+    """Raise `ConfigError` for levers that this machine does not have."""
+    elsewhere = {*(CUDA_ONLY if device != "cuda" else ()), *(CPU_ONLY if device != "cpu" else ())}
+    wrong = sorted(levers & elsewhere)
+    if wrong:
+        raise ConfigError(f"variants: {name!r}: {', '.join(wrong)} cannot be used on device={device}.")
+    if "int8" in levers and "openvino" not in levers:
+        raise ConfigError(f"variants: {name!r}: int8 runs in OpenVINO. Write {name}+openvino.")
+    if "openvino" in levers and (
+        clash := levers & {"channels_last", "bf16_autocast", "fp16_autocast", "fp16"}
+    ):
+        raise ConfigError(
+            f"variants: {name!r}: OpenVINO chooses its own layout and casts; leave out {', '.join(sorted(clash))}."
+        )
+    if "openvino" in levers and not has_openvino():
+        raise ConfigError(f"variants: {name!r}: OpenVINO is not installed. pip install 'dvsn[openvino]'.")
+
+
+@torch.no_grad()
+def pull(levers: frozenset[str], subject: Subject) -> Variant:
+    """The subject with these levers, warmed up once. The subject itself stays as it is."""
+    network = copy.deepcopy(subject.network)
+    if "folded" in levers:
+        network = fold_batch_norms(network, (1, 3, *subject.image.shape[-2:])).network
+    if "openvino" in levers:
+        model = subject.whole(network)
+        run = openvino(model, subject, int8="int8" in levers, bf16="bf16" in levers)
+        return Variant(run, run, model)
+    precision = next((name for name in TYPES if levers & {name, f"{name}_autocast"}), None)
+    if precision is not None or "channels_last" in levers:
+        network = Adapted(
+            network,
+            dtype=torch.float32 if precision is None else TYPES[precision],
+            autocast=f"{precision}_autocast" in levers,
+            channels_last="channels_last" in levers,
+        )
+    model = subject.whole(network)
+    run = with_tf32(compiled(model, levers, subject.image.device), allowed="tf32" in levers)
+    run(subject.image)
+    captured = capture(run, subject.image) if "graph" in levers else run
+    return Variant(captured, run, model)
+
+
+def compiled(model: nn.Module, levers: frozenset[str], device: torch.device) -> Run:
+    """`model`, or its compiled form. On CPUs weights become constants, packed as the processor likes them."""
+    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
+    if "tuned" in levers:
+        options["max_autotune"] = True
+    if not levers & {"compiled", "tuned"}:
+        return model
+    torch._dynamo.config.recompile_limit = 256  # each variant compiles the same code anew
+    return torch.compile(model, dynamic=False, options=options)  # type: ignore[return-value]
+
+
+def with_tf32(run: Run, *, allowed: bool) -> Run:
+    """`run` with or without TF32, which PyTorch uses in convolutions unless told otherwise."""
+
+    def switched(image: Tensor) -> Tensor:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+        return run(image)
+
+    return switched if torch.cuda.is_available() else run
+
+
+def capture(run: Run, image: Tensor) -> Run:
+    """`run` as one CUDA graph over a fixed image, into which other images are copied first."""
+    fixed = image.clone(memory_format=torch.preserve_format)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run(fixed)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answer = run(fixed)
+
+    def replay(other: Tensor) -> Tensor:
+        if other is not image:
+            fixed.copy_(other)
+        graph.replay()
+        return answer
+
+    return replay
+
+
+def openvino(model: nn.Module, subject: Subject, *, int8: bool, bf16: bool) -> Run:
+    """`model` converted to OpenVINO, on as many threads as PyTorch uses."""
+    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
+    import openvino as runtime
+
+    shape = tuple(subject.image.shape)
+    graph = runtime.convert_model(model, example_input=subject.image, input=[shape])
+    if int8:
+        graph = quantise(graph, subject.calibration)
+    precision = "bf16" if bf16 or int8 else "f32"  # of what is not in 8 bits
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    request = runtime.Core().compile_model(graph, "CPU", options).create_infer_request()
+
+    def run(image: Tensor) -> Tensor:
+        answer = request.infer([image.numpy()], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(answer[0])
+
+    return run
+
+
+def quantise(graph: Any, images: Sequence[Tensor]) -> Any:
+    """Post-training quantisation: the scales are those of the activations that `images` cause."""
+    import nncf
+
+    data = nncf.Dataset([image.numpy() for image in images])
+    return nncf.quantize(graph, data, target_device=nncf.TargetDevice.CPU, subset_size=len(images))

@@ -1,0 +1,201 @@
+"""The benchmark command: its rows and what they say, its stopwatch, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+
+from dvsn import levers
+from dvsn.benchmark import COMMAND, benchmark, compare
+from dvsn.benchmark_table import COLUMNS, cells, markdown
+from dvsn.commands import plain
+from dvsn.config import conf_dir
+from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.stopwatch import Stopwatch, highest, peak_memory
+
+TINY = [
+    "network=pidnet_s", "network.width=4", "network.pyramid_width=4", "network.head_width=4", "data.classes=3",
+    "device=cpu", "size=[32,48]", "runs=2", "rounds=1",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return plain(compose("benchmark", overrides=[*TINY, *overrides]))
+
+
+def test_one_table_from_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    variants = "variants=[folded,folded+channels_last+bf16,folded+bf16_autocast]"
+    result = benchmark(composed(variants, f"output={tmp_path}/table.json"))
+    assert json.loads((tmp_path / "table.json").read_text()) == result
+    rows = {(row["protocol"], row["variant"]): row for row in result["rows"]}
+    names = ("plain", "folded", "folded+channels_last+bf16", "folded+bf16_autocast")
+    assert list(rows) == [(protocol, name) for protocol in ("network", "end_to_end") for name in names]
+    for (protocol, name), row in rows.items():
+        times = row["milliseconds"]
+        assert times["minimum"] <= times["p5"] <= times["median"] <= times["p95"]
+        assert row["passes"] == 2 and row["peak_memory"] > 0
+        assert row["agreement"] == 1 if name in ("plain", "folded") else 0.5 < row["agreement"] <= 1
+        assert ("error" in row) == (protocol == "network")
+    assert rows["network", "plain"]["error"] == 0 and rows["network", "plain"]["speed_up"] == 1
+    assert 0 < rows["network", "folded"]["error"] < 1e-4 < rows["network", names[2]]["error"]
+    assert (result["folded_norms"], len(result["kept_norms"])) == (66, 9)
+    shown, page = capsys.readouterr().out, markdown(result)
+    for word in (
+        *names,
+        "66 fold",
+        f"{result['parameters']:,} parameters",
+        result["date"],
+        torch.__version__,
+    ):
+        assert word in shown and word in page
+
+
+def test_plain_is_always_measured_and_a_failed_lever_stays_in_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(levers, "compiled", lambda model, pulled, _: broken() if pulled else model)
+    result = benchmark(composed("variants=[compiled]", "protocols=[network]"))
+    assert [row["variant"] for row in result["rows"]] == ["plain", "compiled"]
+    assert result["rows"][1]["failed"] == "no compiler"
+    assert "no compiler" in markdown(result)
+
+
+def test_pictures_stand_for_noise(tmp_path: Path) -> None:
+    for i in range(3):
+        random = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(random).save(tmp_path / f"{i}.png")
+    result = benchmark(
+        composed(f"images={tmp_path}", "batch=2", "variants=[folded]", "protocols=[end_to_end]")
+    )
+    assert result["rows"][1]["agreement"] == 1
+    with pytest.raises(DataError, match="no such folder"):
+        benchmark(composed(f"images={tmp_path}/absent"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["size=[32]"], r"size: found \[32\], expected height and width"),
+        (["size=[32,0]"], r"size: found \[32, 0\]"),
+        (["size=32"], "size: found 32"),
+        (["size=[32,4.5]"], "size: found"),
+        (["batch=0"], "batch: found 0"),
+        (["runs=0"], "runs: found 0"),
+        (["seconds=0"], "seconds: found 0"),
+        (["threads=0"], "threads: found 0"),
+        (["output=table.txt"], "output: found 'table.txt', expected null, or a file that ends in .json or .md"),
+        (["protocols=[netwrok]"], "protocols: found"),
+        (["variants=[foldde]"], "there is no lever 'foldde'. Did you mean 'folded'?"),
+        (["variants=[plain+folded]"], "plain means no lever"),
+        (["variants=[bf16+fp16]"], "found bf16 and fp16, expected one precision"),
+        (["variants=[compiled+openvino]"], "expected one engine"),
+        (["variants=[graph]"], "graph cannot be used on device=cpu"),
+        (["variants=[int8]"], r"int8 runs in OpenVINO. Write int8\+openvino"),
+        (["network=unet_128", "+data.input_channels=3", "+data.output_channels=3"], "found UNet, which does not segment"),
+        (["checkpoint=best.ckpt"], "network, checkpoint: found both"),
+        (["network=null"], "network, checkpoint: found neither"),
+    ],
+)  # fmt: skip
+def test_refuses(overrides: list[str], message: str) -> None:
+    given = composed() if "network=null" in overrides else None
+    with pytest.raises(ConfigError, match=message):
+        if given is not None:
+            benchmark({**given, "network": None})
+        elif overrides[0].startswith("network="):
+            with initialize_config_dir(conf_dir(), version_base="1.3"):
+                tree = OmegaConf.to_container(compose("benchmark", overrides=overrides), resolve=True)
+            assert isinstance(tree, dict)
+            benchmark({str(key): value for key, value in tree.items()})
+        else:
+            benchmark(composed(*overrides))
+
+
+def test_refuses_a_checkpoint_of_another_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Translator(nn.Module):
+        kind = "pix2pix"
+
+        def deployable(self) -> nn.Module:
+            return nn.Identity()
+
+    monkeypatch.setattr("dvsn.load", lambda path: Translator())
+    config = {**composed(), "network": None, "checkpoint": "best.ckpt"}
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: a checkpoint of the task 'pix2pix'"):
+        benchmark(config)
+
+
+def test_every_default_variant_is_understood() -> None:
+    for names, device in ((levers.CPU_VARIANTS, "cpu"), (levers.CUDA_VARIANTS, "cuda")):
+        assert list(levers.parse(names, device)) == list(names)
+
+
+def test_the_stopwatch_counts_every_pass() -> None:
+    seen = []
+    watch = Stopwatch(lambda image: seen.append(1) or image, torch.zeros(4, 1), seconds=1, runs=6, turns=3)  # type: ignore[func-returns-value]
+    for _ in range(3):
+        watch.turn()
+    assert len(seen) == watch.passes == len(watch.times) == 6
+    assert watch.images_per_second == pytest.approx(24 / watch.seconds)
+    watch.times = [0.004, 0.001, 0.002, 0.003, 0.005]
+    assert watch.latency() == pytest.approx((3, 1.2, 4.8, 1))
+
+
+def test_the_stopwatch_calibrates_itself() -> None:
+    watch = Stopwatch(lambda image: image + 1, torch.zeros(1000), seconds=0.06, runs=None, turns=2)
+    for _ in range(2):
+        watch.turn()
+    assert watch.passes == 2 * watch.per_turn > 10
+    assert 0.01 < watch.seconds < 2
+
+
+def test_peak_memory_is_that_of_the_tensors_alive() -> None:
+    def run(image: Tensor) -> Tensor:
+        first = image + 1  # two maps alive, then one
+        second = first + 1
+        del first
+        return second.sum()
+
+    image = torch.zeros(1, 3, 256, 256)
+    layer = nn.Linear(10, 10)
+    found = peak_memory(run, image, layer) - 110 * 4
+    assert 3 * image.nbytes <= found < 3.1 * image.nbytes
+    assert highest([5, -5, 3, 4, -7]) == 7 and highest([]) == 0
+
+
+def test_agreement_is_of_pixels_of_full_size() -> None:
+    expected = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # (1, 2, 1, 2): class 0, then class 1
+    network = nn.Module()
+    network.align_corners = True  # type: ignore[assignment]
+    subject = levers.Subject(network, levers.Logits, expected, [])
+    flipped = compare([expected.flip(1)], [expected], subject, [1, 4])
+    assert flipped == {"error": 1.0, "agreement": 0.0}
+    weak = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.25]]]])  # class 1 wins only in the last of four pixels
+    assert compare([weak], [expected], subject, [1, 4])["agreement"] == 0.75
+    ids = torch.tensor([[[0, 1], [2, 2]]])
+    assert compare([ids], [ids * 2], subject, [2, 2]) == {"agreement": 0.25}
+
+
+def test_help_and_cells_agree_with_the_config() -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("benchmark")
+    for option in COMMAND.options:
+        value = OmegaConf.select(config, option.name)
+        assert (None if option.default == "null" else option.default) == value, option.name
+    assert len(cells({"failed": "reason"}, 1)) == len(COLUMNS)
