@@ -34,6 +34,8 @@ def main() -> None:
     resume = newest(checkpoints) if checkpoints.is_dir() else None
     trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
     torch.save(task.state_dict(), folder / f"rank_{trainer.global_rank}.pt")
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    (folder / f"rank_{trainer.global_rank}.json").write_text(json.dumps(scores))
 
 
 if __name__ == "__main__":

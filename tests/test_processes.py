@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, composed, write_pairs
+from support import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
 
 from dvsn.checkpoint import read_checkpoint
 
@@ -90,6 +90,27 @@ def test_two_processes_agree_and_equal_one_with_the_whole_batch(pairs: Path, tmp
     runtime.build_trainer(config, task).fit(task, runtime.build_data(config))
     assert_same(ranks[0], dict(task.state_dict()), rtol=1e-4, atol=1e-6)
     assert any(not torch.equal(before[key], value) for key, value in task.state_dict().items())
+
+
+def test_two_processes_score_each_picture_once(tmp_path: Path) -> None:
+    """Five pictures on two ranks: the scores are those of one process, none counted twice; outlines travel too."""
+    from dvsn import runtime
+    from dvsn.checkpoint import load
+
+    scenes = write_scenes(tmp_path / "scenes", train=8, val=5)
+    options = [*TINY_SEGMENTATION, f"data.root={scenes}", "data.batch_size=4", "trainer.max_epochs=1"]
+    config = composed([*options, "trainer.devices=2"], tmp_path / "two")
+    two_ranks(config, tmp_path / "two")
+    ranks = [json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    torch.set_num_threads(1)
+    task: Any = load(tmp_path / "two" / "checkpoints" / "last.ckpt")
+    data = runtime.build_data(config).open("val")
+    for sample in (data[index] for index in range(5)):
+        task.metrics.update(task(sample["image"][None]), sample["target"])
+    expected = {f"val/{name}": float(value) for name, value in task.metrics.compute().items()}
+    assert task.score.confusion.sum() == 5 * 64 * 64
+    for rank in ranks:
+        assert {name: rank[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -46,7 +46,14 @@ def test_commands_compose(line: str) -> None:
         name = command.removeprefix("dvsn.")
         if name == "data":
             name = f"data_{rest.pop(0)}"
-        assert name in ("train", evaluate.COMMAND.name, "benchmark", "data_check", "data_show", "data_weights")
+        assert name in (
+            "train",
+            evaluate.COMMAND.name,
+            "benchmark",
+            "data_check",
+            "data_show",
+            "data_weights",
+        )
         config_dir = rest.index("--config-dir") if "--config-dir" in rest else None
         if config_dir is not None:
             rest = rest[:config_dir] + rest[config_dir + 2 :]

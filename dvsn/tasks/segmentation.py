@@ -97,6 +97,12 @@ class Segmentation(Task):
     def networks(self) -> dict[str, nn.Module]:
         return {"network": self.network}
 
+    @property
+    def needs_unused_parameters(self) -> bool:  # type: ignore[override]
+        """DDP must look for heads that no term of the loss reads, unless both kinds of training heads are read."""
+        read = {term.head for term in self.loss.terms.values()}
+        return not {"auxiliary", "boundary"} <= read
+
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """Names and colours of the classes, from the data set of the recipe; numbers where it has none."""
