@@ -1,6 +1,6 @@
 """Curves and test pictures of the runs: python figures.py RUN_DIR... (each with stage1.ckpt, stage2.ckpt and last.ckpt).
 
-Writes curves.png, and stages_NAME.jpg (label map | three stages | real) for each run, into this folder.
+Needs matplotlib. Writes curves.png, and stages_NAME.jpg (label map | three stages | real) for each run, into this folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dvsn
 from dvsn import runtime
 from dvsn.callbacks import seed_everything
 from dvsn.checkpoint import read_checkpoint
-from dvsn.pictures import grid, to_array, write_picture
+from dvsn.pictures import grid, shrink, to_array, write_picture
 from dvsn.tasks.pix2pix import to_bytes
 
 matplotlib.use("Agg")
@@ -69,7 +69,7 @@ def stages(run: Path) -> None:
     columns["real"] = [to_array(s["target"][None])[0] for s in samples]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     name = run.name.removeprefix("camvid_")
-    write_picture(HERE / f"stages_{name}.jpg", grid(rows, list(columns)))
+    write_picture(HERE / f"stages_{name}.jpg", shrink(grid(rows, list(columns)), 1060))
 
 
 if __name__ == "__main__":
