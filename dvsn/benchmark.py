@@ -36,6 +36,7 @@ COMMAND = commands.Command(
         commands.Option("rounds", 3, "the rows take turns so many times"),
         commands.Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
         commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
+        commands.Option("keep", "[]", "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
         commands.Option("data.classes", 19, "how many classes a random network has"),
         commands.Option("output", "null", "also write a file.json or file.md"),
     ),
@@ -73,11 +74,12 @@ def benchmark(config: Config) -> Config:
     given = read_given(config, device)
     shape = (config["batch"], 3, *config["size"])
     images = read_images(config["images"], shape, config["seed"])
+    keep = kept_modules(config["keep"], given.network)
     calibration = images if config["calibration"] is None else read_images(config["calibration"], shape, 0)
     result = {**describe(given, config, device), **counts(given.network, shape)}
     result["rows"] = []
     for protocol in config["protocols"]:
-        subject, pictures = arrange(given, protocol, images, calibration, device)
+        subject, pictures = arrange(given, protocol, images, calibration, device, keep)
         result["rows"] += measure_all(variants, subject, pictures, config, protocol)
     show(result)
     if config["output"] is not None:
@@ -185,8 +187,22 @@ def read_images(folder: str | None, shape: tuple[int, ...], seed: int, *, most: 
     return list(stacked.split(batch))
 
 
+def kept_modules(paths: Any, network: nn.Module) -> tuple[str, ...]:
+    """The module paths of `keep`. Raises `ConfigError` for one that the network has not."""
+    modules = dict(network.named_modules())
+    for path in paths or ():
+        if path not in modules:
+            raise ConfigError(f"keep: the network has no module {path!r}. {nearest(str(path), modules)}")
+    return tuple(paths or ())
+
+
 def arrange(
-    given: Given, protocol: str, images: list[Tensor], calibration: list[Tensor], device: torch.device
+    given: Given,
+    protocol: str,
+    images: list[Tensor],
+    calibration: list[Tensor],
+    device: torch.device,
+    keep: tuple[str, ...] = (),
 ) -> tuple[Subject, list[Tensor]]:
     """The subject of one protocol, and the images as it takes them, the timed one first."""
     from dvsn.levers import Logits, Subject
@@ -205,7 +221,7 @@ def arrange(
         pictures, scales = (
             [segmenter.normalise(i.to(device)) for i in each] for each in (images, calibration)
         )
-    return Subject(given.network, whole, pictures[0], scales), pictures
+    return Subject(given.network, whole, pictures[0], scales, keep), pictures
 
 
 # Measuring --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +67,8 @@ class Subject(NamedTuple):
     """The image that is timed; every other one has its shape and type."""
     calibration: Sequence[Tensor]
     """Images from which 8-bit scales are taken."""
+    keep: Sequence[str] = ()
+    """Module paths that are left out of 8 bits."""
 
 
 class Variant(NamedTuple):
@@ -234,7 +237,7 @@ def openvino(model: nn.Module, subject: Subject, *, int8: bool, bf16: bool) -> R
     shape = tuple(subject.image.shape)
     graph = runtime.convert_model(model, example_input=subject.image, input=[shape])
     if int8:
-        graph = quantise(graph, subject.calibration)
+        graph = quantise(graph, subject.calibration, keep=subject.keep)
     precision = "bf16" if bf16 or int8 else "f32"  # of what is not in 8 bits
     options = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -250,9 +253,20 @@ def openvino(model: nn.Module, subject: Subject, *, int8: bool, bf16: bool) -> R
     return run
 
 
-def quantise(graph: Any, images: Sequence[Tensor]) -> Any:
-    """Post-training quantisation: the scales are those of the activations that `images` cause."""
+def quantise(graph: Any, images: Sequence[Tensor], *, keep: Sequence[str] = ()) -> Any:
+    """Post-training quantisation: the scales are those of the activations that `images` cause.
+
+    Operations of the modules `keep` stay as they are; OpenVINO names each operation after its module's path.
+    """
     import nncf
 
     data = nncf.Dataset([image.numpy() for image in images])
-    return nncf.quantize(graph, data, target_device=nncf.TargetDevice.CPU, subset_size=len(images))
+    patterns = [f".*[./]{re.escape(path)}[./].*" for path in keep]
+    return nncf.quantize(
+        graph,
+        data,
+        target_device=nncf.TargetDevice.CPU,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(images),
+        ignored_scope=nncf.IgnoredScope(patterns=patterns, validate=False) if patterns else None,
+    )

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dvsn import levers
-from dvsn.benchmark import COMMAND, benchmark, compare
+from dvsn.benchmark import COMMAND, benchmark, compare, kept_modules
 from dvsn.benchmark_table import COLUMNS, cells, markdown
 from dvsn.commands import plain
 from dvsn.config import conf_dir
@@ -199,3 +199,10 @@ def test_help_and_cells_agree_with_the_config() -> None:
         value = OmegaConf.select(config, option.name)
         assert (None if option.default == "null" else option.default) == value, option.name
     assert len(cells({"failed": "reason"}, 1)) == len(COLUMNS)
+
+
+def test_modules_to_keep_from_int8_must_exist() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU()))
+    assert kept_modules(["1.0", "0"], network) == ("1.0", "0") and kept_modules(None, network) == ()
+    with pytest.raises(ConfigError, match=r"keep: the network has no module '1\.1'\. Did you mean '1"):
+        kept_modules(["1.1"], network)
