@@ -36,7 +36,7 @@ COMMAND = commands.Command(
         commands.Option("rounds", 3, "the rows take turns so many times"),
         commands.Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
         commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
-        commands.Option("keep", "[]", "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
+        commands.Option("keep", [], "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
         commands.Option("data.classes", 19, "how many classes a random network has"),
         commands.Option("output", "null", "also write a file.json or file.md"),
     ),
