@@ -24,6 +24,11 @@ COMMAND = commands.Command(
         ),
         commands.Option("output", commands.REQUIRED, "the checkpoint to write, such as facades.ckpt"),
         commands.Option(
+            "align_corners",
+            None,
+            "HRNet: how it and its task resize, which its keys do not tell; null: a guess, noted",
+        ),
+        commands.Option(
             "heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"
         ),
         commands.Option("discriminator", None, "the published discriminator, to go on training with it"),
@@ -80,6 +85,8 @@ def convert(options: dict[str, Any]) -> Path:
     from dvsn.checkpoint import AtomicCheckpointIO, build_task, load_state
 
     chosen: dict[str, Any] = {} if options["heads"] is None else {"heads": options["heads"]}
+    if options["align_corners"] is not None:
+        chosen["align_corners"] = options["align_corners"]
     if options["dropout"] is not None:
         chosen["dropout"] = float(options["dropout"])
     found = convert_file(str(options["source"]), chosen)

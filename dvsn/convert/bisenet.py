@@ -25,6 +25,9 @@ from dvsn.convert.segmentation import (
 from dvsn.networks.bisenet import BiSeNet, BiSeNetDerivative, ResNet18Classifier
 from dvsn.networks.bisenetv2 import BiSeNetV2
 
+CITYSCAPES_MEAN = [0.3257, 0.3690, 0.3223]
+CITYSCAPES_STD = [0.2112, 0.2148, 0.2115]
+
 LAYOUTS = {
     "bisenet/v1": ("cp.resnet.conv1.weight", "cp.arm16.conv_atten.weight", "sp.conv_out.conv.weight"),
     "bisenet/v1_adb_bag": ("cp.resnet.conv1.weight", "cp.convD1.conv1.weight", "dfm.conv_p.0.weight"),
@@ -81,8 +84,19 @@ def convert_segmenter(
     told = {"classes": require_shape(published.state, last, dimensions=4)[0]}
     droppable = {} if wanted else dict.fromkeys(heads, TRAINING_ONLY)
     arguments = {**told, "upsample": True, **defaults, **chosen, "heads": wanted}
+    ours = variant == "v1_adb_bag"  # PIDNet's authors normalise by ImageNet, as the task does
+    notes = (
+        () if ours else ("Pictures are normalised by Cityscapes' mean and deviation, as the release does.",)
+    )
     return convert_published(
-        published, network, arguments, kind="segmenter", layout=f"bisenet/{variant}", droppable=droppable
+        published,
+        network,
+        arguments,
+        kind="segmenter",
+        layout=f"bisenet/{variant}",
+        droppable=droppable,
+        notes=notes,
+        task={} if ours else {"mean": CITYSCAPES_MEAN, "std": CITYSCAPES_STD},
     )
 
 
