@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.losses import class_weights as weighing
+from dvsn.losses.resized import resize, resized_cross_entropy
 from dvsn.types import IGNORE, SegmentationOutput, Terms
 
 Head = Literal["main", "auxiliary", "boundary"] | int
@@ -19,22 +20,33 @@ Head = Literal["main", "auxiliary", "boundary"] | int
 
 
 class Scores:
-    """One head's class logits at label size, and the pixels' cross entropy, worked out once for all terms.
+    """One head's class logits, and the pixels' cross entropy, worked out once for all terms.
 
-    `logits` (N, K, H, W) float32, `target` (N, H, W) int64 with 255 for ignored pixels.
+    `small` (N, K, h, w) is what the network answers, `target` (N, H, W) int64 with 255 for ignored pixels. The
+    cross entropy does without the logits at label size; they are made only for a term that asks for them.
     """
 
-    def __init__(self, logits: Tensor, target: Tensor) -> None:
-        self.logits, self.target = logits, target
-        self._cross_entropy: Tensor | None = None
+    def __init__(self, small: Tensor, target: Tensor, *, align_corners: bool = False) -> None:
+        self.small, self.target, self.align_corners = as_float(small), target, align_corners
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N, K, H, W) float32."""
+        height, width = self.target.shape[-2:]
+        return resize(self.small, (height, width), align_corners=self.align_corners)
+
+    @cached_property
+    def _cross_entropy(self) -> Tensor:
+        return resized_cross_entropy(self.small, self.target, align_corners=self.align_corners)
 
     def cross_entropy(self) -> Tensor:
         """(N, H, W): minus the log of the softmax probability of the true class; 0 where ignored."""
-        if self._cross_entropy is None:
-            self._cross_entropy = F.cross_entropy(
-                self.logits, self.target, ignore_index=IGNORE, reduction="none"
-            )
         return self._cross_entropy
+
+
+def as_float(logits: Tensor) -> Tensor:
+    """Half precision becomes float32."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 class Term(nn.Module):
@@ -188,7 +200,7 @@ class _MissingHead(Exception):
 
 
 class _Heads:
-    """The heads of an output at the size of the labels, each resized when it is first asked for."""
+    """The heads of an output at the size of the labels, each worked out when it is first asked for."""
 
     def __init__(self, output: SegmentationOutput, target: Tensor, *, align_corners: bool) -> None:
         self.output, self.target, self.align_corners = output, target, align_corners
@@ -209,7 +221,7 @@ class _Heads:
     def _score(self, index: int) -> Scores:
         if index not in self._scores:
             logits = self.output.logits if index < 0 else self.output.auxiliary[index]
-            self._scores[index] = Scores(self._resize(logits), self.target)
+            self._scores[index] = Scores(logits, self.target, align_corners=self.align_corners)
         return self._scores[index]
 
     def boundary(self) -> Tensor:
@@ -221,13 +233,7 @@ class _Heads:
                     "boundary forms of others, with network.heads=true and while training; set this term to "
                     "null for a network without it."
                 )
-            self._boundary = self._resize(self.output.boundary)
+            height, width = self.target.shape[-2:]
+            logits = as_float(self.output.boundary)
+            self._boundary = resize(logits, (height, width), align_corners=self.align_corners)
         return self._boundary
-
-    def _resize(self, logits: Tensor) -> Tensor:
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        size = self.target.shape[-2:]
-        if logits.shape[-2:] == size:
-            return logits
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
