@@ -110,9 +110,9 @@ def colours(vocabulary: Vocabulary | None) -> np.ndarray:
     """(256, 3) uint8 RGB by id; what is no class has the colour of ignored pixels."""
     import numpy as np
 
-    from dvsn.data.palette import spread_colours
+    from dvsn.data.class_ids import distinct_palette
 
-    palette = spread_colours(255) if vocabulary is None else vocabulary.palette
+    palette = distinct_palette(255) if vocabulary is None else vocabulary.palette
     table = np.full((256, 3), VOID, np.uint8)
     table[: len(palette)] = palette
     return table

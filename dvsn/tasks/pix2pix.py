@@ -403,12 +403,12 @@ def to_bytes(image: Tensor) -> Tensor:
 
 
 def label_palette(classes: int) -> Tensor:
-    """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, else spread-out hues."""
+    """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, else PASCAL VOC's colours."""
     from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
-    from dvsn.data.palette import spread_colours
+    from dvsn.data.class_ids import distinct_palette
 
     if classes in (34, 35):
         return torch.from_numpy(PALETTE[:classes].copy())
     if classes in (19, 20):
         return torch.from_numpy(TRAIN_PALETTE[:classes].copy())
-    return torch.tensor(spread_colours(classes), dtype=torch.uint8)
+    return torch.tensor(distinct_palette(classes), dtype=torch.uint8)

@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 
 from dvsn.config import build
 from dvsn.data.boundary import boundary_map
-from dvsn.data.palette import spread_colours
+from dvsn.data.class_ids import distinct_palette
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
@@ -110,7 +110,7 @@ class Segmentation(Task):
         if found is not None and len(found.names) == self.classes:
             return found
         names = tuple(f"class {number}" for number in range(self.classes))
-        return Vocabulary(names, spread_colours(self.classes))
+        return Vocabulary(names, distinct_palette(self.classes))
 
     # Training ---------------------------------------------------------------------------------------
 
