@@ -73,8 +73,12 @@ def test_a_swept_mistake_fails_its_job_only(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_the_job_and_the_sweep(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
-    process = subprocess.Popen([*CALL, "-m", "seed=14,1"], env=environment(root), cwd=root, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [*CALL, "-m", "seed=14,1"], env=environment(root), cwd=root, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # a shell starts what runs in its background deaf to Ctrl-C, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     log = root / "sweeps" / "run" / "0" / "output.log"
     end = time.monotonic() + 60
     while (
