@@ -137,7 +137,8 @@ def main() -> None:
         lines += table("forward", times, times["OHEM as published, with a sort"])
 
     node = yaml.safe_load(Path(conf_dir(), "loss", "pidnet.yaml").read_text(encoding="utf-8"))
-    objective = build(node | {"classes": classes}, path="loss").to(target.device)
+    node["terms"]["boundary"]["frame"] = 0
+    objective = build(node | {"classes": classes, "class_weights": None}, path="loss").to(target.device)
     objective.align_corners = True
     outlines = torch.stack([torch.from_numpy(boundary_map(ids)) for ids in labels.numpy()]).to(target.device)
     heads = [logits_of(labels, classes, skill=3.0).to(target.device).requires_grad_() for _ in range(2)]
