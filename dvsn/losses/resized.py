@@ -1,7 +1,7 @@
 """Cross entropy of logits that are smaller than the labels, without ever holding them at label size.
 
 At label size the logits are the largest tensors of a training step by far: 12 x 19 x 1024 x 1024 of them take
-912 MiB, four times over. Nearly all time of the plain loss is spent on moving them through memory.
+912 MiB, and PIDNet's loss would hold four such: two heads, and the log softmax of each.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool
 
     Resized, log softmax, cross entropy; the order of summation apart, the result and its gradient are torch's. The
     logits are made taller first, and every line of pixels is then on its own: strips of lines are made wider
-    one after the other, and once more in the backward pass. The largest tensor is (N, K, H, w). On a CPU this
-    takes less than half the time, since a strip stays in the cache (`experiments/speed/segmentation_step.md`).
+    one after the other, and once more in the backward pass. The largest tensor is (N, K, H, w). On a CPU
+    strips that stay in the cache make PIDNet's loss take 0.55 of its time (`experiments/speed/segmentation_step.md`).
     """
     classes, width = logits.shape[1], logits.shape[-1]
     tall = resize(logits, (target.shape[1], width), align_corners=align_corners)  # (N, K, H, w)
