@@ -110,8 +110,8 @@ def check_options(config: Config) -> None:
     for path, value, good, expected in rules:
         if not good:
             raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
-    if (config["network"] is None) == (config["checkpoint"] is None):
-        found = "neither" if config["network"] is None else "both"
+    if (config.get("network") is None) == (config["checkpoint"] is None):
+        found = "neither" if config.get("network") is None else "both"
         raise ConfigError(
             f"network, checkpoint: found {found}, expected one of them: network=pidnet_s for random weights, or "
             f"checkpoint=best.ckpt. {nearest('', commands.choices()['network'])}"
@@ -131,8 +131,8 @@ def read_given(config: Config, device: torch.device) -> Given:
 
     if config["checkpoint"] is None:
         torch.manual_seed(config["seed"])
-        network = randomise(build(config["network"], path="network"))
-        name = str(config["network"]["_target_"]).rpartition(".")[2]
+        network = randomise(build(config.get("network"), path="network"))
+        name = str(config.get("network")["_target_"]).rpartition(".")[2]
         if not hasattr(network, "align_corners"):
             raise ConfigError(
                 f"network: found {name}, which does not segment. Choose a segmentation network."

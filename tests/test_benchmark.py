@@ -206,3 +206,13 @@ def test_modules_to_keep_from_int8_must_exist() -> None:
     assert kept_modules(["1.0", "0"], network) == ("1.0", "0") and kept_modules(None, network) == ()
     with pytest.raises(ConfigError, match=r"keep: the network has no module '1\.1'\. Did you mean '1"):
         kept_modules(["1.1"], network)
+
+
+def test_a_checkpoint_needs_no_network(tmp_path: Path) -> None:
+    """Hydra leaves the group out of the config when none is chosen."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = plain(compose("benchmark", overrides=["device=cpu", f"checkpoint={tmp_path}/none.ckpt"]))
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        benchmark(config)
+    with pytest.raises(ConfigError, match="neither"):
+        benchmark(config | {"checkpoint": None})
