@@ -119,7 +119,7 @@ class Transform:
                 )
         if self.outlines is not None:
             outlines = boundary_map(arrays[self.pair.target], **self.outlines)
-            arrays["boundary"] = np.where(outlines, OUTLINE, OUTLINE - 1).astype(np.uint8)
+            arrays["boundary"] = outlines + np.uint8(OUTLINE - 1)
             treated["boundary"] = "label"
         arrays = self._move(arrays, treated, item_seed)
         for name in names:
