@@ -131,8 +131,8 @@ def read_given(config: Config, device: torch.device) -> Given:
 
     if config["checkpoint"] is None:
         torch.manual_seed(config["seed"])
-        network = randomise(build(config.get("network"), path="network"))
-        name = str(config.get("network")["_target_"]).rpartition(".")[2]
+        network = randomise(build(config["network"], path="network"))
+        name = str(config["network"]["_target_"]).rpartition(".")[2]
         if not hasattr(network, "align_corners"):
             raise ConfigError(
                 f"network: found {name}, which does not segment. Choose a segmentation network."
