@@ -356,7 +356,7 @@ def main() -> None:
     print(f"`{' '.join(['python', 'experiments/speed/pix2pix_step.py', *sys.argv[1:]])}`, ", end="")
     print(datetime.date.today().isoformat())
     print(
-        f"\n{facts['processor']}, shared with other jobs, without bf16 units; Python {facts['python']}, ",
+        f"\n{facts['processor']}, shared with other jobs, with{'' if runtime.cpu_has_bf16() else 'out'} bf16 units; Python {facts['python']}, ",
         end="",
     )
     print(f"torch {versions['torch']}, Lightning {versions['pytorch-lightning']}.")
@@ -382,7 +382,8 @@ def main() -> None:
     print("(1.5 MiB a pair), which the others are given.")
     if settings["compile"]:
         print(f"torch.compile: the first step, which compiles, took {compiling:.0f} s and is left out.")
-    print("bf16 is emulated on this processor and so only shows what to avoid; one round.")
+    if not runtime.cpu_has_bf16():
+        print("bf16 is emulated on this processor and so only shows what to avoid; one round.")
     print(f"\n{time.process_time():.0f} s of processor time in all.")
 
 
