@@ -355,8 +355,9 @@ def main() -> None:
     print("# A training step of the paper's pix2pix\n")
     print(f"`{' '.join(['python', 'experiments/speed/pix2pix_step.py', *sys.argv[1:]])}`, ", end="")
     print(datetime.date.today().isoformat())
+    units = "with" if runtime.cpu_has_bf16() else "without"
     print(
-        f"\n{facts['processor']}, shared with other jobs, with{'' if runtime.cpu_has_bf16() else 'out'} bf16 units; Python {facts['python']}, ",
+        f"\n{facts['processor']}, shared with other jobs, {units} bf16 units; Python {facts['python']}, ",
         end="",
     )
     print(f"torch {versions['torch']}, Lightning {versions['pytorch-lightning']}.")
