@@ -266,3 +266,12 @@ def test_deployable_answers_as_the_task_does(tmp_path: Path) -> None:
     task = task_of("network.norm=batch", tmp_path=tmp_path).eval()
     image = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     torch.testing.assert_close(task.deployable()(image), task(image))
+
+
+def test_pictures_are_generated_in_float32_also_in_mixed_precision(tmp_path: Path) -> None:
+    task = task_of(tmp_path=tmp_path).eval()
+    image = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = task(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(task(image), expected)

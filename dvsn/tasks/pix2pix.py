@@ -271,8 +271,12 @@ class Pix2Pix(Task):
     # Evaluation and use -----------------------------------------------------------------------------
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 condition (N, C, H, W) -> generated RGB, float32 in [0, 1], by the recipe's test mode."""
-        with self.test_mode():
+        """uint8 condition (N, C, H, W) -> generated RGB, float32 in [0, 1], by the recipe's test mode.
+
+        In float32 also where training is mixed: bfloat16 puts a fine noise on flat regions, which hardly moves
+        PSNR but halves SSIM (0.27 against 0.48 on the demonstration).
+        """
+        with self.test_mode(), torch.autocast(image.device.type, enabled=False):
             output = self.network(self.layout(self.encoder(image)))
         return range_to_unit(output, self.value_range)
 
