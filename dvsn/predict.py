@@ -191,6 +191,11 @@ def predict(options: dict[str, Any]) -> list[Path]:
     if int(options["batch_size"]) < 1:
         raise ConfigError(f"batch_size: found {options['batch_size']}, expected 1 or more.")
     task: Any = dvsn.load(options["checkpoint"], device=device)
+    if not task.answers:
+        raise ConfigError(
+            f"checkpoint: the task '{task.kind}' makes no pictures to write. Measure it by dvsn.evaluate, or call "
+            "dvsn.load(PATH)(pictures)."
+        )
     kind = str(options["write"] or next(iter(task.answers), ""))
     if kind not in task.answers:
         raise ConfigError(f"write: the task '{task.kind}' has no '{kind}'. {nearest(kind, task.answers)}")

@@ -123,7 +123,8 @@ def start_from(task: Task, path: Path) -> None:
             if key in own and isinstance(value, torch.Tensor) and value.shape == own[key].shape
         }
         if same:
-            heads = tuple(f"{head}." for head in getattr(network, "classifier", ()))
+            paths = getattr(network, "classifier", ())  # torchvision's networks have a module of that name
+            heads = tuple(f"{path}." for path in paths) if isinstance(paths, tuple) else ()
             fresh = [key for key in own if key not in fitting]
             if any(not key.startswith(heads or ("/",)) for key in fresh) or any(
                 key not in own for key in state

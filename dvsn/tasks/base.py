@@ -78,7 +78,7 @@ class Task(pl.LightningModule):
 
     def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """What evaluation writes a file of when all results are wanted, by folder: as `answer` returns it."""
-        raise NotImplementedError
+        return {}
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
         """Tables behind the scores of a test, by title: a list of rows, each with the same columns."""
@@ -88,8 +88,7 @@ class Task(pl.LightningModule):
         """Pictures behind the scores of a test, by file stem: uint8 RGB arrays (H, W, 3)."""
         return {}
 
-    @staticmethod
-    def adapt_data(node: dict[str, Any]) -> dict[str, Any]:
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """A data node from the command line as this task wants it, such as which picture is the target."""
         return node
 

@@ -104,7 +104,7 @@ class Classification(Task):
             "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
         }
 
-    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: the classes of this task, in its order."""
         dataset, known = dict(node.get("dataset", {})), named(self.data_recipe)
         if known and dataset.get("names", known) is None:

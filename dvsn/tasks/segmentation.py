@@ -259,8 +259,7 @@ class Segmentation(Task):
         shares = matrix / matrix.sum(dim=1, keepdim=True)
         return {"confusion": matrix_picture(shares.cpu().numpy(), self.vocabulary.names)}
 
-    @staticmethod
-    def adapt_data(node: dict[str, Any]) -> dict[str, Any]:
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         pair = {**node.get("pair", {}), "source": "photo", "target": "label", "edges": False}
         return node | {
             "pair": pair,
