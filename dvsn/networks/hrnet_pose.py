@@ -1,0 +1,68 @@
+"""HRNet for keypoints: the finest stream alone answers, one heatmap per joint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+
+
+class PoseHRNet(HighResolutionTrunk):
+    """HRNetV1 for top-down pose.
+
+    Input: (N, 3, H, W) normalised RGB, H and W divisible by 32. Output: heatmaps (N, joints, H/4, W/4), no activation.
+
+    Sun et al., 2019, arXiv:1902.09212. Of the last exchange only the finest stream is made. The paper draws the
+    paths to a finer stream as bilinear enlargement and then a 1x1 convolution; the release, and so its weights,
+    has the convolution first and the nearest neighbour (`enlarge`). `align_corners` belongs to bilinear ones.
+    """
+
+    multiple = 32
+    stride = 4
+    classifier: tuple[str, ...] = ("final_layer",)
+
+    def __init__(
+        self,
+        *,
+        joints: int,
+        width: int = 32,
+        bottlenecks: int = 4,
+        bottleneck_width: int = 64,
+        modules: Sequence[int] = (1, 4, 3),
+        blocks: int = 4,
+        enlarge: Enlarge = "nearest",
+        align_corners: bool = False,
+        bn_momentum: float = 0.1,
+    ) -> None:
+        super().__init__(
+            width=width,
+            bottlenecks=bottlenecks,
+            bottleneck_width=bottleneck_width,
+            modules=modules,
+            blocks=blocks,
+            enlarge=enlarge,
+            align_corners=align_corners,
+            multi_scale=False,
+        )
+        require_number(self, "joints", joints, least=1)
+        self.final_layer = nn.Conv2d(width, joints, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                initialise(module)
+        set_momentum(self, bn_momentum)
+
+    def forward(self, image: Tensor) -> Tensor:
+        require_image(self, image, channels=3, multiple=32, minimum=32)
+        (finest,) = self.streams(image)
+        heatmaps: Tensor = self.final_layer(finest)
+        return heatmaps
+
+
+def initialise(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """The releases' start: N(0, 0.001) for the kernel, zero for the bias."""
+    nn.init.normal_(convolution.weight, std=0.001)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
