@@ -1,0 +1,161 @@
+"""Skeletons and boxes, drawn in place on uint8 RGB pictures (H, W, 3) of any size."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dvsn.data.keypoints import KeypointSet
+
+Array = np.ndarray[Any, Any]
+Colour = tuple[int, int, int]
+
+DARK: Colour = (20, 20, 20)
+SHIFT = 4  # OpenCV takes 1/16 pixels
+FARTHEST = 1 << 14  # pixels; what lies farther out is drawn as if it were there
+HUES = {"left": (0.13, -0.09), "right": (0.50, 0.12), "middle": (0.33, 0.0)}
+"""Where each side's hue starts (yellow, cyan, green) and how far it runs from the first pair to the last."""
+
+
+def draw_skeleton(
+    picture: Array,
+    points: Array,
+    confidence: Array,
+    keypoints: KeypointSet,
+    *,
+    threshold: float = 0.2,
+    width: float | None = None,
+) -> None:
+    """One person: points (K, 2) in pixels of the picture, confidence (K,).
+
+    Joints above `threshold` are dots, and the skeleton's lines join those that are shown. The left side is yellow to
+    red, the right one cyan to blue, the rest green. The line's width follows the person's size, unless `width` in
+    pixels says it.
+    """
+    shown = (np.asarray(confidence) > threshold) & np.isfinite(points).all(axis=1)
+    if not shown.any():
+        return
+    places = np.clip(np.asarray(points, np.float64), -FARTHEST, FARTHEST)
+    line = width or line_width(places[shown])
+    colours = joint_colours(keypoints)
+    limbs = [(one, other) for one, other in keypoints.skeleton if shown[one] and shown[other]]
+    thickness, edge = (
+        max(1, round(line)),
+        round(line / 3),
+    )  # small people have no dark edges: they would be all edge
+    for one, other in limbs if edge else ():
+        _line(picture, places[one], places[other], DARK, thickness + 2 * edge)
+    for one, other in limbs:
+        _line(picture, places[one], places[other], _limb_colour(keypoints, colours, one, other), thickness)
+    for joint in np.flatnonzero(shown):
+        if edge:
+            _dot(picture, places[joint], 0.9 * line + edge, DARK)
+        _dot(picture, places[joint], 0.9 * line, colours[joint])
+
+
+def line_width(points: Array) -> float:
+    """Pixels: 1/70 of the longer side of the points' box, within 1.2 and 14."""
+    return float(np.clip(np.ptp(points, axis=0).max() / 70, 1.2, 14))
+
+
+def sides(keypoints: KeypointSet) -> list[str]:
+    """`left`, `right` or `middle` for each keypoint: by the names of its pair, else the pair's first is the left one."""
+    found = ["middle"] * len(keypoints)
+    for one, other in keypoints.pairs:
+        if "right" in keypoints.names[one].lower() or "left" in keypoints.names[other].lower():
+            one, other = other, one
+        found[one], found[other] = "left", "right"
+    return found
+
+
+def joint_colours(keypoints: KeypointSet) -> list[Colour]:
+    """RGB of each keypoint: a hue for each side, which changes from pair to pair."""
+    place = {joint: number for number, pair in enumerate(keypoints.pairs) for joint in pair}
+    last = max(1, len(keypoints.pairs) - 1)
+    colours = []
+    for joint, side in enumerate(sides(keypoints)):
+        start, run = HUES[side]
+        colours.append(_rgb(start + run * place.get(joint, 0) / last))
+    return colours
+
+
+def draw_boxes(
+    picture: Array,
+    boxes: Array,
+    labels: Sequence[str] | None = None,
+    scores: Sequence[float] | Array | None = None,
+    colours: Sequence[Colour] | Array | None = None,
+) -> None:
+    """Boxes (N, 4) as corners x1, y1, x2, y2 in pixels of the picture, each with a label and a score in percent.
+
+    Without `colours`, equal labels are equal in colour.
+    """
+    height, width = picture.shape[:2]
+    thickness = max(1, round(math.hypot(height, width) / 500))
+    names = list(dict.fromkeys(labels or ()))
+    for number, box in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4)):
+        if not np.isfinite(box).all():
+            continue
+        label = labels[number] if labels is not None else ""
+        if colours is not None:
+            red, green, blue = (int(value) for value in colours[number])
+            colour = (red, green, blue)
+        else:
+            colour = _rgb(0.618034 * (names.index(label) if names else 0) + 0.08)
+        x1, y1, x2, y2 = (round(value) for value in np.clip(box, -FARTHEST, FARTHEST).tolist())
+        if thickness > 1:
+            cv2.rectangle(picture, (x1, y1), (x2, y2), DARK, thickness + 2)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+        score = "" if scores is None else f"{100 * float(scores[number]):.0f}"
+        text = f"{label} {score}".strip()
+        if text:
+            _tag(picture, text, (x1, y1), colour)
+
+
+def _tag(picture: Array, text: str, corner: tuple[int, int], colour: Colour) -> None:
+    """A label on its box's upper left corner, moved inside of the picture where it would leave it."""
+    height, width = picture.shape[:2]
+    scale = float(np.clip(math.hypot(height, width) / 1600, 0.35, 1.6))
+    thickness = max(1, round(1.5 * scale))
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    left = int(np.clip(corner[0], 0, max(0, width - wide - 4)))
+    top = int(np.clip(corner[1] - high - below - 2, 0, max(0, height - high - below - 2)))
+    cv2.rectangle(picture, (left, top), (left + wide + 3, top + high + below + 1), colour, cv2.FILLED)
+    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 110
+    place = (left + 2, top + high + 1)
+    ink = DARK if dark else (255, 255, 255)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+
+
+def _rgb(hue: float) -> Colour:
+    red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(hue % 1.0, 0.85, 1.0))
+    return red, green, blue
+
+
+def _limb_colour(keypoints: KeypointSet, colours: list[Colour], one: int, other: int) -> Colour:
+    """The mean of a side's two joints; of a side and the middle the side's; green across."""
+    side = sides(keypoints)
+    if side[one] == side[other]:
+        red, green, blue = ((a + b) // 2 for a, b in zip(colours[one], colours[other], strict=True))
+        return red, green, blue
+    if "middle" in (side[one], side[other]):
+        return colours[other if side[one] == "middle" else one]
+    return _rgb(HUES["middle"][0])
+
+
+def _fixed(point: Array) -> tuple[int, int]:
+    return round(float(point[0]) * (1 << SHIFT)), round(float(point[1]) * (1 << SHIFT))
+
+
+def _line(picture: Array, start: Array, end: Array, colour: Colour, thickness: int) -> None:
+    cv2.line(picture, _fixed(start), _fixed(end), colour, thickness, cv2.LINE_AA, SHIFT)
+
+
+def _dot(picture: Array, centre: Array, radius: float, colour: Colour) -> None:
+    size = round(radius * (1 << SHIFT))
+    cv2.circle(picture, _fixed(centre), size, colour, cv2.FILLED, cv2.LINE_AA, SHIFT)
