@@ -51,6 +51,7 @@ GROUPS: dict[str, Group] = {
     "network": NETWORK,
     "discriminator": NETWORK,
     "loss": Group({"dvsn.losses.": MODULE}, MODULE),
+    "codec": Group({"dvsn.codecs.": MODULE}, MODULE),
     "transform": Group({"albumentations.": TRANSFORM, "dvsn.data.": ()}, TRANSFORM),
     "data": Group({"dvsn.data.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),

@@ -85,6 +85,8 @@ class Joined(ImageDataset):
         self.kinds, self.palettes = first.kinds, first.palettes
         super().__init__(transform=first.transform, seed=first.seed)
         self.parts = list(parts)
+        if hasattr(first, "collate"):
+            self.collate = first.collate
         self.starts = [sum(len(part) for part in parts[:number]) for number in range(len(parts))]
 
     def __len__(self) -> int:

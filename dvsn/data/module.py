@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,11 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.keypoints import KeypointSet
+from dvsn.data.people import JoinedPeople
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
 from dvsn.types import Vocabulary
 
 Key = tuple[int, int]
+Wanted = Literal["dataset", "people", "objects"]
+WORDS = {"dataset": "pictures that belong together", "people": "keypoints", "objects": "boxes"}
 
 
 class TrainBatches:
@@ -103,18 +108,21 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 class DataModule(pl.LightningDataModule):
     """Train, validation and test loaders over any dataset of `dvsn.data`.
 
-    `dataset` is a reader class with its options bound; it is built once a split over the folder `root`, in
-    `setup`, so that making a data module opens no file. `splits`
+    `dataset` (pictures and labels), `people` (keypoints) and `objects` (boxes and masks) are reader classes with their
+    options bound, as far as the data set has them; the task says by `use` which it wants. One is built once a split
+    over the folder `root`, in `setup`, so that making a data module opens no file. `splits`
     maps train, val and test to the split names of the data set, several joined by a plus sign.
     `batch_size` is the total over all devices and must divide evenly. `eval_batch_size` likewise, 1 by
     default so that pictures of different sizes need no padding. `train_samples` keeps only the first ones
     of the training split. `transform` holds two lists of
-    albumentations steps, `train` and `eval`.
+    albumentations steps, `train` and `eval`, or for people and objects two objects that treat a sample.
 
     `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which
     are built before any data is opened; the first sample read is checked against them. `classes` counts the
     classes of the target's ids, 0 where there are none. `class_weights` and `boundary_frame` are not used here: they
-    say what published recipes of this data set use, and the losses' YAML files refer to them.
+    say what published recipes of this data set use, and the losses' YAML files refer to them. Likewise `joints`, the
+    number of `keypoints`; `padding` of a person's box; `score`, by which keypoints are measured here (`ap`, `pckh` or
+    `pck`); and `object_classes`, with the background.
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
@@ -123,9 +131,11 @@ class DataModule(pl.LightningDataModule):
         self,
         *,
         root: str,
-        dataset: Callable[..., ImageDataset],
+        dataset: Callable[..., ImageDataset] | None = None,
+        people: Callable[..., ImageDataset] | None = None,
+        objects: Callable[..., ImageDataset] | None = None,
         splits: dict[str, str],
-        transform: dict[str, Sequence[Any]],
+        transform: dict[str, Any],
         pair: Pair,
         input_channels: int,
         output_channels: int,
@@ -133,6 +143,11 @@ class DataModule(pl.LightningDataModule):
         classes: int = 0,
         class_weights: list[float] | str | None = None,
         boundary_frame: int = 0,
+        keypoints: KeypointSet | None = None,
+        joints: int = 0,
+        padding: float = 1.25,
+        score: Literal["ap", "pckh", "pck"] = "pck",
+        object_classes: int = 0,
         batch_size: int = 1,
         eval_batch_size: int = 1,
         workers: int = 0,
@@ -161,8 +176,17 @@ class DataModule(pl.LightningDataModule):
                 "data.pair.edges: instance edges are an extra channel of one-hot labels, but data.label_classes "
                 "is 0 (colour pictures). Use the one-hot variant of this data set, such as data=cityscapes_onehot."
             )
-        self.root, self.dataset, self.splits, self.pair = root, dataset, splits, pair
-        self.steps = {"train": transform.get("train", []), "eval": transform["eval"]}
+        if keypoints is not None and joints != len(keypoints):
+            raise ConfigError(
+                f"data.joints: found {joints}, but data.keypoints.names lists {len(keypoints)}. Set data.joints="
+                f"{len(keypoints)}."
+            )
+        self.root, self.splits, self.pair = root, splits, pair
+        self.readers = {"dataset": dataset, "people": people, "objects": objects}
+        self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")  # type: ignore[assignment]
+        self.keypoints, self.joints, self.score = keypoints, joints, score
+        self.object_classes = object_classes
+        self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
         self.input_channels, self.output_channels, self.label_classes = (
             input_channels,
             output_channels,
@@ -179,16 +203,35 @@ class DataModule(pl.LightningDataModule):
         self.datasets: dict[str, ImageDataset] = {}
         self._resume: Key | None = None
 
+    def use(self, wanted: Wanted) -> None:
+        """Read this kind of samples. Raises `ConfigError` where the data set has none."""
+        if self.readers[wanted] is None:
+            there = [WORDS[kind] for kind, reader in self.readers.items() if reader]
+            raise ConfigError(
+                f"data.{wanted}: this data set has no {WORDS[wanted]}, which the task needs; it has "
+                f"{' and '.join(there) or 'nothing'}. Choose another data=..."
+            )
+        self.wanted = wanted
+
+    @property
+    def reader(self) -> Callable[..., ImageDataset]:
+        """The reader of the wanted kind."""
+        self.use(self.wanted)
+        reader = self.readers[self.wanted]
+        assert reader is not None
+        return reader
+
     @property
     def vocabulary(self) -> Vocabulary | None:
         """The classes of the data set by its reader's options; None where it has none. Opens no file."""
-        if not isinstance(self.dataset, functools.partial) or not self.classes:
+        reader, counted = self.readers[self.wanted], {"dataset": self.classes, "objects": self.object_classes}
+        if not isinstance(reader, functools.partial) or not counted.get(self.wanted):
             return None
-        tell = getattr(self.dataset.func, "vocabulary", None)
-        return None if tell is None else tell(**self.dataset.keywords)
+        tell = getattr(reader.func, "vocabulary", None)
+        return None if tell is None else tell(**reader.keywords)
 
     def _check_classes(self) -> None:
-        vocabulary = self.vocabulary
+        vocabulary = self.vocabulary if self.wanted == "dataset" else None
         if vocabulary is not None and len(vocabulary.names) != self.classes:
             raise ConfigError(
                 f"data.classes: found {self.classes}, but the data set has {len(vocabulary.names)} classes with these "
@@ -199,20 +242,16 @@ class DataModule(pl.LightningDataModule):
         """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
-        steps = list(self.steps["train" if augment else "eval"])
-        vocabulary = self.vocabulary
-        transform = Transform(
-            steps=steps,
-            pair=self.pair,
-            label_classes=self.label_classes,
-            outlines=self.outlines if augment else None,
-            swaps=vocabulary.swaps if vocabulary else (),
-        )
+        given = {"transform": self._transform(augment), "seed": self.seed}
+        if self.wanted == "people":
+            if self.keypoints is None:
+                raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
+            given["keypoints"] = self.keypoints
         parts = [
-            self.dataset(root=self.root, split=name, transform=transform, seed=self.seed)
-            for name in self.splits[split].split("+")
+            self.reader(root=self.root, split=name, **given) for name in self.splits[split].split("+")
         ]
-        data = parts[0] if len(parts) == 1 else Joined(parts)
+        join = JoinedPeople if self.wanted == "people" else Joined
+        data: ImageDataset = parts[0] if len(parts) == 1 else join(parts)  # type: ignore[arg-type]
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
@@ -221,8 +260,37 @@ class DataModule(pl.LightningDataModule):
                 f"data.classes: found {self.classes}, but {self.root} has {len(names)} classes: "
                 f"{', '.join(names[:24])}{', ...' if len(names) > 24 else ''}. Set data.classes={len(names)}."
             )
-        self._check(data[0], data.describe(0))
+        sample = data[0]
+        if self.wanted == "dataset":
+            self._check(sample, data.describe(0))
         return data
+
+    def _transform(self, augment: bool) -> Any:
+        """What treats a sample: the steps over all pictures, or the transform's own object."""
+        steps = self.steps["train" if augment else "eval"]
+        if self.wanted != "dataset":
+            if not callable(steps):
+                raise ConfigError(
+                    f"transform: has steps for pictures, and the task reads {WORDS[self.wanted]}. Choose another "
+                    f"transform=..., such as {'pose' if self.wanted == 'people' else 'detection'}."
+                )
+            steps = copy.copy(steps)
+            if hasattr(steps, "keypoints"):
+                steps.keypoints = self.keypoints
+            return steps
+        if callable(steps):
+            raise ConfigError(
+                f"transform: {type(steps).__name__} does not treat pictures that belong together. Choose another "
+                "transform=..."
+            )
+        vocabulary = self.vocabulary
+        return Transform(
+            steps=list(steps),
+            pair=self.pair,
+            label_classes=self.label_classes,
+            outlines=self.outlines if augment else None,
+            swaps=vocabulary.swaps if vocabulary else (),
+        )
 
     def _check(self, sample: dict[str, Any], files: str) -> None:
         channels = self.input_channels if not self.label_classes else 1 + int(self.pair.edges)
@@ -256,7 +324,7 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             self.datasets[split],
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=getattr(self.datasets[split], "collate", collate),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),

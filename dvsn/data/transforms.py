@@ -137,6 +137,21 @@ class Transform:
             result["boundary"] = torch.from_numpy((arrays["boundary"] == OUTLINE).astype(np.uint8))[None]
         return result
 
+    def photo(self, photo: np.ndarray, item_seed: int) -> np.ndarray:
+        """The steps on one picture (H, W, 3) alone."""
+        return self._move({"photo": photo}, {"photo": "photo"}, item_seed)["photo"]
+
+    def forbid_moves(self, spared: Sequence[str] = ()) -> None:
+        """Raise `ConfigError` when a step would move what it shows; `spared` names transforms that do not."""
+        import albumentations
+
+        for leaf in (leaf for step in self.steps for leaf in _leaves(step)):
+            if isinstance(leaf, albumentations.DualTransform) and type(leaf).__name__ not in spared:
+                raise ConfigError(
+                    f"transform.steps: {type(leaf).__name__} moves the picture and would leave its keypoints behind. "
+                    "Zoom, rotation, shift and flip are options of the crop; steps may recolour or hide."
+                )
+
     def _treatment(self, name: str, kind: str) -> str:
         blended = kind == "label" and self.pair.blend_labels and name != "instance"
         return "blend" if blended else kind

@@ -88,6 +88,10 @@ class Task(pl.LightningModule):
         """Pictures behind the scores of a test, by file stem: uint8 RGB arrays (H, W, 3)."""
         return {}
 
+    def files(self) -> dict[str, Any]:
+        """What a test gives to others, such as a results file that a server takes: JSON content by file name."""
+        return {}
+
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """A data node from the command line as this task wants it, such as which picture is the target."""
         return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,26 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """uint8 RGB (N, 3, H, W) -> float32, (value / 255 - mean) / std. Training, teachers, prediction and export share it."""
+    """uint8 RGB (N, 3, H, W) -> float32, (value / 255 - mean) / std. Training, teachers, prediction and export share it.
+
+    `channels="bgr"` turns the channels around first, for networks that were trained on what OpenCV reads; `mean` and
+    `std` are then of blue, green, red in this order.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        channels: Literal["rgb", "bgr"] = "rgb",
+    ) -> None:
         super().__init__()
+        if channels not in ("rgb", "bgr"):
+            raise ConfigError(f"task.channels: found {channels!r}, expected rgb or bgr.")
+        self.channels = channels
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise ConfigError(
                 f"task.mean, task.std: found {list(mean)} and {list(std)}, expected as many numbers in both, all of "
@@ -30,4 +44,5 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        image = image.flip(1) if self.channels == "bgr" else image
         return (image.float() / 255 - self.mean) / self.std

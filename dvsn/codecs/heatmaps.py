@@ -1,0 +1,199 @@
+"""Keypoints as heatmaps and back: the target of a pose network, and the reading of its answer.
+
+Points are pixels (x, y) of the crop. A heatmap pixel stands for the crop pixel at `stride` times its place, or, with
+`unbiased`, at (crop side - 1) / (map side - 1) times its place: see `dvsn.data.crop` for the same choice in the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dvsn.errors import ConfigError, nearest
+
+Centre = Literal["rounded", "exact"]
+Refine = Literal["none", "quarter", "dark", "udp"]
+
+
+class HeatmapCodec(nn.Module):
+    """Encodes points as Gaussians and decodes maps to points; `conf/codec` has the published combinations.
+
+    - `size` (H, W) of the crop, `stride` from it to the maps, `sigma` of the Gaussians in map pixels.
+    - `centre`: of a Gaussian, on the nearest map pixel (`rounded`, half up) or where the point is (`exact`).
+    - `window`: cut a Gaussian at 3 sigma from its nearest pixel, on each axis; false: all of it.
+    - `refine`, after the largest value of a map has been found (the first of equals):
+      `quarter`: a quarter pixel towards the larger neighbour on each axis, unless the place lies within the two
+      outermost lines of the map (Newell et al., 2016, arXiv:1603.06937);
+      `dark`: the peak of the parabola through the logarithm of the blurred map, by differences over two pixels
+      (Zhang et al., 2020, arXiv:1910.06278, eq. 6 to 9), inside the same border;
+      `udp`: likewise with differences over one pixel, at borders too (Huang et al., 2020, arXiv:1911.07524).
+    - `blur`: side in pixels of the Gaussian kernel that smooths maps for dark and udp, odd; its deviation is OpenCV's
+      for that side: 0.3 ((blur - 1) / 2 - 1) + 0.8.
+    - `unbiased`: how pixels are counted, as above. `flip_shift`: by how many columns the answer for a mirrored
+      crop is moved right before it is averaged; 1 makes up for the biased counting.
+
+    Known differences: the release of DARK replaces a map by its blurred self rescaled to the old peak, which the
+    logarithm makes an added constant, so here it is left out; the peak's value is that of the map itself. Worked out
+    in float32. UDP's Hessian gets 1.2e-7 added to its diagonal there; here a Hessian that cannot be inverted moves nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Sequence[int],
+        stride: int = 4,
+        sigma: float = 2.0,
+        centre: Centre = "rounded",
+        window: bool = True,
+        refine: Refine = "quarter",
+        blur: int = 11,
+        unbiased: bool = False,
+        flip_shift: int = 1,
+    ) -> None:
+        super().__init__()
+        for option, value, choices in (("centre", centre, Centre), ("refine", refine, Refine)):
+            if value not in get_args(choices):
+                raise ConfigError(f"codec.{option}: found {value!r}. {nearest(str(value), get_args(choices))}")
+        if len(size) != 2 or stride < 1 or any(side < 2 * stride or side % stride for side in size):
+            raise ConfigError(
+                f"codec.size: found {list(size)}, expected [HEIGHT, WIDTH] that divide by the stride {stride}."
+            )
+        if sigma <= 0 or blur < 1 or blur % 2 == 0 or flip_shift < 0:
+            raise ConfigError(
+                f"codec: expected sigma > 0, an odd blur and flip_shift >= 0, found sigma={sigma}, blur={blur}, "
+                f"flip_shift={flip_shift}."
+            )
+        self.size, self.stride, self.sigma = (size[0], size[1]), stride, sigma
+        self.centre, self.window, self.refine = centre, window, refine
+        self.unbiased, self.flip_shift, self.blur = unbiased, flip_shift, blur
+        self.map_size = (size[0] // stride, size[1] // stride)
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Crop pixels a map pixel, along x and y."""
+        (height, width), (h, w) = self.size, self.map_size
+        if self.unbiased:
+            return (width - 1) / (w - 1), (height - 1) / (h - 1)
+        return float(self.stride), float(self.stride)
+
+    def encode(self, points: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (N, K, 2) and their weights (N, K) -> maps (N, K, h, w) with peaks of 1, and weights (N, K).
+
+        A point whose window lies wholly outside weighs nothing; the map of a weightless point is 0. One just outside
+        still paints its tail.
+        """
+        h, w = self.map_size
+        centres = points.float() / points.new_tensor(self.spacing, dtype=torch.float32)
+        pixels = (centres + 0.5).trunc()  # towards zero, as the release's int() does
+        reach = 3 * self.sigma
+        bounds = pixels.new_tensor([w, h])
+        inside = ((pixels - reach < bounds) & (pixels + reach + 1 >= 0)).all(dim=-1)  # (N, K)
+        weight = weight * inside
+        across = self._bell(centres[..., 0], pixels[..., 0], w)  # (N, K, w)
+        down = self._bell(centres[..., 1], pixels[..., 1], h)  # (N, K, h)
+        down = down * (weight > 0).unsqueeze(-1)
+        return down.unsqueeze(-1) * across.unsqueeze(-2), weight
+
+    def _bell(self, centre: Tensor, pixel: Tensor, length: int) -> Tensor:
+        """(N, K) -> one side of a Gaussian that is a product of two, (N, K, length)."""
+        places = torch.arange(length, device=centre.device, dtype=torch.float32)
+        middle = pixel if self.centre == "rounded" else centre
+        values = torch.exp(-((places - middle.unsqueeze(-1)) ** 2) / (2 * self.sigma**2))
+        if self.window:
+            values = values * ((places - pixel.unsqueeze(-1)).abs() <= 3 * self.sigma)
+        return values
+
+    def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (N, K, h, w) -> points (N, K, 2) and confidences (N, K), the maps' largest values.
+
+        Where no value is above 0 the point is (0, 0), unrefined.
+        """
+        heatmaps = heatmaps.float()
+        n, k, h, w = heatmaps.shape
+        flat = heatmaps.reshape(n * k, h * w)
+        confidence, index = flat.max(dim=1)
+        index = index * (confidence > 0)
+        column, row = index % w, index // w
+        offset = torch.zeros(n * k, 2, device=heatmaps.device)
+        if self.refine == "quarter":
+            offset = _quarter(flat.view(n * k, h, w), column, row)
+        elif self.refine in ("dark", "udp"):
+            maps = blurred(flat.view(n * k, 1, h, w), self.blur)[:, 0]
+            offset = _dark(maps, column, row) if self.refine == "dark" else _udp(maps, column, row)
+        offset = offset * (confidence > 0).unsqueeze(-1)
+        points = (torch.stack([column, row], dim=-1) + offset) * offset.new_tensor(self.spacing)
+        return points.view(n, k, 2), confidence.view(n, k)
+
+    def join_mirrored(self, direct: Tensor, mirrored: Tensor, mirror: Tensor) -> Tensor:
+        """The mean of the maps (N, K, h, w) of a crop and of its mirror image, whose keypoints `mirror` (K,) exchanges."""
+        back = mirrored.flip(-1)[:, mirror]
+        if self.flip_shift:
+            back = torch.cat([back[..., : self.flip_shift], back[..., : -self.flip_shift]], dim=-1)
+        return (direct + back) / 2
+
+
+def blurred(maps: Tensor, side: int) -> Tensor:
+    """(M, 1, h, w) convolved with a Gaussian of `side` pixels; zeros outside."""
+    deviation = 0.3 * ((side - 1) / 2 - 1) + 0.8
+    places = torch.arange(side, device=maps.device, dtype=maps.dtype) - (side - 1) / 2
+    kernel = torch.exp(-(places**2) / (2 * deviation**2))
+    kernel = kernel / kernel.sum()
+    down = F.conv2d(maps, kernel.view(1, 1, side, 1), padding=(side // 2, 0))
+    return F.conv2d(down, kernel.view(1, 1, 1, side), padding=(0, side // 2))
+
+
+def _around(maps: Tensor, column: Tensor, row: Tensor, reach: int) -> Tensor:
+    """(M, h, w) -> the values around a place, (M, 2 reach + 1, 2 reach + 1); beyond the border its nearest pixel."""
+    _, h, w = maps.shape
+    steps = torch.arange(-reach, reach + 1, device=maps.device)
+    rows = (row.unsqueeze(1) + steps).clamp(0, h - 1)  # (M, s)
+    columns = (column.unsqueeze(1) + steps).clamp(0, w - 1)
+    picked = torch.arange(len(maps), device=maps.device).view(-1, 1, 1)
+    return maps[picked, rows.unsqueeze(2), columns.unsqueeze(1)]
+
+
+def _clear_of_border(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """(M,) whether the two outermost lines on each side are not reached; nor the third, at the far sides."""
+    _, h, w = maps.shape
+    return (column > 1) & (column < w - 2) & (row > 1) & (row < h - 2)
+
+
+def _quarter(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    _, h, w = maps.shape
+    patch = _around(maps, column, row, 1)
+    slope = torch.stack([patch[:, 1, 2] - patch[:, 1, 0], patch[:, 2, 1] - patch[:, 0, 1]], dim=-1)
+    inside = (column > 1) & (column < w - 1) & (row > 1) & (row < h - 1)
+    return 0.25 * slope.sign() * inside.unsqueeze(-1)
+
+
+def _dark(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    f = _around(maps, column, row, 2).clamp(min=1e-10).log()  # (M, 5, 5), [row, column]
+    slope = torch.stack([f[:, 2, 3] - f[:, 2, 1], f[:, 3, 2] - f[:, 1, 2]], dim=-1) / 2
+    xx = (f[:, 2, 4] - 2 * f[:, 2, 2] + f[:, 2, 0]) / 4
+    yy = (f[:, 4, 2] - 2 * f[:, 2, 2] + f[:, 0, 2]) / 4
+    xy = (f[:, 3, 3] - f[:, 1, 3] - f[:, 3, 1] + f[:, 1, 1]) / 4
+    return _newton(slope, xx, yy, xy) * _clear_of_border(maps, column, row).unsqueeze(-1)
+
+
+def _udp(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    f = _around(maps, column, row, 1).clamp(1e-3, 50).log()  # (M, 3, 3)
+    slope = torch.stack([f[:, 1, 2] - f[:, 1, 0], f[:, 2, 1] - f[:, 0, 1]], dim=-1) / 2
+    xx = f[:, 1, 2] - 2 * f[:, 1, 1] + f[:, 1, 0]
+    yy = f[:, 2, 1] - 2 * f[:, 1, 1] + f[:, 0, 1]
+    corners = f[:, 2, 2] + f[:, 0, 0]
+    sides = f[:, 1, 2] + f[:, 1, 0] + f[:, 2, 1] + f[:, 0, 1]
+    return _newton(slope, xx, yy, (corners - sides + 2 * f[:, 1, 1]) / 2)
+
+
+def _newton(slope: Tensor, xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """(M, 2) the step to the stationary point of a parabola; none where there is no single one."""
+    determinant = xx * yy - xy * xy
+    flat = determinant.abs() < 1e-12
+    divisor = torch.where(flat, torch.ones_like(determinant), determinant)
+    x = -(yy * slope[:, 0] - xy * slope[:, 1]) / divisor
+    y = -(xx * slope[:, 1] - xy * slope[:, 0]) / divisor
+    return torch.stack([x, y], dim=-1) * ~flat.unsqueeze(-1)

@@ -1,0 +1,88 @@
+"""What a set of keypoints is: names, mirror pairs, skeleton and tolerances; data, written in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dvsn.errors import ConfigError, nearest
+
+
+class KeypointSet:
+    """The K keypoints of a data set, by name.
+
+    - `pairs`: those that a mirror exchanges, each at most once.
+    - `skeleton`: the lines of a drawing.
+    - `sigmas`: how far annotators disagree, relative to the person's size, one a keypoint; COCO's score needs them
+      (Ronchi and Perona, 2017, arXiv:1707.05388).
+    - `upper_body`: of the half-body augmentation, which shows these or the others.
+    - `joint_weights`: factors of the loss, one a keypoint; 1 if null.
+
+    In the attributes of the same names keypoints are numbers. `mirror` (K,) int64: in a mirrored picture, keypoint i
+    is what was keypoint `mirror[i]`.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        pairs: Sequence[Sequence[str]] = (),
+        skeleton: Sequence[Sequence[str]] = (),
+        sigmas: Sequence[float] | None = None,
+        upper_body: Sequence[str] = (),
+        joint_weights: Sequence[float] | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise ConfigError(
+                f"data.keypoints.names: found {list(names)}, expected one name or more, each once."
+            )
+        self.pairs = self._couples("pairs", pairs)
+        self.skeleton = self._couples("skeleton", skeleton)
+        paired = [number for pair in self.pairs for number in pair]
+        twice = sorted({self.names[number] for number in paired if paired.count(number) > 1})
+        if twice:
+            raise ConfigError(
+                f"data.keypoints.pairs: {', '.join(twice)} is in two pairs; a mirror exchanges each keypoint with one "
+                "other, or leaves it where it is."
+            )
+        self.upper_body = tuple(self._number("upper_body", name) for name in upper_body)
+        self.sigmas = self._numbers("sigmas", sigmas)
+        self.joint_weights = self._numbers("joint_weights", joint_weights)
+        self.mirror = np.arange(len(self.names))
+        for one, other in self.pairs:
+            self.mirror[one], self.mirror[other] = other, one
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def number(self, name: str) -> int:
+        """The number of a keypoint. Raises `ConfigError` with the nearest name."""
+        return self._number("names", name)
+
+    def _number(self, option: str, name: str) -> int:
+        if name not in self.names:
+            raise ConfigError(
+                f"data.keypoints.{option}: no keypoint is called {name!r}. {nearest(str(name), self.names)}"
+            )
+        return self.names.index(name)
+
+    def _couples(self, option: str, couples: Sequence[Sequence[str]]) -> tuple[tuple[int, int], ...]:
+        found = []
+        for couple in couples:
+            if isinstance(couple, str) or len(couple) != 2 or couple[0] == couple[1]:
+                raise ConfigError(
+                    f"data.keypoints.{option}: found {couple!r}, expected two different names, such as [left_eye, right_eye]."
+                )
+            found.append((self._number(option, couple[0]), self._number(option, couple[1])))
+        return tuple(found)
+
+    def _numbers(self, option: str, values: Sequence[float] | None) -> tuple[float, ...]:
+        if values is None:
+            return ()
+        if len(values) != len(self.names) or not all(value > 0 for value in values):
+            raise ConfigError(
+                f"data.keypoints.{option}: found {len(values)} numbers, expected {len(self.names)} above 0, one a keypoint."
+            )
+        return tuple(float(value) for value in values)

@@ -1,0 +1,115 @@
+"""What every reader of people shares: a person is a picture, a box and keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.files import read_rgb
+from dvsn.data.keypoints import KeypointSet
+from dvsn.errors import ConfigError, DataError
+from dvsn.types import Sample
+
+
+class PersonRecord(NamedTuple):
+    """One person of a picture. Points and boxes in pixels of the picture, pixel centres at integers."""
+
+    picture: Path
+    box: tuple[float, float, float, float]
+    """x, y, width, height, before the crop's ratio and padding."""
+    keypoints: np.ndarray
+    """(K, 2) float32; zeros where not labelled, and for detections."""
+    labelled: np.ndarray
+    """(K,) uint8: 1 where a keypoint is labelled, be it visible or hidden."""
+    number: int
+    """The annotation's id, or its line; -1 for a detection."""
+    image_id: int = 0
+    score: float = 1.0
+    """Of the box, where it was detected."""
+    length: float = float("nan")
+    """A reference length of the score, where the file gives one, such as MPII's head size."""
+
+
+class PeopleDataset(ImageDataset):
+    """People, one an item; readers fill `records`.
+
+    An item is `photo`, `box` (4,), `keypoints` (K, 2) and `labelled` (K,). `annotations` is the truth in COCO's format
+    where the score needs all of it, else None.
+    """
+
+    records: list[PersonRecord]
+    annotations: dict[str, Any] | None = None
+
+    def __init__(
+        self, *, keypoints: KeypointSet, transform: Callable[[Sample, int], Sample] | None, seed: int
+    ) -> None:
+        self.keypoints = keypoints
+        self.kinds = {"photo": "photo"}
+        super().__init__(transform=transform, seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def describe(self, index: int) -> str:
+        record = self.records[index]
+        return f"{record.picture}" + (f", annotation {record.number}" if record.number >= 0 else "")
+
+    @cached_property
+    def _shared(self) -> set[str]:
+        """Stems that pictures in different folders share."""
+        folders: dict[str, Path] = {}
+        return {r.picture.stem for r in self.records if folders.setdefault(r.picture.stem, r.picture) != r.picture}
+
+    def name(self, index: int) -> str:
+        """The picture's stem, its folder where stems repeat, and the place in the data set."""
+        picture = self.records[index].picture
+        stem = f"{picture.parent.name}_{picture.stem}" if picture.stem in self._shared else picture.stem
+        return f"{stem}_{index}"
+
+    def read(self, index: int) -> Sample:
+        record = self.records[index]
+        return {
+            "photo": read_rgb(record.picture),
+            "box": np.array(record.box, np.float32),
+            "keypoints": record.keypoints,
+            "labelled": record.labelled,
+        }
+
+
+class JoinedPeople(Joined):
+    """Several splits as one. `annotations` is None: the truth of a server's score belongs to one split."""
+
+    annotations: dict[str, Any] | None = None
+
+    def __init__(self, parts: Sequence[PeopleDataset]) -> None:
+        super().__init__(parts)
+        self.keypoints = parts[0].keypoints
+        self.records = [record for part in parts for record in part.records]
+
+
+def require_pictures(paths: list[Path], where: str | Path, *, tree: str) -> None:
+    """Raise `DataError` with the first picture that is not there; each folder is looked into once."""
+    names = {
+        folder: {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+        for folder in {path.parent for path in paths}
+    }
+    missing = list(dict.fromkeys(path for path in paths if path.name not in names[path.parent]))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(
+            f"{missing[0]}: no such picture{more}, but {where} names it. Set data.root, or check the tree:\n{tree}"
+        )
+
+
+def require_count(found: int, keypoints: KeypointSet, where: str) -> None:
+    """Raise unless a file has as many keypoints a person as the configuration names."""
+    if found != len(keypoints):
+        raise ConfigError(
+            f"{where}: has {found} keypoints a person, but data.keypoints.names lists {len(keypoints)}: "
+            f"{', '.join(keypoints.names[:20])}. Choose the data set that the file belongs to, or change the names."
+        )
