@@ -48,20 +48,21 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut: (N, inputs, H, W) -> (N, 4 planes, H, W)."""
+    """1x1, 3x3, 1x1 around a shortcut: (N, inputs, H, W) -> (N, 4 planes, H/stride, W/stride). The 3x3 strides."""
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int) -> None:
+    def __init__(self, inputs: int, planes: int, *, stride: int = 1) -> None:
         super().__init__()
         outputs = self.expansion * planes
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = None if inputs == outputs else conv_bn(inputs, outputs, 1, rectify=False)
+        same = inputs == outputs and stride == 1
+        self.downsample = None if same else conv_bn(inputs, outputs, 1, stride, rectify=False)
 
     def forward(self, x: Tensor) -> Tensor:
         residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
