@@ -57,7 +57,9 @@ class HeatmapCodec(nn.Module):
         super().__init__()
         for option, value, choices in (("centre", centre, Centre), ("refine", refine, Refine)):
             if value not in get_args(choices):
-                raise ConfigError(f"codec.{option}: found {value!r}. {nearest(str(value), get_args(choices))}")
+                raise ConfigError(
+                    f"codec.{option}: found {value!r}. {nearest(str(value), get_args(choices))}"
+                )
         if len(size) != 2 or stride < 1 or any(side < 2 * stride or side % stride for side in size):
             raise ConfigError(
                 f"codec.size: found {list(size)}, expected [HEIGHT, WIDTH] that divide by the stride {stride}."

@@ -196,10 +196,8 @@ class PersonCrop:
         upper = np.zeros(len(points), bool)
         upper[list(self.keypoints.upper_body if self.keypoints else ())] = True
         above, below = points[labelled & upper], points[labelled & ~upper]
-        if random.standard_normal() < 0.5 and len(above) > 2:
-            chosen = above
-        else:
-            chosen = below if len(below) > 2 else above
+        prefer_above = random.standard_normal() < 0.5 and len(above) > 2
+        chosen = above if prefer_above or len(below) <= 2 else below
         if len(chosen) < 2:
             return None
         low, sides = chosen.min(axis=0), np.ptp(chosen, axis=0)

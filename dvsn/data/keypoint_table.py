@@ -80,7 +80,9 @@ class KeypointTable(PeopleDataset):
     def _record(self, row: dict[str, str], folder: Path, box: str, where: str) -> PersonRecord:
         names = self.keypoints.names
         try:
-            values = np.array([[float(row[f"{name}_{part}"]) for part in "xyv"] for name in names], np.float32)
+            values = np.array(
+                [[float(row[f"{name}_{part}"]) for part in "xyv"] for name in names], np.float32
+            )
             width, height = float(row["width"]), float(row["height"])
         except (TypeError, ValueError) as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
@@ -93,7 +95,9 @@ class KeypointTable(PeopleDataset):
             if label and not np.isfinite(point).all():
                 raise DataError(f"{where}: {name} is labelled and at {point.tolist()}, expected two numbers.")
         if not (width > 0 and height > 0):
-            raise DataError(f"{where}: width and height are {width:g} and {height:g}, expected numbers above 0.")
+            raise DataError(
+                f"{where}: width and height are {width:g} and {height:g}, expected numbers above 0."
+            )
         labelled = (labels > 0).astype(np.uint8)
         frame = (0.0, 0.0, width, height)
         if box == "keypoints" and labelled.any():

@@ -73,7 +73,8 @@ class KeypointSet:
         for couple in couples:
             if isinstance(couple, str) or len(couple) != 2 or couple[0] == couple[1]:
                 raise ConfigError(
-                    f"data.keypoints.{option}: found {couple!r}, expected two different names, such as [left_eye, right_eye]."
+                    f"data.keypoints.{option}: found {couple!r}, expected two different names, such as "
+                    "[left_eye, right_eye]."
                 )
             found.append((self._number(option, couple[0]), self._number(option, couple[1])))
         return tuple(found)

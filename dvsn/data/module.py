@@ -6,7 +6,7 @@ import copy
 import functools
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -182,8 +182,12 @@ class DataModule(pl.LightningDataModule):
                 f"{len(keypoints)}."
             )
         self.root, self.splits, self.pair = root, splits, pair
-        self.readers = {"dataset": dataset, "people": people, "objects": objects}
-        self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")  # type: ignore[assignment]
+        self.readers: dict[Wanted, Callable[..., ImageDataset] | None] = {
+            "dataset": dataset,
+            "people": people,
+            "objects": objects,
+        }
+        self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")
         self.keypoints, self.joints, self.score = keypoints, joints, score
         self.object_classes = object_classes
         self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
@@ -247,9 +251,7 @@ class DataModule(pl.LightningDataModule):
             if self.keypoints is None:
                 raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
             given["keypoints"] = self.keypoints
-        parts = [
-            self.reader(root=self.root, split=name, **given) for name in self.splits[split].split("+")
-        ]
+        parts = [self.reader(root=self.root, split=name, **given) for name in self.splits[split].split("+")]
         join = JoinedPeople if self.wanted == "people" else Joined
         data: ImageDataset = parts[0] if len(parts) == 1 else join(parts)  # type: ignore[arg-type]
         if len(data) == 0:

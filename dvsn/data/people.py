@@ -63,7 +63,9 @@ class PeopleDataset(ImageDataset):
     def _shared(self) -> set[str]:
         """Stems that pictures in different folders share."""
         folders: dict[str, Path] = {}
-        return {r.picture.stem for r in self.records if folders.setdefault(r.picture.stem, r.picture) != r.picture}
+        return {
+            r.picture.stem for r in self.records if folders.setdefault(r.picture.stem, r.picture) != r.picture
+        }
 
     def name(self, index: int) -> str:
         """The picture's stem, its folder where stems repeat, and the place in the data set."""

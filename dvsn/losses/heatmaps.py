@@ -40,8 +40,8 @@ class JointMSE(nn.Module):
         """Maps and targets (N, K, h, w), weights (N, K)."""
         if heatmaps.shape != target.shape:
             raise ConfigError(
-                f"network: answers {tuple(heatmaps.shape)}, but the codec's maps are {tuple(target.shape)} (N, K, h, w). Set "
-                "network.joints to the number of keypoints, and codec.size and codec.stride to what the network takes."
+                f"network: answers {tuple(heatmaps.shape)}, but the codec's maps are {tuple(target.shape)} (N, K, h, w). "
+                "Set network.joints to the number of keypoints, and codec.size and codec.stride to what the network takes."
             )
         if self.joint_weights is not None:
             if len(self.joint_weights) != weight.shape[1]:

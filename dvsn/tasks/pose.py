@@ -100,8 +100,8 @@ class Pose(Task):
         node = self.data_recipe.get("keypoints")
         if not node:
             raise ConfigError(
-                "data.keypoints: this checkpoint knows no names and mirror pairs of its keypoints, such as one converted from "
-                "a published file. Add the data set that it was trained on, such as data=coco."
+                "data.keypoints: this checkpoint knows no names and mirror pairs of its keypoints, such as one converted "
+                "from a published file. Add the data set that it was trained on, such as data=coco."
             )
         found = build(node, path="data.keypoints")
         assert isinstance(found, KeypointSet)
