@@ -1,8 +1,8 @@
 """Embedded data: street scenes drawn by a program, with everything known about them.
 
 `draw_scene` is a pure function of (seed, index, size). `write_cityscapes` lays scenes out as a Cityscapes
-tree (Cordts et al., 2016, arXiv:1604.01685), and `ensure_street` does so on first use, once, however many
-processes ask.
+tree (Cordts et al., 2016, arXiv:1604.01685), with the people in COCO's format beside it, and `ensure_street`
+does so on first use, once, however many processes ask.
 
 Scenes are the same on every machine with the same numpy random streams (PCG64, stable by numpy's policy for a
 bit generator; its distributions have not changed since 1.19) and the same OpenCV drawing and resizing;
@@ -17,6 +17,7 @@ The package in layers; a module imports only from lines above its own:
     people
     layout                                      where things stand
     scene                                       `draw_scene`
+    annotations                                 COCO's files of the people
     files                                       `write_cityscapes`, `ensure_street`
 """
 

@@ -20,15 +20,17 @@ import cv2
 import numpy as np
 
 from dvsn.data.cityscapes_labels import PALETTE, TRAIN_ID_OF
+from dvsn.data.street.annotations import Entry, coco_file, describe
 from dvsn.data.street.scene import draw_scene
 from dvsn.errors import DataError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # counts changes of the generator
+VERSION = 2  # counts changes of the generator
 STAMP = "street.json"
 LOCK = ".street.lock"
 SPLITS = ("train", "val", "test")
+KINDS = ("leftImg8bit", "gtFine", "annotations")
 CITIES = {
     "train": ("alderbrook", "birchford", "cedarvale", "dunmere"),
     "val": ("elmstead",),
@@ -53,25 +55,27 @@ def file_stems(split: str, count: int) -> list[tuple[str, str]]:
     ]
 
 
-def write_scene(task: tuple[str, str, str, str, int, int, int, int]) -> None:
-    """Draw one scene and write its five files."""
+def write_scene(task: tuple[str, str, str, str, int, int, int, int]) -> tuple[Entry, list[Entry]]:
+    """Draw one scene and write its five pictures; returned is what COCO's files say of it."""
     root, split, city, stem, seed, index, height, width = task
     scene = draw_scene(seed=seed, index=index, height=height, width=width)
     ids = scene.label_ids
     fine = f"gtFine/{split}/{city}/{stem}_gtFine"
+    name = f"{split}/{city}/{stem}_leftImg8bit"
     photo = cv2.cvtColor(scene.photo, cv2.COLOR_RGB2BGR)
-    for name, array, options in (
-        (f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit", photo, PHOTO_PNG),
+    for file, array, options in (
+        (f"leftImg8bit/{name}", photo, PHOTO_PNG),
         (f"{fine}_labelIds", ids, LABEL_PNG),
         (f"{fine}_labelTrainIds", TRAIN_ID_OF[ids], LABEL_PNG),
         (f"{fine}_color", BGRA[ids], LABEL_PNG),
         (f"{fine}_instanceIds", scene.instance_ids.astype(np.uint16), LABEL_PNG),
     ):
-        path = Path(root) / f"{name}.png"
+        path = Path(root) / f"{file}.png"
         encoded, data = cv2.imencode(".png", array, options)
         if not encoded:
             raise DataError(f"{path}: the picture could not be encoded.")
         path.write_bytes(data.data)
+    return describe(scene, image_id=index + 1, file_name=f"{name}.png")
 
 
 def write_cityscapes(
@@ -89,10 +93,12 @@ def write_cityscapes(
 
     leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png (RGB) and, under gtFine, `_labelIds` and
     `_labelTrainIds` (8-bit grey), `_color` (RGBA) and `_instanceIds` (16-bit grey). The published test labels
-    are placeholders; here they are real.
+    are placeholders; here they are real. Beside them annotations/person_keypoints_SPLIT.json, in COCO's format,
+    with file names below leftImg8bit.
     """
     root = Path(root)
     tasks = []
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
     for number, (split, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
         for kind in ("leftImg8bit", "gtFine"):
             for city in CITIES[split]:
@@ -101,11 +107,12 @@ def write_cityscapes(
             tasks.append((str(root), split, city, stem, seed, number * SPLIT_STRIDE + i, height, width))
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(write_scene, tasks, chunksize=8):
-                pass
+            scenes = list(pool.map(write_scene, tasks, chunksize=8))
     else:
-        for task in tasks:
-            write_scene(task)
+        scenes = [write_scene(task) for task in tasks]
+    for split in SPLITS:
+        content = coco_file([scene for scene, task in zip(scenes, tasks, strict=True) if task[1] == split])
+        (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
 
 
 def ensure_street(
@@ -151,7 +158,7 @@ def ensure_street(
             shutil.rmtree(left_over)
         partial_root = root / ".partial"
         write_cityscapes(partial_root, seed=seed, **counts, height=height, width=width, workers=workers)
-        for kind in ("leftImg8bit", "gtFine"):
+        for kind in KINDS:
             if (root / kind).exists():
                 shutil.rmtree(root / kind)
             (partial_root / kind).rename(root / kind)
@@ -180,6 +187,8 @@ def is_complete(root: Path, wanted: dict[str, Any]) -> bool:
     if read_stamp(root) != wanted:
         return False
     for split, count in wanted["scenes"].items():
+        if not (root / "annotations" / f"person_keypoints_{split}.json").is_file():
+            return False
         photos = sum(1 for _ in (root / "leftImg8bit" / split).glob("*/*.png"))
         labels = sum(1 for _ in (root / "gtFine" / split).glob("*/*.png"))
         if (photos, labels) != (count, 4 * count):
