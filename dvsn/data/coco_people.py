@@ -179,10 +179,10 @@ class CocoPeople(PeopleDataset):
         for row, each in enumerate(chosen):
             picture = self.pictures[each["image_id"]]
             box = clip(boxes[row].tolist(), picture) if each.get("area", 1) > 0 else None
-            if box is None:
-                outside.append(each)
-            elif blank[row]:
+            if blank[row]:
                 self.left_out[UNLABELLED].append(each["id"])
+            elif box is None:
+                outside.append(each)
             else:
                 rows[each["image_id"]].append(
                     PersonRecord(

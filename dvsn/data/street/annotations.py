@@ -11,7 +11,7 @@ from dvsn.data.street.scene import Person, Scene
 
 Entry = dict[str, Any]
 
-SMALLEST = 64  # visible pixels of a person whose joints are labelled
+SMALLEST = 100  # visible pixels of a person whose joints are labelled
 FEWEST = 5  # visible joints of such a person
 
 LINES = (
