@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class HeatmapCodec(nn.Module):
       `dark`: the peak of the parabola through the logarithm of the blurred map, by differences over two pixels
       (Zhang et al., 2020, arXiv:1910.06278, eq. 6 to 9), inside the same border;
       `udp`: likewise with differences over one pixel, at borders too (Huang et al., 2020, arXiv:1911.07524).
-    - `blur`: side in pixels of the Gaussian kernel that smooths maps for dark and udp, odd; its deviation is OpenCV's
-      for that side: 0.3 ((blur - 1) / 2 - 1) + 0.8.
+    - `blur`: side in pixels of the Gaussian kernel that smooths maps for dark and udp, odd. It is the one that OpenCV
+      takes for that side: of deviation 0.3 ((blur - 1) / 2 - 1) + 0.8, and binomial-like up to 7.
     - `unbiased`: how pixels are counted, as above. `flip_shift`: by how many columns the answer for a mirrored
       crop is moved right before it is averaged; 1 makes up for the biased counting.
 
@@ -139,11 +140,8 @@ class HeatmapCodec(nn.Module):
 
 
 def blurred(maps: Tensor, side: int) -> Tensor:
-    """(M, 1, h, w) convolved with a Gaussian of `side` pixels; zeros outside."""
-    deviation = 0.3 * ((side - 1) / 2 - 1) + 0.8
-    places = torch.arange(side, device=maps.device, dtype=maps.dtype) - (side - 1) / 2
-    kernel = torch.exp(-(places**2) / (2 * deviation**2))
-    kernel = kernel / kernel.sum()
+    """(M, 1, h, w) convolved with OpenCV's Gaussian of `side` pixels; zeros outside."""
+    kernel = torch.from_numpy(cv2.getGaussianKernel(side, 0)).to(maps)
     down = F.conv2d(maps, kernel.view(1, 1, side, 1), padding=(side // 2, 0))
     return F.conv2d(down, kernel.view(1, 1, 1, side), padding=(0, side // 2))
 
