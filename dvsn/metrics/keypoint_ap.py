@@ -1,0 +1,141 @@
+"""COCO's score of keypoints: average precision and recall over object keypoint similarity."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvsn.data.keypoints import KeypointSet
+from dvsn.data.people import PeopleDataset
+from dvsn.errors import ConfigError
+from dvsn.metrics.keypoint_score import KeypointScore, Row
+from dvsn.metrics.oks import keypoint_similarity, oks_nms, rescore
+
+AP_NAMES = ("ap", "ap50", "ap75", "apm", "apl", "ar", "ar50", "ar75", "arm", "arl")
+
+
+class KeypointAP(KeypointScore):
+    """Average precision and recall over OKS, by pycocotools: all ten figures of the COCO API, -1 where it has none.
+
+    Before: a person's score is the box's times the mean of the confidences above `confident`, and people of a picture
+    whose OKS to a better one is above `nms` are dropped. The evaluator then takes the best 20 of a picture, and
+    ignores true people without a labelled keypoint. Any set of keypoints with sigmas will do, such as CrowdPose's 14
+    (whose own evaluator also sorts pictures by how crowded they are).
+    """
+
+    def __init__(self, *, keypoints: KeypointSet, nms: float = 0.9, confident: float = 0.2) -> None:
+        super().__init__(keypoints=keypoints)
+        if not keypoints.sigmas:
+            raise ConfigError(
+                "data.keypoints.sigmas: none are given, but data.score=ap measures by them. Give one number a keypoint "
+                "(COCO: 0.026 for the nose, 0.107 for a hip), or set data.score=pck."
+            )
+        self.nms, self.confident = nms, confident
+
+    def _prepare(self, dataset: PeopleDataset) -> None:
+        from pycocotools.coco import COCO
+
+        if dataset.annotations is None:
+            raise ConfigError(
+                f"data.score: {type(dataset).__name__} has no annotations in COCO's form, which ap is measured by. Set "
+                "data.score=pck."
+            )
+        self._truth = COCO()
+        self._truth.dataset = {
+            "info": {},
+            **dataset.annotations,
+            "annotations": [dict(each) for each in dataset.annotations["annotations"]],  # it writes into them
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._truth.createIndex()
+        self._category = int(dataset.annotations["categories"][0]["id"])
+
+    def results(self) -> list[Row]:
+        """The people after NMS, in the form that COCO's server takes."""
+        found = self.answers()
+        records = [self.dataset.records[number] for number in found.index]
+        score = rescore(np.array([each.score for each in records]), found.confidence, above=self.confident)
+        area = found.extent.prod(axis=1)
+        people: dict[int, list[int]] = {}
+        for place, record in enumerate(records):
+            people.setdefault(record.image_id, []).append(place)
+        rows = []
+        for image_id, places in people.items():
+            group = np.array(places)
+            kept = oks_nms(
+                found.points[group],
+                score[group],
+                area[group],
+                sigmas=self.keypoints.sigmas,
+                threshold=self.nms,
+            )
+            rows += [
+                coco_result(found.points[i], found.confidence[i], score[i], image_id, self._category)
+                for i in group[kept]
+            ]
+        return rows
+
+    def evaluate(self) -> Any:
+        """The COCO evaluator after its work; None without a prediction."""
+        from pycocotools.cocoeval import COCOeval
+
+        results = self.results()
+        if not results:
+            return None
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluator = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
+            evaluator.params.kpt_oks_sigmas = np.array(self.keypoints.sigmas)
+            evaluator.evaluate()
+            evaluator.accumulate()
+            evaluator.summarize()
+        return evaluator
+
+    def compute(self) -> dict[str, Tensor]:
+        evaluator = self.evaluate()
+        values = [0.0] * len(AP_NAMES) if evaluator is None else evaluator.stats
+        return {name: torch.tensor(float(value)) for name, value in zip(AP_NAMES, values, strict=True)}
+
+    def table(self) -> list[Row]:
+        """`similarity` is the keypoint's part in OKS: its mean over all labelled ones, 0 for people not found at OKS 0.5."""
+        total, count = np.zeros(len(self.keypoints)), np.zeros(len(self.keypoints), np.int64)
+        people = {each["id"]: _three(each) for each in self._truth.dataset["annotations"]}
+        labelled = {number: triples[:, 2] > 0 for number, triples in people.items()}
+        for each in self._truth.dataset["annotations"]:
+            count += labelled[each["id"]] * (not each["iscrowd"])
+        evaluator = self.evaluate()
+        for picture in evaluator.evalImgs if evaluator else ():
+            if picture is None or picture["aRng"] != evaluator.params.areaRng[0]:
+                continue
+            pairs = zip(picture["gtIds"], picture["gtMatches"][0], picture["gtIgnore"], strict=True)
+            for number, match, ignore in pairs:
+                if match > 0 and not ignore:
+                    answer = _three(evaluator.cocoDt.anns[int(match)])
+                    distance2 = np.square(answer[:, :2] - people[number][:, :2]).sum(axis=1)
+                    area = np.array(self._truth.anns[number]["area"])
+                    total += keypoint_similarity(distance2, area, self.keypoints.sigmas) * labelled[number]
+        return [
+            {"keypoint": name, "labelled": int(n), "similarity": float(t / n) if n else None}
+            for name, n, t in zip(self.keypoints.names, count, total, strict=True)
+        ]
+
+
+def _three(person: Row) -> np.ndarray:
+    return np.array(person["keypoints"], np.float64).reshape(-1, 3)
+
+
+def coco_result(
+    points: np.ndarray, confidence: np.ndarray, score: float, image_id: int, category: int
+) -> Row:
+    """A person (K, 2) as an entry of COCO's results format; coordinates to a thousandth of a pixel."""
+    triples = np.column_stack([np.round(points, 3), np.round(confidence, 4)])
+    return {
+        "image_id": int(image_id),
+        "category_id": category,
+        "keypoints": triples.astype(np.float64).ravel().tolist(),
+        "score": float(score),
+    }

@@ -1,0 +1,102 @@
+"""What the scores of keypoints share.
+
+`attach` tells the data set before an evaluation; `update` takes predictions by the number of their record, in pixels
+of the picture; `compute` gives the figures, in [0, 1], and `table` what is behind them. A record that is predicted
+twice, as a sampler over several processes may do, counts once, and one that is never predicted counts as wrong.
+`table` and `results` gather from all processes, so all must call them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from dvsn.data.keypoints import KeypointSet
+from dvsn.data.people import PeopleDataset
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions, one a record, in the order of the records."""
+
+    index: np.ndarray
+    """(N,) numbers of the records, ascending, each once."""
+    points: np.ndarray
+    """(N, K, 2) pixels of the picture."""
+    confidence: np.ndarray
+    """(N, K)."""
+    extent: np.ndarray
+    """(N, 2) width and height of the crop, in pixels of the picture."""
+
+
+class KeypointScore(Metric):
+    """What the scores share: predictions are collected, and gathered exactly."""
+
+    full_state_update = False
+    higher_is_better = True
+    index: list[Tensor]
+    points: list[Tensor]
+    confidence: list[Tensor]
+    extent: list[Tensor]
+
+    def __init__(self, *, keypoints: KeypointSet) -> None:
+        super().__init__()
+        self.keypoints = keypoints
+        self._attached: PeopleDataset | None = None
+        for name in ("index", "points", "confidence", "extent"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    @property
+    def dataset(self) -> PeopleDataset:
+        assert self._attached is not None, "attach a data set first"
+        return self._attached
+
+    def attach(self, dataset: PeopleDataset) -> None:
+        """Tell the data set that `update`'s numbers are of. Raises where it lacks what the score needs."""
+        if dataset is not self._attached:
+            self._prepare(dataset)
+            self._attached = dataset
+
+    def _prepare(self, dataset: PeopleDataset) -> None:
+        raise NotImplementedError
+
+    def update(self, index: Tensor, points: Tensor, confidence: Tensor, extent: Tensor) -> None:
+        """index (N,), points (N, K, 2) in pixels of the picture, confidence (N, K), extent (N, 2) of the crops."""
+        self.index.append(index.detach().long())
+        self.points.append(points.detach().float())
+        self.confidence.append(confidence.detach().float())
+        self.extent.append(extent.detach().float())
+
+    def compute(self) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def table(self) -> list[Row]:
+        """A row for each keypoint, or each group of them."""
+        raise NotImplementedError
+
+    def left_out(self) -> list[Row]:
+        """People that the score cannot measure, each with the reason."""
+        return []
+
+    def answers(self) -> Answers:
+        """The predictions of all processes."""
+        alone = self._is_synced or not self.distributed_available_fn()
+        with self.sync_context(self.dist_sync_fn, should_sync=not alone, should_unsync=not alone):
+            if isinstance(self.index, list) and not self.index:
+                count = len(self.keypoints)
+                shapes: list[tuple[int, ...]] = [(0, count, 2), (0, count), (0, 2)]
+                return Answers(np.zeros(0, np.int64), *(np.zeros(shape) for shape in shapes))
+            index = dim_zero_cat(self.index).cpu().numpy()
+            rest = [
+                dim_zero_cat(state).cpu().double().numpy()
+                for state in (self.points, self.confidence, self.extent)
+            ]
+        index, first = np.unique(index, return_index=True)
+        return Answers(index, *(state[first] for state in rest))
