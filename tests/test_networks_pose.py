@@ -19,6 +19,7 @@ from dvsn.costs import costs
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnet_pose import PoseHRNet
 from dvsn.networks.hrnetv2p import HRNetV2p
+from dvsn.networks.resnet import ResNetClassifier
 from dvsn.networks.simple_baseline import SimpleBaseline
 
 CONF = Path(__file__).parent.parent / "conf" / "network"
@@ -298,21 +299,19 @@ def test_baseline_50_answers_as_the_tables_say() -> None:
         assert distance(network(image), PoseReference(state).baseline(image)) < 1e-5
 
 
-def test_the_trunk_of_the_baseline_is_torchvisions() -> None:
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_trunk_of_the_baseline_is_torchvisions(depth: int) -> None:
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    resnet = models.resnet50().double().eval()
-    baseline = SimpleBaseline(joints=2, depth=50).double().eval()
-    own = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
-    missing = set(baseline.state_dict()) - set(own)
-    assert {key.split(".")[0] for key in missing} == {"deconv_layers", "final_layer"}
-    baseline.load_state_dict(baseline.state_dict() | own, strict=True)
-    image, seen = picture(1, 3, 32, 64), []
-    for network in (resnet, baseline):
-        network.layer4.register_forward_hook(lambda _, __, output: seen.append(output))
-        with torch.no_grad():
-            network(image)
-    assert distance(seen[1], seen[0]) < 1e-12
+    theirs = getattr(models, f"resnet{depth}")().double().eval()
+    classifier = ResNetClassifier(classes=1000, depth=depth).double().eval()
+    classifier.load_state_dict(theirs.state_dict(), strict=True)
+    image = picture(1, 3, 45, 64)
+    with torch.no_grad():
+        assert distance(classifier(image), theirs(image)) < 1e-12
+    own = shapes_of(build_empty(SimpleBaseline, {"joints": 2, "depth": depth}))
+    assert {k: v for k, v in shapes_of(theirs).items() if not k.startswith("fc.")} == resnet_keys(depth)
+    assert resnet_keys(depth).items() <= own.items()
 
 
 @pytest.mark.parametrize(("first_stride", "size"), [(4, (64, 128)), (8, (128, 192)), (4, (100, 90))])
