@@ -2,11 +2,18 @@
 
 At label size the logits are the largest tensors of a training step by far: 12 x 19 x 1024 x 1024 of them take
 912 MiB, and PIDNet's loss would hold four such: two heads, and the log softmax of each.
+
+Interpolation along an axis is a product with a matrix of two numbers a line. It is taken in parts, each with the
+few rows that are not zero, and its adjoint is the product with the transposed part. In float32, whatever autocast
+says; `torch.set_float32_matmul_precision`, "highest" unless somebody lowers it, holds for it too.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,72 +22,154 @@ from torch.autograd.function import once_differentiable
 
 from dvsn.types import IGNORE
 
-STRIP = {"cpu": 2**17, "cuda": 2**26}
+STRIP = {"cpu": 2**18, "cuda": 2**26}
 """How many logits are at label size at a time: what a cache holds, or enough to keep a GPU busy."""
+LINES = 8
+"""A strip takes in further pictures as long as it holds this many lines of each."""
+COLUMNS = 128
+"""The length of the parts of an axis that is interpolated at once."""
 
 
 def resize(logits: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     """(N, K, h, w) -> (N, K, H, W), bilinearly."""
-    if tuple(logits.shape[-2:]) == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+    tall = stretch(logits.mT, size[0], align_corners=align_corners).mT  # (N, K, H, w)
+    return stretch(tall, size[1], align_corners=align_corners)
+
+
+def stretch(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
+    """(..., w) -> (..., size), linearly."""
+    width = values.shape[-1]
+    if width == size:
+        return values
+    found: Tensor = _Stretch.apply(values.reshape(-1, width), size, align_corners)  # type: ignore[no-untyped-call]
+    return found.view(*values.shape[:-1], size)
 
 
 def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
     """Cross entropy (N, H, W) of logits (N, K, h, w) at the size of the `target` (N, H, W) int64; 0 where ignored.
 
     Resized, log softmax, cross entropy; the order of summation apart, the result and its gradient are torch's. The
-    logits are made taller first, and every line of pixels is then on its own: strips of lines are made wider
-    one after the other, and once more in the backward pass. The largest tensor is (N, K, H, w). On a CPU
-    strips that stay in the cache make PIDNet's loss take 0.55 of its time (`experiments/speed/segmentation_step.md`).
+    logits are made wider first. Then strips of lines, which stay in the cache of a CPU, are made one after the
+    other, and once more in the backward pass. The largest tensor is (N, h, K, W).
+    What it costs: `experiments/speed/segmentation_step.md`.
     """
-    classes, width = logits.shape[1], logits.shape[-1]
-    tall = resize(logits, (target.shape[1], width), align_corners=align_corners)  # (N, K, H, w)
-    lines = tall.permute(0, 2, 3, 1).reshape(1, -1, width, classes).permute(0, 3, 1, 2)  # (1, K, N * H, w)
-    values: Tensor = _Lines.apply(lines, target.flatten(0, 1), align_corners)  # type: ignore[no-untyped-call]
-    return values.view_as(target)
+    rows = stretch(logits.transpose(1, 2), target.shape[2], align_corners=align_corners)  # (N, h, K, W)
+    values: Tensor = _CrossEntropy.apply(rows.contiguous(), target, align_corners)  # type: ignore[no-untyped-call]
+    return values
 
 
-class _Lines(torch.autograd.Function):
-    """Lines of logits (1, K, L, w) and of labels (L, W) -> their cross entropy (L, W)."""
+class _CrossEntropy(torch.autograd.Function):
+    """Rows of logits (N, h, K, W), labels (N, H, W) -> cross entropy (N, H, W). Softmax in powers of two.
+
+    A softmax does not change if all its logits do by as much, here by the largest of the pixel in its row; so none
+    overflows between two rows either.
+    """
 
     @staticmethod
-    def forward(ctx: Any, lines: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        ctx.save_for_backward(lines, target)
-        ctx.align_corners = align_corners
-        values = []
-        for strip, labels in _strips(lines, target):
-            wide = resize(strip, tuple(labels.shape), align_corners=align_corners)  # type: ignore[arg-type]
-            true = wide.log_softmax(dim=1).gather(1, _index(labels))
-            values.append(-true[0, 0])
-        return torch.cat(values).masked_fill_(target == IGNORE, 0.0)
+    def forward(ctx: Any, rows: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+        rows = (rows - rows.amax(dim=2, keepdim=True)).mul_(math.log2(math.e))
+        ctx.save_for_backward(rows, target)
+        ctx.align_corners, ctx.level = align_corners, _is_level(rows)
+        values = rows.new_empty(target.shape)
+        for pictures, part in _strips(rows, target, align_corners):
+            labels = target[pictures, part.outputs]
+            ignored = labels == IGNORE
+            wide = _interpolate(rows[pictures, part.inputs], part, level=ctx.level)
+            true = wide.gather(2, labels.masked_fill(ignored, 0).unsqueeze(2)).squeeze(2)
+            total = wide.exp2_().sum(dim=2).log2_()
+            values[pictures, part.outputs] = total.sub_(true).masked_fill_(ignored, 0.0)
+        return values.mul_(math.log(2))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        lines, target = ctx.saved_tensors
-        slopes = slope.masked_fill(target == IGNORE, 0.0).split(_height(lines, target))
-        found = []
-        for (strip, labels), each in zip(_strips(lines, target), slopes, strict=True):
-            with torch.enable_grad():
-                strip = strip.detach().requires_grad_()
-                wide = resize(strip, tuple(labels.shape), align_corners=ctx.align_corners)  # type: ignore[arg-type]
-            change, index = wide.detach().softmax(dim=1), _index(labels)
-            change.scatter_(1, index, change.gather(1, index) - 1).mul_(each)
-            change = change.contiguous(memory_format=torch.channels_last)
-            found.append(torch.autograd.grad(wide, strip, change)[0])
-        return torch.cat(found, dim=2), None, None
+        rows, target = ctx.saved_tensors
+        change, last = torch.zeros_like(rows), rows.shape[2] - 1
+        for pictures, part in _strips(rows, target, ctx.align_corners):
+            labels = target[pictures, part.outputs].unsqueeze(2)
+            factor = slope[pictures, part.outputs].unsqueeze(2).masked_fill(labels == IGNORE, 0.0)
+            wide = _interpolate(rows[pictures, part.inputs], part, level=ctx.level).exp2_()
+            wide.mul_(factor / wide.sum(dim=2, keepdim=True))
+            wide.scatter_add_(2, labels.clamp(max=last), factor.neg_())
+            weights = part.weights.expand(len(wide), -1, -1)
+            change[pictures, part.inputs].flatten(2).baddbmm_(weights, wide.flatten(2))
+        return change, None, None
 
 
-def _height(lines: Tensor, target: Tensor) -> int:
-    return max(1, STRIP.get(lines.device.type, 2**26) // (lines.shape[1] * target.shape[1]))
+def _is_level(rows: Tensor) -> bool:
+    """Whether every pixel between two rows has a class of more than 2^-100 already, and so needs no maximum of its own.
+
+    It has if some class lies above -100 in both. A GPU takes the maximum always, since asking would wait for it.
+    """
+    if rows.device.type != "cpu":
+        return False
+    pairs = max(1, rows.shape[1] - 1)
+    lower = torch.minimum(rows[:, :pairs], rows[:, -pairs:])
+    return bool(lower.amax(dim=2).amin() > -100)
 
 
-def _strips(lines: Tensor, target: Tensor) -> zip[tuple[Tensor, Tensor]]:
-    height = _height(lines, target)
-    return zip(lines.split(height, dim=2), target.split(height), strict=True)
+def _interpolate(rows: Tensor, part: _Part, *, level: bool) -> Tensor:
+    """Rows (n, r, K, W) of a strip -> its lines (n, l, K, W), the largest class at 0 unless they are `level`."""
+    count, _, classes, width = rows.shape
+    lines = rows.new_empty(count, part.weights.shape[1], classes * width)
+    torch.bmm(part.weights.T.expand(count, -1, -1), rows.flatten(2), out=lines)  # `out`: no autocast
+    lines = lines.unflatten(2, (classes, width))
+    return lines if level else lines.sub_(lines.amax(dim=2, keepdim=True))
 
 
-def _index(labels: Tensor) -> Tensor:
-    """(l, W) labels -> (1, 1, l, W) indices; ignored pixels take class 0, whose value nobody uses."""
-    return labels.masked_fill(labels == IGNORE, 0)[None, None]
+def _strips(rows: Tensor, target: Tensor, align_corners: bool) -> Iterator[tuple[slice, _Part]]:
+    """Some pictures, and some of their lines."""
+    count, height, classes, width = rows.shape
+    lines = STRIP.get(rows.device.type, 2**26) // (classes * width)  # of all pictures together
+    pictures = min(count, max(1, lines // LINES))
+    length = max(1, lines // pictures)
+    parts = _parts(height, target.shape[1], length, align_corners, rows.dtype, rows.device)
+    for start in range(0, count, pictures):
+        for part in parts:
+            yield slice(start, start + pictures), part
+
+
+class _Stretch(torch.autograd.Function):
+    """(M, w) -> (M, size)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, size: int, align_corners: bool) -> Tensor:
+        count, ctx.width = values.shape
+        ctx.parts = _parts(ctx.width, size, COLUMNS, align_corners, values.dtype, values.device)
+        found = values.new_empty(count, size)
+        for part in ctx.parts:
+            torch.mm(values[:, part.inputs], part.weights, out=found[:, part.outputs])
+        return found
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        change = slope.new_zeros(len(slope), ctx.width)
+        for part in ctx.parts:
+            change[:, part.inputs].addmm_(slope[:, part.outputs], part.weights.T)
+        return change, None, None
+
+
+class _Part(NamedTuple):
+    """Outputs of an interpolation, the inputs that they need, and the weights (inputs, outputs)."""
+
+    outputs: slice
+    inputs: slice
+    weights: Tensor
+
+
+@functools.lru_cache(256)
+def _parts(
+    inputs: int, outputs: int, length: int, align_corners: bool, dtype: torch.dtype, device: torch.device
+) -> list[_Part]:
+    """Linear interpolation of `inputs` values to `outputs`, `length` of these a part: what torch makes of unit vectors."""
+    matrix = torch.eye(inputs, dtype=dtype)
+    if inputs != outputs:
+        matrix = F.interpolate(matrix[None], size=outputs, mode="linear", align_corners=align_corners)[0]
+    parts = []
+    for start in range(0, outputs, length):
+        weights = matrix[:, start : start + length]
+        used = weights.any(dim=1).nonzero()
+        rows = slice(int(used[0]), int(used[-1]) + 1)
+        parts.append(_Part(slice(start, start + length), rows, weights[rows].to(device)))
+    return parts
