@@ -39,15 +39,38 @@ def text_of(group: str, name: str) -> str:
 
 TRANSLATORS = [name for name in GROUPS["network"] if "input_channels:" in text_of("network", name)]
 CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier")]
-SEGMENTERS = [name for name in GROUPS["network"] if name not in (*TRANSLATORS, *CLASSIFIERS)]
+POSE_NETWORKS = [name for name in GROUPS["network"] if "joints:" in text_of("network", name)]
+DETECTORS = [name for name in GROUPS["network"] if "dvsn.networks.detectors." in text_of("network", name)]
+SEGMENTERS = [
+    name for name in GROUPS["network"] if name not in (*TRANSLATORS, *CLASSIFIERS, *POSE_NETWORKS, *DETECTORS)
+]
 LOSSES = {
     task: [name for name in GROUPS["loss"] if f"dvsn.losses.{target}" in text_of("loss", name)]
     for task, target in {
         "pix2pix": "translation.TranslationLoss",
         "segmentation": "segmentation.Objective",
         "classification": "classification.",
+        "pose": "heatmaps.",
     }.items()
 }
+CROPS = [name for name in GROUPS["transform"] if "dvsn.data.crop." in text_of("transform", name)]
+OBJECT_TRANSFORMS = [
+    name for name in GROUPS["transform"] if "dvsn.data.object_transform." in text_of("transform", name)
+]
+
+
+def home(option: str) -> str:
+    """The task that an option belongs to; pix2pix where any would do."""
+    group, _, name = option.partition("=")
+    if group == "codec" or name in (
+        POSE_NETWORKS if group == "network" else CROPS if group == "transform" else ()
+    ):
+        return "pose"
+    if name in (DETECTORS if group == "network" else OBJECT_TRANSFORMS if group == "transform" else ()):
+        return "detection"
+    if group == "loss":
+        return next((task for task, names in LOSSES.items() if name in names), "pix2pix")
+    return "pix2pix"
 
 
 def task_of(experiment: str) -> str:
@@ -61,8 +84,9 @@ EXPERIMENTS = [(name, task_of(name)) for name in GROUPS["experiment"]]
 
 @functools.cache
 def _composed(*overrides: str) -> dict[str, Any]:
-    task = [] if any(each.startswith(("experiment=", "task=")) for each in overrides) else ["task=pix2pix"]
-    return composed([*task, *overrides], Path("runs/test"))
+    if not any(each.startswith(("experiment=", "task=")) for each in overrides):
+        overrides = (f"task={home(overrides[0] if overrides else '')}", *overrides)
+    return composed([*overrides], Path("runs/test"))
 
 
 def tree(*overrides: str) -> dict[str, Any]:
@@ -108,8 +132,8 @@ def test_every_experiment_states_a_command_that_names_it(name: str) -> None:
 
 
 def test_the_menu_offers_every_group() -> None:
-    wanted = {"task", "network", "discriminator", "loss", "transform", "data", "optim", "schedule", "trainer", "logger",
-              "callbacks", "experiment", "debug"}  # fmt: skip
+    wanted = {"task", "network", "discriminator", "loss", "codec", "transform", "data", "optim", "schedule", "trainer",
+              "logger", "callbacks", "experiment", "debug"}  # fmt: skip
     assert wanted <= set(GROUPS)
     for profile in ("default", "gpu", "ddp", "cpu", "fast_dev_run", "deterministic"):
         assert profile in GROUPS["trainer"]
@@ -126,7 +150,7 @@ def test_every_option_composes_and_passes_the_checks(option: str) -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
     """So that the command line can change every one: style principle 5."""
-    bound = {"split", "transform", "seed", "root"}  # what the data module gives to its reader
+    bound = {"split", "transform", "seed", "root", "keypoints"}  # what the data module gives to its reader
     for target, node in targets(tree(option)):
         if not target.startswith("dvsn."):
             continue
@@ -182,7 +206,7 @@ def slim(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_network_and_loss_belongs_to_a_task() -> None:
-    assert TRANSLATORS and SEGMENTERS and CLASSIFIERS
+    assert TRANSLATORS and SEGMENTERS and CLASSIFIERS and POSE_NETWORKS and DETECTORS
     assert sorted(name for names in LOSSES.values() for name in names) == sorted(GROUPS["loss"])
 
 
@@ -255,6 +279,41 @@ def test_every_classifier_builds_and_learns(name: str) -> None:
     check_gradients(network, output)
 
 
+@pytest.mark.parametrize("name", POSE_NETWORKS)
+def test_every_pose_network_builds_and_learns(name: str) -> None:
+    node = tree(f"network={name}", "data=lspet")["network"] | {"joints": 5}
+    network = build(
+        node | {key: 8 for key in ("width", "deconvolution_width") if key in node}, path="network"
+    )
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter)  # the published start is too small for a gradient to be seen
+    side = network.multiple
+    output = network(torch.randn(2, 3, 2 * side, 3 * side))
+    assert tuple(output.shape) == (2, 5, 2 * side // network.stride, 3 * side // network.stride)
+    check_gradients(network, output)
+    for path in (*network.taps, *network.classifier):
+        assert network.get_submodule(path) is not None
+
+
+@pytest.mark.parametrize("name", GROUPS["codec"])
+@pytest.mark.parametrize("loss", LOSSES["pose"])
+def test_every_codec_and_loss_of_pose_answers(name: str, loss: str) -> None:
+    codec = build(tree(f"codec={name}")["codec"], path="codec")
+    objective = build(tree(f"loss={loss}", "data=lspet")["loss"], path="loss")
+    points = torch.rand(3, 17, 2) * 200 - 20
+    for labelled in (torch.ones(3, 17), torch.zeros(3, 17), torch.eye(3, 17)):
+        target, weight = codec.encode(points, labelled)
+        maps = torch.randn(target.shape, requires_grad=True)
+        terms = objective(maps, target, weight)
+        assert terms and all(term.ndim == 0 and bool(torch.isfinite(term)) for term in terms.values())
+        torch.stack(list(terms.values())).sum().backward()
+        assert maps.grad is not None and bool(torch.isfinite(maps.grad).all())
+    decoded, confidence = codec.decode(target)
+    assert decoded.shape == (3, 17, 2) and confidence.shape == (3, 17)
+
+
 @pytest.mark.parametrize("name", TRANSLATORS)
 @pytest.mark.parametrize("data", ["cityscapes_onehot"])
 def test_every_translator_takes_its_channels_from_the_data(name: str, data: str) -> None:
@@ -312,7 +371,26 @@ def test_every_schedule_builds(name: str) -> None:
     assert schedule.factor(0, steps_per_epoch=10, total_steps=1000) == 1.0
 
 
-@pytest.mark.parametrize("name", GROUPS["transform"])
+@pytest.mark.parametrize("name", CROPS)
+def test_every_crop_runs(name: str) -> None:
+    import numpy as np
+
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    points = np.array([[10, 20], [30, 40]], np.float32)
+    sample = {
+        "photo": photo,
+        "keypoints": points,
+        "labelled": np.array([1, 0]),
+        "box": np.array([5, 6, 40, 50]),
+    }
+    node = tree(f"transform={name}")["transform"]
+    for part in ("train", "eval"):
+        item = build(node[part], path=f"transform.{part}")(sample | {"index": 0, "name": "x"}, 1)
+        assert list(item["image"].shape) == [3, *node["size"]]
+        assert item["keypoints"].shape == (2, 2) and item["weight"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", sorted(set(GROUPS["transform"]) - {*CROPS, *OBJECT_TRANSFORMS}))
 def test_every_transform_runs(name: str) -> None:
     import numpy as np
 
@@ -425,5 +503,6 @@ def test_every_task_composes_alone(task: str, tmp_path: Path) -> None:
     """Its YAML chooses whatever it needs; nothing else has to be said."""
     node = composed([f"task={task}"], tmp_path)
     config.validate(node)
-    for group in ("network", "loss", "transform", "data", "optim", "schedule"):
+    for group in ("network", "transform", "data", "optim", "schedule"):
         assert node[group], group
+    assert node.get("loss") or task == "detection"  # torchvision's detectors bring their own
