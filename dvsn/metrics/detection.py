@@ -1,0 +1,173 @@
+"""Average precision of boxes and masks, by COCO's own evaluator over the annotations as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+from torchmetrics import Metric
+
+FIGURES = ("map", "map50", "map75", "map_small", "map_medium", "map_large",
+           "mar1", "mar10", "mar100", "mar_small", "mar_medium", "mar_large")  # fmt: skip
+"""COCOeval's twelve, in its order: average precision and average recall, by overlap, area and detections."""
+
+STATES = {"images": torch.int64, "counts": torch.int64, "boxes": torch.float64, "scores": torch.float64,
+          "labels": torch.int64, "lengths": torch.int64, "bytes": torch.uint8}  # fmt: skip
+
+
+class DetectionScore(Metric):
+    """COCO's twelve figures of boxes, `map` to `mar_large`, and with `masks` the same of masks, `mask_map`...
+
+    Computed by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312) on the pictures that were seen. Shares from 0 to
+    1; a figure that no object of its area defines is -1, as there. `attach` says which dataset is measured: its
+    `truth` is counted as the files have it, crowd regions and areas included. Detections are collected over
+    processes picture by picture, so that several devices give the figures of one.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, *, masks: bool = False) -> None:
+        super().__init__()
+        self.masks = masks
+        self._dataset: tuple[Any, ...] = ()  # in a tuple: no part of the metric's state
+        self.results: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        for name in STATES:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def attach(self, dataset: Any) -> None:
+        """Measure this `ObjectDataset`. On each process, before its first picture."""
+        self._dataset = (dataset,)
+        self.update([], [])  # a process without a picture has states to gather, too
+
+    def update(self, index: Sequence[int] | Tensor, found: Sequence[dict[str, Any]]) -> None:
+        """`found`: for each picture `boxes` (n, 4) x1, y1, x2, y2 in its pixels, `labels` and `scores` (n,), and
+        `masks`, a list of n COCO run lengths, where masks are measured."""
+        numbers = [int(each) for each in index]
+        codes = [code for each in found for code in each.get("masks", ())]
+        new = {
+            "images": torch.tensor(numbers),
+            "counts": torch.tensor([len(each["scores"]) for each in found]),
+            **{key: torch.cat([each[key].flatten().cpu() for each in found]) if found else torch.zeros(0)
+               for key in ("boxes", "scores", "labels")},
+            "lengths": torch.tensor([len(code["counts"]) for code in codes]),
+            "bytes": torch.from_numpy(np.frombuffer(b"".join(code["counts"] for code in codes), np.uint8).copy()),
+        }  # fmt: skip
+        for name, kind in STATES.items():
+            getattr(self, name).append(new[name].to(self.device, kind))
+
+    def detections(self) -> list[dict[str, Any]]:
+        """All detections in COCO's form of results, by picture and falling score, `area` included."""
+        images, counts, boxes, scores, labels, lengths, data = (self._all(name) for name in STATES)
+        assert isinstance(boxes, np.ndarray)
+        rows, ends = boxes.reshape(-1, 4), np.cumsum(lengths)
+        results = []
+        for number, place in enumerate(np.repeat(np.arange(len(images)), counts).tolist()):
+            left, top, right, bottom = rows[number].tolist()
+            result = {
+                "image_id": self._image_id(int(images[place])),
+                "category_id": int(labels[number]),
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(scores[number]),
+            }
+            if len(lengths):
+                code = data[ends[number] - lengths[number] : ends[number]].tobytes()
+                size = self._dataset[0].size(int(images[place]))
+                result["segmentation"] = {"size": list(size), "counts": code.decode("ascii")}
+            results.append(result)
+        return sorted(results, key=lambda each: (each["image_id"], -each["score"]))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Also sets `results`, COCO's form of all detections, and `rows`, a table by class."""
+        truth, self.results = self.truth(), self.detections()
+        figures: dict[str, Tensor] = {}
+        self.rows = [{"class": name} for name in self._dataset[0].categories.values()]
+        counts = Counter(each["category_id"] for each in truth["annotations"] if not each["iscrowd"])
+        for prefix, kind in {"": "bbox", **({"mask_": "segm"} if self.masks else {})}.items():
+            found = evaluate(truth, self.results, kind)
+            named = zip(FIGURES, found.stats, strict=True)
+            figures |= {f"{prefix}{name}": torch.tensor(float(value)) for name, value in named}
+            by_class = precisions(found)
+            for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
+                row |= {f"{prefix}{name}": value for name, value in by_class[label].items()}
+        for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
+            row["objects"] = counts[label]
+        return figures
+
+    def truth(self) -> dict[str, Any]:
+        """The objects of the pictures that were seen, as a COCO annotation file holds them."""
+        dataset, seen = self._dataset[0], self._all("images").tolist()
+        images, annotations = [], []
+        for index in sorted(seen):
+            height, width = dataset.size(index)
+            number = self._image_id(index)
+            images.append({"id": number, "height": height, "width": width})
+            annotations += [{**each, "image_id": number} for each in dataset.truth(index)]
+        for number, each in enumerate(annotations, 1):
+            each["id"] = number  # COCOeval takes an id of 0 for no match at all
+        categories = [{"id": label, "name": name} for label, name in dataset.categories.items()]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _image_id(self, index: int) -> int:
+        return int(self._dataset[0].image_ids[index])
+
+    def _all(self, name: str) -> np.ndarray:
+        """A state's values on this process or, while gathered, on all."""
+        held = getattr(self, name)
+        values: np.ndarray = (torch.cat(list(held)) if isinstance(held, list) else held).cpu().numpy()
+        return values
+
+
+def evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> Any:
+    """A COCOeval that is done, on an annotation file's content and a results file's. `kind`: bbox or segm."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+        wanted = COCO()
+        wanted.dataset = truth
+        wanted.createIndex()
+        found = COCO()
+        found.dataset = {
+            "images": truth["images"],
+            "categories": truth["categories"],
+            "annotations": [
+                result | {"id": number, "iscrowd": 0, "area": area_of(result, kind)}
+                for number, result in enumerate(results, 1)
+            ],
+        }
+        found.createIndex()
+        evaluator = COCOeval(wanted, found, kind)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
+
+
+def precisions(evaluator: Any) -> dict[int, dict[str, float | None]]:
+    """`ap` and `ap50` by category id; None for a class that no object has."""
+    table: dict[int, dict[str, float | None]] = {}
+    for place, label in enumerate(evaluator.params.catIds):
+        values = evaluator.eval["precision"][
+            :, :, place, 0, -1
+        ]  # (thresholds, recalls), all areas, all detections
+        seen = bool((values > -1).all())
+        table[label] = {
+            "ap": float(values.mean()) if seen else None,
+            "ap50": float(values[0].mean()) if seen else None,
+        }
+    return table
+
+
+def area_of(result: dict[str, Any], kind: str) -> float:
+    """By which COCOeval sorts a detection into small, medium and large: its box's, or its mask's."""
+    if kind == "segm":
+        return float(rle.area(result["segmentation"]))
+    return float(result["bbox"][2] * result["bbox"][3])

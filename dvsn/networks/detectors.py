@@ -1,0 +1,179 @@
+"""torchvision's detectors on a backbone of ours: Faster R-CNN, Mask R-CNN, FCOS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from dvsn.errors import ConfigError
+
+Kind = Literal["faster_rcnn", "mask_rcnn", "fcos"]
+LEVELS = 5
+RATIOS = (0.5, 1.0, 2.0)
+CLASS_LAYERS = {
+    "faster_rcnn": ("model.roi_heads.box_predictor",),
+    "mask_rcnn": ("model.roi_heads.box_predictor", "model.roi_heads.mask_predictor"),
+    "fcos": ("model.head.classification_head.cls_logits",),
+}
+
+
+class Detector(nn.Module):
+    """A detector of torchvision, whose model, with its names of weights, is `model`.
+
+    Input: a list of RGB pictures (3, H, W) in [0, 1] of any sizes; they are resized and normalised in here. In training
+    also their targets, dicts of `boxes` (n, 4) x1, y1, x2, y2, `labels` (n,) int64 and, for Mask R-CNN, `masks`
+    (n, H, W). Output: in training the named losses; else for each picture `boxes`, `labels`, `scores` (n,), the best
+    first, and for Mask R-CNN `masks` (n, 1, H, W) in [0, 1], all in the picture's own pixels.
+
+    Faster R-CNN: Ren et al., 2015, arXiv:1506.01497, on a pyramid (Lin et al., 2017, arXiv:1612.03144). Mask R-CNN: He et
+    al., 2017, arXiv:1703.06870. FCOS: Tian et al., 2019, arXiv:1904.01355.
+
+    - `backbone` gives five levels "0" to "4" of equal channels (`out_channels`), the finest of stride 4, for FCOS 8.
+      Pictures are padded until both sides divide by its `multiple`. `classes` count the background.
+    - `min_size` is the shorter side that pictures are resized to as long as the longer stays within `max_size`; of
+      several one is drawn in training, and the last is used otherwise.
+    - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS has none.
+    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer; null: torchvision's.
+    - `proposals` that the first stage hands on, and of these the `sampled` a picture that the second is trained on; null:
+      torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS has no stages.
+    - `fixed_statistics`: batch norms of the backbone keep their running statistics in training, as published recipes
+      with two pictures a device have it; their scales and shifts are trained.
+
+    Under mixed precision the backbone and the heads compute in bf16, while levels, anchors, boxes, scores and losses
+    stay float32: in bf16 a coordinate above 512 has steps of 4 pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        classes: int,
+        detector: Kind = "faster_rcnn",
+        min_size: int | list[int] = 800,
+        max_size: int = 1333,
+        anchors: list[int] | None = None,
+        score_threshold: float | None = None,
+        overlap: float | None = None,
+        detections: int = 100,
+        proposals: int | None = None,
+        sampled: int | None = None,
+        fixed_statistics: bool = False,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ConfigError(f"network.classes: found {classes}, expected 2 or more, with the background.")
+        if anchors is not None and len(anchors) != LEVELS:
+            raise ConfigError(f"network.anchors: found {len(anchors)} sizes, expected {LEVELS}, one a level.")
+        multiple, wanted = int(getattr(backbone, "multiple", 32)), 8 if detector == "fcos" else 4
+        first = int(getattr(backbone, "first_stride", multiple // 2 ** (LEVELS - 1)))
+        if first != wanted:
+            raise ConfigError(
+                f"network.backbone.first_stride: found {first}, but {detector} wants a finest level of stride {wanted}. Set "
+                f"network.backbone.first_stride={wanted}."
+            )
+        self.masks = detector == "mask_rcnn"
+        self.classes, self.fixed_statistics = classes, fixed_statistics
+        self.classifier = CLASS_LAYERS[detector]
+        common: dict[str, Any] = {
+            "min_size": tuple(min_size) if isinstance(min_size, list) else min_size,
+            "max_size": max_size,
+            "image_mean": list(mean),
+            "image_std": list(std),
+            "size_divisible": multiple,
+        }
+        if detector == "fcos":
+            answer = {
+                "score_thresh": score_threshold,
+                "nms_thresh": overlap,
+                "detections_per_img": detections,
+            }
+            self.model: Any = FCOS(backbone, classes, **common, **given(answer))
+            precise: tuple[nn.Module, ...] = (self.model.backbone, self.model.head)
+        else:
+            if anchors is not None:
+                common["rpn_anchor_generator"] = AnchorGenerator(
+                    tuple((size,) for size in anchors), (RATIOS,) * LEVELS
+                )
+            answer = {
+                "box_score_thresh": score_threshold,
+                "box_nms_thresh": overlap,
+                "box_detections_per_img": detections,
+                "box_batch_size_per_image": sampled,
+                "rpn_post_nms_top_n_train": proposals,
+                "rpn_post_nms_top_n_test": proposals,
+            }
+            self.model = (MaskRCNN if self.masks else FasterRCNN)(
+                backbone, classes, **common, **given(answer)
+            )
+            heads = self.model.roi_heads
+            precise = (self.model.backbone, self.model.rpn.head, heads.box_predictor)
+            precise += (heads.mask_predictor,) if self.masks else ()
+        for module in precise:
+            module.register_forward_hook(in_float32)
+
+    def train(self, mode: bool = True) -> Detector:
+        super().train(mode)
+        if mode and self.fixed_statistics:
+            for module in self.model.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        return self.model(images, targets)
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def in_float32(_: nn.Module, __: Any, output: Any) -> Any:
+    """A forward hook: the output, or the tensors in it, as float32."""
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+    if isinstance(output, dict):
+        return type(output)((key, in_float32(_, __, value)) for key, value in output.items())
+    return type(output)(in_float32(_, __, value) for value in output)
+
+
+class ResNetPyramid(BackboneWithFPN):
+    """A ResNet of torchvision with a feature pyramid, for machines without a GPU. Starts from random weights.
+
+    Input: (N, 3, H, W) normalised RGB. Output: five maps "0" to "4", (N, channels, H/s, W/s), s = first_stride times 1, 2,
+    4, 8, 16. With 256 channels and ResNet-50 it is that of torchvision's own Faster R-CNN, or of its FCOS with
+    `first_stride` 8 (Lin et al., 2017, arXiv:1612.03144), except that its batch norms are trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: Literal[18, 34, 50, 101, 152] = 18,
+        channels: int = 64,
+        first_stride: Literal[4, 8] = 4,
+    ) -> None:
+        trunk = getattr(resnet, f"resnet{depth}")(weights=None)
+        stages = (1, 2, 3, 4) if first_stride == 4 else (2, 3, 4)
+        widest = trunk.fc.in_features  # of the last stage; each before it has half of the next
+        extra = LastLevelMaxPool() if first_stride == 4 else LastLevelP6P7(channels, channels)
+        super().__init__(
+            trunk,
+            {f"layer{stage}": str(number) for number, stage in enumerate(stages)},
+            [widest // 2 ** (4 - stage) for stage in stages],
+            channels,
+            extra_blocks=extra,
+        )
+        self.first_stride, self.multiple = first_stride, 32  # of torchvision's detectors
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        levels = super().forward(image)
+        return type(levels)((str(number), level) for number, level in enumerate(levels.values()))

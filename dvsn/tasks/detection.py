@@ -1,0 +1,248 @@
+"""Detection: boxes, classes and masks of the objects in a picture, by torchvision's detectors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pycocotools import mask as rle
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from dvsn.config import build
+from dvsn.data.class_ids import distinct_palette
+from dvsn.metrics.detection import DetectionScore
+from dvsn.networks.detectors import Detector
+from dvsn.schedules import Schedule
+from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.parameters import parameter_groups
+from dvsn.types import Batch, Terms, Vocabulary
+
+Found = dict[str, Any]
+
+
+class ObjectDetector(torch.nn.Module):
+    """What is shipped: uint8 RGB, (N, 3, H, W) or a list of (3, H, W) -> a list of dicts, the best objects first.
+
+    `boxes` (n, 4) x1, y1, x2, y2 in pixels of the picture, `labels` (n,), `scores` (n,) and perhaps `masks`
+    (n, 1, H, W) in [0, 1].
+    """
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor | list[Tensor]) -> list[Found]:
+        found: list[Found] = self.network([each.float() / 255 for each in image])
+        return found
+
+
+class Detection(Task):
+    """Objects in pictures, by a detector of torchvision on any backbone.
+
+    A batch holds `image`, a list of uint8 RGB (3, H, W), and `target`, a list of dicts: `boxes` (n, 4) x1, y1, x2, y2,
+    `labels`, `crowd`, `area` (n,) and perhaps `masks` (n, H, W); `index` and `name`. The network resizes and normalises
+    by itself. Crowd regions are not trained on; they are neither wanted nor punished by the score.
+
+    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
+      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `shown` is the score from which an object is drawn.
+    """
+
+    kind: ClassVar[str] = "detection"
+
+    def __init__(
+        self,
+        *,
+        network: Detector,
+        optim: OptimizerFactory,
+        schedule: Schedule | None = None,
+        head_factor: float = 1.0,
+        head_modules: list[str] | None = None,
+        decay_norms: bool = True,
+        shown: float = 0.5,
+    ) -> None:
+        super().__init__(optim=optim, schedule=schedule)
+        self.network = network
+        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
+        self.shown = shown
+        self.use_metrics()
+
+    @property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        return {"network": self.network}
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Names and colours by label, from the data set of the recipe; numbers where it has none."""
+        if self.data_recipe.get("objects"):
+            data = build(self.data_recipe, path="data")
+            data.use("objects")
+            found = data.vocabulary
+            if found is not None and len(found.names) == self.network.classes:
+                return found  # type: ignore[no-any-return]
+        names = tuple(f"class {number}" for number in range(self.network.classes))
+        return Vocabulary(names, distinct_palette(self.network.classes))
+
+    # Training ---------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups(
+            self.network,
+            self.optim,
+            heads=self.head_modules or self.network.classifier,
+            factor=self.head_factor,
+            decay_norms=self.decay_norms,
+        )
+        optimizer = self.optim(groups)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
+        }
+
+    def ask_data(self, data: Any) -> None:
+        data.use("objects")
+        if self.network.masks:
+            data.readers["objects"] = functools.partial(data.reader, masks=True)
+
+    def on_fit_start(self) -> None:
+        """Keep the names of the classes, which COCO's files know, in the checkpoint."""
+        super().on_fit_start()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        node = self.data_recipe.get("objects") or {}
+        if data is not None and "names" in node and node["names"] is None:
+            names = dict(data.datasets["train"].categories)
+            self.data_recipe = {**self.data_recipe, "objects": {**node, "names": names}}
+
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Also: the names of the classes that this task was trained with, which the new data set must share."""
+        known = (self.data_recipe.get("objects") or {}).get("names")
+        objects = node.get("objects")
+        if known and objects and objects.get("names", known) is None:
+            return node | {"objects": {**objects, "names": known}}
+        return node
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        terms = self.objective(batch)
+        self.record(terms)
+        return torch.stack(list(terms.values())).sum()
+
+    def objective(self, batch: Batch) -> Terms:
+        """The detector's own terms, as torchvision names them."""
+        images = [image.float() / 255 for image in batch["image"]]
+        wanted = ("boxes", "labels", *(("masks",) if self.network.masks else ()))
+        targets = [{key: target[key][target["crowd"] == 0] for key in wanted} for target in batch["target"]]
+        terms: Terms = self.network(images, targets)
+        return terms
+
+    # Evaluation and use -----------------------------------------------------------------------------
+
+    def use_metrics(self) -> None:  # type: ignore[override]
+        """COCO's twelve figures, of boxes and, where the network makes them, of masks."""
+        self._metrics = (MetricCollection({"score": DetectionScore(masks=self.network.masks)}),)
+
+    @property
+    def score(self) -> DetectionScore:
+        found = self.metrics["score"]
+        assert isinstance(found, DetectionScore)
+        return found
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self.score.attach(self.trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
+
+    def forward(self, image: Tensor | Sequence[Tensor]) -> list[Found]:
+        """uint8 RGB (N, 3, H, W), or a list of (3, H, W) -> for each picture what `ObjectDetector` says, with `masks`
+        as a list of COCO run lengths."""
+        found: list[Found] = self.network([each.float() / 255 for each in image])
+        return [{**each, "masks": encode_masks(each["masks"])} if "masks" in each else each for each in found]
+
+    def _evaluate(self, batch: Batch) -> list[Found]:
+        found = self(batch["image"])
+        self.score.update(batch["index"], found)
+        return found
+
+    def validation_step(self, batch: Batch, _: int) -> list[Found]:
+        return self._evaluate(batch)
+
+    def test_step(self, batch: Batch, _: int) -> list[Found]:
+        return self._evaluate(batch)
+
+    def panels(self, batch: Batch, output: list[Found]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Photo, what was found and what is there; smaller pictures of a batch stand on white."""
+        photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch["image"]]
+        columns = {
+            "photo": photos,
+            "prediction": [self.draw(photo, found) for photo, found in zip(photos, output, strict=True)],
+        }
+        if "target" in batch:
+            truth = [
+                {key: target[key][target["crowd"] == 0] for key in ("boxes", "labels")}
+                for target in batch["target"]
+            ]
+            columns["label"] = [self.draw(photo, each) for photo, each in zip(photos, truth, strict=True)]
+        height, width = (max(photo.shape[axis] for photo in photos) for axis in (0, 1))
+        return {title: torch.stack([on_white(each, height, width) for each in pictures])
+                for title, pictures in columns.items()}  # fmt: skip
+
+    def draw(self, photo: np.ndarray, found: Found) -> np.ndarray:
+        """A copy of a picture (H, W, 3) uint8 with its objects: boxes, names, scores and masks."""
+        from dvsn.draw import draw_boxes
+
+        picture, words = np.array(photo, order="C"), self.vocabulary
+        scores = found["scores"].cpu().numpy() if "scores" in found else None
+        kept = slice(None) if scores is None else np.flatnonzero(scores >= self.shown)
+        labels = found["labels"].cpu().numpy()[kept]
+        colours = [words.palette[label] for label in labels]
+        if isinstance(found.get("masks"), list):
+            for number, colour in zip(kept, colours, strict=True):  # type: ignore[arg-type]
+                inside = rle.decode(found["masks"][number]).astype(bool)
+                picture[inside] = (0.5 * picture[inside] + 0.5 * np.array(colour)).astype(np.uint8)
+        draw_boxes(
+            picture,
+            found["boxes"].cpu().numpy()[kept],
+            [words.names[label] for label in labels],
+            None if scores is None else scores[kept],
+            colours,
+        )
+        return picture
+
+    def details(self) -> dict[str, list[dict[str, Any]]]:
+        self.score.compute()  # gathers, and is not repeated
+        return {"classes": self.score.rows}
+
+    def files(self) -> dict[str, Any]:
+        self.score.compute()
+        return {"detections.json": self.score.results}
+
+    def predict_files(
+        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
+    ) -> list[Path]:
+        """See `dvsn.predict_objects.predict_files`."""
+        from dvsn.predict_objects import predict_files
+
+        return predict_files(self, items, options, device)
+
+    def deployable(self) -> torch.nn.Module:
+        return ObjectDetector(self.network).eval()
+
+
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """Shares (n, 1, H, W) -> n COCO run lengths of where they exceed a half."""
+    planes = (masks[:, 0] > 0.5).to(torch.uint8).cpu().numpy()
+    return [rle.encode(np.asfortranarray(plane)) for plane in planes]
+
+
+def on_white(picture: np.ndarray, height: int, width: int) -> Tensor:
+    """(h, w, 3) uint8 -> (3, height, width), at the upper left."""
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    return torch.from_numpy(canvas).permute(2, 0, 1)
