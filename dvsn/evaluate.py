@@ -12,6 +12,7 @@ from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
+SHOWN = 40  # rows of a table on the screen
 
 COMMAND = commands.Command(
     name="evaluate",
@@ -36,12 +37,16 @@ COMMAND = commands.Command(
         commands.Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
         commands.Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
         commands.Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),
+        commands.Option("flip_test", "null", "pose: whether to average with the mirrored crop; null: as the recipe"),
+        commands.Option("metrics.reference", "null", "pose: of PCK, torso, box or length; metrics.threshold likewise"),
+        commands.Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
         commands.Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         commands.Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
     ),
     examples=(
         "python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
+        "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
     ),
 )  # fmt: skip
@@ -60,7 +65,7 @@ def evaluate(config: Config) -> dict[str, float]:
     content = read_checkpoint(path)
     header = read_recipe(content, path)
     recipe = dict(header["recipe"])
-    for key in ("test_dropout", "test_norm"):
+    for key in ("test_dropout", "test_norm", "flip_test"):
         if config.get(key) is not None:
             if key not in recipe:
                 raise ConfigError(f"{key}: the task '{header['task']}' of {path} has no such option.")
@@ -78,6 +83,7 @@ def evaluate(config: Config) -> dict[str, float]:
     data_node = data_of(config, header, path, task)
     task.data_recipe = data_node
     data = runtime.build_data({"data": data_node})
+    task.ask_data(data)
     task.use_metrics(**metric_options(config["metrics"], task))
     load_state(task, content["state_dict"], path)
     from dvsn.callbacks import PictureFiles
@@ -107,7 +113,10 @@ def evaluate(config: Config) -> dict[str, float]:
             show_rows(title, rows)
         for stem, picture in task.test_pictures.items():
             write_picture(output / f"{stem}.png", picture)
-        log.info("%s", output / "metrics.json")
+        for name, content in task.test_files.items():
+            runtime.write_json(output / name, content)
+        for name in ("metrics.json", *task.test_files):
+            log.info("%s", output / name)
         for stem in ("grid", *task.test_pictures):
             log.info("%s", output / f"{stem}.png")
     return values
@@ -127,11 +136,16 @@ def metric_options(given: Config, task: Any) -> Config:
 
 def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
     """The data node: the one given on the command line, in the task's sense, else the checkpoint's own."""
-    node = task.adapt_data(dict(config["data"])) if config.get("data") else header.get("data")
+    node = header.get("data")
+    if config.get("data"):
+        given = dict(config["data"])
+        if not given.get("transform", {}).get("eval"):
+            given["transform"] = (node or {}).get("transform") or {"train": [], "eval": []}
+        node = task.adapt_data(given)
     if not node:
         raise ConfigError(
-            f"{path}: was converted from a published file and knows no data set. Add data=... and transform=..., such as "
-            "data=cityscapes transform=resize_256."
+            f"{path}: was converted from a published file and knows no data set. Add data=..., such as data=cityscapes, and "
+            "transform=... if pictures must be resized."
         )
     node = dict(node)
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
@@ -166,11 +180,13 @@ def show_rows(title: str, rows: list[Config]) -> None:
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(rows[0] if rows else ()):
         table.add_column(name, justify="right" if number else "left")
-    for row in rows:
+    for row in rows[:SHOWN]:
         table.add_row(
             *("-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values())
         )
     Console().print(table)
+    if len(rows) > SHOWN:
+        log.info("and %d more rows, all in metrics.json", len(rows) - SHOWN)
 
 
 def job(config: Any) -> dict[str, float]:

@@ -168,9 +168,10 @@ def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
 
 def test_metrics_repeat_every_option() -> None:
     from dvsn.tasks.pix2pix import Pix2Pix
+    from dvsn.tasks.pose import Pose
     from dvsn.tasks.segmentation import Segmentation
 
-    for task, kind in {"pix2pix": Pix2Pix, "segmentation": Segmentation}.items():
+    for task, kind in {"pix2pix": Pix2Pix, "segmentation": Segmentation, "pose": Pose}.items():
         known = set(inspect.signature(kind.use_metrics).parameters) - {"self"}
         assert set(tree(f"task={task}")["metrics"]) <= known
         assert known <= {*tree(f"task={task}")["metrics"], "absent"}

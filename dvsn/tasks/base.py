@@ -58,6 +58,7 @@ class Task(pl.LightningModule):
         self._logging = True
         self.test_details: dict[str, list[dict[str, Any]]] = {}
         self.test_pictures: dict[str, Any] = {}
+        self.test_files: dict[str, Any] = {}
 
     # What a task says of itself ---------------------------------------------------------------------
 
@@ -233,6 +234,7 @@ class Task(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.test_details, self.test_pictures = self.details(), self.detail_pictures()
+        self.test_files = self.files()
         self._close_metrics("test")
 
     def _close_metrics(self, split: str) -> None:

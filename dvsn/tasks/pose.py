@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,10 +12,12 @@ from torchmetrics import MetricCollection
 
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.config import build
+from dvsn.data.crop import PersonCrop
 from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
 from dvsn.losses.heatmaps import JointMSE
 from dvsn.metrics.keypoints import make_score
+from dvsn.metrics.pck import Reference
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -126,6 +129,16 @@ class Pose(Task):
     def ask_data(self, data: Any) -> None:
         data.use("people")
 
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Also: crops as this network wants them, without augmentation."""
+        crop = {
+            "_target_": f"{PersonCrop.__module__}.PersonCrop",
+            "size": list(self.codec.size),
+            "padding": node.get("padding", 1.25),
+            "unbiased": self.codec.unbiased,
+        }
+        return node | {"transform": {"train": crop, "eval": crop}}
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         terms = self.objective(self.network(self.layout(self.normalise(batch["image"]))), batch)
         self.record(terms)
@@ -139,9 +152,24 @@ class Pose(Task):
 
     # Evaluation and use -----------------------------------------------------------------------------
 
-    def use_metrics(self, **options: Any) -> None:
-        """The score that the data set is measured by; `options` are those of `dvsn.metrics.keypoints.make_score`."""
-        score = make_score(self.data_recipe.get("score", "pck"), keypoints=self.keypoints, **options)
+    def use_metrics(  # type: ignore[override]
+        self,
+        *,
+        nms: float = 0.9,
+        confident: float = 0.2,
+        threshold: float = 0.2,
+        reference: Reference = "auto",
+    ) -> None:
+        """The score that the data set is measured by: `data.score`. For the options see
+        `dvsn.metrics.keypoints.make_score`."""
+        score = make_score(
+            self.data_recipe.get("score", "pck"),
+            keypoints=self.keypoints,
+            nms=nms,
+            confident=confident,
+            threshold=threshold,
+            reference=reference,
+        )
         self._metrics = (MetricCollection({"score": score}),)
 
     @property
@@ -203,12 +231,20 @@ class Pose(Task):
         return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
-        rows: list[dict[str, Any]] = self.score.table()
-        return {"keypoints": rows} if rows else {}
+        tables = {"keypoints": self.score.table(), "not measured": self.score.left_out()}
+        return {title: rows for title, rows in tables.items() if rows}
 
     def files(self) -> dict[str, Any]:
         results = getattr(self.score, "results", None)
         return {} if results is None else {"keypoints.json": results()}
+
+    def predict_files(
+        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
+    ) -> list[Path]:
+        """See `dvsn.predict_people.predict_files`."""
+        from dvsn.predict_people import predict_files
+
+        return predict_files(self, items, options, device)
 
     def deployable(self) -> nn.Module:
         return PoseEstimator(self.normalise, self.network, self.codec).eval()
