@@ -115,7 +115,7 @@ def start_from(task: Task, path: Path) -> None:
             continue
         own, same = network.state_dict(), header.get("task") == task.kind
         adopt = getattr(network, "adopt", None)  # renames what a relative calls otherwise
-        if adopt is not None and same and set(state) != set(own):
+        if adopt is not None and set(state) != set(own):
             state, same = adopt(state), False
         fitting = {
             key: value

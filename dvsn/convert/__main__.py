@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import commands
-from dvsn.errors import CheckpointError, ConfigError
+from dvsn.config import conf_dir
+from dvsn.errors import CheckpointError, ConfigError, nearest
 
 log = logging.getLogger("dvsn")
+ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
 SGD = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 
 COMMAND = commands.Command(
@@ -27,6 +29,24 @@ COMMAND = commands.Command(
             "align_corners",
             None,
             "HRNet: how it and its task resize, which its keys do not tell; null: a guess, noted",
+        ),
+        commands.Option(
+            "channels",
+            None,
+            "SimpleBaseline: rgb or bgr, as it was trained; null: bgr, of mmpose's files rgb",
+        ),
+        commands.Option(
+            "codec",
+            "msra",
+            "of pose: how its maps were made and are read, msra, dark or udp: its keys do not tell",
+        ),
+        commands.Option(
+            "size",
+            None,
+            "of pose: [HEIGHT,WIDTH] of the crops, which its keys do not tell; null: a guess, noted",
+        ),
+        commands.Option(
+            "joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"
         ),
         commands.Option(
             "heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"
@@ -49,10 +69,21 @@ COMMAND = commands.Command(
     ),
     examples=(
         "python -m dvsn.convert PIDNet_S_Cityscapes_val.pt pidnet_s.ckpt heads=false",
+        "python -m dvsn.convert pose_hrnet_w32_384x288.pth pose.ckpt size=[384,288]",
         "python -m dvsn.convert latest_net_G.pth facades.ckpt",
         "python -m dvsn.convert source=latest_net_G.pth output=facades.ckpt test_norm=batch discriminator=latest_net_D.pth",
     ),
 )
+
+OWNERS = {
+    "generators": (
+        ("generator", "discriminator"),
+        ("discriminator", "value_range", "test_dropout", "test_norm"),
+    ),
+    "pose networks": (("pose",), ("codec", "size")),
+}
+"""Whose options some are, by the kind of network."""
+MPII_JOINTS = 16  # its crops are square
 
 
 def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
@@ -84,12 +115,12 @@ def convert(options: dict[str, Any]) -> Path:
     """Write the checkpoint. Its recipe holds the inferred architecture; it is loaded strictly before it is saved."""
     from dvsn.checkpoint import AtomicCheckpointIO, build_task, load_state
 
-    chosen: dict[str, Any] = {} if options["heads"] is None else {"heads": options["heads"]}
-    if options["align_corners"] is not None:
-        chosen["align_corners"] = options["align_corners"]
+    told = ("heads", "align_corners", "channels", "joints")
+    chosen = {name: options[name] for name in told if options[name] is not None}
     if options["dropout"] is not None:
         chosen["dropout"] = float(options["dropout"])
     found = convert_file(str(options["source"]), chosen)
+    refuse_foreign(found, options)
     state = {f"network.{key}": value for key, value in found.state.items()}
     if found.kind in ("generator", "discriminator"):
         recipe = translation_recipe(found, options)
@@ -97,8 +128,7 @@ def convert(options: dict[str, Any]) -> Path:
             recipe["discriminator"], judge = read_discriminator(str(options["discriminator"]))
             state |= judge
     else:
-        refuse_translation(found, options)
-        recipe = segmentation_recipe(found) if found.kind == "segmenter" else classification_recipe(found)
+        recipe = RECIPES[found.kind](found, options)
     task = build_task(recipe | found.task)
     load_state(task, state, options["source"])
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
@@ -136,15 +166,17 @@ def read_discriminator(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return judge.network, {f"discriminator.{key}": value for key, value in judge.state.items()}
 
 
-def refuse_translation(found: Any, options: dict[str, Any]) -> None:
-    """A segmenter or classifier has nothing that these options could change."""
-    for option in COMMAND.options:
-        of_generators = option.name in ("discriminator", "value_range", "test_dropout", "test_norm")
-        if of_generators and options[option.name] != option.default:
-            raise ConfigError(f"{option.name}: is for generators; {options['source']} is a {found.kind}.")
+def refuse_foreign(found: Any, options: dict[str, Any]) -> None:
+    """Refuse options that could change nothing of this kind of network."""
+    default = {option.name: option.default for option in COMMAND.options}
+    what = "pose network" if found.kind == "pose" else found.kind
+    for owners, (kinds, names) in OWNERS.items():
+        for name in names:
+            if found.kind not in kinds and options[name] != default[name]:
+                raise ConfigError(f"{name}: is for {owners}; {options['source']} is a {what}.")
 
 
-def segmentation_recipe(segmenter: Any) -> dict[str, Any]:
+def segmentation_recipe(segmenter: Any, _: dict[str, Any]) -> dict[str, Any]:
     """The task of a published segmenter. Loss and optimiser are plain: an experiment brings its own."""
     terms = {"semantic": {"_target_": "dvsn.losses.cross_entropy.CrossEntropy"}}
     classes = segmenter.network["classes"]
@@ -156,7 +188,7 @@ def segmentation_recipe(segmenter: Any) -> dict[str, Any]:
     }
 
 
-def classification_recipe(classifier: Any) -> dict[str, Any]:
+def classification_recipe(classifier: Any, _: dict[str, Any]) -> dict[str, Any]:
     """The task of a published ImageNet network, from which `weights=` starts a segmenter."""
     classes = classifier.network["classes"]
     return {
@@ -166,6 +198,33 @@ def classification_recipe(classifier: Any) -> dict[str, Any]:
         "loss": {"_target_": "dvsn.losses.classification.ClassCrossEntropy", "classes": classes},
         "optim": SGD,
     }
+
+
+def pose_recipe(pose: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The task of a published pose network, trained as its authors did but for the schedule."""
+    import yaml
+
+    name, known = str(options["codec"]), commands.choices()["codec"]
+    if name not in known:
+        raise ConfigError(f"codec: there is no {name!r}. {nearest(name, known)}")
+    size = options["size"]
+    if size is None:
+        size = [256, 256] if pose.network["joints"] == MPII_JOINTS else [256, 192]
+        log.info("  note: the keys do not tell the size of the crops: %s is assumed (size=...).", size)
+    codec = yaml.safe_load(Path(conf_dir(), "codec", f"{name}.yaml").read_text(encoding="utf-8"))
+    codec |= {"size": size, "stride": 2 ** (5 - pose.network.get("deconvolutions", 3))}
+    if size == [384, 288]:
+        codec |= {"sigma": 3.0, "blur": 17}
+    return {
+        "_target_": "dvsn.tasks.pose.Pose",
+        "network": pose.network,
+        "codec": codec,
+        "loss": {"_target_": "dvsn.losses.heatmaps.JointMSE"},
+        "optim": ADAM,
+    }
+
+
+RECIPES = {"segmenter": segmentation_recipe, "classifier": classification_recipe, "pose": pose_recipe}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """HRNetV2 (Sun, Wang and others, 2019-2020): segmenters, segmenters with OCR, and their ImageNet files.
 
 Segmenters are saved with their loss, so names start with `model.` and class weights stand beside them; ImageNet
-files hold bare names. Names are ours but for the classifier's last layer. Pose and face networks of the family
-have the same trunk and other heads, and are not read here.
+files hold bare names. Names are ours but for the classifier's last layer. Pose networks of the family have the same
+trunk and another head: `dvsn.convert.pose`.
 """
 
 from __future__ import annotations
@@ -46,18 +46,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     published = peel(state)
     found = published.state
     modules = top_modules(found)
-    branches = {
-        key.removeprefix("stage4.0.branches."): value
-        for key, value in found.items()
-        if key.startswith("stage4.0.branches.")
-    }
-    trunk = {
-        "width": require_shape(found, "stage4.0.branches.0.0.conv1.weight", dimensions=4)[0],
-        "bottlenecks": count_blocks(found, "layer1"),
-        "bottleneck_width": require_shape(found, "layer1.0.conv1.weight", dimensions=4)[0],
-        "modules": [count_blocks(found, f"stage{stage}") for stage in (2, 3, 4)],
-        "blocks": count_blocks(branches, "0"),
-    }
+    trunk = read_trunk(found)
     if "incre_modules" in modules:
         return convert_classifier(published, trunk, options)
     if "last_layer" not in modules:
@@ -69,6 +58,19 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
         () if "align_corners" in options else (assumed(f"the release's recipe for {classes} classes", node),)
     )
     return convert_published(published, HRNetV2, node, kind="segmenter", layout="hrnetv2", notes=notes)
+
+
+def read_trunk(state: State) -> dict[str, Any]:
+    """What the keys tell of the options of a trunk."""
+    prefix = "stage4.0.branches."
+    branches = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {
+        "width": require_shape(state, f"{prefix}0.0.conv1.weight", dimensions=4)[0],
+        "bottlenecks": count_blocks(state, "layer1"),
+        "bottleneck_width": require_shape(state, "layer1.0.conv1.weight", dimensions=4)[0],
+        "modules": [count_blocks(state, f"stage{stage}") for stage in (2, 3, 4)],
+        "blocks": count_blocks(branches, "0"),
+    }
 
 
 def convert_ocr(published: Published, trunk: Mapping[str, Any], options: Mapping[str, Any]) -> Converted:
