@@ -32,7 +32,7 @@ COMMAND = commands.Command(
     ),
     examples=(
         "python -m dvsn.data check data=camvid output=report.json",
-        "python -m dvsn.data check data=facades task=pix2pix workers=8",
+        "python -m dvsn.data check data=street task=pose workers=8",
     ),
 )
 
@@ -54,12 +54,17 @@ class Report(NamedTuple):
     """By title: train, val, test, or "val + test" where both are one."""
     faults: list[Finding]
     notes: list[Finding]
+    keypoints: tuple[str, ...] = ()
+    """Their names, where the data set is one of people."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
             "classes": list(self.names),
-            "splits": {title: _plain(tally, len(self.names)) for title, tally in self.splits.items()},
+            "splits": {
+                title: _plain(tally, len(self.names)) | tally.plain(self.keypoints)
+                for title, tally in self.splits.items()
+            },
             "faults": [finding._asdict() for finding in self.faults],
             "notes": [finding._asdict() for finding in self.notes],
         }
@@ -68,12 +73,16 @@ class Report(NamedTuple):
 def check(config: Config) -> Report:
     """Walks all splits of a resolved, plain config. Raises for wrong options only."""
     from dvsn import runtime
-    from dvsn.data.walk import Tally, label_of, open_split, walk
+    from dvsn.data import check_people
+    from dvsn.data.walk import Tally, Walk, choose_kind, label_of, open_split, walk
 
     data = runtime.build_data(config)
+    choose_kind(data, config)
     data.prepare_data()
+    keypoints = data.keypoints if data.wanted == "people" else None
     splits: dict[str, Tally] = {}
     faults: list[Finding] = []
+    notes: list[Finding] = []
     names: tuple[str, ...] = ()
     limit, workers = config.get("limit"), int(config.get("workers", 0))
     for title, split in titles(data).items():
@@ -84,27 +93,38 @@ def check(config: Config) -> Report:
                 Finding("split not readable", title, f"{error}\nNothing else of this split was checked.")
             )
             continue
-        tally = splits[title] = Tally(samples=len(dataset))
-        if not tally.samples:
+        if not len(dataset):
+            splits[title] = Tally()
             faults.append(Finding("empty split", title, f"the split '{split}' holds no sample"))
             continue
-        if label_of(data, dataset):
-            names = class_names(data)
-        for record in walk(data, dataset, title=title, workers=workers, limit=limit):
-            tally.add(record)
+        label = label_of(data, dataset)
+        names = class_names(data) if label else names
+        walker: Any = Walk(dataset, label=label, classes=data.classes)
+        splits[title] = Tally(samples=len(walker))
+        if keypoints:
+            walker = check_people.PeopleWalk(dataset)
+            splits[title] = check_people.PeopleTally(samples=len(walker))
+            notes += check_people.left_out(dataset, title)
+        for record in walk(walker, title=title, workers=workers, limit=limit):
+            splits[title].add(record)
     faults += [finding for title, tally in splits.items() for finding in broken(title, tally)]
     faults += list(leaks(data, splits))
     absent = list(absent_from_train(names, splits))
+    if keypoints:
+        faults += check_people.faults(splits, keypoints)
+        notes += check_people.notes(splits, keypoints)
     partial = any(tally.walked < tally.samples for tally in splits.values())
-    notes = [*(absent if partial else ()), *curious(names, splits)]
-    return Report(names, splits, merged(faults + ([] if partial else absent)), notes)
+    notes += [*(absent if partial else ()), *curious(names, splits)]
+    known = keypoints.names if keypoints else ()
+    return Report(names, splits, merged(faults + ([] if partial else absent)), notes, known)
 
 
 def titles(data: DataModule) -> dict[str, str]:
-    """The data set's own split names by title; roles that share a split are walked once."""
+    """The data set's own split names by title; roles that share a split are walked once, and joined ones apart."""
     roles: dict[str, list[str]] = {}
     for role, split in data.splits.items():
-        roles.setdefault(split, []).append(role)
+        for part in split.split("+"):
+            roles.setdefault(part, []).append(role)
     return {" + ".join(each): split for split, each in roles.items()}
 
 
@@ -123,20 +143,21 @@ def broken(title: str, tally: Tally) -> Iterator[Finding]:
         yield Finding(
             "unknown ids",
             title,
-            f"id {value} on {sum(files.values())} pixels of {_count(len(files), 'file')}. {messages[next(iter(files))]}",
+            f"id {value} on {sum(files.values())} pixels of {counted(len(files), 'file')}. {messages[next(iter(files))]}",
             tuple(files),
         )
     if tally.blank:
-        message = f"every pixel is ignored in {_count(len(tally.blank), 'file')}"
+        message = f"every pixel is ignored in {counted(len(tally.blank), 'file')}"
         yield Finding("label without a class", title, message, tuple(tally.blank))
 
 
 def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
     """Pictures that are in two splits, by their pixels."""
-    train = data.splits.get("train")
+    train = data.splits.get("train", "").split("+")
     for role, split in data.splits.items():
-        if role != "train" and split == train:
-            yield Finding("split used twice", f"train and {role}", f"both are the split '{split}'")
+        for part in split.split("+"):
+            if role != "train" and part in train:
+                yield Finding("split used twice", f"train and {role}", f"both are the split '{part}'")
     for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
         for content in first.digests.keys() & second.digests.keys():
             files = [each.names[each.digests[content][0]] for each in (first, second)]
@@ -145,14 +166,18 @@ def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
 
 def absent_from_train(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
     """Classes that are asked for although nothing can be learnt of them."""
-    train = next((tally for title, tally in splits.items() if "train" in title.split(" + ")), None)
-    if train is None or not train.walked:
+    import numpy as np
+
+    parts = [tally for title, tally in splits.items() if "train" in title.split(" + ")]
+    walked, samples = sum(each.walked for each in parts), sum(each.samples for each in parts)
+    if not walked:
         return
-    skipped = f" ({_count(len(train.faulty), 'sample')} could not be read)" if train.faulty else ""
-    among = f" among the first {train.walked} samples" if train.walked < train.samples else ""
+    faulty, pixels = sum(len(each.faulty) for each in parts), np.sum([each.pixels for each in parts], axis=0)
+    skipped = f" ({counted(faulty, 'sample')} could not be read)" if faulty else ""
+    among = f" among the first {walked} samples" if walked < samples else ""
     for number, name in enumerate(names):
         others = {title: tally.pixels[number] for title, tally in splits.items() if tally.pixels[number]}
-        if others and not train.pixels[number]:
+        if others and not pixels[number]:
             elsewhere = ", ".join(f"{pixels} in {title}" for title, pixels in others.items())
             message = f"{number} {name}: no pixel in train{among}{skipped}, but {elsewhere}"
             yield Finding("class not in train", "train", message)
@@ -171,7 +196,7 @@ def curious(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Findin
                 yield Finding("picture twice", title, f"the same pixels in {len(same)} samples", files)
         if tally.turned:
             message = (
-                f"EXIF says turned, in {_count(len(tally.turned), 'file')}; read as stored, as is the label"
+                f"EXIF says turned, in {counted(len(tally.turned), 'file')}; read as stored, as is the label"
             )
             yield Finding("turned photo", title, message, tuple(tally.turned))
         missing = {number for number in range(len(names)) if not tally.pixels[number]} - nowhere
@@ -223,8 +248,8 @@ def _listed(names: tuple[str, ...], numbers: set[int]) -> str:
     return ", ".join(f"{number} {names[number]}" for number in sorted(numbers))
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 # On the screen -------------------------------------------------------------------------------------------
@@ -236,8 +261,9 @@ def show(report: Report) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("split", title="samples", title_justify="left")
-    for column in ("samples", "checked", "faulty"):
+    what = "pictures" if report.keypoints else "samples"
+    table = Table("split", title=what, title_justify="left")
+    for column in (what, "checked", "faulty"):
         table.add_column(column, justify="right")
     table.add_column("height x width")
     for title, tally in report.splits.items():
@@ -251,6 +277,10 @@ def show(report: Report) -> None:
     console.print(table)
     if report.names:
         console.print(class_table(report))
+    if report.keypoints:
+        from dvsn.data.check_people import table as keypoint_table
+
+        console.print(keypoint_table(report.splits, report.keypoints))
     for heading, findings in (("FAULT", report.faults), ("note", report.notes)):
         for kind, group in itertools.groupby(
             sorted(findings, key=lambda each: each.kind), lambda each: each.kind
@@ -301,8 +331,8 @@ def job(config: Any) -> None:
         log.info("%s", output)
     if report.faults:
         where = f"all are in {output}" if output else "output=report.json writes them all, file by file"
-        raise DataError(f"{plain_config['data']['root']}: {_count(len(report.faults), 'fault')}; {where}.")
-    log.info("no fault%s", f", {_count(len(report.notes), 'note')}" if report.notes else "")
+        raise DataError(f"{plain_config['data']['root']}: {counted(len(report.faults), 'fault')}; {where}.")
+    log.info("no fault%s", f", {counted(len(report.notes), 'note')}" if report.notes else "")
 
 
 def main() -> None:

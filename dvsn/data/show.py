@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from dvsn.data.dataset import ImageDataset
     from dvsn.data.module import DataModule
     from dvsn.types import Sample, Vocabulary
 
@@ -36,7 +37,7 @@ COMMAND = commands.Command(
     ),
     examples=(
         "python -m dvsn.data show data=camvid transform.crop_height=360 transform.crop_width=480",
-        "python -m dvsn.data show experiment=pix2pix_paper data=street split=val augment=false",
+        "python -m dvsn.data show task=pose data=street split=val augment=false",
     ),
 )
 
@@ -44,19 +45,29 @@ COMMAND = commands.Command(
 def draw(config: Config) -> Path:
     """Writes `<output>/<split>.png`, or `<split>_augmented.png`, by a resolved, plain config."""
     from dvsn import runtime
+    from dvsn.data.walk import choose_kind
     from dvsn.pictures import grid, shrink, write_picture
 
     count, side = int(config["count"]), int(config["max_side"])
     if count < 1 or side < 1:
         raise ConfigError(f"count, max_side: found {count} and {side}, both must be at least 1.")
     data = runtime.build_data(config)
+    choose_kind(data, config)
     data.prepare_data()
-    data.outlines = outline_options(config)
+    if data.wanted == "dataset":
+        data.outlines = outline_options(config)
+    if data.wanted == "people" and not all(callable(each) for each in data.steps.values()):
+        plain_crops(data, float(config["data"]["padding"]))
     dataset = data.open(config["split"], augment=bool(config["augment"]))
     rows, titles = [], []
     for index in spread(len(dataset), count):
         sample = dataset[index]
-        pictures = panels(sample, data)
+        if data.wanted == "people":
+            pictures = person_panels(dataset.read(index), sample, data)
+        elif data.wanted == "objects":
+            pictures = object_panels(sample, dataset)
+        else:
+            pictures = panels(sample, data)
         titles = list(pictures)
         rows.append([shrink(picture, side) for picture in pictures.values()])
         height, width = sample["image"].shape[1:]
@@ -74,6 +85,14 @@ def outline_options(config: Config) -> dict[str, int] | None:
         return None
     found: dict[str, int] | None = getattr(build(config["loss"], path="loss"), "boundary_options", None)
     return found
+
+
+def plain_crops(data: DataModule, padding: float) -> None:
+    """Crops without augmentation, where no task has said how to make them."""
+    from dvsn.data.crop import PersonCrop
+
+    log.info("crops of 256x192 without augmentation; task=pose draws those of training")
+    data.steps = dict.fromkeys(data.steps, PersonCrop(size=(256, 192), padding=padding))
 
 
 def spread(size: int, count: int) -> list[int]:
@@ -94,6 +113,34 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     if vocabulary is not None:
         pictures["classes, %"] = legend(sample["target"][0].numpy(), vocabulary)
     return pictures
+
+
+def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
+    """The whole picture with a person's box and keypoints, the crop, and the crop with its keypoints."""
+    import numpy as np
+
+    from dvsn.draw import draw_boxes, draw_skeleton
+
+    assert data.keypoints is not None
+    whole, crop = read["photo"].copy(), paint(sample["image"], None)
+    x, y, width, height = read["box"]
+    draw_boxes(whole, np.array([[x, y, x + width, y + height]]))
+    draw_skeleton(whole, read["keypoints"], read["labelled"], data.keypoints)
+    drawn = crop.copy()
+    draw_skeleton(drawn, sample["keypoints"].numpy(), sample["weight"].numpy(), data.keypoints)
+    return {"picture": whole, "crop": crop, "keypoints": drawn}
+
+
+def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
+    """The picture, and the picture with boxes and the names of their classes."""
+    from dvsn.draw import draw_boxes
+
+    picture, target = paint(sample["image"], None), sample["target"]
+    names = getattr(dataset, "categories", {})
+    labels = [str(names.get(label, label)) for label in target["labels"].tolist()]
+    drawn = picture.copy()
+    draw_boxes(drawn, target["boxes"].numpy(), labels)
+    return {"picture": picture, "objects": drawn}
 
 
 def paint(planes: Tensor, vocabulary: Vocabulary | None) -> np.ndarray:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from dvsn.data.class_ids import UnknownIds
 from dvsn.data.dataset import ImageDataset, check_sizes
-from dvsn.data.module import DataModule, start_worker
+from dvsn.data.module import DataModule, Wanted, start_worker
 from dvsn.errors import ConfigError, UserError
 from dvsn.types import IGNORE
 
 EXIF_ORIENTATION = 0x0112
+KINDS: dict[str, Wanted] = {"dvsn.tasks.pose.Pose": "people", "dvsn.tasks.detection.Detection": "objects"}
+"""What tasks read that do not read pictures with labels."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def turned(files: str) -> int:
 
 
 def label_of(data: DataModule, dataset: ImageDataset) -> str | None:
-    """The array that holds class ids; None where the target is a picture."""
+    """The array that holds class ids; None where the target is a picture, or no picture at all."""
+    if data.wanted != "dataset":
+        return None
     name = data.pair.target
     ids = data.classes and dataset.kinds.get(name) == "label" and name not in dataset.palettes
     return name if ids else None
@@ -113,15 +117,29 @@ def label_of(data: DataModule, dataset: ImageDataset) -> str | None:
 
 def open_split(data: DataModule, split: str) -> ImageDataset:
     """The bare reader of a split, by the data set's own name for it. Raises `DataError` as the reader does."""
-    dataset = data.dataset(root=data.root, split=split, transform=None, seed=data.seed)
-    data.pair.check(dataset.kinds)
+    more = {"keypoints": data.keypoints} if data.wanted == "people" else {}
+    dataset = data.reader(root=data.root, split=split, transform=None, seed=data.seed, **more)
+    if data.wanted == "dataset":
+        data.pair.check(dataset.kinds)
     return dataset
 
 
-def walk(
-    data: DataModule, dataset: ImageDataset, *, title: str, workers: int, limit: int | None = None
-) -> Iterator[Record]:
-    """The records in order, with a progress bar where a person is watching."""
+def choose_kind(data: DataModule, config: dict[str, Any]) -> None:
+    """Let the data module read what the task of a plain config asks for: pictures, people or objects.
+
+    The menu's own task asks for pictures; a data set that has none then shows what else it has.
+    """
+    wanted = KINDS.get((config.get("task") or {}).get("_target_", ""), "dataset")
+    nodes = {kind: config["data"].get(kind) or {} for kind in get_args(Wanted)}
+    if (
+        wanted == "dataset" and "_target_" not in nodes["dataset"]
+    ):  # the menu's task has left its options there
+        wanted = next((kind for kind, node in nodes.items() if "_target_" in node), wanted)
+    data.use(wanted)
+
+
+def walk(walker: Dataset[Record], *, title: str, workers: int, limit: int | None = None) -> Iterator[Record]:
+    """The records of a `Walk` in order, with a progress bar where a person is watching."""
     from rich.console import Console
     from rich.progress import track
 
@@ -129,8 +147,8 @@ def walk(
         raise ConfigError(
             f"workers, limit: found {workers} and {limit}; expected 0 or more workers, and a limit of 1 or more or null."
         )
-    walker = Walk(dataset, label=label_of(data, dataset), classes=data.classes)
-    count = min(len(walker), limit or len(walker))
+    size = len(walker)  # type: ignore[arg-type]
+    count = min(size, limit or size)
     records = DataLoader(
         walker,
         sampler=range(count),
@@ -176,6 +194,10 @@ class Tally:
     """Names by content."""
     unknown: dict[int, dict[str, int]] = field(default_factory=dict)
     """Pixels by unknown id and files."""
+
+    def plain(self, names: Sequence[str]) -> dict[str, Any]:
+        """What there is to say beside sizes and classes, as JSON has it; `names` are those of keypoints."""
+        return {}
 
     def add(self, record: Record) -> None:
         self.walked += 1

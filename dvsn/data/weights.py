@@ -35,7 +35,7 @@ def weigh(config: Config) -> dict[str, Any]:
     """What the file holds: `method`; by class `weights`, `classes` (names), `counts` (pixels) and `images`; `ignored`."""
     from dvsn import runtime
     from dvsn.data.check import class_names
-    from dvsn.data.walk import Tally, label_of, open_split, walk
+    from dvsn.data.walk import Tally, Walk, label_of, open_split, walk
     from dvsn.losses.class_weights import enet, median_frequency
     from dvsn.types import IGNORE
 
@@ -45,13 +45,15 @@ def weigh(config: Config) -> dict[str, Any]:
     data = runtime.build_data(config)
     data.prepare_data()
     dataset = open_split(data, data.splits["train"])
-    if label_of(data, dataset) is None:
+    label = label_of(data, dataset)
+    if label is None:
         raise ConfigError(
             "data: the target of this pair holds no class ids. Use task=segmentation with a data set that has "
             "classes, such as data=camvid."
         )
     tally = Tally(samples=len(dataset))
-    for record in walk(data, dataset, title="train", workers=int(config["workers"])):
+    walker = Walk(dataset, label=label, classes=data.classes)
+    for record in walk(walker, title="train", workers=int(config["workers"])):
         tally.add(record)
     if tally.faulty:
         raise DataError(
