@@ -134,7 +134,7 @@ def test_torchvisions_resnet18_becomes_the_classifier_of_the_trunk() -> None:
     trunk = {key for key in v1_keys() if key.startswith("cp.resnet.")}
     assert set(converted.state) == trunk | {"fc.weight", "fc.bias"} and len(trunk) == 120
     assert torch.equal(converted.state["cp.resnet.layer3.1.conv2.weight"], state["layer3.1.conv2.weight"])
-    with pytest.raises(CheckpointError, match="No known release"):  # a deeper ResNet
+    with pytest.raises(CheckpointError, match="3-2-2-2 basic blocks"):
         convert(state | {"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)})
     with pytest.raises(CheckpointError, match=r"1 missing: layer2\.0\.bn1\.bias"):
         convert({key: value for key, value in state.items() if key != "layer2.0.bn1.bias"})
