@@ -186,7 +186,7 @@ def test_a_position_is_found_without_a_sort(seed: int) -> None:
     ranked = values[valid].sort().values
     for position in (0, 1, 17, len(ranked) - 1, len(ranked), 119, 120, 10**6):
         assert at_position(values, valid, position) == ranked[min(position, len(ranked) - 1)]
-    assert at_position(values, torch.zeros_like(valid), 3) == 0
+    assert at_position(values, torch.zeros_like(valid), 3) == -math.inf
 
 
 def test_the_hardest_share_by_hand() -> None:

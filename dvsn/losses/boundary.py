@@ -34,6 +34,7 @@ class BoundaryCrossEntropy(Term):
     def forward(self, logits: Tensor, boundary: Tensor) -> Tensor:
         """`logits` (N, 1, H, W) float, `boundary` (N, 1, H, W) in {0, 1}; other values weigh nothing."""
         outline, rest = boundary == 1, boundary == 0
-        share = outline.sum() / (outline.sum() + rest.sum()).clamp(min=1).to(logits)  # of the outlines
+        count = outline.count_nonzero()
+        share = count / (count + rest.count_nonzero()).clamp(min=1).to(logits)  # of the outlines
         weights = torch.where(outline, 1 - share, share) * (outline | rest)
         return F.binary_cross_entropy_with_logits(logits, outline.to(logits), weights)

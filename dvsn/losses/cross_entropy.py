@@ -79,8 +79,8 @@ class OhemCrossEntropy(Term):
     one is left out, as in the authors' code. Shrivastava et al., 2016, arXiv:1604.03540; this form is HRNet's
     and PIDNet's.
 
-    Known differences: no pixel left gives zero with a gradient of zero (an index error or NaN there); q is the
-    exponential of the cross entropy, which may differ from a softmax in its last bit; and nothing is sorted. On
+    Known differences: no pixel left gives zero with a gradient of zero (an index error or NaN there); logarithms of
+    q and T are compared, which may differ from a softmax in the last bit; and nothing is sorted. On
     the CPU an order statistic is taken only when at most `min_kept` pixels lie below the threshold, on a GPU
     always, since asking would wait for the device.
     """
@@ -104,31 +104,30 @@ class OhemCrossEntropy(Term):
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         values = scores.cross_entropy()
         valid = target != IGNORE
-        probability = torch.exp(-values.detach())  # of the true class
-        limit = hard_limit(probability, valid, threshold=self.threshold, min_kept=self.min_kept)
-        hard = valid & ~(probability >= limit)  # not `<`: NaN must stay in, or it would hide here
+        limit = hard_limit(values.detach(), valid, threshold=self.threshold, min_kept=self.min_kept)
+        hard = valid & ~(values <= limit)  # not `>`: NaN must stay in, or it would hide here
         values = weigh(values, target, class_weights if self.weighted else None)
-        return keep(values, hard).sum() / hard.sum().clamp(min=1)
+        return keep(values, hard).sum() / hard.count_nonzero().clamp(min=1)
 
 
-def hard_limit(probability: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> Tensor:
-    """The larger of `threshold` and the valid probability at position `min_kept`, a scalar tensor."""
-    least = probability.new_tensor(threshold)
-    if probability.device.type == "cpu" and int((valid & (probability < least)).sum()) > min_kept:
-        return least  # then the one at that position lies below the threshold too
-    return torch.maximum(at_position(probability, valid, min_kept), least)
+def hard_limit(values: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> float | Tensor:
+    """-log T: hard are the pixels whose cross entropy lies above."""
+    limit = -math.log(threshold)
+    if values.device.type == "cpu" and int((valid & (values > limit)).count_nonzero()) > min_kept:
+        return limit  # then the one at that position lies above it too
+    return -at_position(-values, valid, min_kept).clamp(min=-limit)
 
 
-def at_position(probability: Tensor, valid: Tensor, position: int) -> Tensor:
+def at_position(values: Tensor, valid: Tensor, position: int) -> Tensor:
     """The valid entry at this position, or at the last one, if they were sorted rising from position 0.
 
     Not sorted: torch.topk selects by radix in blocks on a GPU, partially on a CPU, and nothing waits for the
-    number of valid entries. With none of them the answer is 0.
+    number of valid entries. With none of them the answer is -inf.
     """
-    largest = probability.masked_fill(~valid, 0.0).max()
-    if position >= probability.numel():
+    largest = values.masked_fill(~valid, -math.inf).max()
+    if position >= values.numel():
         return largest
-    candidates = probability.masked_fill(~valid, math.inf).flatten()
+    candidates = values.masked_fill(~valid, math.inf).flatten()
     return torch.minimum(candidates.topk(position + 1, largest=False, sorted=False).values.max(), largest)
 
 
@@ -219,7 +218,8 @@ def weigh(values: Tensor, target: Tensor, class_weights: Tensor | None) -> Tenso
     """Each pixel's value times the weight of its class. Ignored pixels get any weight."""
     if class_weights is None:
         return values
-    return values * class_weights.to(values)[target.clamp(max=len(class_weights) - 1)]
+    index = target.clamp(max=len(class_weights) - 1).flatten()
+    return values * class_weights.to(values).index_select(0, index).view_as(values)
 
 
 def keep(values: Tensor, where: Tensor) -> Tensor:

@@ -38,11 +38,10 @@ def resize(logits: Tensor, size: tuple[int, int], *, align_corners: bool) -> Ten
 
 def stretch(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
     """(..., w) -> (..., size), linearly."""
-    width = values.shape[-1]
-    if width == size:
+    if values.shape[-1] == size:
         return values
-    found: Tensor = _Stretch.apply(values.reshape(-1, width), size, align_corners)  # type: ignore[no-untyped-call]
-    return found.view(*values.shape[:-1], size)
+    found: Tensor = _Stretch.apply(values, size, align_corners)  # type: ignore[no-untyped-call]
+    return found
 
 
 def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
@@ -53,30 +52,29 @@ def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool
     other, and once more in the backward pass. The largest tensor is (N, h, K, W).
     What it costs: `experiments/speed/segmentation_step.md`.
     """
-    rows = stretch(logits.transpose(1, 2), target.shape[2], align_corners=align_corners)  # (N, h, K, W)
-    values: Tensor = _CrossEntropy.apply(rows.contiguous(), target, align_corners)  # type: ignore[no-untyped-call]
+    values: Tensor = _CrossEntropy.apply(logits, target, align_corners)  # type: ignore[no-untyped-call]
     return values
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Rows of logits (N, h, K, W), labels (N, H, W) -> cross entropy (N, H, W). Softmax in powers of two.
+    """The softmax in powers of two, of logits minus their largest of the pixel.
 
-    A softmax does not change if all its logits do by as much, here by the largest of the pixel in its row; so none
-    overflows between two rows either.
+    Subtracted before they are resized: no softmax changes by that, and nothing between four such pixels overflows.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        rows = (rows - rows.amax(dim=2, keepdim=True)).mul_(math.log2(math.e))
+    def forward(ctx: Any, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+        bits = (logits - logits.amax(dim=1, keepdim=True)) * math.log2(math.e)
+        rows = _stretch(bits.transpose(1, 2), target.shape[2], align_corners)  # (N, h, K, W)
         ctx.save_for_backward(rows, target)
-        ctx.align_corners, ctx.level = align_corners, _is_level(rows)
+        ctx.width, ctx.align_corners, ctx.level = logits.shape[3], align_corners, _is_level(bits)
         values = rows.new_empty(target.shape)
         for pictures, part in _strips(rows, target, align_corners):
             labels = target[pictures, part.outputs]
             ignored = labels == IGNORE
-            wide = _interpolate(rows[pictures, part.inputs], part, level=ctx.level)
-            true = wide.gather(2, labels.masked_fill(ignored, 0).unsqueeze(2)).squeeze(2)
-            total = wide.exp2_().sum(dim=2).log2_()
+            lines = _lines(rows[pictures, part.inputs], part, level=ctx.level)
+            true = lines.gather(2, labels.masked_fill(ignored, 0).unsqueeze(2)).squeeze(2)
+            total = lines.exp2_().sum(dim=2).log2_()
             values[pictures, part.outputs] = total.sub_(true).masked_fill_(ignored, 0.0)
         return values.mul_(math.log(2))
 
@@ -88,27 +86,28 @@ class _CrossEntropy(torch.autograd.Function):
         for pictures, part in _strips(rows, target, ctx.align_corners):
             labels = target[pictures, part.outputs].unsqueeze(2)
             factor = slope[pictures, part.outputs].unsqueeze(2).masked_fill(labels == IGNORE, 0.0)
-            wide = _interpolate(rows[pictures, part.inputs], part, level=ctx.level).exp2_()
-            wide.mul_(factor / wide.sum(dim=2, keepdim=True))
-            wide.scatter_add_(2, labels.clamp(max=last), factor.neg_())
-            weights = part.weights.expand(len(wide), -1, -1)
-            change[pictures, part.inputs].flatten(2).baddbmm_(weights, wide.flatten(2))
-        return change, None, None
+            lines = _lines(rows[pictures, part.inputs], part, level=ctx.level).exp2_()
+            lines.mul_(factor / lines.sum(dim=2, keepdim=True))
+            lines.scatter_add_(2, labels.clamp(max=last), factor.neg_())
+            weights = part.weights.expand(len(lines), -1, -1)
+            change[pictures, part.inputs].flatten(2).baddbmm_(weights, lines.flatten(2))
+        return _shrink(change, ctx.width, ctx.align_corners).transpose(1, 2), None, None
 
 
-def _is_level(rows: Tensor) -> bool:
-    """Whether every pixel between two rows has a class of more than 2^-100 already, and so needs no maximum of its own.
+def _is_level(bits: Tensor) -> bool:
+    """Whether every pixel between four (N, K, h, w) has a class above 2^-100 already, and needs no maximum of its own.
 
-    It has if some class lies above -100 in both. A GPU takes the maximum always, since asking would wait for it.
+    It has if some class lies above -100 in all four. A GPU takes the maximum always, since asking would wait for it.
     """
-    if rows.device.type != "cpu":
+    if bits.device.type != "cpu":
         return False
-    pairs = max(1, rows.shape[1] - 1)
-    lower = torch.minimum(rows[:, :pairs], rows[:, -pairs:])
-    return bool(lower.amax(dim=2).amin() > -100)
+    for dim in (2, 3):
+        pairs = max(1, bits.shape[dim] - 1)
+        bits = torch.minimum(bits.narrow(dim, 0, pairs), bits.narrow(dim, bits.shape[dim] - pairs, pairs))
+    return bool(bits.amax(dim=1).amin() > -100)
 
 
-def _interpolate(rows: Tensor, part: _Part, *, level: bool) -> Tensor:
+def _lines(rows: Tensor, part: _Part, *, level: bool) -> Tensor:
     """Rows (n, r, K, W) of a strip -> its lines (n, l, K, W), the largest class at 0 unless they are `level`."""
     count, _, classes, width = rows.shape
     lines = rows.new_empty(count, part.weights.shape[1], classes * width)
@@ -130,24 +129,39 @@ def _strips(rows: Tensor, target: Tensor, align_corners: bool) -> Iterator[tuple
 
 
 class _Stretch(torch.autograd.Function):
-    """(M, w) -> (M, size)."""
-
     @staticmethod
     def forward(ctx: Any, values: Tensor, size: int, align_corners: bool) -> Tensor:
-        count, ctx.width = values.shape
-        ctx.parts = _parts(ctx.width, size, COLUMNS, align_corners, values.dtype, values.device)
-        found = values.new_empty(count, size)
-        for part in ctx.parts:
-            torch.mm(values[:, part.inputs], part.weights, out=found[:, part.outputs])
-        return found
+        ctx.width, ctx.align_corners = values.shape[-1], align_corners
+        return _stretch(values, size, align_corners)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        change = slope.new_zeros(len(slope), ctx.width)
-        for part in ctx.parts:
-            change[:, part.inputs].addmm_(slope[:, part.outputs], part.weights.T)
-        return change, None, None
+        return _shrink(slope, ctx.width, ctx.align_corners), None, None
+
+
+def _stretch(values: Tensor, size: int, align_corners: bool) -> Tensor:
+    """(..., w) -> (..., size), linearly."""
+    width = values.shape[-1]
+    if width == size:
+        return values.contiguous()
+    flat = values.reshape(-1, width)
+    found = flat.new_empty(len(flat), size)
+    for part in _parts(width, size, COLUMNS, align_corners, values.dtype, values.device):
+        torch.mm(flat[:, part.inputs], part.weights, out=found[:, part.outputs])
+    return found.view(*values.shape[:-1], size)
+
+
+def _shrink(slope: Tensor, width: int, align_corners: bool) -> Tensor:
+    """The adjoint: (..., size) -> (..., width)."""
+    size = slope.shape[-1]
+    if size == width:
+        return slope
+    flat = slope.reshape(-1, size)
+    found = flat.new_zeros(len(flat), width)
+    for part in _parts(width, size, COLUMNS, align_corners, slope.dtype, slope.device):
+        found[:, part.inputs].addmm_(flat[:, part.outputs], part.weights.T)
+    return found.view(*slope.shape[:-1], width)
 
 
 class _Part(NamedTuple):

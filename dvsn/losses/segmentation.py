@@ -160,7 +160,8 @@ class Objective(nn.Module):
             return value
         target = heads.target
         if term.boundary_threshold is not None:
-            certain = heads.boundary().detach().sigmoid().squeeze(1) > term.boundary_threshold  # (N, H, W)
+            limit = float(torch.tensor(term.boundary_threshold, dtype=torch.float64).logit())
+            certain = heads.boundary().detach().squeeze(1) > limit  # (N, H, W)
             target = target.masked_fill(~certain, IGNORE)
         values = [term(scores, target, self.class_weights) for scores in heads.scores(term.head)]
         return torch.stack(values).sum()
