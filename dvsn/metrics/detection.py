@@ -67,25 +67,20 @@ class DetectionScore(Metric):
             getattr(self, name).append(new[name].to(self.device, kind))
 
     def detections(self) -> list[dict[str, Any]]:
-        """All detections in COCO's form of results, by picture and falling score, `area` included."""
+        """All detections in COCO's form of results, by picture and falling score."""
         images, counts, boxes, scores, labels, lengths, data = (self._all(name) for name in STATES)
-        assert isinstance(boxes, np.ndarray)
-        rows, ends = boxes.reshape(-1, 4), np.cumsum(lengths)
+        rows, ends = boxes.reshape(-1, 4), np.cumsum(counts)
+        places = np.concatenate([[0], np.cumsum(lengths)])
         results = []
-        for number, place in enumerate(np.repeat(np.arange(len(images)), counts).tolist()):
-            left, top, right, bottom = rows[number].tolist()
-            result = {
-                "image_id": self._image_id(int(images[place])),
-                "category_id": int(labels[number]),
-                "bbox": [left, top, right - left, bottom - top],
-                "score": float(scores[number]),
-            }
+        for picture, end, count in sorted(zip(images.tolist(), ends.tolist(), counts.tolist(), strict=True)):
+            part = slice(end - count, end)
+            found: dict[str, Any] = {"boxes": rows[part], "scores": scores[part], "labels": labels[part]}
             if len(lengths):
-                code = data[ends[number] - lengths[number] : ends[number]].tobytes()
-                size = self._dataset[0].size(int(images[place]))
-                result["segmentation"] = {"size": list(size), "counts": code.decode("ascii")}
-            results.append(result)
-        return sorted(results, key=lambda each: (each["image_id"], -each["score"]))
+                size = list(self._dataset[0].size(picture))
+                codes = [data[places[n] : places[n + 1]].tobytes() for n in range(end - count, end)]
+                found["masks"] = [{"size": size, "counts": code} for code in codes]
+            results += coco_results(found, self._image_id(picture))
+        return results
 
     def compute(self) -> dict[str, Tensor]:
         """Also sets `results`, COCO's form of all detections, and `rows`, a table by class."""
@@ -126,6 +121,18 @@ class DetectionScore(Metric):
         held = getattr(self, name)
         values: np.ndarray = (torch.cat(list(held)) if isinstance(held, list) else held).cpu().numpy()
         return values
+
+
+def coco_results(found: dict[str, Any], image_id: int) -> list[dict[str, Any]]:
+    """The objects of a picture, as `DetectionScore.update` takes them, in COCO's form of results; the best first."""
+    boxes, scores, labels = (found[key].tolist() for key in ("boxes", "scores", "labels"))
+    results = [
+        {"image_id": image_id, "category_id": label, "bbox": [x, y, right - x, bottom - y], "score": score}
+        for (x, y, right, bottom), score, label in zip(boxes, scores, labels, strict=True)
+    ]
+    for result, code in zip(results, found.get("masks", ()), strict=False):
+        result["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
+    return sorted(results, key=lambda each: -float(each["score"]))
 
 
 def evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> Any:

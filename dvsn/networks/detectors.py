@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -128,6 +128,16 @@ class Detector(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a relative under this network's names: a classifier's or a segmenter's trunk is the backbone."""
+        own = self.state_dict().keys()
+        return {
+            next(
+                (name for name in (f"model.backbone.{key}", f"model.backbone.body.{key}") if name in own), key
+            ): value
+            for key, value in state.items()
+        }
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         return self.model(images, targets)

@@ -170,10 +170,10 @@ class Detection(Task):
         self.score.update(batch["index"], found)
         return found
 
-    def validation_step(self, batch: Batch, _: int) -> list[Found]:
+    def validation_step(self, batch: Batch, _: int) -> list[Found]:  # type: ignore[override]
         return self._evaluate(batch)
 
-    def test_step(self, batch: Batch, _: int) -> list[Found]:
+    def test_step(self, batch: Batch, _: int) -> list[Found]:  # type: ignore[override]
         return self._evaluate(batch)
 
     def panels(self, batch: Batch, output: list[Found]) -> dict[str, Tensor]:  # type: ignore[override]
