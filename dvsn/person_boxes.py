@@ -1,0 +1,217 @@
+"""Where the people of a picture are: everywhere, in a file of COCO's format, or where a detector sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from dvsn.data.coco_files import Entry, Picture, is_numbers, read_coco, read_detections, read_json
+from dvsn.data.coco_people import clip
+from dvsn.errors import ConfigError, DataError, nearest
+
+PERSON = "person"
+SCORE = 0.5
+COUNTER = "num_batches_tracked"
+WITHOUT_EPSILON = tuple(
+    f"{kind}_resnet50_fpn" for kind in ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet")
+)
+"""Models whose published weights torchvision runs with batch norms without an epsilon."""
+
+
+class Boxes(NamedTuple):
+    """People of one picture."""
+
+    boxes: np.ndarray
+    """(N, 4) x, y, width, height in pixels of the picture."""
+    scores: np.ndarray
+    """(N,)."""
+
+
+Finder = Callable[[Path, np.ndarray], Boxes]
+"""The people of a picture, by its path and its content (H, W, 3)."""
+
+
+def make_finder(options: Mapping[str, Any], ids: Mapping[Path, int], *, device: str) -> Finder:
+    """What `boxes=...` says; `ids` are those of the pictures, as `picture_ids` has them."""
+    boxes = str(options["boxes"])
+    least = SCORE if options["score"] is None else float(options["score"])
+    category = options["category"]
+    if boxes == "image":
+        return whole_picture
+    path = Path(boxes)
+    if not path.is_file():
+        raise DataError(f"boxes: {path}: no such file; expected image, or FILE.json, FILE.ckpt or FILE.pth.")
+    if path.suffix == ".json":
+        if isinstance(read_json(path), dict):
+            return from_annotations(path, ids, category)
+        file = options["annotations"]
+        if category is None and file is not None:
+            category = _person(read_coco(Path(file), needs="bbox")["categories"], Path(file))
+        return from_detections(path, ids, least, 1 if category is None else int(category))
+    if path.suffix == ".ckpt":
+        return from_task(path, least, category, device)
+    return from_torchvision(
+        path, options["detector"], least, 1 if category is None else int(category), device
+    )
+
+
+def picture_ids(sources: list[Path], file: Path | None) -> dict[Path, int]:
+    """An id for each picture: from a COCO file, by name; else the number that its name ends with, as COCO's own do; else,
+    where two would be the same or one has none, its place, from 1."""
+    if file is None:
+        ends = [source.stem.rpartition("_")[2] for source in sources]
+        numbers = [int(end) for end in ends if end.isdecimal()]
+        if len(set(numbers)) == len(sources):
+            return dict(zip(sources, numbers, strict=True))
+        return {source: place for place, source in enumerate(sources, start=1)}
+    named: dict[str, list[Entry]] = {}
+    for each in read_coco(file, needs="bbox")["images"]:
+        named.setdefault(Path(each["file_name"]).name, []).append(each)
+    found = {}
+    for source in sources:
+        near = named.get(source.name, [])
+        if len(near) > 1:  # the folder decides
+            near = [each for each in near if source.as_posix().endswith("/" + each["file_name"])]
+        if len(near) != 1:
+            raise DataError(f"{source}: {file} lists {len(near)} pictures of this name, expected one.")
+        found[source] = int(near[0]["id"])
+    return found
+
+
+# ---- ways to find people ---------------------------------------------------------------------------------
+
+
+def whole_picture(path: Path, photo: np.ndarray) -> Boxes:
+    """One person, who fills the picture."""
+    height, width = photo.shape[:2]
+    return Boxes(np.array([[0.0, 0.0, width, height]]), np.ones(1))
+
+
+def from_annotations(file: Path, ids: Mapping[Path, int], category: int | None) -> Finder:
+    """The true boxes, clipped as in training and evaluation; crowd regions and boxes without an inside are left out."""
+    content = read_coco(file, needs="bbox")
+    number = _person(content["categories"], file) if category is None else int(category)
+    listed: dict[int, list[Entry]] = {}
+    for each in content["annotations"]:
+        if each["category_id"] == number and not each.get("iscrowd", 0):
+            if not is_numbers(each["bbox"], 4):
+                raise DataError(
+                    f"{file}: annotation {each['id']}: bbox {each['bbox']}, expected four finite numbers."
+                )
+            listed.setdefault(each["image_id"], []).append(each)
+
+    def find(path: Path, photo: np.ndarray) -> Boxes:
+        picture = Picture(path, photo.shape[1], photo.shape[0])
+        clipped = [clip(each["bbox"], picture) for each in listed.get(ids[path], [])]
+        boxes = np.array([box for box in clipped if box is not None]).reshape(-1, 4)
+        return Boxes(boxes, np.ones(len(boxes)))
+
+    return find
+
+
+def from_detections(file: Path, ids: Mapping[Path, int], least: float, category: int) -> Finder:
+    """Boxes of a file in COCO's results format, as they are."""
+    listed: dict[int, list[tuple[int, Entry]]] = {}
+    for row, each in enumerate(read_detections(file)):
+        if each["category_id"] == category and each["score"] >= least:
+            listed.setdefault(each["image_id"], []).append((row, each))
+    if not set(listed) & set(ids.values()):
+        source, number = next(iter(ids.items()))
+        raise DataError(
+            f"{file}: no box of category {category} with a score of {least} or more belongs to any of the {len(ids)} "
+            f"pictures: {source.name} was taken for image_id {number}, the file has {sorted(listed)[:5]}. Give the file "
+            "that knows the pictures' ids as annotations=FILE, or set score or category."
+        )
+
+    def find(path: Path, photo: np.ndarray) -> Boxes:
+        height, width = photo.shape[:2]
+        rows = listed.get(ids[path], [])
+        for row, each in rows:
+            x, y, wide, high = each["bbox"]
+            if min(wide, high) <= 0 or x >= width or y >= height or x + wide <= 0 or y + high <= 0:
+                raise DataError(
+                    f"{file}: entry {row}: bbox {each['bbox']} has no part in the {width} x {height} picture {path}. "
+                    "Expected x, y, width and height in its pixels."
+                )
+        boxes = np.array([each["bbox"] for _, each in rows], np.float64).reshape(-1, 4)
+        return Boxes(boxes, np.array([each["score"] for _, each in rows], np.float64))
+
+    return find
+
+
+def from_task(file: Path, least: float, category: int | None, device: str) -> Finder:
+    """A detection checkpoint of dvsn."""
+    import dvsn
+
+    task: Any = dvsn.load(file, device=device)
+    if task.kind != "detection":
+        raise ConfigError(f"boxes: {file} is a checkpoint of the task '{task.kind}', expected detection.")
+    if category is None:
+        names = task.vocabulary.names
+        if PERSON not in names:
+            raise ConfigError(
+                f"category: {file} knows no class called '{PERSON}'. {nearest(PERSON, names)} Give its number."
+            )
+        category = names.index(PERSON)
+    return _detector(task, least, int(category), device, scale=1)
+
+
+def from_torchvision(file: Path, name: str | None, least: float, category: int, device: str) -> Finder:
+    """A detector of torchvision by name, with the weights of a file."""
+    return _detector(load_detector(file, name).to(device), least, category, device, scale=255)
+
+
+def load_detector(file: Path, name: str | None) -> torch.nn.Module:
+    """The model, in eval mode. Nothing is downloaded."""
+    from torchvision.models import detection, get_model, list_models
+
+    from dvsn.checkpoint import read_checkpoint, require_equal
+
+    valid = list_models(module=detection)
+    if name not in valid:
+        raise ConfigError(
+            f"detector: found {name!r}, expected the model of {file}. {nearest(str(name), valid)}"
+        )
+    state = read_checkpoint(file)
+    model = get_model(name, weights=None, weights_backbone=None)
+    if not any(key.endswith(COUNTER) for key in state):  # saved with frozen batch norms, which count nothing
+        counters = [key for key in model.state_dict() if key.endswith(COUNTER)]
+        state |= {key: torch.zeros((), dtype=torch.long) for key in counters}
+        for module in model.modules() if name in WITHOUT_EPSILON else ():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 0.0
+    require_equal(model.state_dict(), state, file)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _detector(network: Any, least: float, category: int, device: str, *, scale: int) -> Finder:
+    """`network` answers a list of pictures (3, H, W), uint8 or divided by 255, by dicts of boxes, labels and scores."""
+
+    def find(path: Path, photo: np.ndarray) -> Boxes:
+        image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).to(device)
+        with torch.inference_mode():
+            (answer,) = network([image if scale == 1 else image / scale])
+        kept = (answer["labels"] == category) & (answer["scores"] >= least)
+        corners = answer["boxes"][kept].double().cpu().numpy()
+        sides = corners[:, 2:] - corners[:, :2]
+        inside = (sides > 0).all(axis=1)
+        scores = answer["scores"][kept].double().cpu().numpy()
+        return Boxes(np.hstack([corners[:, :2], sides])[inside], scores[inside])
+
+    return find
+
+
+def _person(categories: list[Entry], file: Path) -> int:
+    """The id of the category called person, or of the only one."""
+    found = [each for each in categories if each.get("name") == PERSON] or categories
+    if len(found) != 1:
+        names = [str(each.get("name")) for each in categories]
+        raise ConfigError(
+            f"category: {file} has no category called '{PERSON}'. {nearest(PERSON, names)} Give its id."
+        )
+    return int(found[0]["id"])
