@@ -95,3 +95,56 @@ def write_scenes(root: Path, *, train: int = 6, val: int = 3, size: int = 64, se
             cv2.imwrite(str(root / split / "images" / f"{split}{index}.png"), photo)
             cv2.imwrite(str(root / split / "labels" / f"{split}{index}.png"), ids)
     return root
+
+
+TINY_POSE = [
+    "task=pose",
+    "data=lspet",
+    "data.keypoints.names=[nose,left_hand,right_hand,tail]",
+    "data.keypoints.pairs=[[left_hand,right_hand]]",
+    "data.keypoints.skeleton=[[nose,tail],[left_hand,right_hand]]",
+    "data.keypoints.upper_body=[nose]",
+    "data.joints=4",
+    "data.batch_size=4",
+    "data.workers=0",
+    "transform.size=[64,64]",
+    "callbacks=none",
+    "logger=none",
+    "trainer=cpu",
+    "trainer.enable_progress_bar=false",
+    "network=hrnet_w16_small",
+    "network.width=4",
+    "network.bottlenecks=1",
+    "network.bottleneck_width=8",
+    "network.blocks=1",
+]
+"""An HRNet of some ten thousand weights on crops of 64 x 64."""
+
+
+def write_people(root: Path, *, train: int = 12, val: int = 4, size: int = 80, seed: int = 0) -> Path:
+    """Kites, a coloured spot at each keypoint, as a table; the last of each split lacks its tail."""
+    random = np.random.default_rng(seed)
+    colours = {
+        "nose": (255, 255, 255),
+        "left_hand": (220, 40, 40),
+        "right_hand": (40, 40, 220),
+        "tail": (40, 200, 40),
+    }
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("val", val)):
+        lines = ["image,width,height," + ",".join(f"{name}_{part}" for name in colours for part in "xyv")]
+        for index in range(count):
+            x, y = random.uniform(0.35 * size, 0.65 * size, 2)
+            reach = random.uniform(0.15, 0.25) * size
+            points = [(x, y - reach), (x + reach, y), (x - reach, y), (x, y + 1.2 * reach)]
+            picture = random.integers(90, 130, (size, size, 3), dtype=np.uint8)
+            values = []
+            for number, (point, colour) in enumerate(zip(points, colours.values(), strict=True)):
+                place = (round(16 * point[0]), round(16 * point[1]))
+                cv2.circle(picture, place, 16 * size // 16, colour[::-1], -1, cv2.LINE_AA, shift=4)
+                seen = not (index == count - 1 and number == 3)
+                values += [f"{point[0]:.2f},{point[1]:.2f},1" if seen else "0,0,0"]
+            cv2.imwrite(str(root / "images" / f"{split}{index}.png"), picture)
+            lines.append(f"{split}{index}.png,{size},{size}," + ",".join(values))
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
