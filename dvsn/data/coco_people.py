@@ -173,7 +173,7 @@ class CocoPeople(PeopleDataset):
         check_flags(chosen, points[..., 2], self.keypoints, self.file)
         labelled = (points[..., 2] > 0).astype(np.uint8)
         places = np.where(labelled[..., None] > 0, points[..., :2], 0).astype(np.float32)
-        blank = np.logical_not(points.reshape(len(chosen), -1).any(axis=1))
+        blank = np.logical_not(points.any(axis=(1, 2)))
         rows: dict[int, list[PersonRecord]] = {number: [] for number in self.pictures}
         outside: list[Entry] = []
         for row, each in enumerate(chosen):
