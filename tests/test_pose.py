@@ -169,7 +169,7 @@ def evaluation(checkpoint: Path, output: Path, *overrides: str) -> dict[str, Any
             f"checkpoint={checkpoint}",
             f"output={output}",
             "trainer=cpu",
-            "+trainer.enable_progress_bar=false",
+            "trainer.enable_progress_bar=false",
         ]
         config = compose("evaluate", overrides=[*options, *overrides])
     plain: Any = OmegaConf.to_container(config, resolve=True)
