@@ -1,4 +1,4 @@
-"""`python -m dvsn.benchmark`: what a segmentation network costs, and how fast each lever makes it here."""
+"""`python -m dvsn.benchmark`: what a network for segmentation or pose costs, and how fast each lever makes it here."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from dvsn.benchmark_kinds import Kind
     from dvsn.levers import Subject
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 COMMAND = commands.Command(
     name="benchmark",
-    summary="Count, time and compare a segmentation network, plain and with what makes it faster.",
+    summary="Count, time and compare a network for segmentation or pose, plain and with what makes it faster.",
     groups=True,
     options=(
         commands.Option("checkpoint", "null", "measure a trained network instead of network=..., which is random"),
         commands.Option("size", [1024, 2048], "height and width of the image"),
         commands.Option("batch", 1, "images at a time"),
-        commands.Option("protocols", list(PROTOCOLS), "network: to the logits, as papers do; end_to_end: bytes to ids"),
+        commands.Option("protocols", list(PROTOCOLS), "network: to the raw answer, as papers do; end_to_end: from bytes"),
         commands.Option("variants", [], "rows, such as folded+channels_last+bf16+compiled; []: those of the device"),
         commands.Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
         commands.Option("threads", "null", "of the CPU; null: PyTorch's choice"),
@@ -37,11 +38,13 @@ COMMAND = commands.Command(
         commands.Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
         commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
         commands.Option("keep", [], "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
-        commands.Option("data.classes", 19, "how many classes a random network has"),
+        commands.Option("data.classes", 19, "how many classes a random network for segmentation has"),
+        commands.Option("data.joints", 17, "how many keypoints a random network for pose has"),
         commands.Option("output", "null", "also write a file.json or file.md"),
     ),
     examples=(
         "python -m dvsn.benchmark network=pidnet_s size=[1024,2048]",
+        "python -m dvsn.benchmark network=hrnet_w32 size=[256,192] batch=32",
         "python -m dvsn.benchmark network=pidnet_s size=[360,480] device=cpu 'variants=[folded,folded+bf16+compiled]'",
         "python -m dvsn.benchmark checkpoint=best.ckpt size=[360,480] images=camvid/test calibration=camvid/train",
     ),
@@ -53,8 +56,8 @@ class Given(NamedTuple):
 
     name: str
     network: nn.Module
-    segmenter: nn.Module
-    """Bytes to class ids, around the network: `dvsn.tasks.segmentation.Segmenter`."""
+    kind: Kind
+    """What is shipped around the network, and when two answers agree."""
 
 
 def benchmark(config: Config) -> Config:
@@ -80,7 +83,7 @@ def benchmark(config: Config) -> Config:
     result["rows"] = []
     for protocol in config["protocols"]:
         subject, pictures = arrange(given, protocol, images, calibration, device, keep)
-        result["rows"] += measure_all(variants, subject, pictures, config, protocol)
+        result["rows"] += measure_all(variants, subject, pictures, config, protocol, given.kind)
     show(result)
     if config["output"] is not None:
         write(result, Path(config["output"]))
@@ -125,31 +128,27 @@ def read_given(config: Config, device: torch.device) -> Given:
     """The network of the command line, with random weights, or that of a checkpoint."""
     import torch
 
+    from dvsn import benchmark_kinds as kinds
     from dvsn.config import build
-    from dvsn.tasks.normalise import Normalise
-    from dvsn.tasks.segmentation import Segmenter
 
+    kind: Kind | None
     if config["checkpoint"] is None:
         torch.manual_seed(config["seed"])
-        network = randomise(build(config["network"], path="network"))
-        name = str(config["network"]["_target_"]).rpartition(".")[2]
-        if not hasattr(network, "align_corners"):
-            raise ConfigError(
-                f"network: found {name}, which does not segment. Choose a segmentation network."
-            )
-        segmenter: Any = Segmenter(Normalise(), network, align_corners=bool(network.align_corners))
+        node = config["network"]
+        name = str(node["_target_"]).rpartition(".")[2]
+        kind = kinds.of_network(randomise(build(node, path="network")), node, config["size"])
     else:
         import dvsn
 
         name = Path(config["checkpoint"]).name
         task = dvsn.load(config["checkpoint"])
-        segmenter = task.deployable()
-        if not isinstance(segmenter, Segmenter):
+        kind = kinds.of_shipped(task.deployable())
+        if kind is None:
             raise CheckpointError(
-                f"{config['checkpoint']}: a checkpoint of the task '{task.kind}', expected 'segmentation'."
+                f"{config['checkpoint']}: a checkpoint of the task '{task.kind}', expected 'segmentation' or 'pose'."
             )
-    segmenter.to(device).eval().requires_grad_(False)
-    return Given(name, segmenter.network, segmenter)
+    kind.shipped.to(device).eval().requires_grad_(False)
+    return Given(name, kind.shipped.network, kind)
 
 
 def randomise(network: nn.Module) -> nn.Module:
@@ -205,22 +204,14 @@ def arrange(
     keep: tuple[str, ...] = (),
 ) -> tuple[Subject, list[Tensor]]:
     """The subject of one protocol, and the images as it takes them, the timed one first."""
-    from dvsn.levers import Logits, Subject
-    from dvsn.tasks.segmentation import Segmenter
+    from dvsn.levers import MainAnswer, Subject
 
-    segmenter: Any = given.segmenter
     if protocol == "end_to_end":
-        corners = segmenter.align_corners
-
-        def whole(network: nn.Module) -> nn.Module:
-            return Segmenter(segmenter.normalise, network, align_corners=corners).eval()
-
+        whole: Any = given.kind.around
         pictures, scales = ([image.to(device) for image in each] for each in (images, calibration))
     else:
-        whole = Logits
-        pictures, scales = (
-            [segmenter.normalise(i.to(device)) for i in each] for each in (images, calibration)
-        )
+        whole, normalise = MainAnswer, given.kind.shipped.normalise
+        pictures, scales = ([normalise(i.to(device)) for i in each] for each in (images, calibration))
     return Subject(given.network, whole, pictures[0], scales, keep), pictures
 
 
@@ -228,11 +219,17 @@ def arrange(
 
 
 def measure_all(
-    variants: dict[str, frozenset[str]], subject: Subject, images: list[Tensor], config: Config, protocol: str
+    variants: dict[str, frozenset[str]],
+    subject: Subject,
+    images: list[Tensor],
+    config: Config,
+    protocol: str,
+    kind: Kind,
 ) -> list[Config]:
     """The rows of one protocol. The variants take turns, so that the moods of the machine meet all of them."""
     import torch
 
+    from dvsn.folding import relative_error
     from dvsn.levers import pull
     from dvsn.stopwatch import Stopwatch, peak_memory
 
@@ -257,7 +254,9 @@ def measure_all(
             row["failed"] = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             continue
         expected = expected or answers
-        row.update(compare(answers, expected, subject, config["size"]))
+        row.update(compare(answers, expected, kind, config["size"]))
+        if protocol == "network":
+            row["error"] = max(relative_error(*pair) for pair in zip(answers, expected, strict=True))
         if "openvino" not in levers:
             row["peak_memory"] = peak_memory(variant.eager, subject.image, variant.parts)
     for _ in range(config["rounds"]):
@@ -274,23 +273,10 @@ def measure_all(
     return rows
 
 
-def compare(
-    found: list[Tensor], expected: list[Tensor], subject: Subject, size: list[int]
-) -> dict[str, float]:
-    """`agreement`, the share of pixels of full size with the class of `expected`; of logits also the `error`."""
-    from dvsn.folding import relative_error
-    from dvsn.tasks.inference import resize
-
-    values: dict[str, float] = {}
-    if found[0].is_floating_point():
-        values["error"] = max(relative_error(*pair) for pair in zip(found, expected, strict=True))
-        corners = bool(getattr(subject.network, "align_corners", False))
-        found, expected = (
-            [resize(each, size, align_corners=corners).argmax(dim=1) for each in answers]
-            for answers in (found, expected)
-        )
-    equal = sum(int((a == b).sum()) for a, b in zip(found, expected, strict=True))
-    return {**values, "agreement": equal / sum(each.numel() for each in expected)}
+def compare(found: list[Tensor], expected: list[Tensor], kind: Kind, size: list[int]) -> dict[str, float]:
+    """`agreement`: the share of pixels of full size, or of keypoints, that have the answer of `expected`."""
+    same = [kind.same(*pair, size) for pair in zip(found, expected, strict=True)]
+    return {"agreement": sum(int(each.sum()) for each in same) / sum(each.numel() for each in same)}
 
 
 def describe(given: Given, config: Config, device: torch.device) -> Config:
@@ -303,6 +289,7 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
 
     return {
         "name": given.name,
+        "kind": given.kind.name,
         "size": config["size"],
         "batch": config["batch"],
         "images": config["images"] or "noise",

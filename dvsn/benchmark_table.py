@@ -6,15 +6,25 @@ from typing import Any
 
 Result = dict[str, Any]
 
-PROTOCOLS = {
-    "network": "from the normalised float32 image to the logits, as papers time it",
-    "end_to_end": "from bytes to class ids: normalise, network, resize to full size, arg-max",
+PROTOCOLS = ("network", "end_to_end")
+STEPS = {
+    "segmentation": {
+        "network": "from the normalised float32 image to the logits, as papers time it",
+        "end_to_end": "from bytes to class ids: normalise, network, resize to full size, arg-max",
+    },
+    "pose": {
+        "network": "from the normalised float32 crop to the heatmaps, as papers time it",
+        "end_to_end": "from bytes of a crop to its keypoints: normalise, network, decode the heatmaps",
+    },
 }
-COLUMNS = ("median ms", "p5", "p95", "min", "images/s", "speed-up", "GMAC/s", "MiB", "error", "same class")
+SAME = {
+    "segmentation": "pixels of full size whose arg-max is plain's",
+    "pose": "keypoints less than a pixel of the heatmaps from plain's",
+}
+COLUMNS = ("median ms", "p5", "p95", "min", "images/s", "speed-up", "GMAC/s", "MiB", "error", "same")
 LEGEND = (
     "speed-up: of the median, against plain, which is eager float32 without TF32. MiB: weights, image and all that "
-    "PyTorch allocates in a pass. error: the largest difference of the logits, as a share of the largest logit. "
-    "same class: pixels of full size whose arg-max is plain's."
+    "PyTorch allocates in a pass. error: the largest difference of logits or heatmaps, as a share of the largest. same: {}."
 )
 
 
@@ -70,7 +80,7 @@ def show(result: Result) -> None:
     for paragraph in summary(result):
         console.print(paragraph)
     for protocol, rows in sections(result).items():
-        table = Table(title=f"{protocol}: {PROTOCOLS[protocol]}", title_justify="left")
+        table = Table(title=f"{protocol}: {STEPS[result['kind']][protocol]}", title_justify="left")
         table.add_column("variant", no_wrap=True)
         for column in COLUMNS:
             table.add_column(column, justify="right", no_wrap=True)
@@ -80,7 +90,7 @@ def show(result: Result) -> None:
                 console.print(f"{protocol}, {row['variant']}: failed: {failed}")
             table.add_row(row["variant"], *cells(row, result["macs"]))
         console.print(table)
-    console.print(LEGEND)
+    console.print(LEGEND.format(SAME[result["kind"]]))
 
 
 def markdown(result: Result) -> str:
@@ -89,6 +99,6 @@ def markdown(result: Result) -> str:
     for protocol, rows in sections(result).items():
         lines = [["variant", *COLUMNS], ["---", *["--:"] * len(COLUMNS)]]
         lines += [[row["variant"], *cells(row, result["macs"])] for row in rows]
-        parts += [f"**{protocol}**: {PROTOCOLS[protocol]}"]
+        parts += [f"**{protocol}**: {STEPS[result['kind']][protocol]}"]
         parts += ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    return "\n\n".join([*parts, LEGEND]) + "\n"
+    return "\n\n".join([*parts, LEGEND.format(SAME[result["kind"]])]) + "\n"

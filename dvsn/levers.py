@@ -82,7 +82,7 @@ class Variant(NamedTuple):
 
 
 class Adapted(nn.Module):
-    """A network run in another precision or memory layout. Takes float32 images and gives float32 logits."""
+    """A network run in another precision or memory layout. Takes float32 images and gives a float32 answer."""
 
     def __init__(
         self, network: nn.Module, *, dtype: torch.dtype, autocast: bool = False, channels_last: bool = False
@@ -94,23 +94,26 @@ class Adapted(nn.Module):
         if not autocast:
             network.to(dtype)
 
-    def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
+    def forward(self, image: Tensor, **options: Any) -> Tensor | SegmentationOutput:
+        """`options` are those that the task calls its network with, such as `heads`."""
         image = image.to(torch.float32 if self.autocast else self.dtype, memory_format=self.format)
         with torch.autocast(image.device.type, self.dtype, enabled=self.autocast):
-            logits = self.network(image, heads=heads).logits
-        return SegmentationOutput(logits.float())
+            output = self.network(image, **options)
+        if isinstance(output, Tensor):
+            return output.float()
+        return SegmentationOutput(output.logits.float())
 
 
-class Logits(nn.Module):
-    """A segmentation network that gives one tensor: its logits."""
+class MainAnswer(nn.Module):
+    """A network in evaluation that gives one tensor: its logits or heatmaps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network(image, heads=False).logits
-        return logits
+        output = self.network(image)
+        return output if isinstance(output, Tensor) else output[0]
 
 
 def defaults(device: str) -> list[str]:

@@ -14,12 +14,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from dvsn import benchmark_kinds as kinds
 from dvsn import levers
 from dvsn.benchmark import COMMAND, benchmark, compare, kept_modules
 from dvsn.benchmark_table import COLUMNS, cells, markdown
 from dvsn.commands import plain
 from dvsn.config import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.folding import Folded
 from dvsn.stopwatch import Stopwatch, highest, peak_memory
 
 TINY = [
@@ -63,6 +65,41 @@ def test_one_table_from_one_command(tmp_path: Path, capsys: pytest.CaptureFixtur
         torch.__version__,
     ):
         assert word in shown and word in page
+
+
+def test_a_table_of_pose(capsys: pytest.CaptureFixture[str]) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        small = ["network=hrnet_w16_small", "size=[64,32]", "batch=2", "device=cpu", "runs=2", "rounds=1"]
+        variants = "variants=[folded,folded+channels_last+bf16,folded+bf16_autocast]"
+        config = plain(compose("benchmark", overrides=[*small, variants]))
+    result = benchmark(config)
+    rows = {(row["protocol"], row["variant"]): row for row in result["rows"]}
+    assert result["kind"] == "pose" and result["kept_norms"] == [] and len(rows) == 8
+    for (protocol, name), row in rows.items():
+        assert "failed" not in row and ("error" in row) == (protocol == "network")
+        assert row["agreement"] > (
+            0.3 if "bf16" in name else 0.9
+        )  # flat maps of random weights: many near ties
+    assert 0 < rows["network", "folded"]["error"] < 1e-4 < rows["network", "folded+bf16_autocast"]["error"]
+    page = markdown(result)
+    assert "decode the heatmaps" in page and "less than a pixel of the heatmaps" in page
+    assert "decode the heatmaps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "giga"),
+    [("hrnet_w32", 28_536_113, 7.645), ("simplebaseline_50", 33_999_697, 5.426)],
+)
+def test_the_published_figures_of_pose(
+    network: str, parameters: int, giga: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvsn.benchmark.measure_all", lambda *_: [])
+    monkeypatch.setattr("dvsn.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = plain(compose("benchmark", overrides=[f"network={network}", "size=[256,192]", "device=cpu"]))
+    result = benchmark(config)
+    assert (result["parameters"], round(result["macs"] / 1e9, 3)) == (parameters, giga)
+    assert f"{parameters:,} parameters, {giga:.3f} G multiply-accumulates" in markdown(result)
 
 
 def test_plain_is_always_measured_and_a_failed_lever_stays_in_the_table(
@@ -109,7 +146,7 @@ def test_pictures_stand_for_noise(tmp_path: Path) -> None:
         (["variants=[compiled+openvino]"], "expected one engine"),
         (["variants=[graph]"], "graph cannot be used on device=cpu"),
         (["variants=[int8]"], r"int8 runs in OpenVINO. Write int8\+openvino"),
-        (["network=unet_128", "+data.input_channels=3", "+data.output_channels=3"], "found UNet, which does not segment"),
+        (["network=unet_128", "+data.input_channels=3", "+data.output_channels=3"], "found UNet, which neither segments"),
         (["checkpoint=best.ckpt"], "network, checkpoint: found both"),
         (["network=null"], "network, checkpoint: found neither"),
     ],
@@ -183,13 +220,26 @@ def test_agreement_is_of_pixels_of_full_size() -> None:
     expected = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # (1, 2, 1, 2): class 0, then class 1
     network = nn.Module()
     network.align_corners = True  # type: ignore[assignment]
-    subject = levers.Subject(network, levers.Logits, expected, [])
-    flipped = compare([expected.flip(1)], [expected], subject, [1, 4])
-    assert flipped == {"error": 1.0, "agreement": 0.0}
+    kind = kinds.of_network(network, {}, [1, 4])
+    assert compare([expected.flip(1)], [expected], kind, [1, 4]) == {"agreement": 0.0}
     weak = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.25]]]])  # class 1 wins only in the last of four pixels
-    assert compare([weak], [expected], subject, [1, 4])["agreement"] == 0.75
+    assert compare([weak], [expected], kind, [1, 4])["agreement"] == 0.75
     ids = torch.tensor([[[0, 1], [2, 2]]])
-    assert compare([ids], [ids * 2], subject, [2, 2]) == {"agreement": 0.25}
+    assert compare([ids], [ids * 2], kind, [2, 2]) == {"agreement": 0.25}
+
+
+def test_agreement_is_of_keypoints_that_stay() -> None:
+    network = nn.Module()
+    network.stride = 4  # type: ignore[assignment]
+    kind = kinds.of_network(network, {"joints": 2}, [32, 32])
+    maps = torch.zeros(1, 2, 8, 8)
+    maps[0, 0, 4, 4] = maps[0, 1, 2, 5] = 1
+    moved = maps.clone()
+    moved[0, 1] = moved[0, 1].roll(1, dims=1)  # four pixels of the crop
+    assert compare([moved], [maps], kind, [32, 32]) == {"agreement": 0.5}
+    points = torch.tensor([[[3.0, 4.0, 0.9], [8.0, 8.0, 0.8]]])
+    near = points + torch.tensor([[[2.5, 2.5, 0.3], [3.0, 3.0, 0.0]]])  # 3.5 and 4.2 pixels away
+    assert compare([near], [points], kind, [32, 32]) == {"agreement": 0.5}
 
 
 def test_help_and_cells_agree_with_the_config() -> None:
