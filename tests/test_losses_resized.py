@@ -28,12 +28,18 @@ def plain(logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("strip", [1, 5 * 31 * 7, 2**17])  # one line; 7, not a divisor of 46; all at once
+@pytest.mark.parametrize("strip", [1, 5 * 31 * 9, 5 * 31 * 17, 2**17])  # one line; 9; 8 of both; all at once
+@pytest.mark.parametrize("columns", [4, 128])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_equals_torch_on_resized_logits(
-    monkeypatch: pytest.MonkeyPatch, align_corners: bool, strip: int, memory_format: torch.memory_format
+    monkeypatch: pytest.MonkeyPatch,
+    align_corners: bool,
+    strip: int,
+    columns: int,
+    memory_format: torch.memory_format,
 ) -> None:
     monkeypatch.setitem(resized.STRIP, "cpu", strip)
+    monkeypatch.setattr(resized, "COLUMNS", columns)
     logits, target = case()
     logits = logits.contiguous(memory_format=memory_format).requires_grad_()
     slope = torch.rand(target.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -44,6 +50,58 @@ def test_equals_torch_on_resized_logits(
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     slopes = [torch.autograd.grad(values, logits, slope)[0] for values in (found, wanted)]
     torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(23, 31), (6, 31), (23, 9), (4, 5)])  # larger, wider, taller, smaller
+def test_resize_is_bilinear(align_corners: bool, size: tuple[int, int]) -> None:
+    logits = case()[0].requires_grad_()
+    found = resized.resize(logits, size, align_corners=align_corners)
+    wanted = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    slope = torch.rand(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    slopes = [torch.autograd.grad(values, logits, slope)[0] for values in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("direction", [(2, -1), (3, -1), (2, 0), (3, 0)])
+def test_neighbours_that_agree_on_no_class_do_not_underflow(direction: tuple[int, int]) -> None:
+    """Two pixels sure of different classes by 2000: every class between them is far below either's maximum."""
+    dim, corner = direction
+    logits = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
+    logits[:, 0].select(dim - 1, corner).fill_(2000)
+    logits[:, 1].select(dim - 1, corner + 1).fill_(2000)
+    target = torch.ones(1, 7, 9, dtype=torch.int64)
+    logits.requires_grad_()
+    found, wanted = (f(logits, target, align_corners=True) for f in (resized_cross_entropy, plain))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-9)
+    slopes = [torch.autograd.grad(values.sum(), logits)[0] for values in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("level", [True, False])
+def test_with_and_without_a_maximum_of_its_own(monkeypatch: pytest.MonkeyPatch, level: bool) -> None:
+    """A GPU always takes it."""
+    monkeypatch.setattr(resized, "_is_level", lambda _: level)
+    logits, target = case()
+    logits.requires_grad_()
+    found, wanted = (f(logits, target, align_corners=False) for f in (resized_cross_entropy, plain))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    slopes = [torch.autograd.grad(values.sum(), logits)[0] for values in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_whatever_autocast_and_inference_mode_did() -> None:
+    logits, target = (each.to(torch.float32) if each.is_floating_point() else each for each in case())
+    with torch.inference_mode():
+        resized_cross_entropy(logits, target, align_corners=True)  # its interpolation is kept for later
+    logits.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = resized_cross_entropy(logits, target, align_corners=True)
+        slope = torch.autograd.grad(found.sum(), logits)[0]
+    wanted = plain(logits, target, align_corners=True)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(slope, torch.autograd.grad(wanted.sum(), logits)[0])
 
 
 def test_logits_of_label_size_and_smaller_labels() -> None:

@@ -410,6 +410,27 @@ def truth(seed: int = 0, size: tuple[int, int] = (24, 32)) -> tuple[Tensor, Tens
     return target, (torch.rand(2, *size, generator=random) < 0.2).to(torch.uint8)
 
 
+def test_training_heads_that_no_term_reads_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    def warnings(name: str, output: SegmentationOutput, *leave_out: str) -> list[str]:
+        node = recipe(name)
+        node["terms"].update(dict.fromkeys(leave_out))
+        objective, maps = build(node, path="loss"), truth()
+        caplog.clear()
+        for _ in range(2):
+            objective(output, *maps)
+        return [record.message for record in caplog.records]
+
+    assert warnings("pidnet", answer()) == []
+    assert warnings("pidnet", answer(), "boundary") == []  # its choice of pixels reads the head
+    (found,) = warnings("pidnet", answer(), "boundary", "main_at_boundary")
+    assert "boundary head:" in found
+    (found,) = warnings("pidnet", answer(), "auxiliary")
+    assert "auxiliary head 0 and auxiliary head 1:" in found
+    assert warnings("cross_entropy", answer()._replace(auxiliary=(), boundary=None)) == []
+    (found,) = warnings("ddrnet", answer(auxiliary=1))
+    assert "boundary head:" in found
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_pidnet_is_the_formula(align_corners: bool) -> None:
     """0.4 l0 + 20 l1 + l2 + l3, written independently, as the authors' code adds maps and scalars up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
@@ -13,6 +14,8 @@ from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.losses import class_weights as weighing
 from dvsn.losses.resized import resize, resized_cross_entropy
 from dvsn.types import IGNORE, SegmentationOutput, Terms
+
+log = logging.getLogger("dvsn")
 
 Head = Literal["main", "auxiliary", "boundary"] | int
 """Which response a term reads: `main`, the sum over every `auxiliary` head, one of these by its index, or
@@ -123,7 +126,7 @@ class Objective(nn.Module):
         self.register_buffer(
             "class_weights", None if numbers is None else torch.tensor(numbers), persistent=False
         )
-        self._labels_seen = False
+        self._first = True
 
     @property
     def needs_boundary(self) -> bool:
@@ -175,9 +178,26 @@ class Objective(nn.Module):
         if self.needs_boundary and (boundary is None or boundary.shape != target.shape):
             shape = None if boundary is None else tuple(boundary.shape)
             raise UserError(f"The boundary map is {shape}, expected {tuple(target.shape)} as the labels.")
-        if target.device.type == "cpu" or not self._labels_seen:
-            self._labels_seen = True
+        if self._first:
+            self._warn_of_idle_heads(output)
+        if target.device.type == "cpu" or self._first:
             check_labels(target, classes=self.classes)
+        self._first = False
+
+    def _warn_of_idle_heads(self, output: SegmentationOutput) -> None:
+        terms = [term for _, term in self._items()]
+        read = {term.head for term in terms}
+        idle = [
+            f"auxiliary head {index}"
+            for index in range(len(output.auxiliary))
+            if not {"auxiliary", index} & read
+        ]
+        if output.boundary is not None and not any(
+            term.head == "boundary" or term.boundary_threshold is not None for term in terms
+        ):
+            idle.append("boundary head")
+        if idle:
+            log.warning("No term of the loss reads the network's %s: it learns nothing.", " and ".join(idle))
 
 
 def check_labels(target: Tensor, *, classes: int) -> None:
