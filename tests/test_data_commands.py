@@ -235,6 +235,124 @@ def test_translation_pairs_are_walked_without_classes(tmp_path: Path) -> None:
     assert {note.kind for note in report.notes} == {"name in two splits"}  # 000 in each
 
 
+def test_joined_splits_are_walked_apart(root: Path) -> None:
+    report = checked(root, "data.splits.train=train+val", "data.splits.val=test")
+    assert list(report.splits) == ["train", "val + test"] and not report.faults
+    fault = only_fault(checked(root, "data.splits.train=train+val"))
+    assert fault.kind == "split used twice" and "both are the split 'val'" in fault.message
+
+
+# People ---------------------------------------------------------------------------------------------------
+
+
+def write_people(root: Path, split: str, people: list[dict[str, Any]], *, pictures: int = 1) -> None:
+    """Pictures of 100 x 80 (width x height), each of its own, and three keypoints a person."""
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "images").mkdir(exist_ok=True)
+    images = []
+    for number in range(pictures):
+        noise = np.random.default_rng([number, *map(ord, split)]).integers(
+            0, 256, (80, 100, 3), dtype=np.uint8
+        )
+        Image.fromarray(noise).save(root / "images" / f"{split}{number}.png")
+        images.append({"id": number, "file_name": f"{split}{number}.png", "width": 100, "height": 80})
+    known = {"category_id": 1, "image_id": 0, "area": 50.0, "iscrowd": 0}
+    annotations = [{"id": number} | known | each for number, each in enumerate(people, 1)]
+    categories = [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"]}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
+
+
+SOUND = {"bbox": [10, 10, 60, 60], "keypoints": [20, 20, 2, 30, 30, 1, 40, 40, 2]}
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    """Two people in one picture and one in another, in each split."""
+    for split in ("train", "val", "test"):
+        write_people(tmp_path / "people", split, [SOUND, SOUND, SOUND | {"image_id": 1}], pictures=2)
+    return tmp_path / "people"
+
+
+def test_a_sound_set_of_people_is_counted_by_picture_and_keypoint(crowd: Path) -> None:
+    report = checked(crowd, "task=pose", data="keypoints")
+    assert not report.faults and not report.notes
+    train = report.plain()["splits"]["train"]
+    assert train["samples"] == train["checked"] == 2 and train["people"] == 3  # a picture is read once
+    assert train["labelled"] == {"nose": 3, "left_eye": 3, "right_eye": 3}
+    assert report.plain()["classes"] == [] and "pixels" not in train
+    assert checked(crowd, data="keypoints").plain() == report.plain()  # people without being asked for
+
+
+def test_what_is_wrong_with_people_is_found(crowd: Path) -> None:
+    write_people(
+        crowd,
+        "train",
+        [
+            {
+                "bbox": [10, 10, 60, 60],
+                "keypoints": [20, 20, 2, 99.4, 30, 1, 0, 0, 0],
+            },  # the last pixel is inside
+            {"bbox": [10, 10, 60, 60], "keypoints": [20, 20, 2, 100, 30, 1, 0, 0, 0]},
+            {"bbox": [60, 60, 20, 20], "keypoints": [20, 20, 2, 30, 30, 1, 0, 0, 0]},
+            {"bbox": [10, 10, 60, 60], "keypoints": [20, 20, 0, 0, 0, 0, 0, 0, 0]},
+            {"bbox": [10, 10, 60, 60], "keypoints": [0] * 9},
+        ],
+    )
+    report = checked(crowd, "task=pose", data="keypoints")
+    faults = {fault.kind: fault for fault in report.faults}
+    notes = {note.kind: note for note in report.notes}
+    assert set(faults) == {"keypoints outside their box", "keypoint not in train"}
+    assert "annotation 3" in faults["keypoints outside their box"].files[0]
+    assert "2 right_eye: never labelled, but 3 in val" in faults["keypoint not in train"].message
+    assert set(notes) == {"keypoints outside the picture", "no keypoint labelled", "left out"}
+    assert len(notes["keypoints outside the picture"].files) == 1
+    assert (
+        "train0.png, annotation 2: 1 of 2, such as [100.0, 30.0]"
+        in notes["keypoints outside the picture"].files[0]
+    )
+    assert notes["no keypoint labelled"].message == "nothing to learn from 1 person"
+    assert notes["left out"].message == "no keypoint labelled: 1 annotation, 5"
+
+
+def test_pictures_of_people_that_are_broken_or_in_two_splits(crowd: Path) -> None:
+    shutil.copy(crowd / "images" / "train0.png", crowd / "images" / "val1.png")
+    (crowd / "images" / "test0.png").write_bytes(b"")
+    report = checked(crowd, "task=pose", data="keypoints")
+    assert [(fault.kind, fault.split) for fault in report.faults] == [
+        ("unreadable", "test"), ("picture in two splits", "train and val"),
+    ]  # fmt: skip
+    (crowd / "images" / "test0.png").unlink()
+    fault = checked(crowd, "task=pose", data="keypoints").faults[0]
+    assert fault.kind == "split not readable" and "test0.png: no such picture" in fault.message
+
+
+def test_detections_outside_their_picture_are_a_fault(crowd: Path) -> None:
+    rows = [{"image_id": 0, "category_id": 1, "bbox": [120, 0, 9, 9], "score": 1.0}]
+    (crowd / "boxes.json").write_text(json.dumps(rows))
+    report = checked(crowd, "task=pose", "data.people.boxes=boxes.json", data="keypoints")
+    assert {fault.kind for fault in report.faults} == {"box outside the picture"}
+    assert "box [120.0, 0.0, 9.0, 9.0] in a picture of 100 x 80" in report.faults[0].files[0]
+
+
+def test_show_draws_people_with_their_keypoints(crowd: Path, tmp_path: Path) -> None:
+    options = ["task=pose", "transform.size=[64,48]", "count=3", f"output={tmp_path / 'drawn'}"]
+    path = draw(configured("data_show", crowd, *options, "augment=false", data="keypoints"))
+    picture = cv2.imread(str(path))[..., ::-1]
+    assert picture.shape == (HEADER + 3 * (80 + MARGIN), 100 + 48 + 48 + 4 * MARGIN, 3)
+    left = 2 * MARGIN + 100
+    crop = picture[HEADER : HEADER + 64, left : left + 48].astype(int)
+    drawn = picture[HEADER : HEADER + 64, left + 48 + MARGIN : left + 96 + MARGIN].astype(int)
+    changed = np.argwhere(np.abs(crop - drawn).max(axis=2) > 0)
+    # box 10..69 x 10..69 (clipped): 59 x 59 grows to 59 x 78.7, times 1.25; keypoints lie at 20..40 on the diagonal
+    zoom, middle = 48 / (59 * 1.25), 10 + 59 / 2
+    ends = [[32 + zoom * (place - middle), 24 + zoom * (place - middle)] for place in (20, 40)]
+    np.testing.assert_allclose(changed.min(axis=0), ends[0], atol=3)
+    np.testing.assert_allclose(changed.max(axis=0), ends[1], atol=3)
+    whole = draw(configured("data_show", crowd, "count=1", f"output={tmp_path / 'plain'}", data="keypoints"))
+    assert cv2.imread(str(whole)).shape[0] == HEADER + 256 + MARGIN  # crops of the usual size without a task
+
+
 def test_processes_find_the_same_in_the_same_order(root: Path) -> None:
     (root / "train" / "train0.png").write_bytes(b"")
     alone = checked(root).plain()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from dvsn.data.cityscapes_labels import (
     CLASS_NAMES,
@@ -190,6 +191,38 @@ def test_written_tree(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(written), scene.photo)
 
 
+def test_people_in_coco_format(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, seed=0, train=2, val=6, test=1, height=256, width=512)
+    for split in ("train", "val", "test"):
+        coco = COCO(str(tmp_path / "annotations" / f"person_keypoints_{split}.json"))
+        for image in coco.dataset["images"]:
+            assert (tmp_path / "leftImg8bit" / image["file_name"]).is_file()
+            assert (image["width"], image["height"]) == (512, 256)
+    coco = COCO(str(tmp_path / "annotations" / "person_keypoints_val.json"))
+    labelled, flags = 0, set()
+    for place, image in enumerate(coco.dataset["images"]):
+        scene = draw_scene(seed=0, index=files.SPLIT_STRIDE + place)
+        found = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        assert len(found) == len(scene.people)
+        for each, person in zip(found, scene.people, strict=True):
+            x, y, width, height = (int(value) for value in each["bbox"])
+            mask = scene.instance_ids == person.instance_id
+            assert each["area"] == mask.sum() == mask[y : y + height, x : x + width].sum()
+            assert mask[y].any() and mask[y + height - 1].any() and mask[:, x].any()
+            joints = np.reshape(each["keypoints"], (17, 3))
+            assert each["num_keypoints"] == (joints[:, 2] > 0).sum() and each["iscrowd"] == 0
+            if each["num_keypoints"]:
+                np.testing.assert_allclose(joints, person.keypoints, atol=0.006)
+                assert each["area"] >= 100 and (joints[:, 2] == 2).sum() >= 5
+                labelled += 1
+            else:
+                assert not joints.any()
+                assert person.area < 100 or (person.keypoints[:, 2] == 2).sum() < 5
+            flags |= set(joints[:, 2].tolist())
+    assert labelled >= 4 and flags == {0, 1, 2}
+    assert min(coco.anns) == 1 and coco.dataset["categories"][0]["keypoints"][16] == "right_ankle"
+
+
 def contents(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.png"))}
 
@@ -210,8 +243,12 @@ def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.Monk
     ensure_street(root, **TINY_SET)
     assert len(calls) == 1 and contents(root) == whole
 
+    (root / "annotations" / "person_keypoints_val.json").unlink()
+    ensure_street(root, **TINY_SET)
+    assert len(calls) == 2 and (root / "annotations" / "person_keypoints_val.json").is_file()
+
     ensure_street(root, **{**TINY_SET, "seed": 9})  # another set in the same place
-    assert len(calls) == 2 and contents(root).keys() == whole.keys() and contents(root) != whole
+    assert len(calls) == 3 and contents(root).keys() == whole.keys() and contents(root) != whole
 
     def killed(*_: object, **__: object) -> None:
         (root / ".partial" / "leftImg8bit").mkdir(parents=True)

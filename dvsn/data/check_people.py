@@ -156,7 +156,9 @@ def notes(splits: dict[str, Tally], keypoints: KeypointSet) -> Iterator[Finding]
             yield gathered(OUTSIDE_JOINTS, title, tally)
         if tally.bare and tally.labelled.any():
             yield Finding(
-                "no keypoint labelled", title, f"{counted(tally.bare, 'person', 'people')} teach nothing"
+                "no keypoint labelled",
+                title,
+                f"nothing to learn from {counted(tally.bare, 'person', 'people')}",
             )
     known = [tally for _, tally in people_of(splits) if tally.people]
     for number, name in enumerate(keypoints.names):
