@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.keypoints import KeypointSet
+from dvsn.data.objects import JoinedObjects
 from dvsn.data.people import JoinedPeople
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
@@ -252,7 +253,7 @@ class DataModule(pl.LightningDataModule):
                 raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
             given["keypoints"] = self.keypoints
         parts = [self.reader(root=self.root, split=name, **given) for name in self.splits[split].split("+")]
-        join = JoinedPeople if self.wanted == "people" else Joined
+        join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
         data: ImageDataset = parts[0] if len(parts) == 1 else join(parts)  # type: ignore[arg-type]
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")

@@ -38,7 +38,7 @@ class DetectionTransform:
             width = photo.shape[1]
             photo = photo[:, ::-1]
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-            masks = None if masks is None else masks[:, :, ::-1]
+            masks = None if masks is None else masks[:, :, ::-1].copy()  # torch takes no mirrored views
         photo = self.recolour.photo(np.ascontiguousarray(photo), item_seed)
         target = {"boxes": boxes, **{key: sample[key] for key in ("labels", "crowd", "area")}}
         if masks is not None:

@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from dvsn.data.class_ids import distinct_palette
 from dvsn.data.coco_files import check_ids, first_present, list_pictures, read_coco, table
-from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb, require_file, unique_names
 from dvsn.data.people import require_pictures
 from dvsn.errors import ConfigError, DataError, nearest
@@ -264,26 +264,26 @@ class CocoObjects(ObjectDataset):
         return Vocabulary(words, distinct_palette(classes))
 
 
-class JoinedObjects(Joined, ObjectDataset):
+class JoinedObjects(ObjectDataset):
     """Several splits of one data set of objects, one after the other."""
 
     def __init__(self, parts: Sequence[ObjectDataset]) -> None:
-        Joined.__init__(self, parts)
         first = parts[0]
-        self.classes, self.masks, self.categories = first.classes, first.masks, first.categories
-        self._set_pictures([picture for part in parts for picture in part.pictures])
-        numbers = [number for part in parts for number in part.image_ids]
+        super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
+        self.categories = first.categories
+        self._places = [(part, place) for part in parts for place in range(len(part))]
+        self._set_pictures([part.pictures[place] for part, place in self._places])
+        numbers = [part.image_ids[place] for part, place in self._places]
         self.image_ids = numbers if len(set(numbers)) == len(numbers) else list(range(1, len(numbers) + 1))
 
-    def _part(self, index: int) -> tuple[ObjectDataset, int]:
-        part, place = self._at(index)
-        assert isinstance(part, ObjectDataset)
-        return part, place
-
     def truth(self, index: int) -> list[Annotation]:
-        part, place = self._part(index)
+        part, place = self._places[index]
         return part.truth(place)
 
     def size(self, index: int) -> tuple[int, int]:
-        part, place = self._part(index)
+        part, place = self._places[index]
         return part.size(place)
+
+    def describe(self, index: int) -> str:
+        part, place = self._places[index]
+        return part.describe(place)

@@ -1,0 +1,356 @@
+"""Boxes, classes and masks from COCO's files and Cityscapes' instance files, their transform, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import albumentations
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dvsn.data.cityscapes_objects import CityscapesObjects
+from dvsn.data.object_transform import DetectionTransform
+from dvsn.data.objects import CocoObjects, JoinedObjects, inside
+from dvsn.errors import ConfigError, DataError, UserError
+
+HEIGHT, WIDTH = 48, 64
+SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
+
+
+def rectangle(x: int, y: int, w: int, h: int) -> list[list[float]]:
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def column_runs(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's uncompressed run lengths, by hand: columns first, zeros first."""
+    flat = mask.T.flatten()
+    starts = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *starts.tolist(), len(flat)]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
+
+
+def content_of(count: int, seed: int = 0) -> dict[str, Any]:
+    """Pictures of up to three rectangles: 1 red, 3 blue. The last picture is empty; the first has a crowd too."""
+    random = np.random.default_rng(seed)
+    content: dict[str, Any] = {
+        "images": [
+            {"id": 10 + i, "file_name": f"{10 + i:012d}.png", "height": HEIGHT, "width": WIDTH}
+            for i in range(count)
+        ],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "red"}, {"id": 3, "name": "blue"}],
+    }
+    for i in range(count - 1):
+        for part in range(2):
+            w, h = (int(side) for side in random.integers(10, 24, 2))
+            x, y = 32 * part + int(random.integers(0, 32 - w)), int(random.integers(0, HEIGHT - h))
+            content["annotations"].append(
+                {
+                    "id": 100 + len(content["annotations"]), "image_id": 10 + i, "category_id": 1 + 2 * part,
+                    "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "segmentation": rectangle(x, y, w, h),
+                }
+            )  # fmt: skip
+    crowd = np.zeros((HEIGHT, WIDTH), np.uint8)
+    crowd[40:48, 2:9] = 1
+    content["annotations"].append(
+        {
+            "id": 7, "image_id": 10, "category_id": 1, "bbox": [2, 40, 7, 8], "area": 56, "iscrowd": 1,
+            "segmentation": column_runs(crowd),
+        }
+    )  # fmt: skip
+    return content
+
+
+def write_coco(root: Path, *, train: int = 6, val: int = 3) -> Path:
+    """A COCO tree of coloured rectangles on grey."""
+    for number, (split, count) in enumerate((("train", train), ("val", val))):
+        content = content_of(count, seed=number)
+        save(root, content, split)
+        folder = root / "images" / f"{split}2017"
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in content["images"]:
+            picture = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+            for each in content["annotations"]:
+                if each["image_id"] == image["id"] and not each["iscrowd"]:
+                    x, y, w, h = each["bbox"]
+                    picture[y : y + h, x : x + w] = (
+                        (40, 40, 220) if each["category_id"] == 1 else (220, 60, 40)
+                    )  # BGR
+            cv2.imwrite(str(folder / image["file_name"]), picture)
+    return root
+
+
+def save(root: Path, content: Any, split: str = "train") -> Path:
+    file = root / "annotations" / f"instances_{split}2017.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture
+def broken(tmp_path: Path, tree: Path) -> Path:
+    """A tree of its own with the pictures of the other, whose annotations a test writes."""
+    (tmp_path / "images").symlink_to(tree / "images")
+    return tmp_path
+
+
+def read(root: Path, split: str = "train", **options: Any) -> CocoObjects:
+    return CocoObjects(root=str(root), split=split, **{"classes": 4, **options})
+
+
+# COCO ------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_its_boxes_and_its_masks(tree: Path) -> None:
+    content, data = content_of(6), read(tree, masks=True)
+    assert len(data) == 6 and data.image_ids == [10, 11, 12, 13, 14, 15]
+    first = data.read(0)
+    expected = [each for each in content["annotations"] if each["image_id"] == 10]
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in (each["bbox"] for each in expected)]
+    assert first["boxes"].tolist() == boxes and first["boxes"].dtype == np.float32
+    assert first["labels"].tolist() == [1, 3, 1] and first["crowd"].tolist() == [0, 0, 1]
+    assert first["area"].tolist() == [each["area"] for each in expected]
+    for (left, top, right, bottom), mask in zip(
+        boxes, first["masks"], strict=True
+    ):  # the crowd is run lengths
+        wanted = np.zeros((HEIGHT, WIDTH), np.uint8)
+        wanted[top:bottom, left:right] = 1
+        np.testing.assert_array_equal(mask, wanted)
+    red = first["photo"][int(boxes[0][1]), int(boxes[0][0])]
+    assert red.tolist() == [220, 40, 40]
+
+
+def test_a_picture_without_objects_is_an_item(tree: Path) -> None:
+    sample = read(tree, masks=True, transform=DetectionTransform(flip=1.0))[5]
+    assert sample["target"]["boxes"].shape == (0, 4) and sample["target"]["masks"].shape == (0, HEIGHT, WIDTH)
+    assert sample["target"]["labels"].dtype == torch.int64
+
+
+def test_boxes_end_with_their_picture(broken: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = content_of(6)
+    content["annotations"][0]["bbox"] = [-5, 40, 20, 30]
+    content["annotations"][1]["bbox"] = [30, 10, 8, 0]
+    file = save(broken, content)
+    with caplog.at_level(logging.WARNING):
+        data = read(broken)
+    sample = data.read(0)
+    assert sample["boxes"].tolist() == [[0, 40, 15, 48], [2, 40, 9, 48]]  # the second is left out
+    assert len(data.truth(0)) == 3  # and counted by the score, as the file has it
+    (message,) = caplog.messages
+    for part in (str(file), "1 boxes", "annotation 101", "[30, 10, 8, 0]", "48x64"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        ([0, 0, 64, 48], (0, 0, 64, 48)), ([60, 40, 10, 10], (60, 40, 64, 48)), ([64, 0, 5, 5], None),
+        ([-5, 3, 5, 5], None), ([3, 3, -2, 5], None), ([1000, 3, 1e-9, 5], None),
+    ],
+)  # fmt: skip
+def test_the_part_of_a_box_within_the_picture(box: list[float], found: Any) -> None:
+    assert inside(box, (48, 64)) == found
+
+
+def change(content: dict[str, Any], part: str, **values: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(content)
+    changed[part][0] |= values
+    return changed
+
+
+CAPTIONS = {
+    **content_of(6),
+    "annotations": [{"id": 5, "image_id": 10, "caption": "two rectangles"}],
+}
+WRONG: dict[str, tuple[Any, str]] = {
+    "captions": (CAPTIONS, r"caption.*category_id"),
+    "a list": ([{"image_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5, "category_id": 1}], r"found a list"),
+    "a category that is not listed": (
+        change(content_of(6), "annotations", category_id=2), r"annotation 100: found category_id 2.*Valid: 1, 3"),
+    "a picture that is not listed": (change(content_of(6), "annotations", image_id=99), r"annotation 100: image_id 99"),
+    "an id twice": (change(content_of(6), "annotations", id=101), r"101 twice"),
+    "a box of three": (change(content_of(6), "annotations", bbox=[1, 2, 3]), r"annotation 100: bbox: found 3 numbers"),
+    "a box of words": (change(content_of(6), "annotations", bbox=["a", 2, 3, 4]), r"annotation 100: bbox"),
+    "a background category": (change(content_of(6), "categories", id=0), r"category ids \[0, 3\].*1 or more"),
+    "a missing picture": (change(content_of(6), "images", file_name="nowhere.png"), r"nowhere.png: no such picture"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_file_is_named_with_what_is_wrong(broken: Path, case: str) -> None:
+    content, message = WRONG[case]
+    file = save(broken, content)
+    with pytest.raises(DataError, match=message) as error:
+        read(broken)
+    assert str(file) in str(error.value)
+
+
+def test_more_categories_than_classes_are_refused(tree: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"data.object_classes: found 3, .*ids up to 3.* Set data.object_classes=4"
+    ):
+        read(tree, classes=3)
+    with pytest.raises(ConfigError, match=r"data.object_classes: found 1"):
+        read(tree, classes=1)
+
+
+def test_other_names_than_those_trained_on_are_refused(tree: Path) -> None:
+    assert read(tree, names={1: "red", 2: "green", 3: "blue"}).categories == {1: "red", 3: "blue"}
+    with pytest.raises(ConfigError, match=r"category 3 is 'blue', but data.objects.names has 'car'"):
+        read(tree, names={1: "red", 3: "car"})
+    assert CocoObjects.vocabulary(classes=4, names={1: "red", 3: "blue"}).names == (
+        "class 0",
+        "red",
+        "class 2",
+        "blue",
+    )
+
+
+def test_a_turned_picture_and_a_lacking_mask_name_their_file(broken: Path) -> None:
+    save(broken, change(content_of(6), "images", height=WIDTH, width=HEIGHT))
+    with pytest.raises(DataError, match=r"000000000010.png: found a picture of 48x64 .* say 64x48.*EXIF"):
+        _ = read(broken)[0]
+    content = content_of(6)
+    del content["annotations"][1]["segmentation"]
+    save(broken, content)
+    assert len(read(broken)[0]["boxes"]) == 3
+    with pytest.raises(DataError, match=r"000000000010.png, annotation 101: its segmentation cannot be read"):
+        _ = read(broken, masks=True)[0]
+
+
+def test_joined_splits_keep_their_truth(tree: Path) -> None:
+    parts = [read(tree), read(tree, "val")]
+    data = JoinedObjects(parts)
+    assert len(data) == 9 and data.truth(6) == parts[1].truth(0) and data.size(8) == (HEIGHT, WIDTH)
+    assert data.image_ids == list(range(1, 10))  # both begin at 10
+    np.testing.assert_array_equal(data[7]["boxes"], parts[1][1]["boxes"])
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="needs $DVSN_DATA/coco_sample")
+def test_the_sample_of_coco() -> None:
+    data = CocoObjects(
+        root=str(SAMPLE), split="val", classes=91, annotations="test_coco.json", images=".", masks=True
+    )
+    assert len(data) == 4 and data.categories == {1: "person"}
+    for index in range(4):
+        sample = data[index]
+        for box, mask, area in zip(sample["boxes"], sample["masks"], sample["area"], strict=True):
+            rows, columns = np.nonzero(mask)
+            edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose(edges, box, atol=1.5)
+            assert abs(mask.sum() - area) < 0.05 * area + 30
+
+
+# The transform -----------------------------------------------------------------------------------------
+
+
+def test_a_mirror_takes_boxes_and_masks_along(tree: Path) -> None:
+    plain = read(tree, masks=True, transform=DetectionTransform())[0]
+    mirrored = read(tree, masks=True, transform=DetectionTransform(flip=1.0))[0]
+    assert torch.equal(mirrored["image"], plain["image"].flip(-1)) and mirrored["image"].dtype == torch.uint8
+    assert torch.equal(mirrored["target"]["masks"], plain["target"]["masks"].flip(-1))
+    for box, mask in zip(mirrored["target"]["boxes"].tolist(), mirrored["target"]["masks"], strict=True):
+        rows, columns = torch.nonzero(mask, as_tuple=True)
+        assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    for key in ("labels", "crowd", "area"):
+        assert torch.equal(mirrored["target"][key], plain["target"][key])
+
+
+def test_what_is_random_follows_from_the_place_alone(tree: Path) -> None:
+    steps = [albumentations.ColorJitter(brightness=(0.5, 1.5), p=1.0)]
+    data = read(tree, transform=DetectionTransform(flip=0.5, steps=steps), seed=3)
+    np.random.seed(1)  # noqa: NPY002
+    first = [data[epoch, 0] for epoch in range(8)]
+    np.random.seed(2)  # noqa: NPY002
+    again = [data[epoch, 0] for epoch in range(8)]
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        assert torch.equal(one["target"]["boxes"], other["target"]["boxes"])
+    assert len({tuple(each["target"]["boxes"].flatten().tolist()) for each in first}) == 2  # mirrored or not
+    assert len({int(each["image"].sum()) for each in first}) > 2
+
+
+def test_steps_must_not_move_the_picture() -> None:
+    with pytest.raises(ConfigError, match="HorizontalFlip moves the picture"):
+        DetectionTransform(steps=[albumentations.HorizontalFlip(p=1.0)])
+    with pytest.raises(ConfigError, match=r"transform.train.flip: found 2"):
+        DetectionTransform(flip=2)
+
+
+def test_pictures_of_different_sizes_make_a_batch() -> None:
+    target = {"boxes": torch.zeros(0, 4)}
+    samples = [
+        {"image": torch.zeros(3, height, 8), "target": target, "index": height, "name": str(height)}
+        for height in (4, 6)
+    ]
+    batch = CocoObjects.collate(samples)
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 4, 8), (3, 6, 8)]
+    assert batch["index"].tolist() == [4, 6] and batch["name"] == ["4", "6"] and batch["target"][0] is target
+
+
+# Cityscapes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    ids = np.full((HEIGHT, WIDTH), 7, np.int32)  # road
+    ids[10:30, 5:25] = 26001  # a car of 400 pixels
+    ids[2:8, 40:60] = 24  # a group of people
+    ids[40:44, 50:53] = 24002  # a person of 12 pixels
+    ids[20:40, 40:45] = 33000  # a bicycle, number 0
+    ids[30:40, 0:20] = 29001  # a caravan, which is not evaluated
+    photo = tmp_path / "leftImg8bit" / "val" / "city" / "city_000000_000019_leftImg8bit.png"
+    file = tmp_path / "gtFine" / "val" / "city" / "city_000000_000019_gtFine_instanceIds.png"
+    for path in (photo, file):
+        path.parent.mkdir(parents=True)
+    cv2.imwrite(str(photo), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    cv2.imwrite(str(file), ids.astype(np.uint16))
+    return tmp_path
+
+
+def test_instances_become_objects_and_groups_crowds(street: Path) -> None:
+    data = CityscapesObjects(root=str(street), split="val", masks=True)
+    sample = data[0]
+    found = {
+        (label, crowd): (box, mask)
+        for label, crowd, box, mask in zip(
+            sample["labels"].tolist(),
+            sample["crowd"].tolist(),
+            sample["boxes"].tolist(),
+            sample["masks"],
+            strict=True,
+        )
+    }
+    assert len(sample["labels"]) == 4
+    assert found[3, 0][0] == [5, 10, 25, 30] and found[8, 0][0] == [40, 20, 45, 40]  # car, bicycle
+    assert {key for key in found if key[1]} == {(1, 1)}  # the group, and the person too small to count
+    assert found[3, 0][1].sum() == 400 and data.vocabulary().names[3] == "car"
+    everyone = CityscapesObjects(root=str(street), split="val", smallest=0)[0]
+    assert sorted(zip(everyone["labels"].tolist(), everyone["crowd"].tolist(), strict=True)) == [
+        (1, 0), (1, 1), (3, 0), (8, 0)
+    ]  # fmt: skip
+    assert [50, 40, 53, 44] in everyone["boxes"].tolist()
+
+
+def test_what_is_wrong_with_a_cityscapes_tree_is_said(street: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.object_classes: found 20"):
+        CityscapesObjects(root=str(street), split="val", classes=20)
+    file = next(street.rglob("*_instanceIds.png"))
+    cv2.imwrite(str(file), np.full((HEIGHT, WIDTH), 60000, np.uint16))
+    with pytest.raises(DataError, match=r"instanceIds.png: found the instance id 60000"):
+        _ = CityscapesObjects(root=str(street), split="val")[0]
+    file.unlink()
+    with pytest.raises(UserError, match="its instance file is missing"):
+        CityscapesObjects(root=str(street), split="val")
