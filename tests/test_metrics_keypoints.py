@@ -235,6 +235,18 @@ def test_ap_on_published_annotations() -> None:
     assert all(row["similarity"] == pytest.approx(1.0, abs=1e-6) for row in score.table())
 
 
+@pytest.mark.parametrize(("side", "left"), [(300.0, 1), (17.0, 2)])
+def test_two_boxes_on_one_person_are_told_by_the_area_of_their_crops(side: float, left: int) -> None:
+    """3 pixels apart on both axes: alike in crops of 300 x 300 pixels, and different people in crops of 17 x 17."""
+    data = with_records(invented())
+    data.records.append(data.records[0])
+    points = np.stack([data.records[0].keypoints, data.records[0].keypoints + 3])
+    score = KeypointAP(keypoints=data.keypoints)
+    score.attach(data)
+    feed(score, [0, len(data.records) - 1], points, 1.0, side)
+    assert len(score.results()) == left
+
+
 def test_results_are_what_a_server_takes(tmp_path: Path) -> None:
     data = with_records(invented())
     score = KeypointAP(keypoints=data.keypoints)
