@@ -317,6 +317,33 @@ def test_several_processes_give_the_figures_of_one(tree: Path) -> None:
     assert merged.results == whole.results
 
 
+def measure_a_share(rank: int, tree: Path, folder: Path) -> None:
+    """One of three processes; the last has no picture."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3
+    )
+    data, score = CocoObjects(root=str(tree), split="train", classes=4), DetectionScore(masks=True)
+    score.attach(data)
+    for index, found in enumerate(noisy(data, 2)):
+        if index % 2 == rank:
+            score.update([index], [found])
+    values = {name: float(value) for name, value in score.compute().items()}
+    (folder / f"{rank}.json").write_text(json.dumps([values, score.results]))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_three_processes_gather_what_one_has(tree: Path, tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(measure_a_share, (tree, tmp_path), nprocs=3, start_method="fork")
+    data, whole = CocoObjects(root=str(tree), split="train", classes=4), DetectionScore(masks=True)
+    whole.attach(data)
+    for index, found in enumerate(noisy(data, 2)):
+        whole.update([index], [found])
+    expected = {name: float(value) for name, value in whole.compute().items()}
+    for rank in range(3):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == [expected, whole.results]
+
+
 # A step ----------------------------------------------------------------------------------------------
 
 
