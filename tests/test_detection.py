@@ -444,7 +444,8 @@ def test_the_checkpoint_knows_the_names(trained: Path, tree: Path) -> None:
         (found,) = task([picture])
         (shipped,) = task.deployable()(picture[None])
     assert equal(dict(found), dict(shipped)) and set(found) == {"boxes", "labels", "scores"}
-    adapted = task.adapt_data({"objects": {"names": None}})
+    adapted = task.adapt_data({"objects": {"names": None}, "transform": {"train": [], "eval": []}})
+    assert adapted["transform"]["eval"]["_target_"].endswith(".DetectionTransform")
     assert adapted["objects"]["names"] == {1: "red", 3: "blue"}
 
 

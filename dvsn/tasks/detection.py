@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 
 from dvsn.config import build
 from dvsn.data.class_ids import distinct_palette
+from dvsn.data.object_transform import DetectionTransform
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.schedules import Schedule
@@ -119,12 +120,14 @@ class Detection(Task):
             self.data_recipe = {**self.data_recipe, "objects": {**node, "names": names}}
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
-        """Also: the names of the classes that this task was trained with, which the new data set must share."""
+        """Also: pictures as they are, and the names of the classes that this task was trained with, which the new
+        data set must share."""
+        plain = {"_target_": f"{DetectionTransform.__module__}.DetectionTransform"}
         known = (self.data_recipe.get("objects") or {}).get("names")
         objects = node.get("objects")
         if known and objects and objects.get("names", known) is None:
-            return node | {"objects": {**objects, "names": known}}
-        return node
+            objects = {**objects, "names": known}
+        return node | {"objects": objects, "transform": {"train": plain, "eval": plain}}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         terms = self.objective(batch)
