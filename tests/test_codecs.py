@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dvsn.codecs.heatmaps import HeatmapCodec, blurred
+from dvsn.codecs.heatmaps import HeatmapCodec, blurred_around
 from dvsn.errors import ConfigError
 
 SIZE = [64, 48]
@@ -159,12 +159,15 @@ def test_maps_without_a_peak(name: str) -> None:
     assert bool(torch.isfinite(flat).all()) and float(flat.abs().max()) < 8
 
 
-@pytest.mark.parametrize("side", [3, 7, 11, 17])
+@pytest.mark.parametrize("side", [1, 3, 7, 11, 17])
 def test_the_blur_is_opencvs(side: int) -> None:
     heat = np.random.default_rng(0).random((19, 22)).astype(np.float32)
     expected = cv2.GaussianBlur(heat, (side, side), 0, borderType=cv2.BORDER_CONSTANT)
-    found = blurred(torch.from_numpy(heat)[None, None], side)[0, 0].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected = np.pad(expected, 2, mode="edge")
+    for row, column in ((9, 11), (0, 21), (18, 1)):
+        place = torch.tensor([column]), torch.tensor([row])
+        found = blurred_around(torch.from_numpy(heat)[None], *place, reach=2, side=side)[0].numpy()
+        np.testing.assert_allclose(found, expected[row : row + 5, column : column + 5], atol=1e-5)
 
 
 def test_mirrored_maps_by_hand() -> None:

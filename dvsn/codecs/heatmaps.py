@@ -11,7 +11,6 @@ from typing import Literal, get_args
 
 import cv2
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
@@ -125,8 +124,8 @@ class HeatmapCodec(nn.Module):
         if self.refine == "quarter":
             offset = _quarter(flat.view(n * k, h, w), column, row)
         elif self.refine in ("dark", "udp"):
-            maps = blurred(flat.view(n * k, 1, h, w), self.blur)[:, 0]
-            offset = _dark(maps, column, row) if self.refine == "dark" else _udp(maps, column, row)
+            refine = _dark if self.refine == "dark" else _udp
+            offset = refine(flat.view(n * k, h, w), column, row, self.blur)
         offset = offset * (confidence > 0).unsqueeze(-1)
         points = (torch.stack([column, row], dim=-1) + offset) * offset.new_tensor(self.spacing)
         return points.view(n, k, 2), confidence.view(n, k)
@@ -139,48 +138,48 @@ class HeatmapCodec(nn.Module):
         return (direct + back) / 2
 
 
-def blurred(maps: Tensor, side: int) -> Tensor:
-    """(M, 1, h, w) convolved with OpenCV's Gaussian of `side` pixels; zeros outside."""
-    kernel = torch.from_numpy(cv2.getGaussianKernel(side, 0)).to(maps)
-    down = F.conv2d(maps, kernel.view(1, 1, side, 1), padding=(side // 2, 0))
-    return F.conv2d(down, kernel.view(1, 1, 1, side), padding=(0, side // 2))
+def blurred_around(maps: Tensor, column: Tensor, row: Tensor, *, reach: int, side: int) -> Tensor:
+    """(M, h, w) -> their values around places (M,), (M, 2 reach + 1, 2 reach + 1), after OpenCV's Gaussian of `side`
+    pixels with zeros outside. Beyond the border stands its nearest pixel.
 
-
-def _around(maps: Tensor, column: Tensor, row: Tensor, reach: int) -> Tensor:
-    """(M, h, w) -> the values around a place, (M, 2 reach + 1, 2 reach + 1); beyond the border its nearest pixel."""
+    A blurred pixel is a sum over rows of a sum over columns, so only those asked for are made.
+    """
     _, h, w = maps.shape
     steps = torch.arange(-reach, reach + 1, device=maps.device)
-    rows = (row.unsqueeze(1) + steps).clamp(0, h - 1)  # (M, s)
-    columns = (column.unsqueeze(1) + steps).clamp(0, w - 1)
-    picked = torch.arange(len(maps), device=maps.device).view(-1, 1, 1)
-    return maps[picked, rows.unsqueeze(2), columns.unsqueeze(1)]
+    kernel = torch.from_numpy(cv2.getGaussianKernel(side, 0)[:, 0]).to(maps)
 
+    def weights(places: Tensor, length: int) -> Tensor:
+        """(M, s) -> what each pixel of a line adds to each of the places, (M, s, length)."""
+        tap = torch.arange(length, device=maps.device) - places.unsqueeze(-1) + side // 2
+        return kernel[tap.clamp(0, side - 1)] * ((tap >= 0) & (tap < side))
 
-def _clear_of_border(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """(M,) whether the two outermost lines on each side are not reached; nor the third, at the far sides."""
-    _, h, w = maps.shape
-    return (column > 1) & (column < w - 2) & (row > 1) & (row < h - 2)
+    down = weights((row.unsqueeze(1) + steps).clamp(0, h - 1), h)
+    across = weights((column.unsqueeze(1) + steps).clamp(0, w - 1), w)
+    return down @ maps @ across.transpose(1, 2)
 
 
 def _quarter(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
     _, h, w = maps.shape
-    patch = _around(maps, column, row, 1)
+    patch = blurred_around(maps, column, row, reach=1, side=1)
     slope = torch.stack([patch[:, 1, 2] - patch[:, 1, 0], patch[:, 2, 1] - patch[:, 0, 1]], dim=-1)
     inside = (column > 1) & (column < w - 1) & (row > 1) & (row < h - 1)
     return 0.25 * slope.sign() * inside.unsqueeze(-1)
 
 
-def _dark(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    f = _around(maps, column, row, 2).clamp(min=1e-10).log()  # (M, 5, 5), [row, column]
+def _dark(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
+    _, h, w = maps.shape
+    f = blurred_around(maps, column, row, reach=2, side=blur)  # (M, 5, 5), [row, column]
+    f = f.clamp(min=1e-10).log()
     slope = torch.stack([f[:, 2, 3] - f[:, 2, 1], f[:, 3, 2] - f[:, 1, 2]], dim=-1) / 2
     xx = (f[:, 2, 4] - 2 * f[:, 2, 2] + f[:, 2, 0]) / 4
     yy = (f[:, 4, 2] - 2 * f[:, 2, 2] + f[:, 0, 2]) / 4
     xy = (f[:, 3, 3] - f[:, 1, 3] - f[:, 3, 1] + f[:, 1, 1]) / 4
-    return _newton(slope, xx, yy, xy) * _clear_of_border(maps, column, row).unsqueeze(-1)
+    inside = (column > 1) & (column < w - 2) & (row > 1) & (row < h - 2)
+    return _newton(slope, xx, yy, xy) * inside.unsqueeze(-1)
 
 
-def _udp(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    f = _around(maps, column, row, 1).clamp(1e-3, 50).log()  # (M, 3, 3)
+def _udp(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
+    f = blurred_around(maps, column, row, reach=1, side=blur).clamp(1e-3, 50).log()  # (M, 3, 3)
     slope = torch.stack([f[:, 1, 2] - f[:, 1, 0], f[:, 2, 1] - f[:, 0, 1]], dim=-1) / 2
     xx = f[:, 1, 2] - 2 * f[:, 1, 1] + f[:, 1, 0]
     yy = f[:, 2, 1] - 2 * f[:, 1, 1] + f[:, 0, 1]
