@@ -160,10 +160,10 @@ def blurred_around(maps: Tensor, column: Tensor, row: Tensor, *, reach: int, sid
 
 def _quarter(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
     _, h, w = maps.shape
-    patch = blurred_around(maps, column, row, reach=1, side=1)
-    slope = torch.stack([patch[:, 1, 2] - patch[:, 1, 0], patch[:, 2, 1] - patch[:, 0, 1]], dim=-1)
+    place = (row * w + column).unsqueeze(-1) + torch.tensor([1, -1, w, -w], device=maps.device)
+    right, left, below, above = maps.flatten(1).gather(1, place.clamp(0, h * w - 1)).unbind(-1)
     inside = (column > 1) & (column < w - 1) & (row > 1) & (row < h - 1)
-    return 0.25 * slope.sign() * inside.unsqueeze(-1)
+    return 0.25 * torch.stack([right - left, below - above], dim=-1).sign() * inside.unsqueeze(-1)
 
 
 def _dark(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:

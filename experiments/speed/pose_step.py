@@ -5,7 +5,7 @@
 The goals: making the targets takes at most 5 % of a training step of HRNet-W32 at 256x192, and decoding at most 5 % of an
 evaluation step. "Loop" is one map after the other with NumPy and OpenCV, the order of the published code, which makes
 its targets in the data workers. Random weights, random keypoints. Processor time of one thread, medians of rounds in
-which the alternatives take turns; on a GPU (`device=cuda`) time between synchronisations. `batch=` and `rounds=` are options.
+which the alternatives take turns; on a GPU (`device=cuda`) time between synchronisations. Options: `batch=` and `rounds=`.
 The speed of inference is in pose_inference.py.
 """
 
