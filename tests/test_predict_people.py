@@ -141,6 +141,7 @@ def test_the_results_are_read_by_cocos_own_code(task: Pose, tmp_path: Path) -> N
     assert len(loaded.anns) == 2 and loaded.getImgIds() == [42]
     entry = loaded.anns[1]
     assert len(entry["keypoints"]) == 9 and len(entry["bbox"]) == 4
+    assert all(len(str(value).partition(".")[2]) <= 4 for value in entry["keypoints"])  # short numbers
 
 
 def test_the_whole_picture_is_one_person_by_default(task: Pose, tmp_path: Path) -> None:

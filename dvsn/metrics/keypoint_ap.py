@@ -132,10 +132,10 @@ def coco_result(
     points: np.ndarray, confidence: np.ndarray, score: float, image_id: int, category: int
 ) -> Row:
     """A person (K, 2) as an entry of COCO's results format; coordinates to a thousandth of a pixel."""
-    triples = np.column_stack([np.round(points, 3), np.round(confidence, 4)])
+    triples = np.column_stack([np.round(np.float64(points), 3), np.round(np.float64(confidence), 4)])
     return {
         "image_id": int(image_id),
         "category_id": category,
-        "keypoints": triples.astype(np.float64).ravel().tolist(),
+        "keypoints": triples.ravel().tolist(),
         "score": float(score),
     }
