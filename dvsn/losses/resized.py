@@ -176,7 +176,7 @@ class _Part(NamedTuple):
 def _parts(
     inputs: int, outputs: int, length: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> list[_Part]:
-    """Linear interpolation of `inputs` values to `outputs`, `length` of these a part: what torch makes of unit vectors."""
+    """Linear interpolation of `inputs` values, `length` outputs a part: what torch makes of unit vectors."""
     matrix = torch.eye(inputs, dtype=dtype)
     if inputs != outputs:
         matrix = F.interpolate(matrix[None], size=outputs, mode="linear", align_corners=align_corners)[0]
