@@ -69,7 +69,7 @@ def test_one_table_from_one_command(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_table_of_pose(capsys: pytest.CaptureFixture[str]) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        small = ["network=hrnet_w16_small", "size=[64,32]", "batch=2", "device=cpu", "runs=2", "rounds=1"]
+        small = ["network=hrnet_small", "size=[64,32]", "batch=2", "device=cpu", "runs=2", "rounds=1"]
         variants = "variants=[folded,folded+channels_last+bf16,folded+bf16_autocast]"
         config = plain(compose("benchmark", overrides=[*small, variants]))
     result = benchmark(config)

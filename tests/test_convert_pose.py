@@ -307,6 +307,27 @@ def test_options_that_do_not_fit_are_refused(options: list[str], message: str, t
         run_command(hrnet(), tmp_path, *options)
 
 
+def test_a_converted_file_knows_its_keypoints(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Names and mirror pairs, without which it could neither be mirrored nor drawn."""
+    with caplog.at_level("INFO"):
+        task: Any = dvsn.load(run_command(hrnet(), tmp_path, "size=[64,64]", "codec=udp"))
+    assert task.keypoints.names[9] == "left_wrist" and task.keypoints.mirror[9] == 10
+    assert "taken to be those of data=coco" in caplog.text
+    assert task.data_recipe["transform"]["eval"]["size"] == [64, 64]
+    assert task.data_recipe["transform"]["eval"]["unbiased"] is True
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    assert task.eval()(image).shape == (1, 17, 3)  # with its mirror image
+    mpii: Any = dvsn.load(run_command(hrnet(joints=16), tmp_path, "size=[64,64]"))
+    assert "thorax" in mpii.keypoints.names and mpii.data_recipe["score"] == "pckh"
+    with caplog.at_level("INFO"):
+        other: Any = dvsn.load(run_command(hrnet(joints=5), tmp_path, "size=[64,64]"))
+    assert other.data_recipe == {} and "give data=NAME" in caplog.text
+    with pytest.raises(ConfigError, match="lspet has 14 keypoints, the network 17"):
+        run_command(hrnet(), tmp_path, "data=lspet")
+    with pytest.raises(ConfigError, match="there is no 'cocoa'"):
+        run_command(hrnet(), tmp_path, "data=cocoa")
+
+
 def test_options_of_pose_are_refused_elsewhere(tmp_path: Path) -> None:
     state = fill(resnet_keys(34) | {"fc.weight": [10, 512], "fc.bias": [10]})
     with pytest.raises(ConfigError, match=r"size: is for pose networks; .* is a classifier"):

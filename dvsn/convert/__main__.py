@@ -46,6 +46,12 @@ COMMAND = commands.Command(
             "of pose: [HEIGHT,WIDTH] of the crops, which its keys do not tell; null: a guess, noted",
         ),
         commands.Option(
+            "data",
+            None,
+            "of pose: the data set that knows the keypoints' names, such as coco; null: coco, "
+            "mpii or crowdpose by the number of keypoints",
+        ),
+        commands.Option(
             "joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"
         ),
         commands.Option(
@@ -80,10 +86,12 @@ OWNERS = {
         ("generator", "discriminator"),
         ("discriminator", "value_range", "test_dropout", "test_norm"),
     ),
-    "pose networks": (("pose",), ("codec", "size")),
+    "pose networks": (("pose",), ("codec", "size", "data")),
 }
 """Whose options some are, by the kind of network."""
 MPII_JOINTS = 16  # its crops are square
+DATA_OF = {17: "coco", 16: "mpii", 14: "crowdpose"}
+"""The data set whose keypoints a published network of so many has, most likely."""
 
 
 def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
@@ -130,6 +138,8 @@ def convert(options: dict[str, Any]) -> Path:
     else:
         recipe = RECIPES[found.kind](found, options)
     task = build_task(recipe | found.task)
+    if found.kind == "pose":
+        task.data_recipe = pose_data(task, options)
     load_state(task, state, options["source"])
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)
@@ -222,6 +232,35 @@ def pose_recipe(pose: Any, options: dict[str, Any]) -> dict[str, Any]:
         "loss": {"_target_": "dvsn.losses.heatmaps.JointMSE"},
         "optim": ADAM,
     }
+
+
+def pose_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The data set of a published pose network, which knows its keypoints; nothing where none is known."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    joints = task.recipe["network"]["joints"]
+    name = options["data"] or DATA_OF.get(joints)
+    if name is None:
+        log.info(
+            "  note: no data set of %d keypoints is known, so their names and mirror pairs are not: give data=NAME.",
+            joints,
+        )
+        return {}
+    if options["data"] is None:
+        log.info("  note: the names of the %d keypoints are taken to be those of data=%s.", joints, name)
+    known = commands.choices()["data"]
+    if name not in known:
+        raise ConfigError(f"data: there is no {name!r}. {nearest(str(name), known)}")
+    size = list(task.codec.size)
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        overrides = ["task=pose", f"data={name}", f"codec={options['codec']}", f"transform.size={size}"]
+        node = compose("train", overrides=[*overrides, "name=convert", "run_dir=."]).data
+    data = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(data, dict)
+    if data["joints"] != joints:
+        raise ConfigError(f"data: {name} has {data['joints']} keypoints, the network {joints}.")
+    return {str(key): value for key, value in data.items()}
 
 
 RECIPES = {"segmenter": segmentation_recipe, "classifier": classification_recipe, "pose": pose_recipe}

@@ -183,10 +183,10 @@ class DataModule(pl.LightningDataModule):
                 f"{len(keypoints)}."
             )
         self.root, self.splits, self.pair = root, splits, pair
+        given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
+        # a task leaves its options for a reader that is not there
         self.readers: dict[Wanted, Callable[..., ImageDataset] | None] = {
-            "dataset": dataset,
-            "people": people,
-            "objects": objects,
+            kind: reader if callable(reader) else None for kind, reader in given.items()
         }
         self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")
         self.keypoints, self.joints, self.score = keypoints, joints, score
