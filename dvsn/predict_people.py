@@ -25,7 +25,7 @@ from dvsn.metrics.oks import oks_nms, rescore
 from dvsn.person_boxes import Boxes, make_finder, picture_ids
 from dvsn.pictures import grid, write_picture
 from dvsn.predict import refuse_others
-from dvsn.tasks.pose import to_picture
+from dvsn.tasks.keypoints import to_picture
 
 log = logging.getLogger("dvsn")
 

@@ -21,8 +21,9 @@ from dvsn.data.people import JoinedPeople
 from dvsn.errors import ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.losses.heatmaps import JointMSE
+from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.normalise import Normalise
-from dvsn.tasks.pose import Pose, PoseEstimator, to_picture
+from dvsn.tasks.pose import Pose, PoseEstimator
 
 
 @pytest.fixture(autouse=True)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from dvsn.codecs.heatmaps import HeatmapCodec
-from dvsn.config import build
 from dvsn.data.crop import PersonCrop
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
-from dvsn.losses.heatmaps import JointMSE
-from dvsn.metrics.keypoints import make_score
-from dvsn.metrics.pck import Reference
 from dvsn.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
+from dvsn.tasks.base import OptimizerFactory
+from dvsn.tasks.keypoints import KeypointTask
+from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD
 from dvsn.types import Batch, Terms
 
 
@@ -50,17 +42,12 @@ class PoseEstimator(nn.Module):
         return torch.cat([points, confidence.unsqueeze(-1)], dim=-1)
 
 
-class Pose(Task):
-    """Keypoints of people in crops, by heatmaps.
-
-    A batch holds `image`, uint8 RGB (N, 3, H, W); `keypoints` (N, K, 2) in pixels of the crop and `weight` (N, K);
-    `inverse` (N, 2, 3) from crop to picture, `extent` (N, 2), `index` and `name`.
+class Pose(KeypointTask):
+    """Keypoints of people in crops, by heatmaps. Batches and shared options: see `KeypointTask`.
 
     - `codec` turns keypoints into targets and maps into points.
-    - `mean`, `std`, `channels` (`rgb` or `bgr`): the published SimpleBaseline weights saw BGR under the RGB means.
-    - `flip_test`: average the maps with those of the mirrored crop, in validation, evaluation and prediction.
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own last layer);
-      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `channels`: the published SimpleBaseline weights saw BGR under the means of RGB.
+    - `flip_test` averages the maps.
     """
 
     kind: ClassVar[str] = "pose"
@@ -70,7 +57,7 @@ class Pose(Task):
         *,
         network: nn.Module,
         codec: HeatmapCodec,
-        loss: JointMSE,
+        loss: nn.Module,
         optim: OptimizerFactory,
         schedule: Schedule | None = None,
         mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -81,53 +68,25 @@ class Pose(Task):
         head_modules: list[str] | None = None,
         decay_norms: bool = True,
     ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
-        self.network, self.codec, self.loss = network, codec, loss
-        self.normalise = Normalise(mean=mean, std=std, channels=channels)
-        self.flip_test = flip_test
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
+        super().__init__(
+            network=network,
+            optim=optim,
+            schedule=schedule,
+            mean=mean,
+            std=std,
+            channels=channels,
+            flip_test=flip_test,
+            head_factor=head_factor,
+            head_modules=head_modules,
+            decay_norms=decay_norms,
+        )
+        self.codec, self.loss = codec, loss
         multiple = int(getattr(network, "multiple", 1))
         if any(side % multiple for side in codec.size):
             raise ConfigError(
                 f"transform.size: found {list(codec.size)}, but sides must divide by {multiple} for "
                 f"{type(network).__name__}."
             )
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
-
-    @functools.cached_property
-    def keypoints(self) -> KeypointSet:
-        """The keypoints of the data set of the recipe. Raises `ConfigError` where it has none."""
-        node = self.data_recipe.get("keypoints")
-        if not node:
-            raise ConfigError(
-                "data.keypoints: this checkpoint knows no names and mirror pairs of its keypoints, such as one converted "
-                "from a published file. Add the data set that it was trained on, such as data=coco."
-            )
-        found = build(node, path="data.keypoints")
-        assert isinstance(found, KeypointSet)
-        return found
-
-    # Training ---------------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or list(getattr(self.network, "classifier", ())),  # type: ignore[arg-type]
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(groups)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
-
-    def ask_data(self, data: Any) -> None:
-        data.use("people")
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: crops as this network wants them, without augmentation."""
@@ -150,40 +109,6 @@ class Pose(Task):
         terms: Terms = self.loss(output, target, weight)
         return terms
 
-    # Evaluation and use -----------------------------------------------------------------------------
-
-    def use_metrics(  # type: ignore[override]
-        self,
-        *,
-        nms: float = 0.9,
-        confident: float = 0.2,
-        threshold: float = 0.2,
-        reference: Reference = "auto",
-    ) -> None:
-        """The score that the data set is measured by: `data.score`. For the options see
-        `dvsn.metrics.keypoints.make_score`."""
-        score = make_score(
-            self.data_recipe.get("score", "pck"),
-            keypoints=self.keypoints,
-            nms=nms,
-            confident=confident,
-            threshold=threshold,
-            reference=reference,
-        )
-        self._metrics = (MetricCollection({"score": score}),)
-
-    @property
-    def score(self) -> Any:
-        return self.metrics["score"]
-
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.score.attach(self.trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
-
     def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 RGB crops (N, 3, H, W) -> points (N, K, 2) in pixels of the crop, and confidences (N, K)."""
         image = self.layout(self.normalise(image))
@@ -194,62 +119,5 @@ class Pose(Task):
             heatmaps = self.codec.join_mirrored(heatmaps, mirrored, mirror)
         return self.codec.decode(heatmaps)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """uint8 RGB crops (N, 3, H, W) -> (N, K, 3): x, y in pixels of the crop, and confidence."""
-        points, confidence = self.estimate(image)
-        return torch.cat([points, confidence.unsqueeze(-1)], dim=-1)
-
-    def _evaluate(self, batch: Batch) -> Tensor:
-        answer = self(batch["image"])
-        self.score.update(
-            index=batch["index"],
-            points=to_picture(answer[..., :2], batch["inverse"]),
-            confidence=answer[..., 2],
-            extent=batch["extent"],
-        )
-        return answer
-
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
-        columns = {"photo": batch["image"], "prediction": self._drawn(batch["image"], output)}
-        if "keypoints" in batch:
-            truth = torch.cat([batch["keypoints"], batch["weight"].unsqueeze(-1)], dim=-1)
-            columns["label"] = self._drawn(batch["image"], truth)
-        return columns
-
-    def _drawn(self, image: Tensor, answer: Tensor) -> Tensor:
-        from dvsn.draw import draw_skeleton
-
-        pictures = image.permute(0, 2, 3, 1).cpu().contiguous().numpy().copy()
-        for picture, points in zip(pictures, answer.float().cpu().numpy(), strict=True):
-            draw_skeleton(picture, points[:, :2], points[:, 2], self.keypoints)
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2)
-
-    def details(self) -> dict[str, list[dict[str, Any]]]:
-        tables = {"keypoints": self.score.table(), "not measured": self.score.left_out()}
-        return {title: rows for title, rows in tables.items() if rows}
-
-    def files(self) -> dict[str, Any]:
-        results = getattr(self.score, "results", None)
-        return {} if results is None else {"keypoints.json": results()}
-
-    def predict_files(
-        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-    ) -> list[Path]:
-        """See `dvsn.predict_people.predict_files`."""
-        from dvsn.predict_people import predict_files
-
-        return predict_files(self, items, options, device)
-
     def deployable(self) -> nn.Module:
         return PoseEstimator(self.normalise, self.network, self.codec).eval()
-
-
-def to_picture(points: Tensor, inverse: Tensor) -> Tensor:
-    """Points (N, K, 2) of crops through their (N, 2, 3) maps to the picture."""
-    return points @ inverse[:, :, :2].transpose(1, 2) + inverse[:, None, :, 2]

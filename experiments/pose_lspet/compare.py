@@ -20,7 +20,7 @@ import dvsn
 from dvsn import runtime
 from dvsn.draw import draw_skeleton
 from dvsn.pictures import grid, write_picture
-from dvsn.tasks.pose import to_picture
+from dvsn.tasks.keypoints import to_picture
 
 HERE = Path(__file__).parent
 READINGS = ("none", "quarter", "dark", "udp")
