@@ -36,6 +36,17 @@ class SegmentationOutput(NamedTuple):
     boundary: Tensor | None = None
 
 
+class LandmarkOutput(NamedTuple):
+    """What a network that regresses landmarks answers.
+
+    `points` (N, L, 2) is the main response: x and y as fractions of the crop's sides, which may lie outside of [0, 1].
+    `angles` (N, 3), pitch, yaw and roll in radians, come from a head that is used in training only.
+    """
+
+    points: Tensor
+    angles: Tensor | None = None
+
+
 class Vocabulary(NamedTuple):
     """The classes of a data set, in the order of their ids."""
 

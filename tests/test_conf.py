@@ -21,7 +21,7 @@ from dvsn.commands import choices
 from dvsn.config import build, conf_dir
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import Task
-from dvsn.types import SegmentationOutput
+from dvsn.types import LandmarkOutput, SegmentationOutput
 
 FILES = sorted(Path(conf_dir()).rglob("*.yaml"))
 GROUPS = choices()
@@ -41,8 +41,11 @@ TRANSLATORS = [name for name in GROUPS["network"] if "input_channels:" in text_o
 CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier")]
 POSE_NETWORKS = [name for name in GROUPS["network"] if "joints:" in text_of("network", name)]
 DETECTORS = [name for name in GROUPS["network"] if "dvsn.networks.detectors." in text_of("network", name)]
+LANDMARKERS = [name for name in GROUPS["network"] if "landmarks:" in text_of("network", name)]
 SEGMENTERS = [
-    name for name in GROUPS["network"] if name not in (*TRANSLATORS, *CLASSIFIERS, *POSE_NETWORKS, *DETECTORS)
+    name
+    for name in GROUPS["network"]
+    if name not in (*TRANSLATORS, *CLASSIFIERS, *POSE_NETWORKS, *DETECTORS, *LANDMARKERS)
 ]
 LOSSES = {
     task: [name for name in GROUPS["loss"] if f"dvsn.losses.{target}" in text_of("loss", name)]
@@ -63,7 +66,7 @@ def home(option: str) -> str:
     """The task that an option belongs to; pix2pix where any would do."""
     group, _, name = option.partition("=")
     if group == "codec" or name in (
-        POSE_NETWORKS if group == "network" else CROPS if group == "transform" else ()
+        (*POSE_NETWORKS, *LANDMARKERS) if group == "network" else CROPS if group == "transform" else ()
     ):
         return "pose"
     if name in (DETECTORS if group == "network" else OBJECT_TRANSFORMS if group == "transform" else ()):
@@ -207,7 +210,7 @@ def slim(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_network_and_loss_belongs_to_a_task() -> None:
-    assert TRANSLATORS and SEGMENTERS and CLASSIFIERS and POSE_NETWORKS and DETECTORS
+    assert TRANSLATORS and SEGMENTERS and CLASSIFIERS and POSE_NETWORKS and DETECTORS and LANDMARKERS
     assert sorted(name for names in LOSSES.values() for name in names) == sorted(GROUPS["loss"])
 
 
@@ -296,6 +299,20 @@ def test_every_pose_network_builds_and_learns(name: str) -> None:
     check_gradients(network, output)
     for path in (*network.taps, *network.classifier):
         assert network.get_submodule(path) is not None
+
+
+@pytest.mark.parametrize("name", LANDMARKERS)
+def test_every_landmark_network_builds_and_learns(name: str) -> None:
+    node = tree(f"network={name}", "data=lspet")["network"] | {"landmarks": 5, "width": 0.25, "size": 64}
+    torch.manual_seed(0)
+    network = build(node, path="network")
+    output = network(torch.rand(4, 3, 64, 64))  # in training: with the angles of the head
+    assert isinstance(output, LandmarkOutput) and tuple(output.points.shape) == (4, 5, 2)
+    assert output.angles is not None and tuple(output.angles.shape) == (4, 3)
+    check_gradients(network, torch.cat([output.points.flatten(), output.angles.flatten()]))
+    for path in (*network.taps, *network.classifier):
+        assert network.get_submodule(path) is not None
+    assert network.eval()(torch.rand(1, 3, 64, 64)).angles is None
 
 
 @pytest.mark.parametrize("name", GROUPS["codec"])

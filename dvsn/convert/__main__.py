@@ -135,6 +135,11 @@ def convert(options: dict[str, Any]) -> Path:
         if options["discriminator"] is not None:
             recipe["discriminator"], judge = read_discriminator(str(options["discriminator"]))
             state |= judge
+    elif found.kind not in RECIPES:
+        raise CheckpointError(
+            f"{options['source']}: read as {found.layout}, but no task of this version uses such a network ({found.kind}). "
+            f"There are tasks for: {', '.join((*OWNERS['generators'][0][:1], *RECIPES))}."
+        )
     else:
         recipe = RECIPES[found.kind](found, options)
     task = build_task(recipe | found.task)
@@ -217,12 +222,12 @@ def pose_recipe(pose: Any, options: dict[str, Any]) -> dict[str, Any]:
     name, known = str(options["codec"]), commands.choices()["codec"]
     if name not in known:
         raise ConfigError(f"codec: there is no {name!r}. {nearest(name, known)}")
-    size = options["size"]
+    size = options["size"] or pose.codec.get("size")
     if size is None:
         size = [256, 256] if pose.network["joints"] == MPII_JOINTS else [256, 192]
         log.info("  note: the keys do not tell the size of the crops: %s is assumed (size=...).", size)
     codec = yaml.safe_load(Path(conf_dir(), "codec", f"{name}.yaml").read_text(encoding="utf-8"))
-    codec |= {"size": size, "stride": 2 ** (5 - pose.network.get("deconvolutions", 3))}
+    codec |= {**pose.codec, "size": size, "stride": 2 ** (5 - pose.network.get("deconvolutions", 3))}
     if size == [384, 288]:
         codec |= {"sigma": 3.0, "blur": 17}
     return {

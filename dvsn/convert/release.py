@@ -23,7 +23,7 @@ from dvsn.errors import CheckpointError, ConfigError, nearest
 
 SHOWN = 8
 State = Mapping[str, Tensor]
-Kind = Literal["generator", "discriminator", "segmenter", "classifier", "pose"]
+Kind = Literal["generator", "discriminator", "segmenter", "classifier", "pose", "landmarks"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Converted:
     `network` is its recipe (`_target_` and every option), as the node of a config; `state` fits the network
     that it builds, strictly. `dropped` names each published key that was left out, and why. `notes` are
     assumptions about what the keys do not tell. `task` holds options of the task which the release implies,
-    such as the `mean` and `std` that its images are normalised with.
+    such as the `mean` and `std` that its images are normalised with, and `codec` those of its heatmaps.
     """
 
     network: dict[str, Any]
@@ -43,6 +43,7 @@ class Converted:
     dropped: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     task: dict[str, Any] = field(default_factory=dict)
+    codec: dict[str, Any] = field(default_factory=dict)
 
 
 def recipe(

@@ -18,6 +18,8 @@ from dvsn.errors import CheckpointError
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every key
 # Under these, training scripts save the network:
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
+# Under these, side by side, the networks of one task:
+PARTS = ("pfld_backbone", "auxiliarynet")
 
 
 def convert(state: Mapping[str, Tensor], *, options: Mapping[str, Any] | None = None) -> Converted:
@@ -29,7 +31,7 @@ def convert(state: Mapping[str, Tensor], *, options: Mapping[str, Any] | None = 
     segmenter (false: the evaluation form). `state` may also be a training script's file that holds the
     network's under `state_dict`, `model` or `module`, beside an epoch and an optimizer.
     """
-    state = strip_prefixes(require_tensors(unwrap(state)))
+    state = strip_prefixes(require_tensors(join_parts(unwrap(state))))
     known = releases()
     for release in known:
         if release.matches(state):
@@ -57,6 +59,19 @@ def unwrap(state: Any) -> Any:
             break
         state = inside[0]
     return state
+
+
+def join_parts(state: Any) -> Any:
+    """One flat dict, with the part before each name, of a file that holds the networks of a task side by side; what
+    stands beside them is ignored."""
+    parts = [name for name in PARTS if isinstance(state, Mapping) and isinstance(state.get(name), Mapping)]
+    if not parts:
+        return state
+    joined = {}
+    for part in parts:
+        network = strip_prefixes(require_tensors(unwrap(state[part])))
+        joined |= {f"{part}.{key}": value for key, value in network.items()}
+    return joined
 
 
 def require_tensors(state: Any) -> State:

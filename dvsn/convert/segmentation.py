@@ -88,6 +88,7 @@ def convert_published(
     droppable: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
     task: dict[str, Any] | None = None,
+    codec: dict[str, Any] | None = None,
 ) -> Converted:
     """The strict conversion of a release whose names are ours: every key is used, or dropped with a reason.
 
@@ -102,7 +103,9 @@ def convert_published(
     }
     modules = {path: path for path, _ in empty.named_modules()}
     state, dropped = transfer(published.state, empty, modules, droppable=reasons)
-    return Converted(node, kind, layout, state, {**published.dropped, **dropped}, notes, task or {})
+    return Converted(
+        node, kind, layout, state, {**published.dropped, **dropped}, notes, task or {}, codec or {}
+    )
 
 
 class Partial(NamedTuple):

@@ -1,0 +1,58 @@
+"""HRNetV2 for faces: all four streams answer together, one heatmap for every landmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.hrnetv2 import initialise, join, mix_and_classify
+
+
+class HRNetV2Face(HighResolutionTrunk):
+    """HRNetV2 for facial landmarks, a pose network.
+
+    Input: (N, 3, H, W) normalised RGB, H and W divisible by 32. Output: heatmaps (N, joints, H/4, W/4), no activation.
+
+    Wang et al., 2020, arXiv:1908.07919, section 6; names of modules are the release's. `bn_momentum` 0.01 and
+    `align_corners` false are its values. The trunk of an ImageNet file of HRNetV2 fits by name (`weights=`): that line
+    enlarges by the nearest neighbour, this one bilinearly, and was published so.
+    """
+
+    multiple = 32
+    stride = 4
+    classifier: tuple[str, ...] = ("head.3",)
+
+    def __init__(
+        self,
+        *,
+        joints: int,
+        width: int = 18,
+        bottlenecks: int = 4,
+        bottleneck_width: int = 64,
+        modules: Sequence[int] = (1, 4, 3),
+        blocks: int = 4,
+        enlarge: Enlarge = "bilinear",
+        align_corners: bool = False,
+        bn_momentum: float = 0.01,
+    ) -> None:
+        super().__init__(
+            width=width,
+            bottlenecks=bottlenecks,
+            bottleneck_width=bottleneck_width,
+            modules=modules,
+            blocks=blocks,
+            enlarge=enlarge,
+            align_corners=align_corners,
+        )
+        require_number(self, "joints", joints, least=1)
+        self.head = mix_and_classify(sum(self.widths), joints)
+        initialise(self)
+        set_momentum(self, bn_momentum)
+
+    def forward(self, image: Tensor) -> Tensor:
+        require_image(self, image, channels=3, multiple=32, minimum=32)
+        heatmaps: Tensor = self.head(join(self.streams(image), align_corners=self.align_corners))
+        return heatmaps
