@@ -122,8 +122,9 @@ class DataModule(pl.LightningDataModule):
     are built before any data is opened; the first sample read is checked against them. `classes` counts the
     classes of the target's ids, 0 where there are none. `class_weights` and `boundary_frame` are not used here: they
     say what published recipes of this data set use, and the losses' YAML files refer to them. Likewise `joints`, the
-    number of `keypoints`; `padding` of a person's box; `score`, by which keypoints are measured here (`ap`, `pckh` or
-    `pck`); and `object_classes`, with the background.
+    number of `keypoints`; `padding` of a person's box; `score`, by which keypoints are measured here (`ap`, `pckh`, `pck`
+    or `nme`); `normalise`, the lengths that `nme` counts in (see `dvsn.metrics.landmarks.NME`); and `object_classes`,
+    with the background.
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
@@ -147,7 +148,8 @@ class DataModule(pl.LightningDataModule):
         keypoints: KeypointSet | None = None,
         joints: int = 0,
         padding: float = 1.25,
-        score: Literal["ap", "pckh", "pck"] = "pck",
+        score: Literal["ap", "pckh", "pck", "nme"] = "pck",
+        normalise: dict[str, Any] | None = None,
         object_classes: int = 0,
         batch_size: int = 1,
         eval_batch_size: int = 1,
@@ -189,7 +191,7 @@ class DataModule(pl.LightningDataModule):
             kind: reader if callable(reader) else None for kind, reader in given.items()
         }
         self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")
-        self.keypoints, self.joints, self.score = keypoints, joints, score
+        self.keypoints, self.joints, self.score, self.normalise = keypoints, joints, score, normalise
         self.object_classes = object_classes
         self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
         self.input_channels, self.output_channels, self.label_classes = (

@@ -33,16 +33,22 @@ class PersonRecord(NamedTuple):
     """Of the box, where it was detected."""
     length: float = float("nan")
     """A reference length of the score, where the file gives one, such as MPII's head size."""
+    attributes: np.ndarray | None = None
+    """(A,) uint8 flags 0 or 1, in the order of the data set's `attribute_names`."""
+    group: str = ""
+    """The part of the data set that this person is counted in, such as 300-W's `challenge`."""
 
 
 class PeopleDataset(ImageDataset):
     """People, one an item; readers fill `records`.
 
-    An item is `photo`, `box` (4,), `keypoints` (K, 2) and `labelled` (K,). `annotations` is the truth in COCO's format
-    where the score needs all of it, else None.
+    An item is `photo`, `box` (4,), `keypoints` (K, 2) and `labelled` (K,); and `attributes` (A,) where the records have
+    flags, which `attribute_names` names. `annotations` is the truth in COCO's format where the score needs all of it,
+    else None.
     """
 
     records: list[PersonRecord]
+    attribute_names: tuple[str, ...] = ()
     annotations: dict[str, Any] | None = None
 
     def __init__(
@@ -75,12 +81,17 @@ class PeopleDataset(ImageDataset):
 
     def read(self, index: int) -> Sample:
         record = self.records[index]
-        return {
-            "photo": read_rgb(record.picture),
+        sample = {
+            "photo": self.photo(index),
             "box": np.array(record.box, np.float32),
             "keypoints": record.keypoints,
             "labelled": record.labelled,
         }
+        return sample if record.attributes is None else sample | {"attributes": record.attributes}
+
+    def photo(self, index: int) -> np.ndarray:
+        """The picture of a person, (H, W, 3) uint8 RGB."""
+        return read_rgb(self.records[index].picture)
 
 
 class JoinedPeople(Joined):
@@ -90,7 +101,7 @@ class JoinedPeople(Joined):
 
     def __init__(self, parts: Sequence[PeopleDataset]) -> None:
         super().__init__(parts)
-        self.keypoints = parts[0].keypoints
+        self.keypoints, self.attribute_names = parts[0].keypoints, parts[0].attribute_names
         self.records = [record for part in parts for record in part.records]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoint_score import KeypointScore
+from dvsn.metrics.landmarks import NME
 from dvsn.metrics.pck import PCK, PCKh, Reference
 
 
@@ -17,12 +21,16 @@ def make_score(
     confident: float = 0.2,
     threshold: float = 0.2,
     reference: Reference = "auto",
+    normalise: Mapping[str, Any] | None = None,
 ) -> KeypointScore:
-    """The score called `ap`, `pckh` or `pck`. `nms` and `confident` are for AP, `threshold` and `reference` for PCK."""
+    """The score called `ap`, `pckh`, `pck` or `nme`. `nms` and `confident` are for AP, `threshold` and `reference` for
+    PCK, `normalise` (of the data set) for NME."""
     if score == "ap":
         return KeypointAP(keypoints=keypoints, nms=nms, confident=confident)
     if score == "pckh":
         return PCKh(keypoints=keypoints)
     if score == "pck":
         return PCK(keypoints=keypoints, threshold=threshold, reference=reference)
-    raise ConfigError(f"data.score: found '{score}', expected ap, pckh or pck.")
+    if score == "nme":
+        return NME(keypoints=keypoints, normalise=normalise or {})
+    raise ConfigError(f"data.score: found '{score}', expected ap, pckh, pck or nme.")
