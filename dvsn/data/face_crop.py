@@ -1,0 +1,198 @@
+"""From a face to the square crop that the network sees: the published cut, and the augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+
+from dvsn.data.crop import DROPOUTS, crop_matrix, invert, move_points
+from dvsn.data.keypoints import KeypointSet
+from dvsn.data.labelled import check_choices
+from dvsn.data.transforms import Transform
+from dvsn.errors import ConfigError, DataError
+from dvsn.types import Sample
+
+TRIES = 10  # of an augmentation that leaves every point inside the crop
+
+
+class FaceCrop:
+    """A face cut out as a square, augmented and resized to `size` (H, W), which must be a square too.
+
+    In: `photo`, `box` (x, y, width, height), `keypoints` (K, 2), `labelled` (K,), perhaps `attributes` (A,). Out: `image`
+    uint8 (3, H, W), `keypoints` float32 (K, 2) in pixels of the crop, `weight` float32 (K,), 1 where labelled, `inverse`
+    float32 (2, 3) from crop to picture, `extent` float32 (2,), the square's side twice, `attributes` float32 (A,) if
+    there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0.
+
+    Without augmentation this is the test crop of the PyTorch PFLD (github.com/polarisZhao/PFLD-pytorch), to the bit:
+    a square of `padding` times the longer side of what `box` says, rounded as there, black outside of the picture,
+    resized. `box` is `points`, the extent of the labelled points, as published, which tells the network where the answer
+    is; or `rectangle`, the sample's box, of the annotation or a detector.
+
+    Keypoints count from the crop's corner, as published: size x (p - corner) / side. The picture is resized as areas, so
+    what is drawn at p lies half a crop pixel minus half a picture pixel off that number. With `centred` the numbers are
+    those of the pixels in which the points are drawn, as heatmaps want them.
+
+    Augmentation, drawn again (10 times at most) while a labelled point would leave the crop; the published code makes
+    copies of each face beforehand instead, by nearly the same steps:
+
+    1. `zoom`: the side is multiplied by a uniform number from 1 - zoom to 1 + zoom. `shift`: the centre moves by up to
+       this share of the side, on each axis. `rotation`: by up to this many degrees, uniform. All in one bilinear warp.
+    2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
+    3. `occlusion`: the probability that a rectangle hides the share `occluded` of the box around the points, in one
+       colour or in noise (the paper hides 20 %, in a way that it does not describe: Guo et al., 2019, arXiv:1902.10859).
+    4. `steps`: albumentations that recolour or hide parts, on the crop. They must not move it.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Sequence[int],
+        padding: float = 1.2,
+        box: Literal["points", "rectangle"] = "points",
+        centred: bool = False,
+        zoom: float = 0.0,
+        shift: float = 0.0,
+        rotation: float = 0.0,
+        flip: float = 0.0,
+        occlusion: float = 0.0,
+        occluded: float = 0.2,
+        steps: Sequence[Any] = (),
+    ) -> None:
+        if len(size) != 2 or size[0] != size[1] or not isinstance(size[0], int) or size[0] < 2:
+            raise ConfigError(
+                f"transform.size: found {list(size)}, expected [SIDE, SIDE] in pixels: faces are cut as squares."
+            )
+        check_choices({"box": (box, ("points", "rectangle"))})
+        for name, value in (("flip", flip), ("occlusion", occlusion)):
+            if not 0 <= value <= 1:
+                raise ConfigError(
+                    f"transform.train.{name}: found {value}, expected a probability from 0 to 1."
+                )
+        if padding <= 0 or not 0 <= zoom < 1 or shift < 0 or rotation < 0 or not 0 < occluded < 1:
+            raise ConfigError(
+                "transform: expected padding > 0, 0 <= zoom < 1, shift >= 0, rotation >= 0 and 0 < occluded < 1, found "
+                f"padding={padding}, zoom={zoom}, shift={shift}, rotation={rotation}, occluded={occluded}."
+            )
+        self.size, self.padding, self.box, self.centred = (size[0], size[1]), padding, box, centred
+        self.zoom, self.shift, self.rotation, self.flip = zoom, shift, rotation, flip
+        self.occlusion, self.occluded = occlusion, occluded
+        self.recolour = Transform(steps=steps)
+        self.recolour.forbid_moves(DROPOUTS)
+        self.keypoints: KeypointSet | None = None  # the data module tells
+
+    def __call__(self, sample: Sample, item_seed: int) -> Sample:
+        random = np.random.default_rng(item_seed)
+        photo, labelled = sample["photo"], sample["labelled"] > 0
+        points = np.asarray(sample["keypoints"], np.float64)
+        corner, side = self.frame(sample)
+        if self.zoom or self.shift or self.rotation:
+            extent, areas = self._draw(corner, side, points[labelled], random)
+            crop = cv2.warpAffine(photo, between_centres(areas), self.size[::-1], flags=cv2.INTER_LINEAR)
+        else:
+            extent, areas = float(side), self._plain(corner, side)
+            crop = cv2.resize(cut(photo, corner, side), self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        if self.flip and random.random() < self.flip:
+            areas = np.array([[-1.0, 0, self.size[1]], [0, 1, 0]]) @ np.vstack([areas, [0, 0, 1]])
+            crop = crop[:, ::-1]
+            order = np.arange(len(points)) if self.keypoints is None else self.keypoints.mirror
+            points, labelled = points[order], labelled[order]
+        matrix = between_centres(areas) if self.centred else areas
+        moved = np.where(labelled[:, None], move_points(points, matrix), 0)
+        crop = np.ascontiguousarray(crop)
+        if self.occlusion and labelled.any() and random.random() < self.occlusion:
+            occlude(crop, moved[labelled], self.occluded, random)
+        crop = self.recolour.photo(crop, item_seed)
+        made = {
+            "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
+            "keypoints": torch.from_numpy(moved.astype(np.float32)),
+            "weight": torch.from_numpy(labelled.astype(np.float32)),
+            "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
+            "extent": torch.full((2,), extent),
+            "index": sample["index"],
+            "name": sample["name"],
+        }
+        flags = sample.get("attributes")
+        return made if flags is None else made | {"attributes": torch.from_numpy(flags.astype(np.float32))}
+
+    def frame(self, sample: Sample) -> tuple[np.ndarray, int]:
+        """The upper left corner (2,), whole pixels, and the side of the square around a face.
+
+        Raises `DataError` for a box without an inside, and where no point is labelled to make one from.
+        """
+        if self.box == "points":
+            known = np.asarray(sample["keypoints"], np.float64)[sample["labelled"] > 0]
+            if not len(known):
+                raise DataError(
+                    "no point is labelled, so the crop has no place. Set transform.box=rectangle."
+                )
+            low, high = known.min(axis=0), known.max(axis=0)
+        else:
+            x, y, width, height = (float(value) for value in sample["box"])
+            if not np.isfinite([x, y, width, height]).all() or min(width, height) <= 0:
+                raise DataError(
+                    f"the box is {[round(value, 2) for value in (x, y, width, height)]} (x, y, width, height), expected "
+                    "sides above 0."
+                )
+            low, high = np.array([x, y]), np.array([x + width, y + height])
+        low, high = np.floor(low), np.floor(high)
+        sides = high - low + 1
+        side = max(1, int(self.padding * sides.max()))
+        corner: np.ndarray = np.trunc(low + sides / 2).astype(int) - side // 2
+        return corner, side
+
+    def _plain(self, corner: np.ndarray, side: float, rotation_degrees: float = 0.0) -> np.ndarray:
+        """(2, 3) from picture to crop, both counted from the corners of their first pixels."""
+        return crop_matrix(corner + side / 2, [side, side], self.size, rotation_degrees=rotation_degrees)
+
+    def _draw(
+        self, corner: np.ndarray, side: float, points: np.ndarray, random: np.random.Generator
+    ) -> tuple[float, np.ndarray]:
+        """Side and map of a random square that shows all points; of the last one tried where none does."""
+        for _ in range(TRIES):
+            drawn = side * random.uniform(1 - self.zoom, 1 + self.zoom)
+            centre = corner + side / 2 + side * random.uniform(-self.shift, self.shift, 2)
+            matrix = self._plain(centre - drawn / 2, drawn, random.uniform(-self.rotation, self.rotation))
+            moved = move_points(points, matrix)
+            if ((moved >= 0) & (moved <= self.size[0])).all():
+                break
+        return drawn, matrix
+
+
+def between_centres(areas: np.ndarray) -> np.ndarray:
+    """A (2, 3) map that counts from the corners of the first pixels, made to count from their centres."""
+    return np.column_stack([areas[:, :2], areas[:, 2] + areas[:, :2] @ [0.5, 0.5] - 0.5])
+
+
+def cut(photo: np.ndarray, corner: np.ndarray, side: int) -> np.ndarray:
+    """The square (side, side, 3) of a picture, black where it has none."""
+    height, width = photo.shape[:2]
+    (left, top), (right, bottom) = np.maximum(corner, 0), np.minimum(corner + side, (width, height))
+    if (right - left, bottom - top) == (side, side):
+        return photo[top:bottom, left:right]
+    square = np.zeros((side, side, 3), np.uint8)
+    if left < right and top < bottom:
+        square[top - corner[1] : bottom - corner[1], left - corner[0] : right - corner[0]] = photo[
+            top:bottom, left:right
+        ]
+    return square
+
+
+def occlude(crop: np.ndarray, points: np.ndarray, share: float, random: np.random.Generator) -> None:
+    """Hide `share` of the points' box, in place, by a rectangle inside of it of any shape up to 2 : 1."""
+    limit = np.array([crop.shape[1], crop.shape[0]])
+    low, high = np.clip(points.min(axis=0), 0, limit), np.clip(points.max(axis=0), 0, limit)
+    width, height = high - low
+    area, aspect = share * width * height, math.exp(random.uniform(-math.log(2), math.log(2)))
+    if area < 1:
+        return
+    wide = float(np.clip(math.sqrt(area * aspect), area / height, width))
+    tall = area / wide
+    x, y = low + random.random(2) * (high - low - (wide, tall))
+    rows, columns = slice(round(y), round(y + tall)), slice(round(x), round(x + wide))
+    shape = crop[rows, columns].shape if random.random() < 0.5 else (1, 1, 3)  # noise, or one colour
+    crop[rows, columns] = random.integers(0, 256, shape, dtype=np.uint8)
