@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
 from dvsn.types import Terms
+
+PEAK = 0.2  # of a target: where its Gaussian begins, for the focus of the adaptive Wing
 
 
 class JointMSE(nn.Module):
@@ -38,11 +41,7 @@ class JointMSE(nn.Module):
 
     def forward(self, heatmaps: Tensor, target: Tensor, weight: Tensor) -> Terms:
         """Maps and targets (N, K, h, w), weights (N, K)."""
-        if heatmaps.shape != target.shape:
-            raise ConfigError(
-                f"network: answers {tuple(heatmaps.shape)}, but the codec's maps are {tuple(target.shape)} (N, K, h, w). "
-                "Set network.joints to the number of keypoints, and codec.size and codec.stride to what the network takes."
-            )
+        require_same(heatmaps, target)
         if self.joint_weights is not None:
             if len(self.joint_weights) != weight.shape[1]:
                 raise ConfigError(
@@ -54,3 +53,62 @@ class JointMSE(nn.Module):
         if self.hardest:
             each = each.topk(min(self.hardest, each.shape[1]), dim=1).values
         return {"heatmaps": each.mean()}
+
+
+class AdaptiveWing(nn.Module):
+    """Adaptive Wing of heatmaps: the term `heatmaps`.
+
+    With d = p - t of maps p and targets t, the mean over everything of
+
+        omega ln(1 + |d / epsilon|^(alpha - t))   where |d| < theta
+        A |d| - C                                 elsewhere
+
+    and A and C such that both pieces meet with the same slope: A = omega (alpha - t) r^(alpha - t - 1) /
+    (epsilon (1 + r^(alpha - t))), C = theta A - omega ln(1 + r^(alpha - t)), r = theta / epsilon. Small errors count
+    near a peak and are forgiven on the ground, unlike under the squared error (Wang, Bo and Fuxin, 2019,
+    arXiv:1904.07399, eq. 3 and 4).
+
+    `focus` adds so much to the weight of the pixels whose target is at least 0.2, and of their neighbours (section 5 there,
+    10 in the paper); 0: all pixels alike, as mmpose has it. The weight of a keypoint multiplies its loss, and one that
+    is not labelled still counts in the mean, as in `JointMSE`. The paper's boundary maps and coordinates are left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.1,
+        omega: float = 14.0,
+        epsilon: float = 1.0,
+        theta: float = 0.5,
+        focus: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not alpha > 2 or not min(omega, epsilon, theta) > 0 or not focus >= 0:
+            raise ConfigError(
+                f"loss: expected alpha > 2, omega, epsilon and theta > 0 and focus >= 0, found alpha={alpha}, "
+                f"omega={omega}, epsilon={epsilon}, theta={theta}, focus={focus}."
+            )
+        self.alpha, self.omega, self.epsilon, self.theta, self.focus = alpha, omega, epsilon, theta, focus
+
+    def forward(self, heatmaps: Tensor, target: Tensor, weight: Tensor) -> Terms:
+        """Maps and targets (N, K, h, w), weights (N, K)."""
+        require_same(heatmaps, target)
+        error, power = (heatmaps.float() - target).abs(), self.alpha - target.float()
+        ratio = self.theta / self.epsilon
+        slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))
+        shift = self.theta * slope - self.omega * torch.log1p(ratio**power)
+        near = self.omega * torch.log1p((error / self.epsilon) ** power)
+        each = torch.where(error < self.theta, near, slope * error - shift) * weight[..., None, None]
+        if self.focus:
+            peaks = F.max_pool2d(target.float(), 3, stride=1, padding=1) >= PEAK
+            each = each * (1 + self.focus * peaks)
+        return {"heatmaps": each.mean()}
+
+
+def require_same(heatmaps: Tensor, target: Tensor) -> None:
+    """Refuse an answer whose shape is not the targets'."""
+    if heatmaps.shape != target.shape:
+        raise ConfigError(
+            f"network: answers {tuple(heatmaps.shape)}, but the codec's maps are {tuple(target.shape)} (N, K, h, w). "
+            "Set network.joints to the number of keypoints, and codec.size and codec.stride to what the network takes."
+        )
