@@ -114,7 +114,8 @@ def evaluate(config: Config) -> dict[str, float]:
         for stem, picture in task.test_pictures.items():
             write_picture(output / f"{stem}.png", picture)
         for name, content in task.test_files.items():
-            runtime.write_json(output / name, content)
+            write = runtime.write_csv if name.endswith(".csv") else runtime.write_json
+            write(output / name, content)
         for name in ("metrics.json", *task.test_files):
             log.info("%s", output / name)
         for stem in ("grid", *task.test_pictures):

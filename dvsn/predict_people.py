@@ -15,7 +15,6 @@ import torch
 
 from dvsn.atomic import replacing
 from dvsn.data.coco_files import read_json
-from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
 from dvsn.data.keypoints import KeypointSet
 from dvsn.draw import draw_skeleton
@@ -30,7 +29,6 @@ from dvsn.tasks.keypoints import to_picture
 log = logging.getLogger("dvsn")
 
 OPTIONS = ("boxes", "annotations", "detector", "category", "score", "nms", "joint_score", "side_by_side")
-PADDING = 1.25  # of a box, where the checkpoint does not say; as published
 Item = TypeVar("Item")
 Crop = tuple["Scene", dict[str, Any]]  # a person of a scene, as the network sees it
 
@@ -78,11 +76,7 @@ class Work:
     def __init__(self, task: Any, sources: list[Path], options: dict[str, Any], device: str) -> None:
         self.task, self.device = task, device
         self.keypoints: KeypointSet = task.keypoints
-        self.crop = PersonCrop(
-            size=task.codec.size,
-            padding=float(task.data_recipe.get("padding", PADDING)),
-            unbiased=task.codec.unbiased,
-        )
+        self.crop = task.crop()
         self.nms, self.joint_score = float(options["nms"]), float(options["joint_score"])
         self.side_by_side = bool(options["side_by_side"])
         file = options["annotations"] or annotation_file(str(options["boxes"]))

@@ -302,3 +302,13 @@ def _git(root: Path, *arguments: str) -> str:
 def write_json(path: Path, content: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: list[Config]) -> None:
+    """A table with the columns of its first row."""
+    import csv
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)

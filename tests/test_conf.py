@@ -54,9 +54,14 @@ LOSSES = {
         "segmentation": "segmentation.Objective",
         "classification": "classification.",
         "pose": "heatmaps.",
+        "landmarks": "landmarks.",
     }.items()
 }
-CROPS = [name for name in GROUPS["transform"] if "dvsn.data.crop." in text_of("transform", name)]
+CROPS = [
+    name
+    for name in GROUPS["transform"]
+    if re.search(r"dvsn\.data\.(face_)?crop\.", text_of("transform", name))
+]
 OBJECT_TRANSFORMS = [
     name for name in GROUPS["transform"] if "dvsn.data.object_transform." in text_of("transform", name)
 ]

@@ -67,7 +67,7 @@ def join_parts(state: Any) -> Any:
     parts = [name for name in PARTS if isinstance(state, Mapping) and isinstance(state.get(name), Mapping)]
     if not parts:
         return state
-    joined = {}
+    joined: dict[str, Tensor] = {}
     for part in parts:
         network = strip_prefixes(require_tensors(unwrap(state[part])))
         joined |= {f"{part}.{key}": value for key, value in network.items()}

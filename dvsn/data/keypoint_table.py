@@ -19,16 +19,17 @@ from dvsn.types import Sample
 TREE = """\
     ROOT/{table}        image,width,height,JOINT_x,JOINT_y,JOINT_v,... with a person a line
     ROOT/{pictures}/NAME.jpg
-    JOINT_v is 0 (not labelled), 1 or 2; coordinates in pixels."""
+    JOINT_v is 0 (not labelled), 1 or 2; coordinates in pixels. With visibility=false there is no such column."""
 
 
 class KeypointTable(PeopleDataset):
     """One person a line: `image`, `width`, `height`, then `NAME_x`, `NAME_y`, `NAME_v` for every keypoint.
 
-    `table` is the file of a split below `root`, with `{split}` in its name, `pictures` the folder of the pictures. `box`
-    frames the person: `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent
-    of those labelled, with which scores are not comparable. Columns of further keypoints are refused unless
-    `extra_columns`, since leaving out some may be a mistake.
+    `table` is the file of a split below `root`, with `{split}` in its name; `pictures` the folder of the pictures,
+    likewise. Without `visibility` there is no `NAME_v`, and every keypoint is labelled. `box` frames the person:
+    `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent of those labelled, with
+    which scores are not comparable. Columns of further keypoints are refused unless `extra_columns`, since leaving out
+    some may be a mistake.
     """
 
     def __init__(
@@ -40,13 +41,15 @@ class KeypointTable(PeopleDataset):
         table: str = "{split}.csv",
         pictures: str = "images",
         box: Literal["picture", "keypoints"] = "picture",
+        visibility: bool = True,
         extra_columns: bool = False,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
         check_choices({"box": (box, ("picture", "keypoints"))})
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
-        name = table.replace("{split}", split)
+        self.parts = "xyv" if visibility else "xy"
+        name, pictures = table.replace("{split}", split), pictures.replace("{split}", split)
         tree = TREE.format(table=table, pictures=pictures)
         path = require_file(Path(root) / name, expected=tree, option="data.root (or data.people.table)")
         with path.open(newline="", encoding="utf-8") as file:
@@ -64,7 +67,7 @@ class KeypointTable(PeopleDataset):
 
     def _check_columns(self, columns: list[str], path: Path, extra: bool) -> None:
         wanted = ["image", "width", "height"]
-        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in "xyv"]
+        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in self.parts]
         for column in wanted:
             if column not in columns:
                 raise DataError(
@@ -81,12 +84,12 @@ class KeypointTable(PeopleDataset):
         names = self.keypoints.names
         try:
             values = np.array(
-                [[float(row[f"{name}_{part}"]) for part in "xyv"] for name in names], np.float32
+                [[float(row[f"{name}_{part}"]) for part in self.parts] for name in names], np.float32
             )
             width, height = float(row["width"]), float(row["height"])
         except (TypeError, ValueError) as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
-        points, labels = values[:, :2], values[:, 2]
+        points, labels = values[:, :2], values[:, 2] if len(self.parts) == 3 else np.ones(len(names))
         for name, point, label in zip(names, points, labels, strict=True):
             if label not in (0, 1, 2):
                 raise DataError(

@@ -99,7 +99,8 @@ class Task(pl.LightningModule):
         return {}
 
     def files(self) -> dict[str, Any]:
-        """What a test gives to others, such as a results file that a server takes: JSON content by file name."""
+        """What a test gives to others, such as a results file that a server takes: content by file name. A name that
+        ends with .csv has a list of rows, each with the same columns; any other file is JSON."""
         return {}
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:

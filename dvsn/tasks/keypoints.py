@@ -170,13 +170,25 @@ class KeypointTask(Task):
             draw_skeleton(picture, points[:, :2], points[:, 2], self.keypoints)
         return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
+    def crop(self) -> Any:
+        """What cuts a person or face by its box for this network, in prediction: a sample in, a sample out."""
+        raise NotImplementedError
+
     def details(self) -> dict[str, list[dict[str, Any]]]:
         tables = {"keypoints": self.score.table(), "not measured": self.score.left_out()}
         return {title: rows for title, rows in tables.items() if rows}
 
+    def detail_pictures(self) -> dict[str, Any]:
+        draw = getattr(self.score, "curve_picture", None)
+        return {} if draw is None else {"ced": draw()}
+
     def files(self) -> dict[str, Any]:
-        results = getattr(self.score, "results", None)
-        return {} if results is None else {"keypoints.json": results()}
+        given = {}
+        for name, method in (("keypoints.json", "results"), ("ced.csv", "curve"), ("faces.csv", "per_face")):
+            tell = getattr(self.score, method, None)
+            if tell is not None:
+                given[name] = tell()
+        return given
 
     def predict_files(
         self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str

@@ -16,6 +16,8 @@ from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD
 from dvsn.types import Batch, Terms
 
+PADDING = 1.25  # of a box, where the data set does not say; as published
+
 
 class PoseEstimator(nn.Module):
     """What is shipped: uint8 RGB crops (N, 3, H, W) -> (N, K, 3) float32: x, y in pixels of the crop, and confidence.
@@ -88,12 +90,18 @@ class Pose(KeypointTask):
                 f"{type(network).__name__}."
             )
 
+    def crop(self) -> Any:
+        padding = float(self.data_recipe.get("padding", PADDING))
+        crop = PersonCrop(size=self.codec.size, padding=padding, unbiased=self.codec.unbiased)
+        crop.keypoints = self.keypoints
+        return crop
+
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: crops as this network wants them, without augmentation."""
         crop = {
             "_target_": f"{PersonCrop.__module__}.PersonCrop",
             "size": list(self.codec.size),
-            "padding": node.get("padding", 1.25),
+            "padding": node.get("padding", PADDING),
             "unbiased": self.codec.unbiased,
         }
         return node | {"transform": {"train": crop, "eval": crop}}

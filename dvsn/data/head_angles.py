@@ -1,0 +1,98 @@
+"""How a head is turned, from its landmarks: a pose of a mean face that explains where 14 of them lie.
+
+Angles are pitch, yaw and roll in radians: pitch > 0 looks down, yaw > 0 turns the nose to the left of the picture,
+roll > 0 turns the head clockwise in the picture. A mirrored face has the same pitch, and the opposite yaw and roll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from dvsn.errors import ConfigError
+
+MODEL = -np.array(
+    [
+        [6.825897, 6.760612, 4.402142],  # brow on the left of the picture, outer end
+        [1.330353, 7.122144, 6.903745],  # and inner end
+        [-1.330353, 7.122144, 6.903745],  # brow on the right, inner end
+        [-6.825897, 6.760612, 4.402142],  # and outer end
+        [5.311432, 5.485328, 3.987654],  # eye on the left, outer corner
+        [1.789930, 5.393625, 4.413414],  # and inner corner
+        [-1.789930, 5.393625, 4.413414],  # eye on the right, inner corner
+        [-5.311432, 5.485328, 3.987654],  # and outer corner
+        [2.005628, 1.409845, 6.165652],  # nostril on the left
+        [-2.005628, 1.409845, 6.165652],  # nostril on the right
+        [2.774015, -2.080775, 5.048531],  # mouth corner on the left
+        [-2.774015, -2.080775, 5.048531],  # mouth corner on the right
+        [0.0, -3.116408, 6.097667],  # lower lip
+        [0.0, -7.415691, 4.070434],  # chin
+    ]
+)
+"""A mean face in the axes of a camera: x to the right of the picture, y down, z away from the viewer."""
+
+HEAD_POINTS = {
+    98: (33, 38, 50, 46, 60, 64, 68, 72, 55, 59, 76, 82, 85, 16),
+    68: (17, 21, 22, 26, 36, 39, 42, 45, 31, 35, 48, 54, 57, 8),
+}
+"""By the number of landmarks: which of them are the model's, for the layouts of WFLW and of 300-W."""
+
+SIDE = 256.0  # pixels of the camera's picture; it does not matter
+
+
+def head_angles(
+    points: np.ndarray, labelled: np.ndarray | None = None, *, chosen: Sequence[int] | None = None
+) -> np.ndarray | None:
+    """Landmarks (L, 2) as fractions of the sides of a square crop -> pitch, yaw, roll (3,) float32 in radians.
+
+    None where the layout is not known, where one of the 14 points is not `labelled` (L,), or where no pose of the face
+    in front of the camera explains them. `chosen`: which 14 landmarks are those of `MODEL`, for other layouts than
+    `HEAD_POINTS` knows. To be called after augmentation: a turned crop has another roll.
+
+    The camera is as large as the crop and has an angle of view of 60 degrees. Guo et al., 2019, arXiv:1902.10859,
+    section 3.2 fit 11 points of a mean face by a rotation alone. The published codes solve as here, but put
+    fractions before a camera of 256 pixels, so that the whole face is one pixel in its corner; give the left nostril
+    the right one's side, which shifts yaw by 8 to 10 degrees and breaks the mirror; and have left-handed axes, which
+    put the face behind the camera. Their angles, kept in degrees, are no reference.
+    """
+    order = HEAD_POINTS.get(len(points)) if chosen is None else tuple(chosen)
+    if order is None:
+        return None
+    if len(order) != len(MODEL) or not all(0 <= number < len(points) for number in order):
+        raise ConfigError(
+            f"head points: found {list(order)}, expected {len(MODEL)} numbers of landmarks from 0 to {len(points) - 1}: "
+            "brows, eyes, nostrils, mouth corners, lower lip and chin, in the order of dvsn.data.head_angles.MODEL."
+        )
+    places = np.asarray(points, np.float64)[list(order)]
+    seen = np.ones(len(points), bool) if labelled is None else np.asarray(labelled) > 0
+    if not seen[list(order)].all() or not np.isfinite(places).all() or not np.ptp(places, axis=0).all():
+        return None
+    focal = SIDE / 2 / np.tan(np.pi / 6)
+    camera = np.array([[focal, 0, SIDE / 2], [0, focal, SIDE / 2], [0, 0, 1]])
+    try:
+        solved, turn, shift = cv2.solvePnP(MODEL, places * SIDE, camera, None)
+    except cv2.error:
+        return None
+    if not solved or not np.isfinite(turn).all() or not shift[2, 0] > 0:
+        return None
+    return to_angles(cv2.Rodrigues(turn)[0]).astype(np.float32)
+
+
+def to_angles(rotation: np.ndarray) -> np.ndarray:
+    """A rotation (3, 3) of camera axes -> pitch, yaw, roll (3,): about x first, then y, then z."""
+    r = rotation
+    pitch = np.arctan2(r[2, 1], r[2, 2])
+    yaw = np.arctan2(-r[2, 0], np.hypot(r[2, 1], r[2, 2]))
+    return np.array([pitch, yaw, np.arctan2(r[1, 0], r[0, 0])])
+
+
+def to_rotation(angles: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Pitch, yaw, roll -> the rotation (3, 3) of camera axes."""
+    (a, b, c), (s, t, u) = np.cos(np.asarray(angles, float)), np.sin(np.asarray(angles, float))
+    about_x = np.array([[1, 0, 0], [0, a, -s], [0, s, a]])
+    about_y = np.array([[b, 0, t], [0, 1, 0], [-t, 0, b]])
+    about_z = np.array([[c, -u, 0], [u, c, 0], [0, 0, 1]])
+    rotation: np.ndarray = about_z @ about_y @ about_x
+    return rotation
