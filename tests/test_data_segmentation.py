@@ -128,7 +128,7 @@ def test_the_street_scenes_serve_segmentation(tmp_path: Path) -> None:
     options += [f"data.root={tmp_path}", "data.height=64", "data.width=128", "data.dataset.labels=classes"]
     module = runtime.build_data(composed(["task=pix2pix", "data=street", *options], tmp_path))
     module.prepare_data()
-    data = module.dataset(root=str(tmp_path), split="train")
+    data = module.reader(root=str(tmp_path), split="train")
     ids = np.unique(data[0]["label"]).tolist()
     assert {0, 2, 10} <= set(ids) <= {*range(19), 255}  # road, building, sky
 

@@ -326,6 +326,10 @@ def test_every_shipped_transform_is_tested() -> None:
         "segmentation_small",
         "segmentation_colour",
         "imagenet_224",
+        "pose",
+        "face",
+        "detection",
+        "detection_colour",
     }  # and in test_conf
     assert {path.stem for path in CONF.glob("*.yaml")} == tested | elsewhere
 
