@@ -661,4 +661,4 @@ def test_a_map_from_the_command_line(tmp_path: Path) -> None:
     own(tmp_path, label(0, 255, 9))
     options = ["data=segmentation", f"data.root={tmp_path}", "data.dataset.id_map={0: 0, 255: 1, 9: null}"]
     tree = composed(["task=pix2pix", "data.dataset.labels=classes", *options], tmp_path)
-    assert first(runtime.build_data(tree).dataset(root=str(tmp_path), split="train"), 3) == [0, 1, 255]
+    assert first(runtime.build_data(tree).reader(root=str(tmp_path), split="train"), 3) == [0, 1, 255]
