@@ -96,12 +96,13 @@ def test_lines_lie_within_parts_of_the_face_and_mirror_into_lines(name: str) -> 
 @pytest.mark.parametrize("name", SETS)
 def test_lengths_are_those_of_the_benchmarks(name: str) -> None:
     made = module(name)
-    score = make_score(made.score, keypoints=made.keypoints, normalise=made.normalise)  # type: ignore[arg-type]
+    assert made.score == "nme" and made.keypoints is not None
+    score: Any = make_score(made.score, keypoints=made.keypoints, normalise=made.normalise)
     main = {"wflw": ([60], [72]), "300w": ([36], [45]), "cofw": ([8], [9]), "aflw": "length"}
     main["faces68"] = main["300w"]
-    assert score.lengths[score.main] == main[name]  # type: ignore[attr-defined]
+    assert score.lengths[score.main] == main[name]
     pupils = {"wflw": ([96], [97]), "300w": (list(range(36, 42)), list(range(42, 48))), "cofw": ([16], [17])}
-    assert name not in pupils or score.lengths["inter_pupil"] == pupils[name]  # type: ignore[attr-defined]
+    assert name not in pupils or score.lengths["inter_pupil"] == pupils[name]
 
 
 # WFLW ----------------------------------------------------------------------------------------------------
@@ -429,6 +430,29 @@ def test_cofw_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "COFW_train_color.mat").write_bytes(b"")
     with pytest.raises(DataError, match=r"needs h5py.*pip install"):
         read("cofw", tmp_path, "train")
+
+
+# The street's faces --------------------------------------------------------------------------------------
+
+
+def test_faces_of_the_street_are_a_wflw_tree(tmp_path: Path) -> None:
+    from dvsn.data.street import draw_scene, write_wflw
+
+    size = {"height": 256, "width": 512}
+    counts = write_wflw(tmp_path, seed=3, train=5, test=0, **size)
+    faces = read("wflw", tmp_path, "train").records
+    assert counts == {"train": len(faces), "test": 0} and faces
+    drawn = []
+    for index in range(5):
+        scene = draw_scene(seed=3, index=index, **size)
+        drawn += [(index, scene.photo, each.face) for each in scene.people if each.face is not None]
+    for record, (index, photo, face) in zip(faces, drawn, strict=True):
+        np.testing.assert_allclose(record.keypoints, face.landmarks, atol=1e-4)
+        np.testing.assert_array_equal(np.asarray(Image.open(record.picture)), photo)
+        assert record.picture.stem.endswith(f"{index}") and abs(record.box[0] - face.box[0]) <= 0.5
+        flags = [max(map(abs, face.angles[:2])) > 0.5, 0, 0, 0, face.seen.mean() < 0.95, 0]
+        assert record.attributes is not None and record.attributes.tolist() == flags
+    assert {tuple(each.attributes[[0, 4]]) for each in faces} == {(0, 1), (1, 0)}
 
 
 # Real samples --------------------------------------------------------------------------------------------
