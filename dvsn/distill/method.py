@@ -1,0 +1,87 @@
+"""What a distillation method is, and what it sees of the two networks."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from dvsn.types import Batch, Terms
+
+Kind = Literal["classes", "pixels", "heatmaps", "points", "image", "objects"]
+"""What a network's main response is: logits of classes (N, K); logits of every pixel (N, K, h, w); heatmaps of keypoints
+(N, K, h, w); points as fractions of the picture (N, L, 2); a picture in [-1, 1] or [0, 1] (N, C, H, W); objects found by a
+detector, which have no tensor: there `output` is empty and features alone can be matched."""
+
+Shape = tuple[int, ...]
+"""Of a tensor, without its batch dimension."""
+
+
+class View(NamedTuple):
+    """What a method sees of one network for one batch."""
+
+    output: Tensor
+    """The main response."""
+    features: tuple[Tensor, ...]
+    """The tapped tensors, in the order of the pairs: (N, C, H, W) maps or (N, D) vectors."""
+
+
+class Side(NamedTuple):
+    """What a method is built for: one of the two networks, as a dry run has found it."""
+
+    kind: Kind
+    output: Shape
+    features: tuple[Shape, ...]
+    norms: tuple[nn.BatchNorm2d | None, ...] = ()
+    """Of each tap the batch norm right in front of it, where the network names it (OFD's margins). Not registered."""
+    head: nn.Module | None = None
+    """The layer that makes the output of the last feature, where there is one (SRRL, SimKD). Not registered."""
+
+
+class Facts(NamedTuple):
+    """What a method may know of the training set."""
+
+    samples: int = 0
+    """How many items it has; `batch["index"]` lies below. 0: not known."""
+    classes: int = 0
+    labels: Tensor | None = None
+    """The class of each item (samples,) int64, where a picture has one class."""
+
+
+class Stage(NamedTuple):
+    """An initial stage of the training that a method asks for."""
+
+    epochs: int
+    student: bool
+    """Whether the student's features are trained in it; its head never is, and what is not trained stays in eval mode.
+    False: only the method's own modules."""
+
+
+class Method(nn.Module):
+    """A distillation loss. Its own modules are trained with the student, saved with the run and never shipped.
+
+    A subclass takes `student` and `teacher` (`Side`), `facts` if it needs them, and its hyper-parameters, all by keyword,
+    with the paper's values as defaults. Everything inside is float32, with autocast off: the distiller sees to it, and
+    hands over float32 tensors. Tensors of the teacher carry no gradient. A constructor raises `ConfigError` where the two
+    sides cannot be matched, with both shapes and what would fit.
+    """
+
+    reads: ClassVar[tuple[Kind, ...]] = ()
+    """The kinds of response whose `output` it understands. Empty: it looks at features only, whatever the response is."""
+
+    stage: Stage | None = None
+    """Its initial stage. `initial` is then the objective of these epochs, and the only one."""
+
+    def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
+        """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say)."""
+        raise NotImplementedError
+
+    def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
+        """The terms of the initial stage, already weighted against each other."""
+        raise NotImplementedError
+
+    def finish_stage(self) -> None:
+        """Called once between the initial stage and the training: freeze what is trained no more."""
+
+    def after_step(self, student: View, teacher: View, batch: Batch) -> None:
+        """Called after the backward pass of every step, without gradient: update memory banks."""
