@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dvsn.data.crop import DROPOUTS, crop_matrix, invert, move_points
+from dvsn.data.head_angles import head_angles
 from dvsn.data.keypoints import KeypointSet
 from dvsn.data.labelled import check_choices
 from dvsn.data.transforms import Transform
@@ -26,7 +27,9 @@ class FaceCrop:
     In: `photo`, `box` (x, y, width, height), `keypoints` (K, 2), `labelled` (K,), perhaps `attributes` (A,). Out: `image`
     uint8 (3, H, W), `keypoints` float32 (K, 2) in pixels of the crop, `weight` float32 (K,), 1 where labelled, `inverse`
     float32 (2, 3) from crop to picture, `extent` float32 (2,), the square's side twice, `attributes` float32 (A,) if
-    there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0.
+    there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0. Where the keypoints tell how a
+    head is turned (`KeypointSet.head`), also `angles` float32 (3,), pitch, yaw and roll in radians of the points as they
+    lie in the crop, NaN where they cannot be known: see `dvsn.data.head_angles`.
 
     Without augmentation this is the test crop of the PyTorch PFLD (github.com/polarisZhao/PFLD-pytorch), to the bit:
     a square of `padding` times the longer side of what `box` says, rounded as there, black outside of the picture,
@@ -117,7 +120,14 @@ class FaceCrop:
             "name": sample["name"],
         }
         flags = sample.get("attributes")
-        return made if flags is None else made | {"attributes": torch.from_numpy(flags.astype(np.float32))}
+        if flags is not None:
+            made["attributes"] = torch.from_numpy(flags.astype(np.float32))
+        if self.keypoints is not None and self.keypoints.head:
+            angles = head_angles(
+                move_points(points, areas) / self.size[0], labelled, head=self.keypoints.head
+            )
+            made["angles"] = torch.full((3,), torch.nan) if angles is None else torch.from_numpy(angles)
+        return made
 
     def frame(self, sample: Sample) -> tuple[np.ndarray, int]:
         """The upper left corner (2,), whole pixels, and the side of the square around a face.

@@ -36,8 +36,8 @@ class LandmarkEstimator(nn.Module):
 class Landmarks(KeypointTask):
     """Landmarks of faces by a network that answers with points, such as PFLD. Batches, shared options: see `KeypointTask`.
 
-    A batch may also hold `attributes` (N, A) of 0 and 1, and `angles` (N, 3), the head's pitch, yaw and roll in radians,
-    which dvsn's readers do not give yet.
+    A batch may also hold `attributes` (N, A) of 0 and 1, and `angles` (N, 3), the head's pitch, yaw and roll in radians, a
+    row of NaN where they are not known.
 
     - `size` (H, W) of the crops; the network's points are fractions of it.
     - `mean`, `std`, `channels`: the popular PFLD sees blue, green, red in [0, 1] and nothing else.
