@@ -44,7 +44,8 @@ class FaceCrop:
     copies of each face beforehand instead, by nearly the same steps:
 
     1. `zoom`: the side is multiplied by a uniform number from 1 - zoom to 1 + zoom. `shift`: the centre moves by up to
-       this share of the side, on each axis. `rotation`: by up to this many degrees, uniform. All in one bilinear warp.
+       this share of the side, on each axis. `rotation`: by up to this many degrees, uniform, with the probability
+       `rotated`. All in one bilinear warp.
     2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
     3. `occlusion`: the probability that a rectangle hides the share `occluded` of the box around the points, in one
        colour or in noise (the paper hides 20 %, in a way that it does not describe: Guo et al., 2019, arXiv:1902.10859).
@@ -61,6 +62,7 @@ class FaceCrop:
         zoom: float = 0.0,
         shift: float = 0.0,
         rotation: float = 0.0,
+        rotated: float = 1.0,
         flip: float = 0.0,
         occlusion: float = 0.0,
         occluded: float = 0.2,
@@ -71,7 +73,7 @@ class FaceCrop:
                 f"transform.size: found {list(size)}, expected [SIDE, SIDE] in pixels: faces are cut as squares."
             )
         check_choices({"box": (box, ("points", "rectangle"))})
-        for name, value in (("flip", flip), ("occlusion", occlusion)):
+        for name, value in (("rotated", rotated), ("flip", flip), ("occlusion", occlusion)):
             if not 0 <= value <= 1:
                 raise ConfigError(
                     f"transform.train.{name}: found {value}, expected a probability from 0 to 1."
@@ -82,7 +84,7 @@ class FaceCrop:
                 f"padding={padding}, zoom={zoom}, shift={shift}, rotation={rotation}, occluded={occluded}."
             )
         self.size, self.padding, self.box, self.centred = (size[0], size[1]), padding, box, centred
-        self.zoom, self.shift, self.rotation, self.flip = zoom, shift, rotation, flip
+        self.zoom, self.shift, self.rotation, self.rotated, self.flip = zoom, shift, rotation, rotated, flip
         self.occlusion, self.occluded = occlusion, occluded
         self.recolour = Transform(steps=steps)
         self.recolour.forbid_moves(DROPOUTS)
@@ -166,7 +168,10 @@ class FaceCrop:
         for _ in range(TRIES):
             drawn = side * random.uniform(1 - self.zoom, 1 + self.zoom)
             centre = corner + side / 2 + side * random.uniform(-self.shift, self.shift, 2)
-            matrix = self._plain(centre - drawn / 2, drawn, random.uniform(-self.rotation, self.rotation))
+            angle = random.uniform(-self.rotation, self.rotation)
+            if self.rotated < 1 and random.random() >= self.rotated:
+                angle = 0.0
+            matrix = self._plain(centre - drawn / 2, drawn, angle)
             moved = move_points(points, matrix)
             if ((moved >= 0) & (moved <= self.size[0])).all():
                 break
