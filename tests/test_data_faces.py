@@ -455,6 +455,16 @@ def test_faces_of_the_street_are_a_wflw_tree(tmp_path: Path) -> None:
     assert {tuple(each.attributes[[0, 4]]) for each in faces} == {(0, 1), (1, 0)}
 
 
+def test_the_command_writes_the_same_tree(tmp_path: Path) -> None:
+    from dvsn.data.faces import COMMAND, write
+
+    options = [f"root={tmp_path}/faces", "train=5", "test=1", "height=256", "width=512", "seed=3"]
+    counts = write(COMMAND.parse(options))
+    assert counts["train"] == len(read("wflw", tmp_path / "faces", "train").records) > 0
+    with pytest.raises(ConfigError, match="train: found 0"):
+        write(COMMAND.parse([*options, "train=0"]))
+
+
 # Real samples --------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from support import composed
 from dvsn import runtime
 from dvsn.commands import hydra_main
 from dvsn.data.head_angles import head_angles
+from dvsn.data.street import write_wflw
 from dvsn.errors import ConfigError
 from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
@@ -183,3 +184,30 @@ def test_a_heatmap_network_in_the_form_of_points_is_refused() -> None:
     config = composed(["task=landmarks", "network=hrnetv2_w18_face", "data=faces68"], Path("runs/test"))
     with pytest.raises(ConfigError, match=r"does not answer with points.*task=landmarks_heatmaps"):
         runtime.make_task(config)
+
+
+def test_a_run_counts_the_attributes_of_its_training_split(tmp_path: Path) -> None:
+    """On the street's faces, whose flags are pose and occlusion; a set without attributes is refused."""
+    counts = write_wflw(tmp_path / "faces", seed=3, train=5, test=1, height=256, width=512)
+    options = [
+        "task=landmarks", "network=pfld_025", "network.width=0.0625", "loss.shares=data", "data.workers=0", "logger=none",
+        "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.drop_last=false",
+        "data.batch_size=4", "checkpoint.every_n_epochs=1",
+    ]  # fmt: skip
+    splits = "data.splits={train: train, val: train, test: train}"
+    config = composed([*options, "data=wflw", splits, f"data.root={tmp_path}/faces"], tmp_path / "run")
+    task, data = runtime.make_task(config), runtime.build_data(config)
+    task.ask_data(data)
+    trainer = runtime.build_trainer(config, task)
+    trainer.fit(task, datamodule=data)
+    flags = np.array([record.attributes for record in data.datasets["train"].records])
+    assert len(flags) == counts["train"]
+    expected = [*flags.mean(axis=0), (flags.max(axis=1) == 0).mean()]
+    np.testing.assert_allclose(task.loss.shares.numpy(), expected, atol=1e-6)
+    assert {"val/nme", "val/pitch_error_degrees"} <= set(trainer.callback_metrics)
+
+    task.loss.shares = None
+    for record_set in (data.datasets["train"].records,):
+        record_set[:] = [record._replace(attributes=None) for record in record_set]
+    with pytest.raises(ConfigError, match=r"loss\.shares=data: the training faces have no attributes"):
+        task.on_fit_start()

@@ -181,6 +181,21 @@ def test_robust_with_given_shares_and_another_distance() -> None:
     assert value("robust", shares=shares, distance=Wing()) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["paper", "robust"])
+def test_shares_counted_in_the_data_are_those_given_as_numbers(mode: str) -> None:
+    """Ten faces, of which 1, 2, 3, 0, 4, 5 have an attribute, and 3 none."""
+    flags = torch.zeros(10, 6)
+    for column, count in enumerate([1, 2, 3, 0, 4, 5]):
+        flags[:count, column] = 1
+    flags[5:7, 0] = 1
+    output, points, weight = four_faces()
+    loss = PFLDLoss(mode=mode, shares="data")  # type: ignore[arg-type]
+    loss.count(flags)
+    given = [0.3, 0.2, 0.3, 0.0, 0.4, 0.5] + ([0.3] if mode == "robust" else [])
+    found = loss(output, points, weight, angles=TRUTH, attributes=FLAGS)["points"]
+    assert float(found.detach()) == pytest.approx(value(mode, shares=given), rel=1e-5)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_who_gets_no_gradient(mode: str) -> None:
     """Plain faces under all but robust; under the published code those, too, that have the dropped flag alone."""

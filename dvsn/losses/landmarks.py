@@ -138,7 +138,8 @@ class PFLDLoss(nn.Module):
     in fractions of the crop (a sum, not a mean), a = sum over three angles of 1 - cos(predicted - true), and g the sum
     over the face's attributes of 1 / share, `mode` says what the term `points` is:
 
-    - `paper`: mean of a g e. Shares are those of the data set (`shares`), or of the batch where none are given.
+    - `paper`: mean of a g e. Shares are those of the data set (`shares`: numbers, or `data`, which counts the training
+      split when the run starts), or of the batch where none are given.
     - `seed`: the source document's code as it was meant: likewise, always with the shares of the batch.
     - `seed_as_coded`: its code as it is. Shapes (N, 1) and (N,) make an N x N table of products, so that the mean is
       mean(a) mean(g e): the angles are one number for the whole batch. `misplaced_flags` adds its second slip: it looks
@@ -149,7 +150,7 @@ class PFLDLoss(nn.Module):
     - `robust` (ours): mean of (1 + a) g e, and a second term `angles`: the squared errors of the angles in radians, summed,
       their mean over the faces whose angles are known, times `angle_weight`. Faces without any attribute are a class
       of their own, and g has a mean of 1 in the batch. Without attributes g is 1, without angles a is 0. `distance`
-      replaces e by another penalty, such as `Wing`. `shares` then has a last number, for faces without attributes.
+      replaces e by another penalty, such as `Wing`. Given `shares` have a last number, for faces without attributes.
 
     In all modes but `robust` a face without a counted attribute weighs 0, so plain faces never train, and a network that
     knows the angles no longer learns the landmarks. A class that is absent (share 0) adds nothing.
@@ -165,7 +166,7 @@ class PFLDLoss(nn.Module):
         *,
         mode: Mode = "robust",
         distance: LandmarkLoss | None = None,
-        shares: Sequence[float] | None = None,
+        shares: Sequence[float] | Literal["data"] | None = None,
         angle_weight: float = 1.0,
         detach: bool | None = None,
         misplaced_flags: bool = False,
@@ -182,13 +183,24 @@ class PFLDLoss(nn.Module):
         for name, (given, modes) in only.items():
             if given and mode not in modes:
                 raise ConfigError(f"loss.{name}: belongs to mode {' and '.join(modes)}, found mode={mode}.")
-        if shares is not None and not all(0 <= share <= 1 for share in shares):
-            raise ConfigError(f"loss.shares: expected shares from 0 to 1, found {list(shares)}.")
+        self.counts_data = shares == "data"
+        given = None if shares is None or isinstance(shares, str) else list(shares)
+        if isinstance(shares, str) and not self.counts_data:
+            raise ConfigError(f"loss.shares: found {shares!r}, expected numbers, data or null.")
+        if given is not None and not all(0 <= share <= 1 for share in given):
+            raise ConfigError(f"loss.shares: expected shares from 0 to 1, found {given}.")
         self.mode, self.distance, self.angle_weight = mode, distance, angle_weight
         self.detach = mode == "robust" if detach is None else detach
         self.misplaced_flags = misplaced_flags
-        fixed = None if shares is None else torch.tensor(shares, dtype=torch.float32)
+        fixed = None if given is None else torch.tensor(given, dtype=torch.float32)
         self.register_buffer("shares", fixed, persistent=False)
+
+    def count(self, attributes: Tensor) -> None:
+        """With `shares=data`: take the shares of all faces of the training split, (faces, A) of 0 and 1."""
+        flags = attributes.float()
+        if self.mode == "robust":
+            flags = with_none(flags)
+        self.shares = flags.mean(dim=0)
 
     def forward(
         self,
@@ -240,7 +252,7 @@ class PFLDLoss(nn.Module):
         elif self.misplaced_flags:  # -1 over a mean of -1 is 1, as of a flag that every face has
             flags = torch.cat([flags[:, 4:], torch.ones_like(flags[:, :4])], dim=1)
         elif self.mode == "robust":
-            flags = torch.cat([flags, 1 - flags.amax(dim=1, keepdim=True)], dim=1)
+            flags = with_none(flags)
         shares = flags.mean(dim=0) if self.shares is None else self.shares
         if len(shares) != flags.shape[1]:
             rest = " and one of faces without any" if self.mode == "robust" else ""
@@ -252,6 +264,11 @@ class PFLDLoss(nn.Module):
             return rarity
         mean = rarity.mean()
         return torch.where(mean > 0, rarity / mean.clamp(min=1e-12), torch.ones_like(rarity))
+
+
+def with_none(flags: Tensor) -> Tensor:
+    """(N, A) -> (N, A + 1): the last flag is that of a face without any."""
+    return torch.cat([flags, 1 - flags.amax(dim=1, keepdim=True)], dim=1)
 
 
 def distances(found: Tensor, points: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -98,6 +99,18 @@ class Landmarks(KeypointTask):
         if getattr(self.network, "auxiliary", None) is not None and self.keypoints.head:
             scores = {"score": self.score, "angles": AngleError()}
             self._metrics = (MetricCollection(scores, compute_groups=False),)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if getattr(self.loss, "counts_data", False):
+            records = self.trainer.datamodule.datasets["train"].records  # type: ignore[attr-defined]
+            flags = [record.attributes for record in records]
+            if any(each is None for each in flags):
+                raise ConfigError(
+                    "loss.shares=data: the training faces have no attributes to count. Leave it out: without attributes all "
+                    "faces weigh alike."
+                )
+            self.loss.count(torch.from_numpy(np.array(flags)).to(self.device))
 
     @property
     def sides(self) -> Tensor:

@@ -21,7 +21,7 @@ variant no_augmentation "$plain"
 variant no_auxiliary network.auxiliary=false
 variant l2 loss=landmarks_l2
 variant l1 loss=landmarks_l1
-variant pfld_robust loss=pfld '~loss.angle_weight' +loss.angle_weight=1.0
+variant pfld_robust loss=pfld loss.angle_weight=1.0
 variant smooth_l1 loss=landmarks_smooth_l1
 variant soft_wing loss=soft_wing
 variant no_occlusion transform.train.occlusion=0.0
