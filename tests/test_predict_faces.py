@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import dvsn
 from dvsn import face_boxes, predict, runtime
+from dvsn.data import show
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.head_angles import head_angles
 from dvsn.data.keypoints import KeypointSet
@@ -337,3 +339,20 @@ def test_the_landmark_task_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(dvsn, "load", lambda path, device="cpu": made)
     (entry,) = predicted(paint(tmp_path / "a.png"), tmp_path / "out", padding=0.8)[1]
     assert len(entry["keypoints"]) == 3 * 68 and set(entry) >= {"angles_degrees", "bbox", "score"}
+
+
+def test_samples_are_shown_with_the_axes_of_their_angles() -> None:
+    """Also where a sample has none, and where its angles are not known."""
+    read = {"photo": np.zeros((*SIZE, 3), np.uint8), "box": BRIGHT[0], "keypoints": laid(BRIGHT[0]),
+            "labelled": np.ones(14, np.uint8), "index": 0, "name": "a"}  # fmt: skip
+    crop, data = FaceCrop(size=(112, 112)), SimpleNamespace(keypoints=Laid.keypoints)
+    crop.keypoints = Laid.keypoints
+    sample = crop(read, 0)
+    pictures = show.person_panels(read, sample, data)
+    assert list(pictures) == ["picture", "crop", "keypoints", "head"]
+    assert (pictures["head"] != pictures["keypoints"]).any()
+    sample["angles"][:] = torch.nan
+    pictures = show.person_panels(read, sample, data)
+    np.testing.assert_array_equal(pictures["head"], pictures["keypoints"])
+    del sample["angles"]
+    assert list(show.person_panels(read, sample, data)) == ["picture", "crop", "keypoints"]
