@@ -83,13 +83,13 @@ def draw_axes(picture: Array, centre: Array, angles: Array, length: float) -> No
         return
     side, down, back = to_rotation(angles).T
     start, length = np.clip(np.asarray(centre, np.float64), -FARTHEST, FARTHEST), min(length, FARTHEST)
-    thickness = max(1, round(length / 35))
+    thickness = max(1, round(0.6 + length / 40))
     axes = sorted(
         zip((side, down, -back), AXES, strict=True), key=lambda axis: -axis[0][2]
     )  # the farthest first
     for direction, colour in axes:
         end = start + length * direction[:2]
-        if thickness > 1:
+        if thickness > 2:
             _line(picture, start, end, DARK, thickness + 2)
         _line(picture, start, end, colour, thickness)
         if np.hypot(*direction[:2]) < 0.1:  # it points at the camera

@@ -20,6 +20,7 @@ from dvsn.data import show
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.head_angles import head_angles
 from dvsn.data.keypoints import KeypointSet
+from dvsn.draw import draw_head
 from dvsn.errors import ConfigError, DataError
 from dvsn.predict_faces import in_order
 from dvsn.tasks.keypoints import KeypointTask
@@ -351,6 +352,10 @@ def test_samples_are_shown_with_the_axes_of_their_angles() -> None:
     pictures = show.person_panels(read, sample, data)
     assert list(pictures) == ["picture", "crop", "keypoints", "head"]
     assert (pictures["head"] != pictures["keypoints"]).any()
+    sample["angles"][:] = torch.tensor([0.1, 0.7, 0.2])
+    expected = pictures["keypoints"].copy()
+    draw_head(expected, sample["keypoints"].numpy(), np.array([0.1, 0.7, 0.2]), Laid.keypoints)
+    np.testing.assert_array_equal(show.person_panels(read, sample, data)["head"], expected)
     sample["angles"][:] = torch.nan
     pictures = show.person_panels(read, sample, data)
     np.testing.assert_array_equal(pictures["head"], pictures["keypoints"])
