@@ -1,4 +1,4 @@
-"""Skeletons and boxes, drawn in place on uint8 RGB pictures (H, W, 3) of any size."""
+"""Skeletons, axes of heads and boxes, drawn in place on uint8 RGB pictures (H, W, 3) of any size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dvsn.data.head_angles import to_rotation
 from dvsn.data.keypoints import KeypointSet
 
 Array = np.ndarray[Any, Any]
@@ -20,6 +21,10 @@ SHIFT = 4  # OpenCV takes 1/16 pixels
 FARTHEST = 1 << 14  # pixels; what lies farther out is drawn as if it were there
 HUES = {"left": (0.13, -0.09), "right": (0.50, 0.12), "middle": (0.33, 0.0)}
 """Where each side's hue starts (yellow, cyan, green) and how far it runs from the first pair to the last."""
+AXES: tuple[Colour, Colour, Colour] = ((255, 70, 70), (70, 230, 70), (80, 140, 255))
+"""Of a head: red to the side, green down, blue to the front."""
+NOSTRILS = slice(8, 10)  # of the 14 points of a head
+FEW = 17  # keypoints, of a person; lines are thinner where there are more of them in as much room
 
 
 def draw_skeleton(
@@ -30,20 +35,22 @@ def draw_skeleton(
     *,
     threshold: float = 0.2,
     width: float | None = None,
+    dots: bool = True,
+    lines: bool = True,
 ) -> None:
-    """One person: points (K, 2) in pixels of the picture, confidence (K,).
+    """One person or face: points (K, 2) in pixels of the picture, confidence (K,).
 
-    Joints above `threshold` are dots, and the skeleton's lines join those that are shown. The left side is yellow to
-    red, the right one cyan to blue, the rest green. The line's width follows the person's size, unless `width` in
-    pixels says it.
+    Joints above `threshold` are dots, and the skeleton's lines join those that are shown; either may be left out. The
+    left side is yellow to red, the right one cyan to blue, the rest green. The line's width follows the person's size
+    and the number of keypoints, unless `width` in pixels says it.
     """
     shown = (np.asarray(confidence) > threshold) & np.isfinite(points).all(axis=1)
     if not shown.any():
         return
     places = np.clip(np.asarray(points, np.float64), -FARTHEST, FARTHEST)
-    line = width or line_width(places[shown])
+    line = width or line_width(places[shown], len(keypoints))
     colours = joint_colours(keypoints)
-    limbs = [(one, other) for one, other in keypoints.skeleton if shown[one] and shown[other]]
+    limbs = [(one, other) for one, other in keypoints.skeleton if lines and shown[one] and shown[other]]
     thickness, edge = (
         max(1, round(line)),
         round(line / 3),
@@ -52,15 +59,52 @@ def draw_skeleton(
         _line(picture, places[one], places[other], DARK, thickness + 2 * edge)
     for one, other in limbs:
         _line(picture, places[one], places[other], _limb_colour(keypoints, colours, one, other), thickness)
-    for joint in np.flatnonzero(shown):
+    for joint in np.flatnonzero(shown) if dots else ():
         if edge:
             _dot(picture, places[joint], 0.9 * line + edge, DARK)
         _dot(picture, places[joint], 0.9 * line, colours[joint])
 
 
-def line_width(points: Array) -> float:
-    """Pixels: 1/70 of the longer side of the points' box, within 1.2 and 14."""
-    return float(np.clip(np.ptp(points, axis=0).max() / 70, 1.2, 14))
+def line_width(points: Array, count: int = FEW) -> float:
+    """Pixels: 1/70 of the longer side of the points' box, within 1.2 and 14; less by the root of `count` above 17."""
+    thinner = math.sqrt(max(1, count / FEW))
+    return float(np.clip(np.ptp(points, axis=0).max() / 70, 1.2, 14) / thinner)
+
+
+def draw_axes(picture: Array, centre: Array, angles: Array, length: float) -> None:
+    """Where a head looks: its axes from `centre` (2,), `length` pixels long where they lie in the picture's plane.
+
+    `angles`: pitch, yaw, roll in radians, with the signs of `dvsn.data.head_angles`. Red goes to the side of the face that
+    is on the right of the picture, green down to the chin, blue out of the face to where the nose points, so that of a
+    face that looks at the camera it is a dot. Seen from afar: without perspective. Angles that are not numbers draw
+    nothing.
+    """
+    if not np.isfinite(angles).all() or not np.isfinite(centre).all():
+        return
+    side, down, back = to_rotation(angles).T
+    start, length = np.clip(np.asarray(centre, np.float64), -FARTHEST, FARTHEST), min(length, FARTHEST)
+    thickness = max(1, round(0.6 + length / 40))
+    axes = sorted(
+        zip((side, down, -back), AXES, strict=True), key=lambda axis: -axis[0][2]
+    )  # the farthest first
+    for direction, colour in axes:
+        end = start + length * direction[:2]
+        if thickness > 2:
+            _line(picture, start, end, DARK, thickness + 2)
+        _line(picture, start, end, colour, thickness)
+        if np.hypot(*direction[:2]) < 0.1:  # it points at the camera
+            _dot(picture, end, thickness, colour)
+
+
+def draw_head(picture: Array, points: Array, angles: Array, keypoints: KeypointSet) -> None:
+    """The axes of a face of points (K, 2) in pixels, from the nose; half as long as from brow to chin.
+
+    Nothing where the keypoints do not tell how a head is turned (`KeypointSet.head`).
+    """
+    if not keypoints.head:
+        return
+    head = np.asarray(points, np.float64)[list(keypoints.head)]
+    draw_axes(picture, head[NOSTRILS].mean(axis=0), angles, 0.5 * float(np.ptp(head, axis=0).max()))
 
 
 def sides(keypoints: KeypointSet) -> list[str]:

@@ -50,7 +50,7 @@ def make_finder(options: Mapping[str, Any], ids: Mapping[Path, int], *, device: 
             return from_annotations(path, ids, category)
         file = options["annotations"]
         if category is None and file is not None:
-            category = _person(read_coco(Path(file), needs="bbox")["categories"], Path(file))
+            category = named_category(read_coco(Path(file), needs="bbox")["categories"], Path(file), PERSON)
         return from_detections(path, ids, least, 1 if category is None else int(category))
     if path.suffix == ".ckpt":
         return from_task(path, least, category, device)
@@ -91,10 +91,12 @@ def whole_picture(path: Path, photo: np.ndarray) -> Boxes:
     return Boxes(np.array([[0.0, 0.0, width, height]]), np.ones(1))
 
 
-def from_annotations(file: Path, ids: Mapping[Path, int], category: int | None) -> Finder:
+def from_annotations(
+    file: Path, ids: Mapping[Path, int], category: int | None, *, name: str = PERSON
+) -> Finder:
     """The true boxes, clipped as in training and evaluation; crowd regions and boxes without an inside are left out."""
     content = read_coco(file, needs="bbox")
-    number = _person(content["categories"], file) if category is None else int(category)
+    number = named_category(content["categories"], file, name) if category is None else int(category)
     listed: dict[int, list[Entry]] = {}
     for each in content["annotations"]:
         if each["category_id"] == number and not each.get("iscrowd", 0):
@@ -143,7 +145,7 @@ def from_detections(file: Path, ids: Mapping[Path, int], least: float, category:
     return find
 
 
-def from_task(file: Path, least: float, category: int | None, device: str) -> Finder:
+def from_task(file: Path, least: float, category: int | None, device: str, *, name: str = PERSON) -> Finder:
     """A detection checkpoint of dvsn."""
     import dvsn
 
@@ -152,11 +154,11 @@ def from_task(file: Path, least: float, category: int | None, device: str) -> Fi
         raise ConfigError(f"boxes: {file} is a checkpoint of the task '{task.kind}', expected detection.")
     if category is None:
         names = task.vocabulary.names
-        if PERSON not in names:
+        if name not in names:
             raise ConfigError(
-                f"category: {file} knows no class called '{PERSON}'. {nearest(PERSON, names)} Give its number."
+                f"category: {file} knows no class called '{name}'. {nearest(name, names)} Give its number."
             )
-        category = names.index(PERSON)
+        category = names.index(name)
     return _detector(task, least, int(category), device, scale=1)
 
 
@@ -206,12 +208,12 @@ def _detector(network: Any, least: float, category: int, device: str, *, scale: 
     return find
 
 
-def _person(categories: list[Entry], file: Path) -> int:
-    """The id of the category called person, or of the only one."""
-    found = [each for each in categories if each.get("name") == PERSON] or categories
+def named_category(categories: list[Entry], file: Path, name: str) -> int:
+    """The id of the category called `name`, or of the only one."""
+    found = [each for each in categories if each.get("name") == name] or categories
     if len(found) != 1:
         names = [str(each.get("name")) for each in categories]
         raise ConfigError(
-            f"category: {file} has no category called '{PERSON}'. {nearest(PERSON, names)} Give its id."
+            f"category: {file} has no category called '{name}'. {nearest(name, names)} Give its id."
         )
     return int(found[0]["id"])

@@ -21,7 +21,7 @@ from dvsn.draw import draw_skeleton
 from dvsn.errors import DataError
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import oks_nms, rescore
-from dvsn.person_boxes import Boxes, make_finder, picture_ids
+from dvsn.person_boxes import Boxes, Finder, make_finder, picture_ids
 from dvsn.pictures import grid, write_picture
 from dvsn.predict import refuse_others
 from dvsn.tasks.keypoints import to_picture
@@ -45,6 +45,7 @@ class Scene:
     points: list[np.ndarray] = field(default_factory=list)  # (K, 2) pixels of the picture, one a person
     confidence: list[np.ndarray] = field(default_factory=list)  # (K,)
     area: list[float] = field(default_factory=list)  # of the crop
+    inverse: list[np.ndarray] = field(default_factory=list)  # (2, 3), from crop to picture
 
     @property
     def complete(self) -> bool:
@@ -60,14 +61,9 @@ def predict_files(
     """
     refuse_others(options, OPTIONS, task.kind)
     work = Work(task, [source for source, _ in items], options, device)
-    for batch in grouped(work.crops(items), int(options["batch_size"])):
-        work.estimate(batch)
-    work.settle()
-    file = Path(options["output"]) / "keypoints.json"
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(work.results), encoding="utf-8")
+    written = work.run(items, Path(options["output"]) / "keypoints.json")
     log.info("%d people in %d pictures, in %s", len(work.results), len(items), options["output"])
-    return [*work.written, file]
+    return written
 
 
 class Work:
@@ -77,14 +73,26 @@ class Work:
         self.task, self.device = task, device
         self.keypoints: KeypointSet = task.keypoints
         self.crop = task.crop()
-        self.nms, self.joint_score = float(options["nms"]), float(options["joint_score"])
+        self.options = options
         self.side_by_side = bool(options["side_by_side"])
         file = options["annotations"] or annotation_file(str(options["boxes"]))
         self.ids = picture_ids(sources, None if file is None else Path(file))
-        self.find = make_finder(options, self.ids, device=device)
+        self.find = self.make_finder()
         self.scenes: deque[Scene] = deque()
         self.written: list[Path] = []
         self.results: list[dict[str, Any]] = []
+
+    def make_finder(self) -> Finder:
+        return make_finder(self.options, self.ids, device=self.device)
+
+    def run(self, items: list[tuple[Path, Path]], file: Path) -> list[Path]:
+        """All pictures, and `file` with all results. Returns the files written."""
+        for batch in grouped(self.crops(items), int(self.options["batch_size"])):
+            self.estimate(batch)
+        self.settle()
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(self.results), encoding="utf-8")
+        return [*self.written, file]
 
     def crops(self, items: list[tuple[Path, Path]]) -> Iterator[Crop]:
         """The crops of all people of all pictures."""
@@ -115,18 +123,25 @@ class Work:
             scene.points.append(place)
             scene.confidence.append(sure)
             scene.area.append(float(sample["extent"].prod()))
+            scene.inverse.append(sample["inverse"].numpy())
 
     def settle(self) -> None:
         """Write the pictures whose answers have all come."""
         while self.scenes and self.scenes[0].complete:
             scene = self.scenes.popleft()
-            people = answers(scene, self.keypoints, self.nms)
-            drawn = draw(scene.photo, people, self.keypoints, self.joint_score)
+            people = self.answers(scene)
+            drawn = self.draw(scene, people)
             if self.side_by_side:
                 drawn = grid([[scene.photo, drawn]], ["photo", "prediction"])
             write_picture(scene.target, drawn)
             self.written.append(scene.target)
             self.results += people
+
+    def answers(self, scene: Scene) -> list[dict[str, Any]]:
+        return answers(scene, self.keypoints, float(self.options["nms"]))
+
+    def draw(self, scene: Scene, people: list[dict[str, Any]]) -> np.ndarray:
+        return draw(scene.photo, people, self.keypoints, float(self.options["joint_score"]))
 
 
 def annotation_file(boxes: str) -> str | None:

@@ -116,10 +116,11 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
 
 
 def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
-    """The whole picture with a person's box and keypoints, the crop, and the crop with its keypoints."""
+    """The whole picture with a person's box and keypoints, the crop, and the crop with its keypoints; of a face also with
+    the axes of the head, by the sample's `angles`."""
     import numpy as np
 
-    from dvsn.draw import draw_boxes, draw_skeleton
+    from dvsn.draw import draw_boxes, draw_head, draw_skeleton
 
     assert data.keypoints is not None
     whole, crop = read["photo"].copy(), paint(sample["image"], None)
@@ -128,7 +129,12 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
     draw_skeleton(whole, read["keypoints"], read["labelled"], data.keypoints)
     drawn = crop.copy()
     draw_skeleton(drawn, sample["keypoints"].numpy(), sample["weight"].numpy(), data.keypoints)
-    return {"picture": whole, "crop": crop, "keypoints": drawn}
+    pictures = {"picture": whole, "crop": crop, "keypoints": drawn}
+    if "angles" in sample:
+        angles, turned = sample["angles"].numpy(), drawn.copy()
+        draw_head(turned, sample["keypoints"].numpy(), angles, data.keypoints)
+        pictures["head"] = turned
+    return pictures
 
 
 def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:

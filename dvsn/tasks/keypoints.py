@@ -197,9 +197,10 @@ class KeypointTask(Task):
     def predict_files(
         self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
     ) -> list[Path]:
-        """See `dvsn.predict_people.predict_files`."""
-        from dvsn.predict_people import predict_files
+        """See `dvsn.predict_people.predict_files`, and of faces `dvsn.predict_faces.predict_files`."""
+        from dvsn import predict_faces, predict_people
 
+        predict_files = (predict_faces if self.kind == "landmarks" else predict_people).predict_files
         return predict_files(self, items, options, device)
 
 
