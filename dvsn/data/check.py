@@ -157,14 +157,14 @@ def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
 
     train = split_parts(data.splits["train"]) if "train" in data.splits else []
     for role, split in data.splits.items():
-        for name, first, last in split_parts(split):
-            shared = any(name == other and first < end and start < last for other, start, end in train)
+        for name, begin, end in split_parts(split):
+            shared = any(name == other and begin < last and first < end for other, first, last in train)
             if role != "train" and shared:
                 yield Finding("split used twice", f"train and {role}", f"both are the split '{name}'")
-    for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
-        for content in first.digests.keys() & second.digests.keys():
-            files = [each.names[each.digests[content][0]] for each in (first, second)]
-            yield Finding("picture in two splits", f"{one} and {other}", "the same pixels", tuple(files))
+    for (one, tally), (two, again) in itertools.combinations(splits.items(), 2):
+        for content in tally.digests.keys() & again.digests.keys():
+            files = [each.names[each.digests[content][0]] for each in (tally, again)]
+            yield Finding("picture in two splits", f"{one} and {two}", "the same pixels", tuple(files))
 
 
 def absent_from_train(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:

@@ -184,15 +184,15 @@ class PFLDLoss(nn.Module):
             if given and mode not in modes:
                 raise ConfigError(f"loss.{name}: belongs to mode {' and '.join(modes)}, found mode={mode}.")
         self.counts_data = shares == "data"
-        given = None if shares is None or isinstance(shares, str) else list(shares)
+        numbers = None if shares is None or isinstance(shares, str) else list(shares)
         if isinstance(shares, str) and not self.counts_data:
             raise ConfigError(f"loss.shares: found {shares!r}, expected numbers, data or null.")
-        if given is not None and not all(0 <= share <= 1 for share in given):
-            raise ConfigError(f"loss.shares: expected shares from 0 to 1, found {given}.")
+        if numbers is not None and not all(0 <= share <= 1 for share in numbers):
+            raise ConfigError(f"loss.shares: expected shares from 0 to 1, found {numbers}.")
         self.mode, self.distance, self.angle_weight = mode, distance, angle_weight
         self.detach = mode == "robust" if detach is None else detach
         self.misplaced_flags = misplaced_flags
-        fixed = None if given is None else torch.tensor(given, dtype=torch.float32)
+        fixed = None if numbers is None else torch.tensor(numbers, dtype=torch.float32)
         self.register_buffer("shares", fixed, persistent=False)
 
     def count(self, attributes: Tensor) -> None:

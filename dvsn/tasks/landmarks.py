@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 
 from dvsn.data.face_crop import FaceCrop
 from dvsn.errors import ConfigError
+from dvsn.losses.landmarks import PFLDLoss
 from dvsn.metrics.angles import AngleError
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
@@ -102,7 +103,7 @@ class Landmarks(KeypointTask):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if getattr(self.loss, "counts_data", False):
+        if isinstance(self.loss, PFLDLoss) and self.loss.counts_data:
             records = self.trainer.datamodule.datasets["train"].records  # type: ignore[attr-defined]
             flags = [record.attributes for record in records]
             if any(each is None for each in flags):
@@ -173,11 +174,16 @@ class HeatmapLandmarks(Pose):
 
     kind: ClassVar[str] = "landmarks"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the crops."""
+        return self.codec.size
+
     def crop(self) -> Any:
-        return box_crop(self, self.codec.size, centred=True)
+        return box_crop(self, self.size, centred=True)
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
-        return with_crops(self, node, self.codec.size, centred=True)
+        return with_crops(self, node, self.size, centred=True)
 
 
 def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> FaceCrop:
