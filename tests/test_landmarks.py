@@ -161,6 +161,8 @@ def test_the_heatmap_form_reads_points_where_the_crop_has_them(tmp_path: Path) -
     assert (crop.box, crop.centred, crop.padding, crop.size) == ("rectangle", True, 1.25, (64, 64))
     eval_crop = task.adapt_data(config["data"])["transform"]["eval"]
     assert (eval_crop["centred"], eval_crop["box"], eval_crop["size"]) == (True, "points", [64, 64])
+    asked = config["data"] | {"transform": {"eval": {"box": "rectangle"}}}
+    assert task.adapt_data(asked)["transform"]["eval"]["box"] == "rectangle"
 
 
 def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,9 +332,21 @@ def test_the_squares_of_a_detector_by_hand() -> None:
     assert face_boxes.around_points(np.zeros((0, 4)), 0.8, 0.1).shape == (0, 4)
 
 
-def test_the_landmark_task_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FORMS = {
+    "points": ["task=landmarks", "network=pfld_025", "loss=wing"],
+    "heatmaps": [
+        "task=landmarks_heatmaps",
+        "network=hrnet_small",
+        "network.width=4",
+        "transform.size=[64,64]",
+    ],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_landmark_task_predicts(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    config = composed(["task=landmarks", "data=faces68", "network=pfld_025", "loss=wing"], Path("runs/test"))
+    config = composed([*FORMS[form], "data=faces68"], Path("runs/test"))
     made: Any = runtime.make_task(config).eval()
     made.data_recipe = config["data"]
     monkeypatch.setattr(dvsn, "load", lambda path, device="cpu": made)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from dvsn import evaluate, predict
 from dvsn.config import conf_dir, validate
 from dvsn.convert import __main__ as convert
+from dvsn.data import faces
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,6 +42,8 @@ def test_commands_compose(line: str) -> None:
         assert predict.COMMAND.parse(rest)["checkpoint"]
     elif command == "dvsn.convert":
         assert convert.COMMAND.parse(rest)["source"]
+    elif rest[0] == "faces" and command == "dvsn.data":
+        assert faces.COMMAND.parse(rest[1:])["root"]
     else:
         rest = [re.sub(r"=([^\[\"',]*),.*", r"=\1", word) for word in rest]  # the first job of a sweep
         name = command.removeprefix("dvsn.")

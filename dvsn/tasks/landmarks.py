@@ -197,13 +197,14 @@ def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> Fac
 def with_crops(
     task: KeypointTask, node: dict[str, Any], size: tuple[int, int], *, centred: bool
 ) -> dict[str, Any]:
-    """A data node with crops as a network wants them, by what it was trained with (points or rectangle), unaugmented."""
-    trained = (task.data_recipe.get("transform") or {}).get("eval") or {}
+    """A data node with crops as a network wants them, unaugmented; by points or rectangle, as the node says, or else as it
+    was trained."""
+    given, trained = ((each.get("transform") or {}).get("eval") or {} for each in (node, task.data_recipe))
     crop = {
         "_target_": f"{FaceCrop.__module__}.FaceCrop",
         "size": list(size),
         "padding": node.get("padding", PADDING),
-        "box": trained.get("box", "points"),
+        "box": given.get("box") or trained.get("box", "points"),
         "centred": centred,
     }
     return node | {"transform": {"train": crop, "eval": crop}}
