@@ -38,8 +38,9 @@ class Ddp(DDPStrategy):
     """
 
     def share_buffers(self) -> None:
-        for buffer in self.lightning_module.buffers():  # type: ignore[union-attr]
-            torch.distributed.broadcast(buffer, src=0)
+        for name, buffer in self.lightning_module.named_buffers():  # type: ignore[union-attr]
+            if not name.startswith("distiller."):
+                torch.distributed.broadcast(buffer, src=0)
 
     def on_validation_start(self) -> None:
         self.share_buffers()
@@ -155,7 +156,10 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
             log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
         options["sync_batchnorm"] = False
     if count > 1 and options.get("strategy", "auto") in ("auto", "ddp"):
-        options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters)
+        partly = task.distiller is not None and task.distiller.needs_unused_parameters
+        options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters or partly)
+    if fitting and task.distiller is not None:
+        extend(options, task.distiller.initial_epochs, config.get("distillation") or {})
     if not task.automatic_optimization:  # the task does these itself, see its docstring
         options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
 
@@ -200,6 +204,20 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def extend(options: Config, initial: int, distillation: Config) -> None:
+    """Make room for the initial stages of distillation in the trainer's options."""
+    epochs = options.get("max_epochs")
+    if not initial or epochs is None or epochs < 0:
+        return
+    if distillation.get("on_top", True):
+        options["max_epochs"] = epochs + initial
+    elif initial >= epochs:
+        raise ConfigError(
+            f"trainer.max_epochs: found {epochs}, and the initial stages of distillation alone take {initial}. Set more, or "
+            "distillation.on_top=true."
+        )
 
 
 def build_loggers(config: Config) -> list[Any]:
