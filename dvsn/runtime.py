@@ -24,6 +24,7 @@ from dvsn.config import build, check_options
 from dvsn.data.module import DataModule
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.loggers import CsvLogger
+from dvsn.networks.blocks import class_layers
 from dvsn.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -124,8 +125,7 @@ def start_from(task: Task, path: Path) -> None:
             if key in own and isinstance(value, torch.Tensor) and value.shape == own[key].shape
         }
         if same:
-            paths = getattr(network, "classifier", ())  # torchvision's networks have a module of that name
-            heads = tuple(f"{path}." for path in paths) if isinstance(paths, tuple) else ()
+            heads = tuple(f"{path}." for path in class_layers(network))
             fresh = [key for key in own if key not in fitting]
             if any(not key.startswith(heads or ("/",)) for key in fresh) or any(
                 key not in own for key in state

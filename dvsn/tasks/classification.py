@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
+from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -92,8 +93,7 @@ class Classification(Task):
     # Training ---------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        own = getattr(self.network, "classifier", ())
-        heads = self.head_modules or (own if isinstance(own, tuple) else ())  # torchvision has a module there
+        heads = self.head_modules or class_layers(self.network)
         if self.head_factor != 1.0 and not heads:
             raise ConfigError(
                 f"task.head_factor: {type(self.network).__name__} does not say which its class layers are. Set "
