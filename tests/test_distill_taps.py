@@ -75,7 +75,10 @@ def test_a_copy_has_no_hooks_and_pickles() -> None:
     assert twin.network[0] is not network and not twin._handles and not twin._seen
 
 
-@pytest.mark.parametrize(("options", "path"), [({"inplace": True}, "norm"), ({"inplace": True}, "act:in"), ({"plus": True}, "first")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [({"inplace": True}, "norm"), ({"inplace": True}, "act:in"), ({"plus": True}, "first")],
+)
 def test_an_overwritten_tap_is_refused_with_what_is_intact(options: dict[str, bool], path: str) -> None:
     network = Small(**options)
     with pytest.raises(ConfigError, match="in place") as error:
