@@ -183,7 +183,12 @@ def load(path: Any, *, device: str = "cpu") -> Task:
 
 
 def load_state(task: Task, state: Mapping[str, Tensor], path: Any) -> None:
-    """Strictly load a task's weights; a difference is refused with the keys listed."""
+    """Strictly load a task's weights; a difference is refused with the keys listed.
+
+    What a distilled run holds beside its student, the modules and memory of the methods, is left out.
+    """
+    if task.distiller is None:
+        state = {key: value for key, value in state.items() if not key.startswith("distiller.")}
     require_equal(task.state_dict(), state, path)
     task.load_state_dict(state, strict=True)
 

@@ -81,8 +81,14 @@ def check_resume(path: Path, config: Config) -> None:
     from dvsn.checkpoint import read_checkpoint, read_recipe
     from dvsn.errors import CheckpointError
 
-    recipe = read_recipe(read_checkpoint(path, verify=False), path)["recipe"]
-    wanted = config["task"]
+    header = read_recipe(read_checkpoint(path, verify=False), path)
+    recipe, wanted = header["recipe"], config["task"]
+    taught, methods = sorted(header.get("distill") or {}), sorted(config.get("distill") or {})
+    if taught != methods:
+        raise CheckpointError(
+            f"{path}: was trained with distill=[{','.join(taught)}], found distill=[{','.join(methods)}]. Continue with the "
+            "methods of that run, or start a new one with resume=null."
+        )
     different = [
         f"task.{key}.{option}: {recipe[key].get(option)!r} there, {wanted[key].get(option)!r} now"
         for key in wanted
@@ -132,6 +138,10 @@ def train(config: Config) -> dict[str, Any]:
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
+    if any((config.get("distill") or {}).values()):
+        from dvsn import teaching
+
+        teaching.distil(task, config, data)
     trainer = runtime.build_trainer(config, task)
     if config.get("weights"):
         runtime.start_from(task, Path(config["weights"]))
@@ -203,6 +213,11 @@ def describe(config: Config, task: Any, trainer: Any, folder: Path) -> None:
     for name, network in task.networks.items():
         count = sum(parameter.numel() for parameter in network.parameters())
         log.info("%-11s %s, %s parameters", name, type(network).__name__, f"{count:,}")
+    if task.distiller is not None:
+        from dvsn import teaching
+
+        for title, text in teaching.describe(task.distiller):
+            log.info("%-11s %s", title, text)
     device = trainer.strategy.root_device
     log.info(
         "device      %s x %d, %s%s%s",

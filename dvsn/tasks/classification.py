@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
+from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -80,6 +81,10 @@ class Classification(Task):
         return {"network": self.network}
 
     @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(named(self.data_recipe) or ())
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The classes by number: the data set's names where the recipe has them."""
         known = named(self.data_recipe)
@@ -88,8 +93,7 @@ class Classification(Task):
     # Training ---------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        own = getattr(self.network, "classifier", ())
-        heads = self.head_modules or (own if isinstance(own, tuple) else ())  # torchvision has a module there
+        heads = self.head_modules or class_layers(self.network)
         if self.head_factor != 1.0 and not heads:
             raise ConfigError(
                 f"task.head_factor: {type(self.network).__name__} does not say which its class layers are. Set "
@@ -98,7 +102,7 @@ class Classification(Task):
         groups = parameter_groups(
             self.network, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
         )
-        optimizer = self.optim(groups)
+        optimizer = self.optim(self.with_distiller(groups))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
@@ -113,6 +117,7 @@ class Classification(Task):
         return node | {"pair": pair, "dataset": dataset, "classes": self.classes, "label_classes": 0}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self._resumed_names = named(checkpoint.get("dvsn", {}).get("data") or {})
 
     def on_fit_start(self) -> None:
@@ -136,13 +141,12 @@ class Classification(Task):
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        image = self.layout(self.normalise(batch["image"]))
-        terms = self.objective(self.network(image), batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: Tensor, batch: Batch) -> Terms:
-        """The loss's named terms; distillation may add to them."""
+        """The loss's named terms."""
         terms: Terms = self.loss(output, batch)
         return terms
 

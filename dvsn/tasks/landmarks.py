@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dvsn.data.face_crop import FaceCrop
+from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
@@ -45,6 +46,7 @@ class Landmarks(KeypointTask):
     """
 
     kind: ClassVar[str] = "landmarks"
+    response: ClassVar[Kind] = "points"
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Landmarks(KeypointTask):
         if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
             raise ConfigError(f"task.size: found {list(size)}, expected [SIDE, SIDE] in pixels.")
         self.loss, self.size = loss, (size[0], size[1])
+        self.teaching_size = self.size
 
     def crop(self) -> Any:
         """By a box: landmarks are what is asked for, so they cannot say where the face is."""
@@ -102,12 +105,12 @@ class Landmarks(KeypointTask):
         return torch.tensor([float(self.size[1]), float(self.size[0])], device=self.device)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.objective(self.network(self.layout(self.normalise(batch["image"]))), batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: LandmarkOutput, batch: Batch) -> Terms:
-        """The loss's named terms; distillation may add to them."""
+        """The loss's named terms."""
         if not isinstance(output, LandmarkOutput):
             raise ConfigError(
                 f"network: {type(self.network).__name__} does not answer with points. Choose network=pfld."
