@@ -126,7 +126,7 @@ def quiet() -> None:
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
-    from dvsn import runtime
+    from dvsn import runtime, teaching
     from dvsn.callbacks import Checkpoints
     from dvsn.config import check
     from dvsn.pictures import define_wandb, finish_wandb
@@ -138,11 +138,10 @@ def train(config: Config) -> dict[str, Any]:
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
-    if any((config.get("distill") or {}).values()):
-        from dvsn import teaching
-
-        teaching.distil(task, config, data)
+    teaching.distil(task, config, data)
     trainer = runtime.build_trainer(config, task)
+    taught = task.distiller is not None and config["distillation"].get("measure", True)
+    teacher_score = teaching.measure(task, config) if taught else None
     if config.get("weights"):
         runtime.start_from(task, Path(config["weights"]))
     resume = find_resume(config.get("resume"), folder)
@@ -150,7 +149,7 @@ def train(config: Config) -> dict[str, Any]:
         check_resume(resume, config)
     if trainer.is_global_zero:
         runtime.record_run(folder, config)
-        describe(config, task, trainer, folder)
+        describe(config, task, trainer, folder, teacher_score=teacher_score)
     wandb_logger = next((item for item in trainer.loggers if type(item).__name__ == "WandbLogger"), None)
     monitor = config.get("monitor") or {}
     if wandb_logger is not None and trainer.is_global_zero:
@@ -161,6 +160,7 @@ def train(config: Config) -> dict[str, Any]:
     if csv is not None and resume is not None:
         csv.resume(step_of(resume))
 
+    before = 0 if resume is None else step_of(resume)
     started = time.perf_counter()
     trainer.fit(task, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
     saved = next(item for item in trainer.callbacks if isinstance(item, Checkpoints))  # type: ignore[attr-defined]
@@ -172,6 +172,9 @@ def train(config: Config) -> dict[str, Any]:
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - started, 1),
+        "epoch_seconds": epoch_seconds(time.perf_counter() - started, trainer, before),
+        "peak_memory_bytes": runtime.peak_memory(),
+        "teacher_score": teacher_score,
         "folder": str(folder),
     }
     if trainer.is_global_zero:
@@ -187,6 +190,12 @@ def train(config: Config) -> dict[str, Any]:
                 checkpoint=best if wanted else None,
             )
     return result
+
+
+def epoch_seconds(seconds: float, trainer: Any, before: int) -> float | None:
+    """How long an epoch took, with its validation; `before` is the number of batches that an earlier part of the run did."""
+    batches = trainer.fit_loop.epoch_loop._batches_that_stepped - before
+    return round(seconds * int(trainer.num_training_batches) / batches, 3) if batches > 0 else None
 
 
 def keep_class_weights(config: Config) -> None:
@@ -207,7 +216,9 @@ def step_of(checkpoint: Path) -> int:
     return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
-def describe(config: Config, task: Any, trainer: Any, folder: Path) -> None:
+def describe(
+    config: Config, task: Any, trainer: Any, folder: Path, *, teacher_score: float | None = None
+) -> None:
     """What is about to happen, in a few lines."""
     log.info("run folder  %s", folder)
     for name, network in task.networks.items():
@@ -216,6 +227,8 @@ def describe(config: Config, task: Any, trainer: Any, folder: Path) -> None:
     if task.distiller is not None:
         from dvsn import teaching
 
+        if teacher_score is not None:
+            log.info("%-11s %s %.4f", "teacher", config["monitor"]["name"], teacher_score)
         for title, text in teaching.describe(task.distiller):
             log.info("%-11s %s", title, text)
     device = trainer.strategy.root_device
