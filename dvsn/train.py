@@ -29,6 +29,8 @@ COMMAND = commands.Command(
         commands.Option(
             "weights", "null", "start from the networks of a checkpoint, such as a converted one"
         ),
+        commands.Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
+        commands.Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
         commands.Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
         commands.Option("compile", "false", "torch.compile the networks"),
         commands.Option("channels_last", "auto", "memory layout: auto, true, false"),
@@ -39,6 +41,8 @@ COMMAND = commands.Command(
     examples=(
         "python -m dvsn.train task=pix2pix data=cityscapes trainer.devices=4",
         "python -m dvsn.train -m experiment=pix2pix_paper data=street network=unet_256,resnet_9blocks seed=0,1",
+        "python -m dvsn.train task=classification network=resnet8x4 teacher=resnet32x4.ckpt distill=[kd,at] distill.at.weight=500",
+        "python -m dvsn.train -m task=classification network=resnet8x4 teacher=resnet32x4.ckpt distill=none,kd,sp,crd seed=0,1,2",
     ),
 )
 
