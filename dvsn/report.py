@@ -134,7 +134,7 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         return None
     parts = {key: node for key, node in (config.get("distill") or {}).items() if node}
     weights = [f"{node['weight']:g}" for node in parts.values()]
-    setting = {key: config.get(key) for key in SETTINGS if config.get(key) is not None}
+    setting: Config = {key: config[key] for key in SETTINGS if config.get(key) is not None}
     if "data" in setting:
         setting["data"] = {key: value for key, value in setting["data"].items() if key != "seed"}
     return Run(

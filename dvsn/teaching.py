@@ -398,7 +398,7 @@ def measure(task: Task, config: Config) -> float | None:
         {**config, "compile": False, "callbacks": None, "distill": None}, teacher, fitting=False
     )
     trainer.validate(teacher, data, verbose=False)
-    score = trainer.callback_metrics.get(name)
+    score = trainer.callback_metrics.get(str(name))
     return None if score is None else float(score)
 
 
