@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dvsn.distill.gather import gather
 from dvsn.distill.kd import positive
@@ -37,16 +38,18 @@ class CrossImageRelations(Method):
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = []
         for mine, theirs in zip(student.features, teacher.features, strict=True):
-            pair = match_size(mine, theirs)
-            if self.pool > 1:
-                pair = tuple(F.avg_pool2d(each, self.pool, ceil_mode=True) for each in pair)
-            mine, theirs = (unit(each.flatten(2).mT) for each in pair)  # (N, P, C)
+            mine, theirs = (self.pixels(each) for each in match_size(mine, theirs))
             if self.gather:
                 mine, theirs = gather(mine), gather(theirs)
             terms.append(self.relations(mine, theirs))
         return {"cirkd": torch.stack(terms).sum()}
 
-    def relations(self, mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    def pixels(self, feature: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, P, C), a unit vector a pixel."""
+        pooled = F.avg_pool2d(feature, self.pool, ceil_mode=True) if self.pool > 1 else feature
+        return unit(pooled.flatten(2).mT)
+
+    def relations(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """Of unit pixels (N, P, C_s) and (N, P, C_t), one picture at a time against all."""
         count, pixels, _ = mine.shape
         total = mine.new_zeros(())

@@ -25,7 +25,7 @@ DENSE = 12  # all n scores by one matrix product, if n is at most so many times 
 CHUNK = 2**22  # numbers gathered from a bank at once
 
 
-def bytes_needed(samples: int, dimension: int = 128) -> int:
+def bank_bytes(samples: int, dimension: int = 128) -> int:
     """What both banks take, in float32."""
     return 2 * 4 * samples * dimension
 
@@ -83,9 +83,9 @@ class ContrastiveRepresentation(Method):
     starts: Tensor | None
     counts: Tensor | None
 
-    @property
-    def bytes_needed(self) -> int:
-        return bytes_needed(self.samples, self.contrast.memory_v1.shape[1])
+    @classmethod
+    def bytes_needed(cls, *, student: Side, teacher: Side, facts: Facts, **options: Any) -> int:
+        return bank_bytes(facts.samples, options.get("dimension", 128))
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:

@@ -19,7 +19,9 @@ def precise(step: Step) -> Step:
 
     @functools.wraps(step)
     def run(self: Any, student: View, teacher: View, batch: Any) -> Any:
-        seen = student.features[0] if student.features else student.output
+        seen = (
+            teacher.features[0] if teacher.features else teacher.output
+        )  # the student's may be empty in a stage
         with torch.autocast(seen.device.type, enabled=False):
             return step(self, widened(student), widened(teacher), batch)
 
