@@ -164,14 +164,17 @@ def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Si
     given: dict[str, Any] = dict(sides)
     if "facts" in inspect.signature(kind).parameters:
         given["facts"] = facts
-    options = {key: value for key, value in node["method"].items() if key not in ("_target_", "_partial_")}
-    require_memory(name, kind.bytes_needed(**sides, facts=facts, **options))
     try:
         made = build({**node["method"], "_partial_": False}, path=f"distill.{name}.method", **given)
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith("distill") else f"distill.{name}: {text}") from error
+    except RuntimeError as error:  # torch's allocator says how much it was asked for
+        if "memory" not in str(error):
+            raise
+        raise ConfigError(f"distill.{name}: its memory banks do not fit: {str(error).splitlines()[0]}") from error
     assert isinstance(made, Method)
+    require_memory(name, made.bytes_needed)
     return made
 
 

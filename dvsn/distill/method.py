@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -75,11 +75,10 @@ class Method(nn.Module):
     leaves_unused: ClassVar[bool] = False
     """Whether a step may leave parameters of the student or of its own without gradient, which DDP must be told."""
 
-    @classmethod
-    def bytes_needed(cls, *, student: Side, teacher: Side, facts: Facts, **options: Any) -> int:
-        """The bytes of memory banks, asked before anything is built, so that too large ones are refused with this number.
-        `options` are the hyper-parameters of its YAML."""
-        return 0
+    @property
+    def bytes_needed(self) -> int:
+        """The bytes of its memory banks on the device, asked before the training: too large ones are refused."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say)."""

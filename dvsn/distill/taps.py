@@ -61,7 +61,10 @@ class Taps:
                 self._handles.append(module.register_forward_hook(functools.partial(self._after, path)))
 
     def __deepcopy__(self, memory: dict[int, Any]) -> Taps:
-        return Taps(copy.deepcopy(self.network[0], memory), self.paths)
+        twin = Taps.__new__(Taps)
+        memory[id(self)] = twin
+        vars(twin).update(self.__getstate__(), network=copy.deepcopy(self.network, memory))
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "active": False, "_seen": {}, "_handles": []}
@@ -153,36 +156,29 @@ def role(network: nn.Module, name: str) -> tuple[str, ...]:
         raise ConfigError(
             f"taps: found '{name}'. {nearest(name, ROLES)} Or give pairs: [[STUDENT, TEACHER], ...], paths of modules."
         )
+    declared = roles(network)
+    if name not in declared:
+        raise ConfigError(
+            f"taps: {type(network).__name__} does not say where its '{name}' taps are ({ROLES[name]}). It declares "
+            f"{', '.join(declared) or 'none'}. Give pairs of module paths instead, taps=[[STUDENT,TEACHER],...]; "
+            "`python -m dvsn.distill taps` lists them."
+        )
+    return declared[name]
+
+
+def roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    """All groups of taps that the network declares."""
     stages = tuple(getattr(network, "taps", ()))
     pooled = getattr(network, "pooled_tap", None) or _only_class_layer(network)
     stem = getattr(network, "stem_tap", None)
-    found = {
+    found: dict[str, tuple[str, ...]] = {
         "stages": stages,
         "pre_activation": tuple(getattr(network, "pre_activation_taps", ())),
         "last": stages[-1:],
         "pooled": (pooled,) if pooled else (),
         "stem_and_stages": (stem, *stages) if stem and stages else (),
-    }[name]
-    if not found:
-        kind = type(network).__name__
-        known = ", ".join(other for other in ROLES if other != name and _declares(network, other))
-        raise ConfigError(
-            f"taps: {kind} does not say where its '{name}' taps are ({ROLES[name]}). It declares {known or 'none'}. Give "
-            "pairs of module paths instead, taps=[[STUDENT,TEACHER],...]; `python -m dvsn.distill taps` lists them."
-        )
-    return found
-
-
-def _declares(network: nn.Module, name: str) -> bool:
-    try:
-        return bool(role(network, name))
-    except ConfigError:
-        return False
-
-
-def roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
-    """All groups of taps that the network declares."""
-    return {name: role(network, name) for name in ROLES if _declares(network, name)}
+    }
+    return {name: paths for name, paths in found.items() if paths}
 
 
 def _only_class_layer(network: nn.Module) -> str | None:

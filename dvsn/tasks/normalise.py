@@ -50,7 +50,7 @@ class Normalise(nn.Module):
 
 
 def fit(image: Tensor, size: Sequence[int] | None) -> Tensor:
-    """Float pictures (N, C, H, W) at another size (H, W), bilinear with antialiasing. Unchanged where `size` is None or theirs."""
+    """Float pictures (N, C, H, W) at another size (H, W), bilinear with antialiasing; as they are where `size` is None."""
     if size is None or tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
