@@ -14,7 +14,6 @@ from test_processes import HERE, environment, free_port
 
 from dvsn.distill.gather import gather
 
-
 LOCAL = ("crd", "dist", "mlkd")  # a process's loss is, or has a term, of its own items alone
 
 

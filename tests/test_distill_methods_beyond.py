@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from distilling import assert_equals, cast, gradients, sides, total, views
 from torch import Tensor, nn
 
+from dvsn.config import conf_dir
 from dvsn.distill.bounded_regression import BoundedRegression
 from dvsn.distill.cirkd import CrossImageRelations
 from dvsn.distill.cwd import ChannelWise, ChannelWiseFeatures
@@ -672,3 +677,31 @@ def test_unequal_outputs_are_refused_where_they_are_read(name: str) -> None:
             kind(student=other, teacher=given["teacher"], **options)
     else:
         assert isinstance(kind(student=other, teacher=given["teacher"], **options), Method)
+
+
+# Configs -------------------------------------------------------------------------------------------------------
+
+FILES = sorted(path for path in Path(conf_dir(), "distill").glob("*.yaml") if path.stem != "none")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_a_yaml_repeats_every_option_with_its_published_value(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    node = yaml.safe_load(text)
+    assert text.startswith("# ") and list(node) == [file.stem]
+    part = node[file.stem]
+    assert list(part) == ["weight", "taps", "start", "end", "ramp", "method"]
+    options = dict(part["method"])
+    module, _, name = options.pop("_target_").rpartition(".")
+    kind = getattr(importlib.import_module(module), name)
+    assert options.pop("_partial_") is True and issubclass(kind, Method)
+    signature = inspect.signature(kind).parameters
+    defaults = {
+        key: list(each.default) if isinstance(each.default, tuple) else each.default
+        for key, each in signature.items()
+        if key not in ("student", "teacher", "facts")
+    }
+    if file.stem == "kd_standardised":
+        defaults |= {"temperature": 2.0, "standardise": True}
+    assert options == defaults
+    assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in signature.values())

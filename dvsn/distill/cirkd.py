@@ -17,7 +17,7 @@ from dvsn.types import Batch, Terms
 class CrossImageRelations(Method):
     """KL of each pixel's softmax of cosines over T with the pixels of every picture of the batch: the term `cirkd`.
 
-    Yang et al., 2022, arXiv:2204.06986, eq. 4 to 6: pixels averaged 2x2 (`pool`), one distribution for each pair of a pixel
+    Yang et al., 2022, arXiv:2204.06986: pixels averaged 2x2 (`pool`), one distribution for each pair of a pixel
     and a picture, its own included; mean over all of them, summed over taps. Weight 1, beside `pixel_kd`. The paper's
     memory of pixels and regions of earlier batches (weight 0.1) is left out, and any head can be tapped, since nothing
     here looks at the response. Widths may differ; of two sizes the larger is average-pooled.

@@ -19,8 +19,9 @@ class RelationalDistillation(Method):
     """Smooth L1 of distances over their mean and of cosines at every corner: the terms `rkd_distance` and `rkd_angle`.
 
     Park et al., 2019, arXiv:1904.05068, weights 25 and 50 as in the authors' code, which are inside of these terms;
-    several taps are summed. Distances and angles both come from one Gram matrix of the centred batch, (N, N), never from
-    the (N, N, D) differences: <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii.
+    several taps are summed. Distances and angles both come from one Gram matrix of the centred batch, (N, N), never
+    from the (N, N, D) differences: <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii. Angles are N^3 numbers: 0.5 GiB
+    at N = 512.
 
     Two items at one place (up to rounding) have distance 1e-6 and no direction: their pair gets no gradient, where the
     published code gives it one of 1e11. Widths may differ. `gather` relates the items of all processes; else each relates
