@@ -61,9 +61,7 @@ class Student(nn.Module):
     def forward(self, picture: Tensor, teacher: Tensor, index: Tensor) -> Tensor:
         feature = self.network(picture)
         views = View(feature, (self.shaped(feature),)), View(teacher[:, :6], (self.shaped(teacher),))
-        value = total(self.method(*views, {"index": index}))
-        self.method.after_step(*views, {"index": index})
-        return value
+        return total(self.method(*views, {"index": index}))
 
     def shaped(self, vector: Tensor) -> Tensor:
         """As a map of two channels, more for the teacher, where the method compares maps."""
@@ -84,13 +82,14 @@ def whole_batch() -> tuple[Tensor, Tensor, Tensor]:
     return picture, teacher, torch.tensor([3, 11, 29, 0, 7, 8, 21, 14])
 
 
-def found(model: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Any]:
+def found(model: Any, batch: tuple[Tensor, ...]) -> dict[str, Any]:
     """Value, gradients and buffers after two steps, the last of them with the banks of the first."""
+    inner = getattr(model, "module", model)
     for _ in range(2):
         model.zero_grad()
         value = model(*batch)
         value.backward()
-    inner = getattr(model, "module", model)
+        inner.method.after_step(View(batch[1], ()), View(batch[1], ()), {})
     return {
         "value": value.detach(),
         "gradients": {name: parameter.grad for name, parameter in inner.named_parameters()},
