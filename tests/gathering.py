@@ -46,7 +46,7 @@ CASES: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "cc adjacent": (CorrelationCongruence, {"gather": True, "form": "adjacent", "dimension": 4}),
     "dist": (Correlated, {"gather": True}),
     "mlkd": (MultiLevel, {"gather": True}),
-    "cirkd": (CrossImageRelations, {"gather": True}),
+    "cirkd": (CrossImageRelations, {"gather": True, "memory_weight": 0.0}),
     "crd": (Repeatable, {"facts": Facts(30), "dimension": 4, "negatives": 6}),
 }
 
@@ -72,7 +72,9 @@ def student(name: str) -> Student:
     torch.manual_seed(3)
     kind, options = CASES[name]
     maps = kind is CrossImageRelations
-    given = sides([(2, 1, 3) if maps else (6,)], [(3, 1, 3) if maps else (9,)], outputs=((6,), (6,)))
+    given = sides(
+        [(2, 1, 3) if maps else (6,)], [(3, 1, 3) if maps else (9,)], outputs=((6,), (6,)), kind="pixels"
+    )
     return Student(kind(**given, **options)).double()
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dvsn.config import conf_dir
 from dvsn.distill.bounded_regression import BoundedRegression
 from dvsn.distill.cirkd import CrossImageRelations
+from dvsn.distill.class_memory import ClassMemory
 from dvsn.distill.cwd import ChannelWise, ChannelWiseFeatures
 from dvsn.distill.dist import Correlated
 from dvsn.distill.dkd import DecoupledDistillation
@@ -28,7 +29,7 @@ from dvsn.distill.gan_compression import GeneratorCompression
 from dvsn.distill.gram import gram_distance
 from dvsn.distill.ifvd import IntraClassVariation
 from dvsn.distill.kd import KnowledgeDistillation
-from dvsn.distill.method import Method, View
+from dvsn.distill.method import Facts, Method, View
 from dvsn.distill.mgd import MaskedGeneration
 from dvsn.distill.mlkd import MultiLevel, correlation_distance
 from dvsn.distill.ofa import OneForAll
@@ -465,10 +466,69 @@ def cirkd_formula(pool: int) -> Any:
 
 @pytest.mark.parametrize(("batch", "pool"), [(1, 2), (3, 2), (2, 1)])
 def test_cirkd(batch: int, pool: int) -> None:
-    method, given = build(CrossImageRelations, MAPS, pool=pool)
+    method, given = build(CrossImageRelations, MAPS, PIXELS, pool=pool, memory_weight=0.0)
+    assert not method.state_dict()
     assert_equals(
         method, cirkd_formula(pool), *views(given, batch), single=1e-4
     )  # exponents of ten times a cosine
+
+
+def test_cirkd_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against rows that are drawn beforehand; the projection is trained, the memory is not."""
+    method, given = build(CrossImageRelations, MAPS[:1], PIXELS, memory=7, pixel_samples=10, region_samples=5)
+    memory = method.memories[0]
+    assert memory.pixels.shape == memory.regions.shape == (5, 7, 5)
+    asked = {"memory": 7, "memory_weight": 0.1, "pool": 2}
+    assert CrossImageRelations.bytes_needed(**given, facts=Facts(), **asked) == 4 * 2 * memory.pixels.numel()
+    assert CrossImageRelations.bytes_needed(**given, facts=Facts(), memory_weight=0.0) == 0
+    rows = {10: memory.sample(memory.pixels, 10), 5: memory.sample(memory.regions, 5)}
+    assert rows[10].shape == (10, 5) and rows[5].shape == (5, 5)
+    monkeypatch.setattr(ClassMemory, "sample", lambda _, __, count: rows[count])
+    batch = {"target": torch.randint(0, 5, (3, 12, 12), generator=torch.Generator().manual_seed(0))}
+
+    def formula(method: Any, student: View, teacher: View, _: Any) -> Tensor:
+        value = cirkd_formula(2)(method, student, teacher, {})
+        s = F.normalize(method.projections[0](student.features[0]), dim=1).permute(0, 2, 3, 1).reshape(-1, 5)
+        t = F.normalize(teacher.features[0], dim=1).permute(0, 2, 3, 1).reshape(-1, 5)
+        for sampled in rows.values():
+            logits = [each @ sampled.double().T / 0.1 for each in (s, t)]
+            value = value + 0.1 * divergence(*logits, 1.0).mean()
+        return value
+
+    assert_equals(method, formula, *views(given, 3), batch, single=1e-4)
+
+
+def test_the_memory_takes_means_and_pixels_of_each_class_in_turn() -> None:
+    memory = ClassMemory(3, 4, 2, written=2).double()
+    before = {name: value.clone() for name, value in memory.state_dict().items()}
+    features = F.normalize(torch.randn(2, 5, 2, dtype=torch.float64), dim=2)
+    labels = torch.tensor([[0, 0, 0, 2, 255], [0, 2, 2, 255, 255]])
+    memory.write(features, labels)
+    assert memory.places.tolist() == [[3, 0, 3], [2, 0, 2]]
+    means = [features[0, :3], features[1, :1], features[0, 3:4], features[1, 1:3]]
+    means = [F.normalize(each.mean(0), dim=0) for each in means]
+    torch.testing.assert_close(memory.regions[[0, 0, 2, 2], [0, 1, 0, 1]], torch.stack(means))
+    for name in ("pixels", "regions"):
+        assert torch.equal(getattr(memory, name)[1], before[name][1])
+        assert torch.equal(getattr(memory, name)[0, 3], before[name][0, 3])
+    seen = {tuple(row) for row in features[0, :3].tolist()}
+    assert len({tuple(row) for row in memory.pixels[0, :2].tolist()} & seen) == 2
+    assert torch.equal(memory.pixels[0, 2], features[1, 0])
+    memory.write(features, labels)  # round the ring
+    assert memory.places.tolist() == [[2, 0, 2], [0, 0, 0]]
+    assert torch.equal(memory.pixels[0, 1], features[1, 0])
+    torch.testing.assert_close(memory.regions[0, 2], means[0])
+
+
+def test_cirkd_remembers_after_the_step() -> None:
+    method, given = build(CrossImageRelations, MAPS[:1], PIXELS, memory=6, pixel_samples=10, region_samples=5)
+    student, teacher = (cast(view, torch.float32) for view in views(given, 3))
+    before = method.memories[0].regions.clone()
+    method(student, teacher, {"target": torch.full((3, 6, 6), 2)})
+    assert torch.equal(method.memories[0].regions, before)
+    method.after_step(student, teacher, {})
+    changed = (method.memories[0].regions != before).any(2)
+    assert changed[2].tolist() == [True] * 3 + [False] * 3 and not changed[[0, 1, 3, 4]].any()
 
 
 # Pose, landmarks, generators -----------------------------------------------------------------------------------
@@ -604,7 +664,7 @@ EVERY: dict[str, tuple[type[Method], dict[str, Any], dict[str, Any]]] = {
     "wttm": (TransformedTeacher, {"exponent": 1.0}, {}),
     "pkd": (PearsonFeatures, {}, {}),
     "cwd_features": (ChannelWiseFeatures, {}, {}),
-    "cirkd": (CrossImageRelations, {}, {}),
+    "cirkd": (CrossImageRelations, {"memory_weight": 0.0}, PIXELS),
     "pixel_kd": (PixelDistillation, {}, PIXELS),
     "cwd": (ChannelWise, {}, PIXELS),
     "skd": (StructuredDistillation, {}, PIXELS),
@@ -616,6 +676,7 @@ EVERY: dict[str, tuple[type[Method], dict[str, Any], dict[str, Any]]] = {
 }
 MORE: dict[str, tuple[type[Method], dict[str, Any], dict[str, Any]]] = {
     "ofa": (OneForAll, {}, {}),
+    "cirkd with memory": (CrossImageRelations, {"memory": 50}, PIXELS),
     "reviewkd": (KnowledgeReview, {}, {}),
     "srrl": (SoftmaxRegression, {}, {"head": nn.Linear(4, 5)}),
     "mgd": (MaskedGeneration, {}, {}),
@@ -672,7 +733,7 @@ def test_unequal_outputs_are_refused_where_they_are_read(name: str) -> None:
     kind, options, more = {**EVERY, **MORE}[name]
     given = sides([each[0] for each in SAME], [each[1] for each in SAME], **more)
     other = given["student"]._replace(output=(9, *given["student"].output[1:]))
-    if kind.reads and kind not in (SoftmaxRegression, IntraClassVariation):
+    if kind.reads and kind not in (SoftmaxRegression, IntraClassVariation, CrossImageRelations):
         with pytest.raises(ConfigError, match="student answers"):
             kind(student=other, teacher=given["teacher"], **options)
     else:
