@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from dvsn.distill.class_memory import ClassMemory
 from dvsn.distill.gather import gather
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.labels import labels_of, labels_on_grid
-from dvsn.distill.method import Facts, Kind, Method, Side, View
+from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, tapped, unit
 from dvsn.types import Batch, Terms
@@ -67,13 +67,6 @@ class CrossImageRelations(Method):
             ClassMemory(student.output[0], memory, theirs[0], written=written) for _, theirs in held
         )
         self._seen: list[tuple[Tensor, Tensor]] = []
-
-    @classmethod
-    def bytes_needed(cls, *, student: Side, teacher: Side, facts: Facts, **options: Any) -> int:
-        if not options.get("memory_weight", 0.1):
-            return 0
-        widths = sum(shape[0] for shape in teacher.features)
-        return 2 * 4 * student.output[0] * options.get("memory", 2000) * widths
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:

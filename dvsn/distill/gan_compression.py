@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dvsn.distill.method import Kind, Method, Side, View
@@ -38,7 +39,7 @@ class GeneratorCompression(Method):
         errors = []
         for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True):
             mine, theirs = match_size(adapter(mine), theirs)
-            errors.append((mine - theirs).square().mean())
+            errors.append(F.mse_loss(mine, theirs))
         terms = {"gan_compression_features": self.feature_weight * torch.stack(errors).sum()}
         if self.output_weight:
             terms["gan_compression_output"] = (

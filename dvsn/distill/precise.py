@@ -22,8 +22,11 @@ def precise(step: Step) -> Step:
         seen = (
             teacher.features[0] if teacher.features else teacher.output
         )  # the student's may be empty in a stage
+        student, teacher = widened(student), widened(teacher)
+        if not torch.is_autocast_enabled(seen.device.type):
+            return step(self, student, teacher, batch)
         with torch.autocast(seen.device.type, enabled=False):
-            return step(self, widened(student), widened(teacher), batch)
+            return step(self, student, teacher, batch)
 
     return cast(Step, run)
 

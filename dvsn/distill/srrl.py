@@ -50,9 +50,9 @@ class SoftmaxRegression(Method):
             mine, theirs = as_vector(mine), as_vector(theirs)
         else:
             mine, theirs = match_size(mine, theirs)
-        answers = (self.answer(mine) - self.answer(theirs)).square().mean()
+        answers = F.mse_loss(self.answer(mine), self.answer(theirs))
         return {
-            "srrl_features": self.feature_weight * (mine - theirs).square().mean(),
+            "srrl_features": self.feature_weight * F.mse_loss(mine, theirs),
             "srrl_answers": self.answer_weight * answers,
         }
 
