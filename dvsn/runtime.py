@@ -285,6 +285,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has held so far: on the GPU if there is one, else in main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():

@@ -172,7 +172,9 @@ def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Si
     except RuntimeError as error:  # torch's allocator says how much it was asked for
         if "memory" not in str(error):
             raise
-        raise ConfigError(f"distill.{name}: its memory banks do not fit: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"distill.{name}: its memory banks do not fit: {str(error).splitlines()[0]}"
+        ) from error
     assert isinstance(made, Method)
     require_memory(name, made.bytes_needed)
     return made
@@ -373,6 +375,31 @@ def _copied(module: nn.Module) -> nn.Module:
     import copy
 
     return copy.deepcopy(module)
+
+
+def measure(task: Task, config: Config) -> float | None:
+    """The teacher's own score on the validation split, by the run's monitor; None where it cannot be had here: several
+    teachers or devices, a network of the user's own, or one that takes crops of another size."""
+    from dvsn import runtime
+
+    name = (config.get("monitor") or {}).get("name")
+    assert task.distiller is not None
+    holders = [each.holder for each in task.distiller.teachers]
+    teacher = holders[0]
+    if len(holders) > 1 or not isinstance(teacher, Task) or runtime.device_count(config["trainer"]) > 1:
+        return None
+    if task.teaching_size is not None and teacher.teaching_size != task.teaching_size:
+        return None
+    data = runtime.build_data(config)
+    teacher.ask_data(data)
+    teacher.data_recipe = {**config["data"], **teacher.data_recipe}
+    teacher.use_metrics(**config.get("metrics", {}))
+    trainer = runtime.build_trainer(
+        {**config, "compile": False, "callbacks": None, "distill": None}, teacher, fitting=False
+    )
+    trainer.validate(teacher, data, verbose=False)
+    score = trainer.callback_metrics.get(name)
+    return None if score is None else float(score)
 
 
 # The data ------------------------------------------------------------------------------------------------
