@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dvsn.distill.cc import CorrelationCongruence
+from dvsn.distill.cirkd import CrossImageRelations
 from dvsn.distill.crd import ContrastiveRepresentation
+from dvsn.distill.dist import Correlated
 from dvsn.distill.method import Facts, Method, View
+from dvsn.distill.mlkd import MultiLevel
 from dvsn.distill.pkt import ProbabilisticTransfer
 from dvsn.distill.rkd import RelationalDistillation
 from dvsn.distill.sp import SimilarityPreserving
@@ -41,6 +44,9 @@ CASES: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "pkt": (ProbabilisticTransfer, {"gather": True}),
     "cc": (CorrelationCongruence, {"gather": True}),
     "cc adjacent": (CorrelationCongruence, {"gather": True, "form": "adjacent", "dimension": 4}),
+    "dist": (Correlated, {"gather": True}),
+    "mlkd": (MultiLevel, {"gather": True}),
+    "cirkd": (CrossImageRelations, {"gather": True, "memory_weight": 0.0}),
     "crd": (Repeatable, {"facts": Facts(30), "dimension": 4, "negatives": 6}),
 }
 
@@ -54,16 +60,22 @@ class Student(nn.Module):
 
     def forward(self, picture: Tensor, teacher: Tensor, index: Tensor) -> Tensor:
         feature = self.network(picture)
-        views = View(feature, (feature,)), View(teacher, (teacher,))
-        value = total(self.method(*views, {"index": index}))
-        self.method.after_step(*views, {"index": index})
-        return value
+        views = View(feature, (self.shaped(feature),)), View(teacher[:, :6], (self.shaped(teacher),))
+        return total(self.method(*views, {"index": index}))
+
+    def shaped(self, vector: Tensor) -> Tensor:
+        """As a map of two channels, more for the teacher, where the method compares maps."""
+        return vector.view(len(vector), -1, 1, 3) if isinstance(self.method, CrossImageRelations) else vector
 
 
 def student(name: str) -> Student:
     torch.manual_seed(3)
     kind, options = CASES[name]
-    return Student(kind(**sides([(6,)], [(9,)]), **options)).double()
+    maps = kind is CrossImageRelations
+    given = sides(
+        [(2, 1, 3) if maps else (6,)], [(3, 1, 3) if maps else (9,)], outputs=((6,), (6,)), kind="pixels"
+    )
+    return Student(kind(**given, **options)).double()
 
 
 def whole_batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -72,13 +84,14 @@ def whole_batch() -> tuple[Tensor, Tensor, Tensor]:
     return picture, teacher, torch.tensor([3, 11, 29, 0, 7, 8, 21, 14])
 
 
-def found(model: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Any]:
+def found(model: Any, batch: tuple[Tensor, ...]) -> dict[str, Any]:
     """Value, gradients and buffers after two steps, the last of them with the banks of the first."""
+    inner = getattr(model, "module", model)
     for _ in range(2):
         model.zero_grad()
         value = model(*batch)
         value.backward()
-    inner = getattr(model, "module", model)
+        inner.method.after_step(View(batch[1], ()), View(batch[1], ()), {})
     return {
         "value": value.detach(),
         "gradients": {name: parameter.grad for name, parameter in inner.named_parameters()},

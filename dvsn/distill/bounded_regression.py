@@ -14,9 +14,10 @@ from dvsn.types import Batch, Terms
 
 
 class BoundedRegression(Method):
-    """The distance of the student's points, summed over a face's points, mean over the batch: the term `bounded_regression`.
+    """The distance of the student's points, summed over a face's points, mean over the batch: the term
+    `bounded_regression`.
 
-    Chen et al., 2017, "Learning efficient object detection models with knowledge distillation", eq. 4, for points in
+    Chen et al., 2017, "Learning efficient object detection models with knowledge distillation", for points in
     place of boxes. `bounded`: a point counts only where the student's squared distance from the truth plus `margin` is
     above the teacher's, so that a teacher that is wrong does not pull. `toward`: `teacher`, to whose points the student
     is drawn; `truth` is the paper's form, where the teacher only says when to stop. `distance`: `l2`, squared, the

@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.embed import Embed
@@ -75,7 +76,7 @@ class CorrelationCongruence(Method):
             apart = (mine - theirs).abs()
             return (apart[:-1] * apart[1:]).sum(1).mean()
         correlation = self.kernel if self.form == "kernel" else scaled_gram
-        return (correlation(mine) - correlation(theirs)).square().mean()
+        return F.mse_loss(correlation(mine), correlation(theirs))
 
     def kernel(self, rows: Tensor) -> Tensor:
         rows = unit(rows)

@@ -25,11 +25,6 @@ DENSE = 12  # all n scores by one matrix product, if n is at most so many times 
 CHUNK = 2**22  # numbers gathered from a bank at once
 
 
-def bytes_needed(samples: int, dimension: int = 128) -> int:
-    """What both banks take, in float32."""
-    return 2 * 4 * samples * dimension
-
-
 class ContrastiveRepresentation(Method):
     """The term `crd`: noise-contrastive estimation of pairs, from both sides.
 
@@ -82,10 +77,6 @@ class ContrastiveRepresentation(Method):
     group: Tensor | None
     starts: Tensor | None
     counts: Tensor | None
-
-    @property
-    def bytes_needed(self) -> int:
-        return bytes_needed(self.samples, self.contrast.memory_v1.shape[1])
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:

@@ -66,10 +66,10 @@ class DecoupledDistillation(Method):
 
 
 def parts(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log probabilities of the right class (N,), of all others together (N,), and of each among these (N, K), 0 at the
-    right one."""
+    """Log probabilities of the right class (N,), of all others together (N,), and of each among these (N, K), where the right
+    one has no meaning."""
     others = logits.scatter(1, right, -torch.inf)
     outside = others.logsumexp(1, keepdim=True)
     inside = logits.gather(1, right)
     both = torch.logaddexp(inside, outside)
-    return (inside - both)[:, 0], (outside - both)[:, 0], (logits - outside).scatter(1, right, 0.0)
+    return (inside - both)[:, 0], (outside - both)[:, 0], logits - outside

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dvsn.distill.connector import Regressor
@@ -45,7 +46,7 @@ class FitNet(Method):
     @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         errors = [
-            (regressor(student.features[tap]) - as_map(teacher.features[tap])).square().mean()
+            F.mse_loss(regressor(student.features[tap]), as_map(teacher.features[tap]))
             for tap, regressor in zip(self.taps, self.regressors, strict=True)
         ]
         return {"fitnet": torch.stack(errors).sum()}

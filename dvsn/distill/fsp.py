@@ -48,7 +48,7 @@ class SolutionFlow(Method):
     @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = zip(pairwise(student.features), pairwise(teacher.features), strict=True)
-        terms = [(self.flow(*mine) - self.flow(*theirs)).square().mean() for mine, theirs in pairs]
+        terms = [F.mse_loss(self.flow(*mine), self.flow(*theirs)) for mine, theirs in pairs]
         return {"fsp": torch.stack(terms).sum()}
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:

@@ -17,9 +17,9 @@ from dvsn.types import Batch, Terms
 class FactorTransfer(Method):
     """L1 distance of the unit factors of both networks, its mean over all numbers, summed over taps: the term `ft`.
 
-    Kim, Park and Kwak, 2018, arXiv:1802.04977. For `initial_epochs` a paraphraser learns to rebuild the teacher's map from
-    `rate` of its channels (`reconstruction`: the `squared` error of the paper's eq. 1, or `absolute` as in the authors'
-    code), the student standing still; then it is frozen, and a translator is trained with the student.
+    Kim, Park and Kwak, 2018, arXiv:1802.04977. For `initial_epochs` a paraphraser learns to rebuild the teacher's map
+    from `rate` of its channels (`reconstruction`: the paper's `squared` error, or `absolute` as in the authors' code),
+    the student standing still; then it is frozen, and a translator is trained with the student.
 
     `factor` is what is compared: `whole`, the paper's, with weight 500 on CIFAR; `attention`, the mean square over the
     factor's channels, of the CRD authors' benchmark, with weight 200. Of two sizes the larger factor is average-pooled.
@@ -51,7 +51,9 @@ class FactorTransfer(Method):
         self.factor, self.reconstruction = factor, reconstruction
         self.stage = Stage(initial_epochs, student=False)
         self.paraphrasers = nn.ModuleList(Paraphraser(theirs[0], rate) for _, theirs in pairs)
-        self.translators = nn.ModuleList(Translator(mine[0], int(theirs[0] * rate)) for mine, theirs in pairs)
+        self.translators = nn.ModuleList(
+            Translator(mine[0], factors(theirs[0], rate)) for mine, theirs in pairs
+        )
 
     @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
@@ -84,7 +86,7 @@ class Paraphraser(nn.Module):
 
     def __init__(self, channels: int, rate: float) -> None:
         super().__init__()
-        few = int(channels * rate)
+        few = factors(channels, rate)
         self.encoder = encoder(channels, few, norm=False)
         layers: list[nn.Module] = []
         for inside, outside in ((few, few), (few, channels), (channels, channels)):
@@ -104,6 +106,10 @@ class Translator(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         answer: Tensor = self.encoder(feature)
         return answer
+
+
+def factors(channels: int, rate: float) -> int:
+    return max(1, int(channels * rate))
 
 
 def encoder(channels: int, few: int, *, norm: bool) -> nn.Sequential:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dvsn.distill.method import Kind, Method, Side, View
@@ -14,7 +15,7 @@ from dvsn.types import Batch, Terms
 
 
 class GeneratorCompression(Method):
-    """The terms `gan_features` and, for unpaired data, `gan_output`.
+    """The terms `gan_compression_features` and, for unpaired data, `gan_compression_output`.
 
     Li et al., 2020, arXiv:2003.08936: mean squared error of tapped maps through a 1x1 convolution behind the student,
     summed over taps (layers 9, 12, 15 and 18 of the ResNet generator), weight 1, 0.01 for maps. Paired data are learnt
@@ -38,8 +39,10 @@ class GeneratorCompression(Method):
         errors = []
         for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True):
             mine, theirs = match_size(adapter(mine), theirs)
-            errors.append((mine - theirs).square().mean())
-        terms = {"gan_features": self.feature_weight * torch.stack(errors).sum()}
+            errors.append(F.mse_loss(mine, theirs))
+        terms = {"gan_compression_features": self.feature_weight * torch.stack(errors).sum()}
         if self.output_weight:
-            terms["gan_output"] = self.output_weight * (student.output - teacher.output).abs().mean()
+            terms["gan_compression_output"] = (
+                self.output_weight * (student.output - teacher.output).abs().mean()
+            )
         return terms

@@ -37,7 +37,11 @@ class KnowledgeDistillation(Method):
         mine, theirs = student.output, teacher.output
         if self.standardise:
             mine, theirs = standardised(mine), standardised(theirs)
-        return {"kd": divergence(mine, theirs, self.temperature).mean()}
+        guess, truth = (
+            F.log_softmax(mine / self.temperature, dim=1),
+            F.softmax(theirs / self.temperature, dim=1),
+        )
+        return {"kd": F.kl_div(guess, truth, reduction="batchmean") * self.temperature**2}
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float, *, dim: int = 1) -> Tensor:

@@ -19,7 +19,7 @@ from dvsn.types import Batch, Terms
 class OneForAll(Method):
     """The terms `ofa`, of the answer, and `ofa_stages`, the sum over the student's taps.
 
-    Hao et al., 2023, arXiv:2310.19444, eq. 7: minus sum over classes of ((p_t + 1[right])^exponent - 1[right]) log p_s,
+    Hao et al., 2023, arXiv:2310.19444: minus sum over classes of ((p_t + 1[right])^exponent - 1[right]) log p_s,
     mean over the batch. Exponents are 1 to 1.5; at 1 the gradient is that of KD with T = 1. Each tapped map is
     averaged, normalised and classified by a linear layer; the paper's projectors have convolutions in front. The
     teacher's taps are not looked at. `temperature` softens both.

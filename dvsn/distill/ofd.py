@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
@@ -81,9 +82,10 @@ class FeatureOverhaul(Method):
 
 
 def partial(student: Tensor, teacher: Tensor) -> Tensor:
-    """The sum of the squared errors that count."""
-    error = student - teacher
-    return error.where((error > 0) | (teacher > 0), 0.0).square().sum()
+    """The sum of the squared errors that count. Where none does, the student is its own target."""
+    with torch.no_grad():
+        target = torch.where((teacher <= 0) & (student <= teacher), student, teacher)
+    return F.mse_loss(student, target, reduction="sum")
 
 
 def batch_margin(feature: Tensor) -> Tensor:

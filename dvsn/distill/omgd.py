@@ -58,7 +58,7 @@ class GeneratorToGenerator(Method):
             "omgd_smoothness": smoothness * variation(student.output),
         }
         errors = [
-            (adapter(as_vector(mine)) - as_vector(theirs)).square().mean()
+            F.mse_loss(adapter(as_vector(mine)), as_vector(theirs))
             for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True)
         ]
         return terms | ({"omgd_channels": channels * torch.stack(errors).sum()} if errors else {})

@@ -14,7 +14,7 @@ from dvsn.types import Batch, Terms
 class PixelDistillation(Method):
     """T^2 KL of the classes of each pixel, the mean over pixels: the term `pixel_kd`.
 
-    Liu et al., 2019, arXiv:1903.04197, eq. 1, weight 10 there and 1 in later comparisons; T is 1 in both. Pixels without a
+    Liu et al., 2019, arXiv:1903.04197, weight 10 there and 1 in later comparisons; T is 1 in both. Pixels without a
     label count. The teacher's logits are resized to the student's grid.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
@@ -32,7 +33,7 @@ class PearsonFeatures(Method):
         terms = []
         for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
             mine, theirs = match_size(connector(mine), theirs)
-            terms.append(0.5 * (by_channel(mine) - by_channel(theirs)).square().mean())
+            terms.append(0.5 * F.mse_loss(by_channel(mine), by_channel(theirs)))
         return {"pkd": torch.stack(terms).sum()}
 
 

@@ -19,9 +19,14 @@ def precise(step: Step) -> Step:
 
     @functools.wraps(step)
     def run(self: Any, student: View, teacher: View, batch: Any) -> Any:
-        seen = student.features[0] if student.features else student.output
+        seen = (
+            teacher.features[0] if teacher.features else teacher.output
+        )  # the student's may be empty in a stage
+        student, teacher = widened(student), widened(teacher)
+        if not torch.is_autocast_enabled(seen.device.type):
+            return step(self, student, teacher, batch)
         with torch.autocast(seen.device.type, enabled=False):
-            return step(self, widened(student), widened(teacher), batch)
+            return step(self, student, teacher, batch)
 
     return cast(Step, run)
 

@@ -75,12 +75,10 @@ class Fusion(nn.Module):
 
 
 def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
-    error, weight, total = (student - teacher).square().mean(), 1.0, 1.0
+    error, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     for side in LEVELS:
         if side < student.shape[-2] and side < student.shape[-1]:
             weight /= 2
-            error = (
-                error + weight * (pool_to(student, side, side) - pool_to(teacher, side, side)).square().mean()
-            )
+            error = error + weight * F.mse_loss(pool_to(student, side, side), pool_to(teacher, side, side))
             total += weight
     return error / total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.gather import gather
@@ -35,7 +36,7 @@ class SimilarityPreserving(Method):
             if self.gather:
                 mine, theirs = gather(mine), gather(theirs)
             alone = len(mine) == 1
-            terms.append(nothing(mine) if alone else (similarity(mine) - similarity(theirs)).square().mean())
+            terms.append(nothing(mine) if alone else F.mse_loss(similarity(mine), similarity(theirs)))
         return {"sp": torch.stack(terms).sum()}
 
 

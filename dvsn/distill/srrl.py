@@ -30,17 +30,14 @@ class SoftmaxRegression(Method):
     ) -> None:
         super().__init__()
         mine, theirs = tapped("srrl", student, teacher)[-1]
-        head = teacher.head
-        width = (
-            head.in_features if isinstance(head, nn.Linear) else head.in_channels if pointwise(head) else None
-        )
+        self.head = (linear(teacher.head),)  # in a tuple: neither trained nor saved here
+        width = None if self.head[0] is None else self.head[0].weight.shape[1]
         if width != theirs[0]:
             raise ConfigError(
-                f"distill.srrl: the teacher's head is {type(head).__name__} with {width} inputs and its last tap {theirs}, "
+                f"distill.srrl: the teacher's head is {type(teacher.head).__name__} with {width} inputs, its tap {theirs}, "
                 "expected a linear layer (or a 1x1 convolution) on that tap's channels. Tap the layer in front of the "
                 "classifier, or choose a method that needs no head, such as fitnet."
             )
-        self.head = (head,)  # in a tuple: neither trained nor saved here
         self.feature_weight, self.answer_weight = feature_weight, answer_weight
         self.connector = nn.Sequential(
             nn.Conv2d(mine[0], theirs[0], 1, bias=False), nn.BatchNorm2d(theirs[0]), nn.ReLU()
@@ -53,18 +50,22 @@ class SoftmaxRegression(Method):
             mine, theirs = as_vector(mine), as_vector(theirs)
         else:
             mine, theirs = match_size(mine, theirs)
-        answers = (self.answer(mine) - self.answer(theirs)).square().mean()
+        answers = F.mse_loss(self.answer(mine), self.answer(theirs))
         return {
-            "srrl_features": self.feature_weight * (mine - theirs).square().mean(),
+            "srrl_features": self.feature_weight * F.mse_loss(mine, theirs),
             "srrl_answers": self.answer_weight * answers,
         }
 
     def answer(self, feature: Tensor) -> Tensor:
         head = self.head[0]
+        assert head is not None
         weight = head.weight.detach().to(feature.dtype)
         bias = None if head.bias is None else head.bias.detach().to(feature.dtype)
         return F.linear(feature, weight, bias) if weight.ndim == 2 else F.conv2d(feature, weight, bias)
 
 
-def pointwise(head: nn.Module | None) -> bool:
-    return isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1
+def linear(head: nn.Module | None) -> nn.Linear | nn.Conv2d | None:
+    """The head, if it is linear in the features of a picture or of a pixel."""
+    if isinstance(head, nn.Conv2d) and (head.kernel_size != (1, 1) or head.groups != 1):
+        return None
+    return head if isinstance(head, nn.Linear | nn.Conv2d) else None
