@@ -19,6 +19,7 @@ from torch import nn
 from dvsn import config, runtime
 from dvsn.commands import choices
 from dvsn.config import build, conf_dir
+from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import Task
 from dvsn.types import LandmarkOutput, SegmentationOutput
@@ -38,7 +39,13 @@ def text_of(group: str, name: str) -> str:
 
 
 TRANSLATORS = [name for name in GROUPS["network"] if "input_channels:" in text_of("network", name)]
-CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier")]
+ZOO = [
+    name
+    for name in GROUPS["network"]
+    if re.search(r"dvsn\.networks\.(cifar_|wide_resnet)", text_of("network", name))
+]
+CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier") or name in ZOO]
+CLASSIFIERS.append("torchvision")
 POSE_NETWORKS = [name for name in GROUPS["network"] if "joints:" in text_of("network", name)]
 DETECTORS = [name for name in GROUPS["network"] if "dvsn.networks.detectors." in text_of("network", name)]
 LANDMARKERS = [name for name in GROUPS["network"] if "landmarks:" in text_of("network", name)]
@@ -286,6 +293,20 @@ def test_every_classifier_builds_and_learns(name: str) -> None:
     output = network(torch.randn(2, 3, 64, 64))
     assert tuple(output.shape) == (2, 19)
     check_gradients(network, output)
+    for path in class_layers(network):
+        assert network.get_submodule(path) is not None
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_network_of_small_pictures_says_where_to_tap_it(name: str) -> None:
+    network = build(tree("task=classification", f"network={name}")["network"], path="network")
+    assert len(network.pre_activation_taps) == len(network.tap_norms) == len(network.taps) >= 3
+    for path in (*network.taps, network.stem_tap, network.pooled_tap, *network.pre_activation_taps):
+        assert network.get_submodule(path.removesuffix(":in")) is not None
+    for path in network.tap_norms:
+        assert path is None or isinstance(network.get_submodule(path), nn.BatchNorm2d)
+    assert class_layers(network) == (network.pooled_tap.removesuffix(":in"),)
+    assert not any(getattr(module, "inplace", False) for module in network.modules())
 
 
 @pytest.mark.parametrize("name", POSE_NETWORKS)
