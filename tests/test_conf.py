@@ -182,11 +182,13 @@ def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
 
 
 def test_metrics_repeat_every_option() -> None:
+    from dvsn.tasks.classification import Classification
     from dvsn.tasks.pix2pix import Pix2Pix
     from dvsn.tasks.pose import Pose
     from dvsn.tasks.segmentation import Segmentation
 
-    for task, kind in {"pix2pix": Pix2Pix, "segmentation": Segmentation, "pose": Pose}.items():
+    tasks: dict[str, Any] = {"pix2pix": Pix2Pix, "segmentation": Segmentation, "pose": Pose}
+    for task, kind in (tasks | {"classification": Classification}).items():
         known = set(inspect.signature(kind.use_metrics).parameters) - {"self"}
         assert set(tree(f"task={task}")["metrics"]) <= known
         assert known <= {*tree(f"task={task}")["metrics"], "absent"}

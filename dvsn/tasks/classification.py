@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
@@ -14,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
+from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
@@ -148,8 +150,9 @@ class Classification(Task):
 
     # Evaluation and use -----------------------------------------------------------------------------
 
-    def use_metrics(self, *, top: Sequence[int] = (1, 5)) -> None:  # type: ignore[override]
-        """Accuracy over all pictures: `top1`, `top5`, ... Counts not below the number of classes are left out."""
+    def use_metrics(self, *, top: Sequence[int] = (1, 5), calibration_bins: int = 15) -> None:  # type: ignore[override]
+        """Accuracy over all pictures: `top1`, `top5`, ... Counts not below the number of classes are left out. And `ece`,
+        the expected calibration error."""
         if not top or any(count < 1 for count in top):
             raise ConfigError(
                 f"metrics.top: found {list(top)}, expected numbers of 1 or more, such as [1, 5]."
@@ -159,6 +162,7 @@ class Classification(Task):
             for count in top
             if count < self.classes
         }
+        scores["ece"] = CalibrationError(bins=calibration_bins)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
 
@@ -191,6 +195,15 @@ class Classification(Task):
             lines += [] if true is None else [(f"is {names[true]}", GREY)]
             cards.append(torch.from_numpy(card(picture.permute(1, 2, 0).numpy(), lines)))
         return {"prediction": torch.stack(cards).permute(0, 3, 1, 2)}
+
+    answers: ClassVar[tuple[str, ...]] = ("cards", "table")
+
+    def predict_files(
+        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
+    ) -> list[Path]:
+        from dvsn.predict_classes import predict_files
+
+        return predict_files(self, items, options, device)
 
     def deployable(self) -> nn.Module:
         return Classifier(self.normalise, self.network).eval()
