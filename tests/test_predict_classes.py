@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dvsn.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.predict import COMMAND, predict
+from dvsn.tasks.classification import warn_of_enlarging
 
 
 def logits_of(shares: list[list[float]]) -> torch.Tensor:
@@ -137,6 +139,25 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         predict(options_of(checkpoint, photos, tmp_path / "out", **option))
+
+
+def test_small_pictures_made_large_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    class Sized:
+        def __init__(self, stored: int, shown: int) -> None:
+            self.stored, self.shown = stored, shown
+
+        def read(self, _: int) -> dict[str, Any]:
+            return {"photo": np.zeros((self.stored, self.stored, 3), np.uint8)}
+
+        def __getitem__(self, _: int) -> dict[str, Any]:
+            return {"image": torch.zeros(3, self.shown, self.shown)}
+
+    with caplog.at_level(logging.WARNING, logger="dvsn"):
+        warn_of_enlarging(Sized(32, 32))
+        warn_of_enlarging(Sized(200, 224))
+        assert not caplog.records
+        warn_of_enlarging(Sized(32, 224))
+    assert "transform=cifar" in caplog.text and "224x224 of pictures of 32x32" in caplog.text
 
 
 def test_what_a_real_evaluation_reports(checkpoint: Path) -> None:

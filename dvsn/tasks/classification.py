@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,10 @@ from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch, Terms
 
+log = logging.getLogger("dvsn")
+
 THUMBNAIL, LINE = 192, 20
+ENLARGED = 16  # times as many pixels
 GREEN, RED, GREY = (0, 130, 0), (200, 0, 0), (60, 60, 60)
 
 
@@ -120,6 +124,8 @@ class Classification(Task):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            warn_of_enlarging(data.datasets["train"], data.pair.source)
         found = getattr(data.datasets["train"], "class_names", None) if data is not None else None
         if found is None:
             return
@@ -213,6 +219,16 @@ def named(data_recipe: dict[str, Any]) -> list[str] | None:
     """The class names in a data set's recipe, where it has any."""
     names: list[str] | None = data_recipe.get("dataset", {}).get("names")
     return names
+
+
+def warn_of_enlarging(dataset: Any, source: str = "photo") -> None:
+    """Say so where the transform makes much larger pictures of small ones: each then costs as much as a large one."""
+    stored, shown = dataset.read(0)[source].shape[:2], dataset[0]["image"].shape[-2:]
+    if shown[0] * shown[1] >= ENLARGED * stored[0] * stored[1]:
+        log.warning(
+            "transform: makes %dx%d of pictures of %dx%d. Small pictures are usually trained on as they are, by "
+            "transform=cifar.", *shown, *stored,
+        )  # fmt: skip
 
 
 def card(picture: np.ndarray, lines: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
