@@ -89,11 +89,8 @@ class GroupedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = shuffle(F.relu(self.bn1(self.conv1(x))), self.first_groups)
         inner = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(inner)))))
-        if self.stride == 2:
-            joined = torch.cat([inner, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
-        else:
-            joined = inner + x
-        rectified: Tensor = self.relu(joined)
+        halved = F.avg_pool2d(x, 3, stride=2, padding=1) if self.stride == 2 else None
+        rectified: Tensor = self.relu(inner + x if halved is None else torch.cat([inner, halved], dim=1))
         return rectified
 
 

@@ -57,12 +57,17 @@ class TorchvisionClassifier(nn.Module):
     def taps(self) -> tuple[str, ...]:
         """The last module at each size of map, finest first, without the finest of all; found by a dry run without memory.
         Empty where the model has no maps, as transformers."""
-        return stages(self.model)[1:]
+        return self.stages[1:]
 
     @functools.cached_property
     def stem_tap(self) -> str:
         """The last module at the finest size of map; empty where there are no maps."""
-        return next(iter(stages(self.model)), "")
+        return next(iter(self.stages), "")
+
+    @functools.cached_property
+    def stages(self) -> tuple[str, ...]:
+        """`stem_tap` and `taps`."""
+        return find_stages(self.model)
 
 
 def class_layer(model: nn.Module, classes: int) -> str:
@@ -75,9 +80,12 @@ def class_layer(model: nn.Module, classes: int) -> str:
     return paths[-1]
 
 
-def stages(model: nn.Module) -> tuple[str, ...]:
+def find_stages(model: nn.Module) -> tuple[str, ...]:
     """The paths, behind `model.`, of the last module that makes each size of square map, finest first."""
     ghost = copy.deepcopy(model).to(device="meta").eval()
+    for module in ghost.modules():  # who listens to the network did not ask for this run
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
     parts = {path: module for path, module in ghost.named_children() if path not in CONTAINERS}
     for path in CONTAINERS:
         container = getattr(ghost, path, None)
