@@ -15,6 +15,8 @@ COMMANDS = {
     "predict": "turn pictures into pictures with a checkpoint",
     "convert": "turn a published checkpoint into ours",
     "data": "check, show or weigh a data set",
+    "distill": "list where a network can be tapped",
+    "report": "compare the runs of a sweep",
 }
 
 

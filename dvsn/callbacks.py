@@ -161,7 +161,9 @@ class Checkpoints(Checkpoint):
         if pl_module.window_open:  # max_time ran out within an accumulation: its batches are not resumed
             self._save(trainer, "last.ckpt")
         if self.save_weights and trainer.is_global_zero:
-            write_safetensors(self.folder / "last.safetensors", pl_module.state_dict())
+            state = pl_module.state_dict()
+            kept = {key: value for key, value in state.items() if not key.startswith("distiller.")}
+            write_safetensors(self.folder / "last.safetensors", kept)
 
     @staticmethod
     def _at_epoch_end(trainer: pl.Trainer) -> bool:

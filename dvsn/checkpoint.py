@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_checkpoint(path: Any, *, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
-    """The content of a checkpoint, unpickled weights-only.
+def read_checkpoint(
+    path: Any, *, map_location: Any = "cpu", verify: bool = True, plain: Sequence[type] = ()
+) -> dict[str, Any]:
+    """The content of a checkpoint, unpickled weights-only. `plain` are further classes that may be in it: such as hold
+    values and nothing else, for they are made and their attributes are set.
 
     `verify` checks the stored CRC of every part first, because torch does not notice a flipped byte. Without
     it the tensors are mapped, not read: for a second look at a file that was checked.
@@ -107,7 +110,8 @@ def read_checkpoint(path: Any, *, map_location: Any = "cpu", verify: bool = True
             f"{file}: not a checkpoint: {file.stat().st_size} bytes that start with {start!r}."
         )
     try:
-        content = torch.load(file, map_location=map_location, weights_only=True, mmap=not verify)
+        with torch.serialization.safe_globals(list(plain)):
+            content = torch.load(file, map_location=map_location, weights_only=True, mmap=not verify)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
         found = (
@@ -183,7 +187,12 @@ def load(path: Any, *, device: str = "cpu") -> Task:
 
 
 def load_state(task: Task, state: Mapping[str, Tensor], path: Any) -> None:
-    """Strictly load a task's weights; a difference is refused with the keys listed."""
+    """Strictly load a task's weights; a difference is refused with the keys listed.
+
+    What a distilled run holds beside its student, the modules and memory of the methods, is left out.
+    """
+    if task.distiller is None:
+        state = {key: value for key, value in state.items() if not key.startswith("distiller.")}
     require_equal(task.state_dict(), state, path)
     task.load_state_dict(state, strict=True)
 

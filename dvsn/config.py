@@ -52,6 +52,7 @@ GROUPS: dict[str, Group] = {
     "discriminator": NETWORK,
     "loss": Group({"dvsn.losses.": MODULE}, MODULE),
     "codec": Group({"dvsn.codecs.": MODULE}, MODULE),
+    "distill": Group({"dvsn.distill.": MODULE}, MODULE),
     "transform": Group({"albumentations.": TRANSFORM, "dvsn.data.": ()}, TRANSFORM),
     "data": Group({"dvsn.data.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),
@@ -239,6 +240,74 @@ def check_options(config: Mapping[str, Any]) -> None:
     for path, value, good, expected in rules:
         if not good:
             raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+    check_distillation(config)
+
+
+Rules = tuple[tuple[str, Any, Any, str], ...]
+PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")
+
+
+def check_distillation(config: Mapping[str, Any]) -> None:
+    """Refuse methods without a teacher, a teacher without methods, and options of them that have no meaning."""
+    chosen, options = config.get("distill"), config.get("distillation") or {}
+    methods = {name: node for name, node in (chosen or {}).items() if node is not None}
+    teachers, network = config.get("teacher"), options.get("network")
+    teachers = [teachers] if isinstance(teachers, str) else teachers or []
+    if methods and not teachers and network is None:
+        raise ConfigError(
+            f"distill: {', '.join(methods)} needs a teacher. Set teacher=PATH, a checkpoint of dvsn or a converted one, or "
+            "distillation.network for a network of your own."
+        )
+    if teachers and network is not None:
+        raise ConfigError("teacher, distillation.network: found both, expected one of them.")
+    if chosen is None and (teachers or network is not None):
+        raise ConfigError(
+            "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "
+            "student alone."
+        )
+    for name, node in methods.items():
+        path = f"distill.{name}"
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"{path}: {_found(node)}, expected a method's options.")
+        for key in node:
+            if key not in PART:
+                raise ConfigError(f"{path}.{key}: unknown key. {nearest(str(key), PART)}")
+        for key in ("weight", "method"):
+            if node.get(key) is None:
+                raise ConfigError(f"{path}.{key}: is missing.")
+        taps, end = node.get("taps"), node.get("end")
+        lists = (
+            isinstance(taps, list)
+            and taps != []
+            and all(
+                isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
+                for pair in taps
+            )
+        )
+        own: Rules = (
+            ("weight", node["weight"], number(node["weight"]) and node["weight"] >= 0, "a number, 0 or more"),
+            ("start", node.get("start"), whole(node.get("start", 0), 0), "a whole number, 0 or more"),
+            ("ramp", node.get("ramp"), whole(node.get("ramp", 0), 0), "a whole number, 0 or more"),
+            ("end", end, end is None or whole(end, node.get("start", 0) + 1), "null, or an epoch after start"),
+            ("task_weight", node.get("task_weight"), node.get("task_weight") is None or
+             (number(node["task_weight"]) and node["task_weight"] >= 0), "null, or a number, 0 or more"),
+            ("taps", taps, taps is None or isinstance(taps, str) or lists, "null, a role, or [[STUDENT,TEACHER],...]"),
+        )  # fmt: skip
+        for key, value, good, expected in own:
+            if not good:
+                raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
+    size, weight, rate = options.get("size"), options.get("task_weight"), options.get("stage_lr")
+    sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
+    average = options.get("average", "probabilities")
+    shared: Rules = (
+        ("size", size, size is None or sides, "null, or [HEIGHT, WIDTH]"),
+        ("task_weight", weight, weight is None or (number(weight) and weight >= 0), "null, or a number, 0 or more"),
+        ("stage_lr", rate, rate is None or (number(rate) and rate > 0), "null, or a number above 0"),
+        ("average", average, average in ("probabilities", "logits"), "probabilities or logits"),
+    )  # fmt: skip
+    for key, value, good, expected in shared:
+        if not good:
+            raise ConfigError(f"distillation.{key}: found {value!r}, expected {expected}.")
 
 
 def number(value: Any) -> bool:

@@ -27,6 +27,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
+from omegaconf import OmegaConf
 
 from dvsn import commands, config
 from dvsn.errors import ConfigError
@@ -63,6 +64,9 @@ class ProcessLauncher(Launcher):
 
     A job writes into `<hydra.sweep.dir>/<number>`: its output to `output.log`, and its result, which
     the sweeper gets, is read from `result.json`, key "objective" (or "score").
+
+    With `sweep.skip_finished=true` and the `hydra.sweep.dir` of an earlier sweep, a job of the same overrides that has a
+    result there is not run again; one that failed runs in its old folder, and new ones take the next free numbers.
     """
 
     finished: list[Job]
@@ -81,8 +85,15 @@ class ProcessLauncher(Launcher):
         enumerates = str(self.config.hydra.sweeper._target_).endswith(".BasicSweeper")
         returns: list[JobReturn] = []
         self._refuse_if_all_are_wrong(job_overrides)
+        repeated = bool(OmegaConf.select(self.config, "sweep.skip_finished", default=False))
         for number, overrides in enumerate(map(list, job_overrides), initial_job_idx):
-            job = self._run(number, overrides, folder / str(number), shared)
+            place = find_place(folder, number, overrides) if repeated else folder / str(number)
+            done = repeated and (place / "result.json").is_file()
+            job = (
+                finished_before(place, overrides)
+                if done
+                else self._run(int(place.name), overrides, place, shared)
+            )
             self.finished.append(job)
             answer = JobReturn(
                 overrides=filter_overrides(overrides), working_dir=str(Path.cwd()), task_name="process"
@@ -114,6 +125,9 @@ class ProcessLauncher(Launcher):
         sys.stdout.flush()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)  # of an earlier sweep into the same folder
+        (folder / "job.json").write_text(
+            json.dumps({"overrides": own_overrides(overrides)}), encoding="utf-8"
+        )
         place = f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"
         begin = time.monotonic()
         code, tail = _stream([*_command(), *shared, *overrides, place], folder / "output.log", number)
@@ -122,6 +136,31 @@ class ProcessLauncher(Launcher):
         if code != 0:
             sys.stderr.write(f"[sweep] job {number} failed with exit code {code}: {job.error}\n")
         return job
+
+
+def own_overrides(overrides: Sequence[str]) -> list[str]:
+    """What makes a job what it is: its overrides, less those of Hydra and of the sweep itself."""
+    return sorted(each for each in filter_overrides(list(overrides)) if not each.startswith("sweep."))
+
+
+def find_place(folder: Path, number: int, overrides: Sequence[str]) -> Path:
+    """The folder of a job in a repeated sweep: that of the same overrides, else its number, else the next free one."""
+    wanted = own_overrides(overrides)
+    for file in sorted(folder.glob("*/job.json")):
+        with suppress(OSError, ValueError):
+            if json.loads(file.read_text(encoding="utf-8")).get("overrides") == wanted:
+                return file.parent
+    taken = {item.name for item in folder.glob("*")}
+    while str(number) in taken:
+        number += 1
+    return folder / str(number)
+
+
+def finished_before(folder: Path, overrides: Sequence[str]) -> Job:
+    """A job of an earlier sweep that need not run again."""
+    sys.stdout.write(f"[sweep] job {folder.name}: finished before\n")
+    result = read_result(folder / "result.json")
+    return Job(int(folder.name), list(filter_overrides(list(overrides))), folder, 0, 0.0, result, "")
 
 
 ProcessLauncher.__module__ = TARGET.rpartition(".")[0]
@@ -169,6 +208,7 @@ def sweep(
     jobs = [job for launcher in _active for job in launcher.finished]
     if separate:
         sys.stdout.write(summary(jobs))
+        sys.stdout.write(distilled(jobs))
         if any(job.code for job in jobs):
             raise SystemExit(1)
     return result
@@ -189,7 +229,6 @@ class SharedTask:
 
 def refuse_devices(cfg: DictConfig) -> None:
     """Raises `ConfigError` for a job that would start DDP processes, which would replay the sweep."""
-    from omegaconf import OmegaConf
 
     devices = OmegaConf.select(cfg, "trainer.devices", throw_on_missing=False)
     strategy = str(OmegaConf.select(cfg, "trainer.strategy", throw_on_missing=False))
@@ -235,6 +274,7 @@ def _stream(command: Sequence[str], logfile: Path, number: int) -> tuple[int, st
     environment = {key: value for key, value in os.environ.items() if key not in DDP_VARIABLES}
     environment = {k: v for k, v in environment.items() if not k.startswith(("TORCHELASTIC_", "TORCHRUN_"))}
     environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.setdefault("WANDB_RUN_GROUP", logfile.parent.parent.name)  # the jobs of a sweep are one group
     tail = bytearray()
     with logfile.open("wb") as output:
         # A process group of its own: Ctrl-C reaches the job through us, once.
@@ -322,6 +362,28 @@ def _reason(tail: str, code: int) -> str:
             return lines[i]
     ended = f"ended by signal {signal.Signals(-code).name}" if code < 0 else ""
     return " | ".join(filter(None, [ended, *lines[-3:]])) or f"no output, exit code {code}"
+
+
+def distilled(jobs: Sequence[Job]) -> str:
+    """The report of a sweep in which jobs learned from a teacher; nothing where none did, or none has finished."""
+    from dvsn.errors import DataError
+
+    if not any(_distils(job.folder / "config.yaml") for job in jobs if job.code == 0):
+        return ""
+    from dvsn.report import report
+
+    try:
+        return "\n" + report(jobs[0].folder.parent)
+    except DataError as error:
+        return f"[sweep] no report: {error}\n"
+
+
+def _distils(file: Path) -> bool:
+    import yaml
+
+    if not file.is_file():
+        return False
+    return bool((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("distill"))
 
 
 def summary(jobs: Sequence[Job]) -> str:

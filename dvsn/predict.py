@@ -20,11 +20,12 @@ COMMAND = commands.Command(
         commands.Option("checkpoint", commands.REQUIRED, "a dvsn checkpoint"),
         commands.Option("input", commands.REQUIRED, "a picture, a folder (with all below it), or a quoted glob"),
         commands.Option("output", "predictions", "folder of the results: a PNG a picture, and of pose keypoints.json, of "
-                        "landmarks landmarks.json, of detection detections.json, in COCO's results format"),
+                        "landmarks landmarks.json, of detection detections.json, in COCO's results format, of "
+                        "classification classes.csv and .json"),
         commands.Option("size", "recipe", "recipe: the checkpoint's own evaluation size; keep: the picture's (padded "
                         "to what the network needs and cropped back); or HEIGHTxWIDTH"),
         commands.Option("write", None, "what: of pix2pix picture; of segmentation color, overlay, ids, or submission (ids "
-                        "of the data set's test server); null: the first"),
+                        "of the data set's test server); of classification cards (and the table) or table; null: the first"),
         commands.Option("original_size", False, "resize each result to its picture's size at the end"),
         commands.Option("side_by_side", False, "write input and result in one picture"),
         commands.Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
@@ -53,6 +54,7 @@ COMMAND = commands.Command(
         commands.Option("fps", 30.0, "smooth: frames in a second"),
         commands.Option("min_cutoff", 1.0, "smooth: Hz; lower is calmer, at rest"),
         commands.Option("beta", 20.0, "smooth: Hz more for a speed of one face's side a second; higher follows faster"),
+        commands.Option("top", 5, "classification: how many classes of a picture are written"),
         commands.Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
         commands.Option("seed", 0, "for networks tested with dropout"),
     ),
@@ -60,6 +62,7 @@ COMMAND = commands.Command(
         "python -m dvsn.predict runs/demo/latest/checkpoints/best.ckpt labels/ output=painted",
         "python -m dvsn.predict checkpoint=best.ckpt input='gtFine/val/*/*_color.png' size=keep",
         "python -m dvsn.predict pidnet.ckpt leftImg8bit/test write=submission output=results",
+        "python -m dvsn.predict resnet8x4.ckpt photos top=3 size=32x32",
         "python -m dvsn.predict hrnet_w32.ckpt photos boxes=detector.ckpt score=0.7 batch_size=32",
         "python -m dvsn.predict pfld.ckpt frames/ boxes=face_detection_yunet_2023mar.onnx smooth=true fps=25",
     ),

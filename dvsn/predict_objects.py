@@ -35,7 +35,7 @@ def predict_files(
     ids = picture_ids([source for source, _ in items], None if file is None else Path(file))
     least = 0.0 if options["score"] is None else float(options["score"])
     if options["score"] is not None:
-        task.shown = least
+        task.shown_from = least
     results: list[dict[str, Any]] = []
     for start in range(0, len(items), int(options["batch_size"])):
         batch = items[start : start + int(options["batch_size"])]

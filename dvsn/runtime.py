@@ -24,6 +24,7 @@ from dvsn.config import build, check_options
 from dvsn.data.module import DataModule
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.loggers import CsvLogger
+from dvsn.networks.blocks import class_layers
 from dvsn.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ class Ddp(DDPStrategy):
     """
 
     def share_buffers(self) -> None:
-        for buffer in self.lightning_module.buffers():  # type: ignore[union-attr]
-            torch.distributed.broadcast(buffer, src=0)
+        for name, buffer in self.lightning_module.named_buffers():  # type: ignore[union-attr]
+            if not name.startswith("distiller."):
+                torch.distributed.broadcast(buffer, src=0)
 
     def on_validation_start(self) -> None:
         self.share_buffers()
@@ -123,8 +125,7 @@ def start_from(task: Task, path: Path) -> None:
             if key in own and isinstance(value, torch.Tensor) and value.shape == own[key].shape
         }
         if same:
-            paths = getattr(network, "classifier", ())  # torchvision's networks have a module of that name
-            heads = tuple(f"{path}." for path in paths) if isinstance(paths, tuple) else ()
+            heads = tuple(f"{path}." for path in class_layers(network))
             fresh = [key for key in own if key not in fitting]
             if any(not key.startswith(heads or ("/",)) for key in fresh) or any(
                 key not in own for key in state
@@ -155,7 +156,10 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
             log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
         options["sync_batchnorm"] = False
     if count > 1 and options.get("strategy", "auto") in ("auto", "ddp"):
-        options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters)
+        partly = task.distiller is not None and task.distiller.needs_unused_parameters
+        options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters or partly)
+    if fitting and task.distiller is not None:
+        extend(options, task.distiller.initial_epochs, config.get("distillation") or {})
     if not task.automatic_optimization:  # the task does these itself, see its docstring
         options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
 
@@ -200,6 +204,20 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def extend(options: Config, initial: int, distillation: Config) -> None:
+    """Make room for the initial stages of distillation in the trainer's options."""
+    epochs = options.get("max_epochs")
+    if not initial or epochs is None or epochs < 0:
+        return
+    if distillation.get("on_top", True):
+        options["max_epochs"] = epochs + initial
+    elif initial >= epochs:
+        raise ConfigError(
+            f"trainer.max_epochs: found {epochs}, and the initial stages of distillation alone take {initial}. Set more, or "
+            "distillation.on_top=true."
+        )
 
 
 def build_loggers(config: Config) -> list[Any]:
@@ -265,6 +283,16 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "git": git_state(),
     }
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held so far: on the GPU if there is one, else in main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def processor() -> str:

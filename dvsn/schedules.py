@@ -37,9 +37,25 @@ class Schedule:
         """The factor of optimiser step `step`, counted from 0, without warm-up."""
         return 1.0
 
-    def attach(self, optimizer: Optimizer, *, steps_per_epoch: int, total_steps: int) -> LambdaLR:
-        """A torch scheduler that is to be stepped after every optimiser step."""
-        return LambdaLR(optimizer, self._rule(steps_per_epoch=steps_per_epoch, total_steps=total_steps))
+    def attach(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps_per_epoch: int,
+        total_steps: int,
+        initial_steps: int = 0,
+        initial_factor: float = 1.0,
+    ) -> LambdaLR:
+        """A torch scheduler that is to be stepped after every optimiser step.
+
+        The first `initial_steps` have a constant factor of their own, and the schedule starts after them.
+        """
+        rule = self._rule(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        if not initial_steps:
+            return LambdaLR(optimizer, rule)
+        return LambdaLR(
+            optimizer, lambda step: rule(step - initial_steps) if step >= initial_steps else initial_factor
+        )
 
     def _rule(self, *, steps_per_epoch: int, total_steps: int) -> Callable[[int], float]:
         def rule(step: int) -> float:

@@ -29,6 +29,8 @@ COMMAND = commands.Command(
         commands.Option(
             "weights", "null", "start from the networks of a checkpoint, such as a converted one"
         ),
+        commands.Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
+        commands.Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
         commands.Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
         commands.Option("compile", "false", "torch.compile the networks"),
         commands.Option("channels_last", "auto", "memory layout: auto, true, false"),
@@ -39,6 +41,8 @@ COMMAND = commands.Command(
     examples=(
         "python -m dvsn.train task=pix2pix data=cityscapes trainer.devices=4",
         "python -m dvsn.train -m experiment=pix2pix_paper data=street network=unet_256,resnet_9blocks seed=0,1",
+        "python -m dvsn.train task=classification network=resnet8x4 teacher=best.ckpt distill=[kd,at] distill.at.weight=500",
+        "python -m dvsn.train -m task=distillation network=resnet8x4 teacher=best.ckpt distill=none,kd,sp,crd seed=0,1,2",
     ),
 )
 
@@ -81,8 +85,14 @@ def check_resume(path: Path, config: Config) -> None:
     from dvsn.checkpoint import read_checkpoint, read_recipe
     from dvsn.errors import CheckpointError
 
-    recipe = read_recipe(read_checkpoint(path, verify=False), path)["recipe"]
-    wanted = config["task"]
+    header = read_recipe(read_checkpoint(path, verify=False), path)
+    recipe, wanted = header["recipe"], config["task"]
+    taught, methods = sorted(header.get("distill") or {}), sorted(config.get("distill") or {})
+    if taught != methods:
+        raise CheckpointError(
+            f"{path}: was trained with distill=[{','.join(taught)}], found distill=[{','.join(methods)}]. Continue with the "
+            "methods of that run, or start a new one with resume=null."
+        )
     different = [
         f"task.{key}.{option}: {recipe[key].get(option)!r} there, {wanted[key].get(option)!r} now"
         for key in wanted
@@ -120,7 +130,7 @@ def quiet() -> None:
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
-    from dvsn import runtime
+    from dvsn import runtime, teaching
     from dvsn.callbacks import Checkpoints
     from dvsn.config import check
     from dvsn.pictures import define_wandb, finish_wandb
@@ -132,7 +142,10 @@ def train(config: Config) -> dict[str, Any]:
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
+    teaching.distil(task, config, data)
     trainer = runtime.build_trainer(config, task)
+    taught = task.distiller is not None and config["distillation"].get("measure", True)
+    teacher_score = teaching.measure(task, config) if taught else None
     if config.get("weights"):
         runtime.start_from(task, Path(config["weights"]))
     resume = find_resume(config.get("resume"), folder)
@@ -140,7 +153,7 @@ def train(config: Config) -> dict[str, Any]:
         check_resume(resume, config)
     if trainer.is_global_zero:
         runtime.record_run(folder, config)
-        describe(config, task, trainer, folder)
+        describe(config, task, trainer, folder, teacher_score=teacher_score)
     wandb_logger = next((item for item in trainer.loggers if type(item).__name__ == "WandbLogger"), None)
     monitor = config.get("monitor") or {}
     if wandb_logger is not None and trainer.is_global_zero:
@@ -151,6 +164,7 @@ def train(config: Config) -> dict[str, Any]:
     if csv is not None and resume is not None:
         csv.resume(step_of(resume))
 
+    before = 0 if resume is None else step_of(resume)
     started = time.perf_counter()
     trainer.fit(task, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
     saved = next(item for item in trainer.callbacks if isinstance(item, Checkpoints))  # type: ignore[attr-defined]
@@ -162,6 +176,9 @@ def train(config: Config) -> dict[str, Any]:
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - started, 1),
+        "epoch_seconds": epoch_seconds(time.perf_counter() - started, trainer, before),
+        "peak_memory_bytes": runtime.peak_memory(),
+        "teacher_score": teacher_score,
         "folder": str(folder),
     }
     if trainer.is_global_zero:
@@ -177,6 +194,12 @@ def train(config: Config) -> dict[str, Any]:
                 checkpoint=best if wanted else None,
             )
     return result
+
+
+def epoch_seconds(seconds: float, trainer: Any, before: int) -> float | None:
+    """How long an epoch took, with its validation; `before` is the number of batches that an earlier part of the run did."""
+    batches = trainer.fit_loop.epoch_loop._batches_that_stepped - before
+    return round(seconds * int(trainer.num_training_batches) / batches, 3) if batches > 0 else None
 
 
 def keep_class_weights(config: Config) -> None:
@@ -197,12 +220,21 @@ def step_of(checkpoint: Path) -> int:
     return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
-def describe(config: Config, task: Any, trainer: Any, folder: Path) -> None:
+def describe(
+    config: Config, task: Any, trainer: Any, folder: Path, *, teacher_score: float | None = None
+) -> None:
     """What is about to happen, in a few lines."""
     log.info("run folder  %s", folder)
     for name, network in task.networks.items():
         count = sum(parameter.numel() for parameter in network.parameters())
         log.info("%-11s %s, %s parameters", name, type(network).__name__, f"{count:,}")
+    if task.distiller is not None:
+        from dvsn import teaching
+
+        if teacher_score is not None:
+            log.info("%-11s %s %.4f", "teacher", config["monitor"]["name"], teacher_score)
+        for title, text in teaching.describe(task.distiller):
+            log.info("%-11s %s", title, text)
     device = trainer.strategy.root_device
     log.info(
         "device      %s x %d, %s%s%s",

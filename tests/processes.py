@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dvsn import runtime
+from dvsn import runtime, teaching
 from dvsn.checkpoint import newest
 
 
@@ -20,6 +20,8 @@ def main() -> None:
     folder = Path(config["run_dir"])
     checkpoints = folder / "checkpoints"
     task = runtime.make_task(config)
+    if config.get("distill"):
+        teaching.distil(task, config, runtime.build_data(config))
     trainer = runtime.build_trainer(config, task)
     if dies_after is not None:
         from test_resume import Dies

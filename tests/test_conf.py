@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from torch import nn
 from dvsn import config, runtime
 from dvsn.commands import choices
 from dvsn.config import build, conf_dir
+from dvsn.distill.method import Kind, Method
+from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import Task
 from dvsn.types import LandmarkOutput, SegmentationOutput
@@ -38,7 +41,13 @@ def text_of(group: str, name: str) -> str:
 
 
 TRANSLATORS = [name for name in GROUPS["network"] if "input_channels:" in text_of("network", name)]
-CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier")]
+ZOO = [
+    name
+    for name in GROUPS["network"]
+    if re.search(r"dvsn\.networks\.(cifar_|wide_resnet)", text_of("network", name))
+]
+CLASSIFIERS = [name for name in GROUPS["network"] if name.endswith("_classifier") or name in ZOO]
+CLASSIFIERS.append("torchvision")
 POSE_NETWORKS = [name for name in GROUPS["network"] if "joints:" in text_of("network", name)]
 DETECTORS = [name for name in GROUPS["network"] if "dvsn.networks.detectors." in text_of("network", name)]
 LANDMARKERS = [name for name in GROUPS["network"] if "landmarks:" in text_of("network", name)]
@@ -141,7 +150,7 @@ def test_every_experiment_states_a_command_that_names_it(name: str) -> None:
 
 def test_the_menu_offers_every_group() -> None:
     wanted = {"task", "network", "discriminator", "loss", "codec", "transform", "data", "optim", "schedule", "trainer",
-              "logger", "callbacks", "experiment", "debug"}  # fmt: skip
+              "logger", "callbacks", "experiment", "debug", "distill"}  # fmt: skip
     assert wanted <= set(GROUPS)
     for profile in ("default", "gpu", "ddp", "cpu", "fast_dev_run", "deterministic"):
         assert profile in GROUPS["trainer"]
@@ -159,6 +168,7 @@ def test_every_option_composes_and_passes_the_checks(option: str) -> None:
 def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
     """So that the command line can change every one: style principle 5."""
     bound = {"split", "transform", "seed", "root", "keypoints"}  # what the data module gives to its reader
+    bound |= {"student", "teacher", "facts"}  # and the distiller to its methods
     for target, node in targets(tree(option)):
         if not target.startswith("dvsn."):
             continue
@@ -175,11 +185,13 @@ def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
 
 
 def test_metrics_repeat_every_option() -> None:
+    from dvsn.tasks.classification import Classification
     from dvsn.tasks.pix2pix import Pix2Pix
     from dvsn.tasks.pose import Pose
     from dvsn.tasks.segmentation import Segmentation
 
-    for task, kind in {"pix2pix": Pix2Pix, "segmentation": Segmentation, "pose": Pose}.items():
+    tasks: dict[str, Any] = {"pix2pix": Pix2Pix, "segmentation": Segmentation, "pose": Pose}
+    for task, kind in (tasks | {"classification": Classification}).items():
         known = set(inspect.signature(kind.use_metrics).parameters) - {"self"}
         assert set(tree(f"task={task}")["metrics"]) <= known
         assert known <= {*tree(f"task={task}")["metrics"], "absent"}
@@ -286,6 +298,20 @@ def test_every_classifier_builds_and_learns(name: str) -> None:
     output = network(torch.randn(2, 3, 64, 64))
     assert tuple(output.shape) == (2, 19)
     check_gradients(network, output)
+    for path in class_layers(network):
+        assert network.get_submodule(path) is not None
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_network_of_small_pictures_says_where_to_tap_it(name: str) -> None:
+    network = build(tree("task=classification", f"network={name}")["network"], path="network")
+    assert len(network.pre_activation_taps) == len(network.tap_norms) == len(network.taps) >= 3
+    for path in (*network.taps, network.stem_tap, network.pooled_tap, *network.pre_activation_taps):
+        assert network.get_submodule(path.removesuffix(":in")) is not None
+    for path in network.tap_norms:
+        assert path is None or isinstance(network.get_submodule(path), nn.BatchNorm2d)
+    assert class_layers(network) == (network.pooled_tap.removesuffix(":in"),)
+    assert not any(getattr(module, "inplace", False) for module in network.modules())
 
 
 @pytest.mark.parametrize("name", POSE_NETWORKS)
@@ -318,6 +344,26 @@ def test_every_landmark_network_builds_and_learns(name: str) -> None:
     for path in (*network.taps, *network.classifier):
         assert network.get_submodule(path) is not None
     assert network.eval()(torch.rand(1, 3, 64, 64)).angles is None
+
+
+@pytest.mark.parametrize("name", sorted(set(GROUPS["distill"]) - {"none"}))
+def test_every_method_states_the_same_options(name: str) -> None:
+    """One top-level key, its own name, so that several compose; weight, taps and times beside the method."""
+    node = tree("task=classification", f"distill={name}")["distill"]
+    assert list(node) == [name]
+    assert set(node[name]) - {"task_weight"} == {"weight", "taps", "start", "end", "ramp", "method"}
+    config.check_distillation({"distill": node, "teacher": "teacher.ckpt"})
+    kind = build(node[name]["method"], path=f"distill.{name}.method").func
+    assert issubclass(kind, Method) and set(kind.reads) <= set(typing.get_args(Kind))
+    parameters = inspect.signature(kind).parameters
+    assert {"student", "teacher"} <= set(parameters)
+    assert all(each.kind is each.KEYWORD_ONLY for each in parameters.values())
+
+
+def test_methods_compose_as_a_list() -> None:
+    chosen = GROUPS["distill"][:2]
+    assert list(tree("task=classification", f"distill=[{','.join(chosen)}]")["distill"]) == chosen
+    assert list(tree("task=distillation")["distill"]) == ["kd"]
 
 
 @pytest.mark.parametrize("name", GROUPS["codec"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from pathlib import Path
@@ -48,8 +49,8 @@ COMMAND = commands.Command(
         commands.Option(
             "data",
             None,
-            "of pose and landmarks: the data set that knows the keypoints' names, such as coco or wflw; null: one by "
-            "the number of keypoints, noted",
+            "the data set that knows the names: of keypoints, such as coco or wflw, null: one by their number, noted; "
+            "of the classes of small pictures, null: cifar10 or cifar100",
         ),
         commands.Option(
             "joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"
@@ -76,6 +77,7 @@ COMMAND = commands.Command(
     examples=(
         "python -m dvsn.convert PIDNet_S_Cityscapes_val.pt pidnet_s.ckpt heads=false",
         "python -m dvsn.convert pose_hrnet_w32_384x288.pth pose.ckpt size=[384,288]",
+        "python -m dvsn.convert resnet32x4_vanilla/ckpt_epoch_240.pth resnet32x4.ckpt",
         "python -m dvsn.convert latest_net_G.pth facades.ckpt",
         "python -m dvsn.convert source=latest_net_G.pth output=facades.ckpt test_norm=batch discriminator=latest_net_D.pth",
     ),
@@ -86,10 +88,12 @@ OWNERS = {
         ("generator", "discriminator"),
         ("discriminator", "value_range", "test_dropout", "test_norm"),
     ),
-    "networks of keypoints": (("pose", "landmarks"), ("codec", "size", "data")),
+    "networks of keypoints": (("pose", "landmarks"), ("codec", "size")),
+    "networks of keypoints and classifiers of small pictures": (("pose", "landmarks", "small"), ("data",)),
 }
 """Whose options some are, by the kind of network."""
 MPII_JOINTS = 16  # its crops are square
+CIFAR_OF = {10: "cifar10", 100: "cifar100"}
 DATA_OF = {
     "pose": {17: "coco", 16: "mpii", 14: "crowdpose"},
     "landmarks": {98: "wflw", 68: "300w", 29: "cofw", 19: "aflw"},
@@ -103,7 +107,7 @@ def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
     from dvsn.convert.release import shorten
     from dvsn.convert.rules import convert
 
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, plain=(argparse.Namespace,))  # a training script's options: values by name
     if "dvsn" in state:
         raise CheckpointError(
             f"{path}: is a dvsn checkpoint already; dvsn.load and dvsn.predict take it as it is."
@@ -148,6 +152,8 @@ def convert(options: dict[str, Any]) -> Path:
     task = build_task(recipe | found.task)
     if found.kind in DATA_OF:
         task.data_recipe = keypoint_data(task, options)
+    elif is_small(found):
+        task.data_recipe = class_data(task, options)
     load_state(task, state, options["source"])
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)
@@ -190,7 +196,8 @@ def refuse_foreign(found: Any, options: dict[str, Any]) -> None:
     what = {"pose": "pose network", "landmarks": "landmark network"}.get(found.kind, found.kind)
     for owners, (kinds, names) in OWNERS.items():
         for name in names:
-            if found.kind not in kinds and options[name] != default[name]:
+            fits = found.kind in kinds or ("small" in kinds and is_small(found))
+            if not fits and options[name] != default[name]:
                 raise ConfigError(f"{name}: is for {owners}; {options['source']} is a {what}.")
 
 
@@ -272,9 +279,6 @@ def landmarks_recipe(found: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 def keypoint_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The data set of a published network of keypoints, which knows them; nothing where none is known."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
     network = task.recipe["network"]
     joints = network.get("joints") or network["landmarks"]
     name = options["data"] or DATA_OF[task.kind].get(joints)
@@ -286,19 +290,49 @@ def keypoint_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     if options["data"] is None:
         log.info("  note: the names of the %d keypoints are taken to be those of data=%s.", joints, name)
-    known = commands.choices()["data"]
-    if name not in known:
-        raise ConfigError(f"data: there is no {name!r}. {nearest(str(name), known)}")
     kind = task.kind if task.kind == "pose" or "landmarks" in network else "landmarks_heatmaps"
     size = list(task.size if kind == "landmarks" else task.codec.size)
     codec = [] if kind == "landmarks" else [f"codec={options['codec']}"]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        overrides = [f"task={kind}", f"data={name}", *codec, f"transform.size={size}"]
-        node = compose("train", overrides=[*overrides, "name=convert", "run_dir=."]).data
-    data = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(data, dict)
+    data = data_node(str(name), f"task={kind}", *codec, f"transform.size={size}")
     if data["joints"] != joints:
         raise ConfigError(f"data: {name} has {data['joints']} keypoints, the network {joints}.")
+    return data
+
+
+def is_small(found: Any) -> bool:
+    """Whether it classifies pictures of 32 x 32."""
+    return bool(found.kind == "classifier" and found.layout.startswith("cifar/"))
+
+
+def class_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The data set of a published network for small pictures, which knows its classes; nothing where none is known."""
+    name = options["data"] or CIFAR_OF.get(task.classes)
+    if name is None:
+        log.info(
+            "  note: no data set of %d classes is known, so their names are not: give data=NAME.",
+            task.classes,
+        )
+        return {}
+    if options["data"] is None:
+        log.info("  note: the names of the %d classes are taken to be those of data=%s.", task.classes, name)
+    data = data_node(str(name), "task=classification", "transform=cifar")
+    if data["classes"] != task.classes:
+        raise ConfigError(f"data: {name} has {data['classes']} classes, the network {task.classes}.")
+    return data
+
+
+def data_node(name: str, *overrides: str) -> dict[str, Any]:
+    """The node of a data set under a task, as plain data."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    known = commands.choices()["data"]
+    if name not in known:
+        raise ConfigError(f"data: there is no {name!r}. {nearest(name, known)}")
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        node = compose("train", overrides=[*overrides, f"data={name}", "name=convert", "run_dir=."]).data
+    data = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(data, dict)
     return {str(key): value for key, value in data.items()}
 
 

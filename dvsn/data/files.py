@@ -37,7 +37,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
     Raises `DataError` with the file's name for a missing, empty, truncated, damaged or foreign file.
     """
-    return _to_rgb(path, _read_bytes(path))
+    return to_rgb(path, _read_bytes(path))
 
 
 def read_colors(path: str | Path) -> np.ndarray:
@@ -49,7 +49,7 @@ def read_colors(path: str | Path) -> np.ndarray:
             f"{path}: found a picture of mode '{mode}' (one channel, so probably ids), expected a "
             "colour-coded label map (RGB, RGBA, palette). Give the colour file, or read ids with labels=ids."
         )
-    return _to_rgb(path, data)
+    return to_rgb(path, data)
 
 
 def read_labels(
@@ -154,7 +154,8 @@ def _is_plain_png(data: bytes) -> bool:
     return data.startswith(_PNG_START) and data.endswith(_PNG_END) and data[24:25] <= b"\x08"
 
 
-def _to_rgb(path: str | Path, data: bytes) -> np.ndarray:
+def to_rgb(path: str | Path, data: bytes) -> np.ndarray:
+    """`read_rgb` of a file's content; `path` names it in messages."""
     if _is_whole_jpeg(data) or _is_plain_png(data):
         picture = _decode_rgb(data)
         if picture is not None:

@@ -120,8 +120,8 @@ class DataModule(pl.LightningDataModule):
 
     `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which
     are built before any data is opened; the first sample read is checked against them. `classes` counts the
-    classes of the target's ids, 0 where there are none. `class_weights` and `boundary_frame` are not used here: they
-    say what published recipes of this data set use, and the losses' YAML files refer to them. Likewise `joints`, the
+    classes of the target's ids, 0 where there are none. `mean`, `std`, `class_weights` and `boundary_frame` are not used
+    here: they say what published recipes of this data set use, and other YAML files refer to them. Likewise `joints`, the
     number of `keypoints`; `padding` of a person's box; `score`, by which keypoints are measured here (`ap`, `pckh`, `pck`
     or `nme`); `normalise`, the lengths that `nme` counts in (see `dvsn.metrics.landmarks.NME`); and `object_classes`,
     with the background.
@@ -143,6 +143,8 @@ class DataModule(pl.LightningDataModule):
         output_channels: int,
         label_classes: int = 0,
         classes: int = 0,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
         class_weights: list[float] | str | None = None,
         boundary_frame: int = 0,
         keypoints: KeypointSet | None = None,

@@ -66,6 +66,8 @@ def draw(config: Config) -> Path:
             pictures = person_panels(dataset.read(index), sample, data)
         elif data.wanted == "objects":
             pictures = object_panels(sample, dataset)
+        elif isinstance(sample["target"], int):
+            pictures = class_panels(sample, dataset)
         else:
             pictures = panels(sample, data)
         titles = list(pictures)
@@ -113,6 +115,15 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     if vocabulary is not None:
         pictures["classes, %"] = legend(sample["target"][0].numpy(), vocabulary)
     return pictures
+
+
+def class_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
+    """The picture with the name of its class."""
+    from dvsn.tasks.classification import GREY, card
+
+    names, number = getattr(dataset, "class_names", ()), sample["target"]
+    name = names[number] if number < len(names) else f"class {number}"
+    return {"class": card(paint(sample["image"], None), [(name, GREY)])}
 
 
 def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, np.ndarray]:

@@ -72,16 +72,26 @@ class Method(nn.Module):
     stage: Stage | None = None
     """Its initial stage. `initial` is then the objective of these epochs, and the only one."""
 
+    leaves_unused: ClassVar[bool] = False
+    """Whether a step may leave parameters of the student or of its own without gradient, which DDP must be told."""
+
+    @property
+    def bytes_needed(self) -> int:
+        """The bytes of its memory banks on the device, asked before the training: too large ones are refused."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say)."""
         raise NotImplementedError
 
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
-        """The terms of the initial stage, already weighted against each other."""
+        """The terms of the initial stage, already weighted against each other. Where `stage.student` is false the student
+        is not run, and its view is empty."""
         raise NotImplementedError
 
     def finish_stage(self) -> None:
-        """Called once between the initial stage and the training: freeze what is trained no more."""
+        """Called once between the initial stage and the training: freeze what is trained no more. Called again when a run
+        is resumed after it, with the modules as they were saved."""
 
     def after_step(self, student: View, teacher: View, batch: Batch) -> None:
         """Called after the backward pass of every step, without gradient: update memory banks."""

@@ -41,6 +41,15 @@ def upsampling(
     return layers
 
 
+def class_layers(network: nn.Module) -> tuple[str, ...]:
+    """The paths of the layers that make the answer: `classifier`, a tuple of them; or, as in torchvision's networks, the
+    module of that name itself. Empty where the network has neither."""
+    own = getattr(network, "classifier", ())
+    if isinstance(own, nn.Module):
+        return ("classifier",)
+    return own if isinstance(own, tuple) else ()
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision becomes float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -129,6 +129,17 @@ class Detector(nn.Module):
                     module.eval()
         return self
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The levels of the pyramid, finest first."""
+        backbone = self.model.backbone
+        levels = ("fpn.layer_blocks", "fpn_convs")
+        found = next((path for path in levels if path in dict(backbone.named_modules())), None)
+        if found is None:
+            return ()
+        count = len(backbone.get_submodule(found))
+        return tuple(f"model.backbone.{found}.{number}" for number in range(count))
+
     def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a relative under this network's names: a classifier's or a segmenter's trunk is the backbone."""
         own = self.state_dict().keys()

@@ -15,10 +15,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
+from dvsn.distill.distiller import Distiller
+from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, UserError
 from dvsn.schedules import Constant, Schedule
+from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
 
+TEACHER = "teacher"
 OptimizerFactory = Callable[..., Optimizer]
 Unchecked = tuple[list[str], Tensor, int, Any]
 
@@ -46,8 +50,14 @@ class Task(pl.LightningModule):
     optimizer_names: ClassVar[tuple[str, ...]] = ("network",)
     """The name of each optimiser of `configure_optimizers`, for the log."""
 
+    response: ClassVar[Kind] = "classes"
+    """What the main response of its network is, for methods of distillation."""
+
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__()
+        self.distiller: Distiller | None = None
+        self.distill_recipe: dict[str, Any] = {}
+        self.teaching_size: tuple[int, int] | None = None
         self.optim, self.schedule = optim, schedule or Constant()
         self.recipe: dict[str, Any] = {}
         self.data_recipe: dict[str, Any] = {}
@@ -130,6 +140,73 @@ class Task(pl.LightningModule):
     def ask_data(self, data: Any) -> None:
         """Tell the data module what batches must hold beside pictures, before it opens anything."""
 
+    # Distillation -----------------------------------------------------------------------------------
+
+    class_names: tuple[str, ...] = ()
+    """The names of the classes in their order, as far as a checkpoint knows them."""
+
+    @property
+    def student(self) -> nn.Module:
+        """The network that can be taught, and can teach."""
+        network = self.networks["network"]
+        assert isinstance(network, nn.Module)
+        return network
+
+    def see(self, image: Tensor) -> Tensor:
+        """What the network sees of uint8 pictures."""
+        return self.layout(self.normalise(image))  # type: ignore[operator]
+
+    def teach(self, image: Tensor) -> Any:
+        """As a teacher: the network's answer for the pictures that a student is trained on (`shown`), at `teaching_size`."""
+        return self.student(self.layout(fit(self.normalise(image), self.teaching_size)))  # type: ignore[operator]
+
+    def shown(self, batch: Batch) -> Tensor:
+        """What teachers are shown of a batch that the student was just run on."""
+        image: Tensor = batch["image"]
+        return image
+
+    def rehearse(self, batch: Batch) -> Any:
+        """The network's answer for a batch outside of training, for a dry run."""
+        return self.student(self.see(batch["image"]))
+
+    def objective(self, output: Any, batch: Batch) -> Terms:
+        """The task's own named terms for an answer of the network."""
+        raise NotImplementedError
+
+    def learn(self, batch: Batch) -> Terms:
+        """The terms of a training step: the task's own, and those of distillation if there is any."""
+        if self.distiller is None:
+            return self.objective(self.student(self.see(batch["image"])), batch)
+        output = None
+        if self.distiller.runs_student:
+            with self.distiller.taps:
+                output = self.student(self.see(batch["image"]))
+        return self.distiller.join(lambda: self.objective(output, batch), output, batch, self.shown(batch))
+
+    def use_distiller(self, distiller: Distiller, recipe: dict[str, Any]) -> None:
+        """Train with it. Its modules become part of the task, except that DDP leaves its buffers alone: memory banks are
+        kept equal by the methods themselves, and sending them every step would cost more than the step."""
+        self.distiller, self.distill_recipe = distiller, recipe
+        buffers = [f"distiller.{name}" for name, _ in distiller.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = buffers
+
+    def with_distiller(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The parameter groups of the student's optimiser, with one for the modules of the methods."""
+        extra = [] if self.distiller is None else list(self.distiller.parameters())
+        return [*groups, {"params": extra}] if extra else groups
+
+    def on_after_backward(self) -> None:
+        if self.distiller is not None:
+            self.distiller.after_backward()
+
+    def on_train_start(self) -> None:
+        if self.distiller is not None:
+            self.distiller.begin(self.device)
+
+    def on_train_end(self) -> None:
+        if self.distiller is not None:
+            self.distiller.end()
+
     # Shared machinery -------------------------------------------------------------------------------
 
     def compile_networks(self) -> None:
@@ -142,6 +219,8 @@ class Task(pl.LightningModule):
         self.channels_last = True
         for network in self.networks.values():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for teacher in () if self.distiller is None else self.distiller.teachers:
+            teacher.to_channels_last()
 
     def layout(self, image: Tensor) -> Tensor:
         """`image` in the memory layout of the networks."""
@@ -161,13 +240,26 @@ class Task(pl.LightningModule):
                 "trainer.max_steps, or schedule=constant."
             )
         total = min(ends, default=1)
-        return self.schedule.attach(optimizer, steps_per_epoch=steps, total_steps=max(1, total))
+        initial, factor = 0, 1.0
+        if self.distiller is not None and self.distiller.initial_epochs:
+            initial = self.distiller.initial_epochs * steps
+            if self.distiller.stage_lr is not None:
+                factor = self.distiller.stage_lr / optimizer.defaults["lr"]
+        return self.schedule.attach(
+            optimizer,
+            steps_per_epoch=steps,
+            total_steps=max(1, total - initial),
+            initial_steps=initial,
+            initial_factor=factor,
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Decide whether this step logs: when a logger takes the values, and first and last in an epoch.
 
         Handing a step's losses to Lightning costs milliseconds, so the steps between do without.
         """
+        if self.distiller is not None:
+            self.distiller.enter(self.current_epoch, self.trainer.optimizers)
         due = self.trainer._logger_connector.should_update_logs  # type: ignore[attr-defined]
         self._logging = due or batch_idx == 0 or batch_idx + 1 >= self.trainer.num_training_batches
 
@@ -181,16 +273,19 @@ class Task(pl.LightningModule):
         self._latest.update({f"train/{name}": value for name, value in zip(terms, losses, strict=True)})
         if self._logging:  # what an accumulation has last closed with goes with it
             self.log_dict(self._latest, prog_bar=True)
+        names = list(terms)
+        if self.distiller is not None and self.distiller.witness is not None:
+            names, losses = [TEACHER, *names], [self.distiller.witness, *losses]
         if losses[0].device.type == "cuda":
             values = torch.stack(losses)
             host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
-            self._unchecked.append((list(terms), host, self.global_step, arrived))
+            self._unchecked.append((names, host, self.global_step, arrived))
             while self._unchecked and (len(self._unchecked) > 16 or self._unchecked[0][3].query()):
                 self._check_one()
         elif not all(math.isfinite(loss) for loss in losses):
-            self._unchecked.append((list(terms), torch.stack(losses), self.global_step, None))
+            self._unchecked.append((names, torch.stack(losses), self.global_step, None))
             self.check_finite()
 
     def check_finite(self) -> None:
@@ -204,6 +299,12 @@ class Task(pl.LightningModule):
             arrived.synchronize()
         if bool(torch.isfinite(values).all()):
             return
+        if names[0] == TEACHER and not math.isfinite(values[0]):
+            raise NotFinite(
+                f"step {step} (epoch {self.current_epoch}): the teacher's answer is not finite. The run stops here and the "
+                "last good checkpoint is kept. Look at the teacher with `python -m dvsn.evaluate`; in half precision its "
+                "activations may be too large: use trainer.precision=32-true or bf16-mixed."
+            )
         numbers = zip(names, values.tolist(), strict=True)
         bad = ", ".join(f"{name} = {value:g}" for name, value in numbers if not math.isfinite(value))
         raise NotFinite(
@@ -254,3 +355,10 @@ class Task(pl.LightningModule):
             "recipe": self.recipe,
             "data": self.data_recipe,
         }
+        if self.distiller is not None:
+            checkpoint["dvsn"]["distill"] = self.distill_recipe
+            checkpoint["dvsn"]["stages_finished"] = list(self.distiller.finished)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.distiller is not None:
+            self.distiller.finished = list(checkpoint.get("dvsn", {}).get("stages_finished", []))

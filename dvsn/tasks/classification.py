@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
@@ -14,13 +16,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
+from dvsn.metrics.calibration import CalibrationError
+from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch, Terms
 
+log = logging.getLogger("dvsn")
+
 THUMBNAIL, LINE = 192, 20
+ENLARGED = 16  # times as many pixels
 GREEN, RED, GREY = (0, 130, 0), (200, 0, 0), (60, 60, 60)
 
 
@@ -80,6 +87,10 @@ class Classification(Task):
         return {"network": self.network}
 
     @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(named(self.data_recipe) or ())
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The classes by number: the data set's names where the recipe has them."""
         known = named(self.data_recipe)
@@ -88,8 +99,7 @@ class Classification(Task):
     # Training ---------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        own = getattr(self.network, "classifier", ())
-        heads = self.head_modules or (own if isinstance(own, tuple) else ())  # torchvision has a module there
+        heads = self.head_modules or class_layers(self.network)
         if self.head_factor != 1.0 and not heads:
             raise ConfigError(
                 f"task.head_factor: {type(self.network).__name__} does not say which its class layers are. Set "
@@ -98,7 +108,7 @@ class Classification(Task):
         groups = parameter_groups(
             self.network, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
         )
-        optimizer = self.optim(groups)
+        optimizer = self.optim(self.with_distiller(groups))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
@@ -113,11 +123,14 @@ class Classification(Task):
         return node | {"pair": pair, "dataset": dataset, "classes": self.classes, "label_classes": 0}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self._resumed_names = named(checkpoint.get("dvsn", {}).get("data") or {})
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            warn_of_enlarging(data.datasets["train"], data.pair.source)
         found = getattr(data.datasets["train"], "class_names", None) if data is not None else None
         if found is None:
             return
@@ -136,20 +149,20 @@ class Classification(Task):
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        image = self.layout(self.normalise(batch["image"]))
-        terms = self.objective(self.network(image), batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: Tensor, batch: Batch) -> Terms:
-        """The loss's named terms; distillation may add to them."""
+        """The loss's named terms."""
         terms: Terms = self.loss(output, batch)
         return terms
 
     # Evaluation and use -----------------------------------------------------------------------------
 
-    def use_metrics(self, *, top: Sequence[int] = (1, 5)) -> None:  # type: ignore[override]
-        """Accuracy over all pictures: `top1`, `top5`, ... Counts not below the number of classes are left out."""
+    def use_metrics(self, *, top: Sequence[int] = (1, 5), calibration_bins: int = 15) -> None:  # type: ignore[override]
+        """Accuracy over all pictures: `top1`, `top5`, ... Counts not below the number of classes are left out. And `ece`,
+        the expected calibration error."""
         if not top or any(count < 1 for count in top):
             raise ConfigError(
                 f"metrics.top: found {list(top)}, expected numbers of 1 or more, such as [1, 5]."
@@ -159,6 +172,7 @@ class Classification(Task):
             for count in top
             if count < self.classes
         }
+        scores["ece"] = CalibrationError(bins=calibration_bins)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
 
@@ -192,6 +206,15 @@ class Classification(Task):
             cards.append(torch.from_numpy(card(picture.permute(1, 2, 0).numpy(), lines)))
         return {"prediction": torch.stack(cards).permute(0, 3, 1, 2)}
 
+    answers: ClassVar[tuple[str, ...]] = ("cards", "table")
+
+    def predict_files(
+        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
+    ) -> list[Path]:
+        from dvsn.predict_classes import predict_files
+
+        return predict_files(self, items, options, device)
+
     def deployable(self) -> nn.Module:
         return Classifier(self.normalise, self.network).eval()
 
@@ -200,6 +223,16 @@ def named(data_recipe: dict[str, Any]) -> list[str] | None:
     """The class names in a data set's recipe, where it has any."""
     names: list[str] | None = data_recipe.get("dataset", {}).get("names")
     return names
+
+
+def warn_of_enlarging(dataset: Any, source: str = "photo") -> None:
+    """Say so where the transform makes much larger pictures of small ones: each then costs as much as a large one."""
+    stored, shown = dataset.read(0)[source].shape[:2], dataset[0]["image"].shape[-2:]
+    if shown[0] * shown[1] >= ENLARGED * stored[0] * stored[1]:
+        log.warning(
+            "transform: makes %dx%d of pictures of %dx%d. Small pictures are usually trained on as they are, by "
+            "transform=cifar.", *shown, *stored,
+        )  # fmt: skip
 
 
 def card(picture: np.ndarray, lines: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:

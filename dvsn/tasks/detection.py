@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from torchmetrics import MetricCollection
 from dvsn.config import build
 from dvsn.data.class_ids import distinct_palette
 from dvsn.data.object_transform import DetectionTransform
+from dvsn.distill.method import Kind
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.schedules import Schedule
@@ -55,6 +57,7 @@ class Detection(Task):
     """
 
     kind: ClassVar[str] = "detection"
+    response: ClassVar[Kind] = "objects"
 
     def __init__(
         self,
@@ -70,7 +73,8 @@ class Detection(Task):
         super().__init__(optim=optim, schedule=schedule)
         self.network = network
         self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
-        self.shown = shown
+        self.shown_from = shown
+        self._seen: Tensor | None = None
         self.use_metrics()
 
     @property
@@ -99,7 +103,7 @@ class Detection(Task):
             factor=self.head_factor,
             decay_norms=self.decay_norms,
         )
-        optimizer = self.optim(groups)
+        optimizer = self.optim(self.with_distiller(groups))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
@@ -130,17 +134,69 @@ class Detection(Task):
         return node | {"objects": objects, "transform": {"train": plain, "eval": plain}}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.objective(batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
-    def objective(self, batch: Batch) -> Terms:
+    def objective(self, batch: Batch) -> Terms:  # type: ignore[override]
         """The detector's own terms, as torchvision names them."""
         images = [image.float() / 255 for image in batch["image"]]
         wanted = ("boxes", "labels", *(("masks",) if self.network.masks else ()))
         targets = [{key: target[key][target["crowd"] == 0] for key in wanted} for target in batch["target"]]
         terms: Terms = self.network(images, targets)
         return terms
+
+    # Distillation: of features, since what is found has no shape that two networks share -------------
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it, the pictures as the network has resized and padded them are kept for the teacher."""
+
+        def keep(_: Any, __: Any, output: Any) -> None:
+            self._seen = output[0].tensors
+
+        handle = self.network.model.transform.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def learn(self, batch: Batch) -> Terms:
+        if self.distiller is None:
+            return self.objective(batch)
+        terms: Terms = {}
+        self._seen = None
+        if self.distiller.runs_student:
+            with self.distiller.taps, self.watched():
+                terms = self.objective(batch)
+        return self.distiller.join(lambda: terms, None, batch, self.shown(batch))
+
+    def shown(self, batch: Batch) -> Tensor:
+        """What the student's own transform made of the pictures, in [0, 1]: (N, 3, H, W), so that both networks have their
+        features at the same places."""
+        if self._seen is None:
+            with self.watched():
+                self.network.model.transform([image.float() / 255 for image in batch["image"]], None)
+        seen, self._seen = self._seen, None
+        assert seen is not None
+        mean, std = self._statistics(seen)
+        return (seen.detach() * std + mean).float()
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        transform = self.network.model.transform
+        mean, std = (
+            like.new_tensor(each).view(1, -1, 1, 1) for each in (transform.image_mean, transform.image_std)
+        )
+        return mean, std
+
+    def rehearse(self, batch: Batch) -> None:
+        with self.watched():
+            self.network([image.float() / 255 for image in batch["image"]])
+
+    def teach(self, image: Tensor) -> Any:
+        """Of a teacher only the backbone is run, so only taps in there are reached."""
+        mean, std = self._statistics(image)
+        return self.network.model.backbone(self.layout((image - mean) / std))
 
     # Evaluation and use -----------------------------------------------------------------------------
 
@@ -202,7 +258,7 @@ class Detection(Task):
 
         picture, words = np.array(photo, order="C"), self.vocabulary
         scores = found["scores"].cpu().numpy() if "scores" in found else None
-        kept = slice(None) if scores is None else np.flatnonzero(scores >= self.shown)
+        kept = slice(None) if scores is None else np.flatnonzero(scores >= self.shown_from)
         labels = found["labels"].cpu().numpy()[kept]
         colours = [words.palette[label] for label in labels]
         if isinstance(found.get("masks"), list):

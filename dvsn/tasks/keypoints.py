@@ -85,7 +85,7 @@ class KeypointTask(Task):
             factor=self.head_factor,
             decay_norms=self.decay_norms,
         )
-        optimizer = self.optim(groups)
+        optimizer = self.optim(self.with_distiller(groups))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from dvsn.data.face_crop import FaceCrop
+from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.landmarks import PFLDLoss
 from dvsn.metrics.angles import AngleError
@@ -50,6 +51,7 @@ class Landmarks(KeypointTask):
     """
 
     kind: ClassVar[str] = "landmarks"
+    response: ClassVar[Kind] = "points"
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Landmarks(KeypointTask):
         if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
             raise ConfigError(f"task.size: found {list(size)}, expected [SIDE, SIDE] in pixels.")
         self.loss, self.size = loss, (size[0], size[1])
+        self.teaching_size = self.size
 
     def crop(self) -> Any:
         return box_crop(self, self.size, centred=False)
@@ -119,12 +122,12 @@ class Landmarks(KeypointTask):
         return torch.tensor([float(self.size[1]), float(self.size[0])], device=self.device)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.objective(self.network(self.layout(self.normalise(batch["image"]))), batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: LandmarkOutput, batch: Batch) -> Terms:
-        """The loss's named terms; distillation may add to them."""
+        """The loss's named terms."""
         terms: Terms = self.loss(
             output,
             batch["keypoints"] / self.sides,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
@@ -46,3 +47,10 @@ class Normalise(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         image = image.flip(1) if self.channels == "bgr" else image
         return (image.float() / 255 - self.mean) / self.std
+
+
+def fit(image: Tensor, size: Sequence[int] | None) -> Tensor:
+    """Float pictures (N, C, H, W) at another size (H, W), bilinear with antialiasing; as they are where `size` is None."""
+    if size is None or tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)

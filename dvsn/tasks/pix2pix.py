@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,11 +13,14 @@ from pytorch_lightning.loops.utilities import _block_parallel_sync_behavior
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dvsn.distill.distiller import Distiller
+from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.translation import TranslationLoss
 from dvsn.metrics.translation import translation_metrics
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore
 from dvsn.types import Batch, Terms
 
@@ -96,6 +99,7 @@ class Pix2Pix(Task):
     """
 
     kind: ClassVar[str] = "pix2pix"
+    response: ClassVar[Kind] = "image"
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)
@@ -135,7 +139,7 @@ class Pix2Pix(Task):
         self.accumulate_grad_batches = accumulate_grad_batches
         self._fcn: tuple[PaintedScore, ...] = ()  # in a tuple: not part of the task's state
         self.use_metrics()
-        self._window: list[tuple[Tensor, Tensor]] = []
+        self._window: list[tuple[Tensor, Tensor, Batch]] = []
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -155,7 +159,7 @@ class Pix2Pix(Task):
             )
         optimizers = [
             self.optim_discriminator(self.discriminator.parameters()),
-            self.optim(self.network.parameters()),
+            self.optim(self.with_distiller([{"params": list(self.network.parameters())}])),
         ]
         return optimizers, [self.attach_schedule(optimizer) for optimizer in optimizers]
 
@@ -181,9 +185,43 @@ class Pix2Pix(Task):
         assert self.discriminator is not None
         return self.discriminator(self.discriminator.join(condition, image))  # type: ignore[operator]
 
-    def objective(self, condition: Tensor, output: Tensor, target: Tensor) -> Terms:
-        """The generator's named terms; distillation may add to them."""
+    def objective(self, condition: Tensor, output: Tensor, target: Tensor) -> Terms:  # type: ignore[override]
+        """The generator's named terms."""
         return self.loss.generator_terms(self.judge(condition, output), output, target)
+
+    # Distillation: of the generator.
+
+    def see(self, image: Tensor) -> Tensor:
+        return self.layout(self.encoder(image))
+
+    def teach(self, image: Tensor) -> Tensor:
+        """As `Task.teach`; ids cannot be resized, so the size of a label map stays."""
+        seen = self.encoder(image)
+        size = None if self.encoder.label_classes else self.teaching_size
+        taught: Tensor = self.network(self.layout(fit(seen, size)))
+        return taught
+
+    def use_distiller(self, distiller: Distiller, recipe: dict[str, Any]) -> None:
+        if distiller.stages:
+            names = ", ".join(name for name, _ in distiller.stages)
+            raise ConfigError(
+                f"distill: {names} asks for an initial stage, which task=pix2pix does not have: its two networks start "
+                "together. Set the stage's epochs to 0, or choose another method."
+            )
+        super().use_distiller(distiller, recipe)
+
+    def generate(self, condition: Tensor) -> Tensor:
+        """The generator's picture, its taps recorded for the distiller."""
+        with nullcontext() if self.distiller is None else self.distiller.taps:
+            return self.layout(self.network(condition))
+
+    def generator_objective(self, condition: Tensor, output: Tensor, target: Tensor, batch: Batch) -> Terms:
+        """The generator's named terms, and those of distillation."""
+        if self.distiller is None:
+            return self.objective(condition, output, target)
+        return self.distiller.join(
+            lambda: self.objective(condition, output, target), output, batch, self.shown(batch)
+        )
 
     def discriminator_objective(self, condition: Tensor, fake: Tensor, real: Tensor) -> tuple[Terms, Tensor]:
         """The discriminator's named terms on a detached `fake`, and the share of its decisions that are right."""
@@ -212,13 +250,13 @@ class Pix2Pix(Task):
         # A window of several batches generates again once the discriminator has moved on.
         regenerate = size > 1 or self.generator_forwards == 2
         with torch.set_grad_enabled(not regenerate):
-            fake = self.layout(self.network(condition))
+            fake = self.layout(self.network(condition)) if regenerate else self.generate(condition)
         terms, right = self.discriminator_objective(condition, fake.detach(), target)
         self._backward(total(terms) / size, sync=closing)
         self.record(terms)
         if self._logging:
             self.log("train/discriminator_accuracy", right)
-        self._window.append((condition, target))
+        self._window.append((condition, target, batch))
         if not closing:
             return
 
@@ -226,9 +264,9 @@ class Pix2Pix(Task):
         assert self.discriminator is not None
         with frozen(self.discriminator):
             window, self._window = self._window, []
-            for number, (condition, target) in enumerate(window, start=1):
-                output = self.layout(self.network(condition)) if regenerate else fake
-                terms = self.objective(condition, output, target)
+            for number, (condition, target, earlier) in enumerate(window, start=1):
+                output = self.generate(condition) if regenerate else fake
+                terms = self.generator_objective(condition, output, target, earlier)
                 self._backward(total(terms) / size, sync=number == len(window))
                 self.record(terms)
         self._step(optimizer_g, 1)

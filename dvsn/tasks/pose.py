@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.data.crop import PersonCrop
+from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
@@ -53,6 +54,7 @@ class Pose(KeypointTask):
     """
 
     kind: ClassVar[str] = "pose"
+    response: ClassVar[Kind] = "heatmaps"
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Pose(KeypointTask):
             decay_norms=decay_norms,
         )
         self.codec, self.loss = codec, loss
+        self.teaching_size = (codec.size[0], codec.size[1])
         multiple = int(getattr(network, "multiple", 1))
         if any(side % multiple for side in codec.size):
             raise ConfigError(
@@ -107,12 +110,12 @@ class Pose(KeypointTask):
         return node | {"transform": {"train": crop, "eval": crop}}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.objective(self.network(self.layout(self.normalise(batch["image"]))), batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: Tensor, batch: Batch) -> Terms:
-        """The loss's named terms; distillation may add to them."""
+        """The loss's named terms."""
         target, weight = self.codec.encode(batch["keypoints"], batch["weight"])
         terms: Terms = self.loss(output, target, weight)
         return terms

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from dvsn.config import build
 from dvsn.data.boundary import boundary_map
 from dvsn.data.class_ids import distinct_palette
+from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
@@ -61,6 +62,7 @@ class Segmentation(Task):
     """
 
     kind: ClassVar[str] = "segmentation"
+    response: ClassVar[Kind] = "pixels"
     answers: ClassVar[tuple[str, ...]] = ("color", "overlay", "ids", "submission")
 
     def __init__(
@@ -103,6 +105,10 @@ class Segmentation(Task):
         read = {term.head for term in self.loss.terms.values()}
         return not {"auxiliary", "boundary"} <= read
 
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.vocabulary.names if self.data_recipe else ()
+
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """Names and colours of the classes, from the data set of the recipe; numbers where it has none."""
@@ -122,7 +128,7 @@ class Segmentation(Task):
             factor=self.head_factor,
             decay_norms=self.decay_norms,
         )
-        optimizer = self.optim(groups)
+        optimizer = self.optim(self.with_distiller(groups))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
@@ -152,13 +158,12 @@ class Segmentation(Task):
                 )
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        image = self.layout(self.normalise(batch["image"]))
-        terms = self.objective(self.network(image), batch)
+        terms = self.learn(batch)
         self.record(terms)
         return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: SegmentationOutput, batch: Batch) -> Terms:
-        """The loss's named terms; distillation may add to them."""
+        """The loss's named terms."""
         boundary, options = batch.get("boundary"), self.loss.boundary_options
         if boundary is None and options is not None:
             boundary = draw_outlines(batch["target"], options)

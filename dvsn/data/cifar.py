@@ -1,0 +1,289 @@
+"""CIFAR-10 and CIFAR-100: the published files, or their pictures as archives or folders; all held in memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dvsn.data.dataset import ImageDataset
+from dvsn.data.files import SUFFIXES, require_folder, to_rgb
+from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.types import Sample, Vocabulary
+
+FILES = """\
+    ROOT/{python}/{first}        as published for Python
+    ROOT/{binary}/{first}.bin    or as published for C
+"""
+PICTURES = """\
+    ROOT/{split}.tar.gz          an archive of {split}/CLASS/NAME.jpg
+    ROOT/{split}/CLASS/NAME.jpg  or these folders"""
+
+SIDE = 32
+ROW = 3 * SIDE * SIDE
+
+
+class Release(NamedTuple):
+    """How one of the two is published."""
+
+    python: str
+    binary: str
+    files: dict[str, tuple[str, ...]]
+    label: bytes
+    """The key of the labels in a pickle."""
+    label_bytes: int
+    """In front of each picture of the binary files; the last one is the class."""
+
+
+RELEASES = {
+    10: Release(
+        "cifar-10-batches-py",
+        "cifar-10-batches-bin",
+        {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
+        b"labels",
+        1,
+    ),
+    100: Release(
+        "cifar-100-python",
+        "cifar-100-binary",
+        {"train": ("train",), "test": ("test",)},
+        b"fine_labels",
+        2,
+    ),
+}
+
+Found = tuple[np.ndarray, int, str]
+"""A picture (H, W, 3), its class, and where it comes from."""
+
+
+class Cifar(ImageDataset):
+    """60,000 pictures of 32 x 32 in 10 or 100 classes (Krizhevsky, 2009). Keys `photo` and `class`, a number.
+
+    `names` are the classes in the order of their numbers. Of the published files `root` is the folder itself or the one
+    around it; of CIFAR-100 the fine classes are read. Pickles are read without running what they name. Archives and
+    folders say the class by the name of the innermost folder, and their pictures may have another size, if all have the
+    same; an archive is read where it lies, nothing is unpacked.
+
+    All pictures are decoded when the reader is made, into one array that forked workers share: 150 MB for 50,000. Their
+    order goes around the classes (the first picture of each, the second of each, ...), so that the first few are a fair
+    sample, with exactly as many of each class as divide.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        split: str,
+        names: Sequence[str],
+        transform: Callable[[Sample, int], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.kinds = {"photo": "photo", "class": "number"}
+        super().__init__(transform=transform, seed=seed)
+        if len(set(names)) != len(names):
+            raise ConfigError("data.dataset.names: a class is named twice; expected each once.")
+        self.class_names, self.split = tuple(names), split
+        found = list(read_split(Path(root), split, self.class_names))
+        sizes = {picture.shape for picture, _, _ in found}
+        if len(sizes) > 1:
+            first = found[0]
+            other = next(each for each in found if each[0].shape != first[0].shape)
+            listed = ", ".join(
+                f"{each[2]} is {each[0].shape[0]}x{each[0].shape[1]}" for each in (first, other)
+            )
+            raise DataError(f"pictures differ in size (height x width): {listed}. Expected one size.")
+        order = around_classes(np.array([number for _, number, _ in found], np.int64))
+        self.images = np.stack([found[each][0] for each in order])  # (N, H, W, 3)
+        self.targets = np.array([found[each][1] for each in order], np.int64)
+        self.files = np.array(
+            [os.fsencode(found[each][2]) for each in order]
+        )  # one block, which workers share
+
+    @staticmethod
+    def vocabulary(*, names: Sequence[str]) -> Vocabulary:
+        return Vocabulary(tuple(names), ())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def describe(self, index: int) -> str:
+        return os.fsdecode(self.files[index])
+
+    def name(self, index: int) -> str:
+        return f"{self.split}_{self.class_names[self.targets[index]]}_{index:05d}".replace("/", "_")
+
+    def read(self, index: int) -> Sample:
+        return {"photo": self.images[index], "class": int(self.targets[index])}
+
+
+def around_classes(targets: np.ndarray) -> np.ndarray:
+    """The order in which the first of each class come first, then the second of each, ..."""
+    sorted_by_class = np.argsort(targets, kind="stable")
+    numbers = targets[sorted_by_class]
+    starts = np.searchsorted(numbers, numbers)  # where the class of each begins
+    rank = np.empty(len(targets), np.int64)
+    rank[sorted_by_class] = np.arange(len(targets)) - starts
+    return np.lexsort((targets, rank))
+
+
+def read_split(root: Path, split: str, names: tuple[str, ...]) -> Iterator[Found]:
+    """The pictures of a split, from whichever layout is there. Raises `DataError` with the expected tree."""
+    release = RELEASES.get(len(names))
+    tree = PICTURES.format(split=split)
+    if release is not None:
+        first = release.files.get(split, ("?",))[0]
+        tree = FILES.format(python=release.python, binary=release.binary, first=first) + tree
+    require_folder(root, expected=tree, option="data.root")
+    for folder in () if release is None else (root / release.python, root / release.binary, root):
+        assert release is not None
+        files = [folder / name for name in release.files.get(split, ())]
+        if files and all(file.is_file() for file in files):
+            return (each for file in files for each in read_pickle(file, release, len(names)))
+        binaries = [file.with_name(f"{file.name}.bin") for file in files]
+        if files and all(file.is_file() for file in binaries):
+            return (each for file in binaries for each in read_binary(file, release, len(names)))
+        there = [file.name for file in (*files, *binaries) if file.is_file()]
+        if there:
+            raise DataError(
+                f"{folder}: has {', '.join(there)} of the split '{split}', but not the rest of "
+                f"{', '.join(file.name for file in files)}. Download it again.\nExpected this tree:\n{tree}"
+            )
+    for archive in (root / f"{split}.tar.gz", root / f"{split}.tar"):
+        if archive.is_file():
+            return named_pictures(archive_members(archive), names, archive)
+    if (root / split).is_dir():
+        return named_pictures(folder_members(root / split), names, root / split)
+    lying = ", ".join(sorted(item.name for item in root.iterdir())[:8]) or "nothing"
+    raise DataError(
+        f"{root}: no split '{split}' of {len(names)} classes: found {lying}.\nExpected this tree:\n{tree}\nSet ROOT with "
+        "data.root, or the split with data.splits."
+    )
+
+
+# Archives and folders --------------------------------------------------------------------------------
+
+
+def archive_members(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """(path inside, content) of every picture of a tar archive, in the archive's order. It is unpacked in memory first,
+    which is faster than reading through the compression."""
+    try:
+        content = archive.read_bytes()
+        content = gzip.decompress(content) if archive.suffix == ".gz" else content
+        with tarfile.open(fileobj=io.BytesIO(content)) as opened:
+            for member in opened:
+                if member.isfile() and is_picture(member.name):
+                    yield member.name, content[member.offset_data : member.offset_data + member.size]
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{archive}: not a whole archive ({error}). Copy or download it again.") from error
+
+
+def folder_members(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """(path below the folder, content) of every picture, sorted."""
+    for path in sorted(folder.rglob("*")):
+        if is_picture(path.name) and path.is_file():
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def named_pictures(
+    members: Iterator[tuple[str, bytes]], names: tuple[str, ...], where: Path
+) -> Iterator[Found]:
+    """Decoded pictures whose class is the folder around them."""
+    numbers = {name: number for number, name in enumerate(names)}
+    for name, content in members:
+        label = PurePosixPath(name).parent.name
+        if label not in numbers:
+            raise DataError(
+                f"{where}: {name} lies in no folder of a class. {nearest(label, names)} The classes are those of "
+                "data.dataset.names."
+            )
+        at = f"{where}: {name}" if where.is_file() else str(where / name)
+        yield to_rgb(at, content), numbers[label], at
+
+
+# Published files -------------------------------------------------------------------------------------
+
+
+def read_pickle(file: Path, release: Release, classes: int) -> Iterator[Found]:
+    """The pictures of one file of the Python release: rows of 3072 bytes, planes of red, green, blue."""
+    try:
+        with file.open("rb") as opened:
+            content = PlainUnpickler(opened, encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+    except Exception as error:  # whatever a damaged file makes of an unpickler
+        raise DataError(
+            f"{file}: not a readable pickle ({type(error).__name__}: {error}). Download it again."
+        ) from error
+    content = content if isinstance(content, dict) else {}
+    rows, labels = content.get(b"data"), content.get(release.label)
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or not isinstance(labels, list):
+        raise DataError(
+            f"{file}: expected an array 'data' and a list '{release.label.decode()}', found "
+            f"{', '.join(str(key) for key in content) or 'neither'}. Is this file of another release?"
+        )
+    yield from pictures_of(rows, np.array(labels), file, classes)
+
+
+def read_binary(file: Path, release: Release, classes: int) -> Iterator[Found]:
+    """The pictures of one file of the binary release: the label's bytes, then the planes."""
+    data, row = np.fromfile(file, np.uint8), release.label_bytes + ROW
+    if len(data) == 0 or len(data) % row:
+        raise DataError(
+            f"{file}: {len(data)} bytes, expected a multiple of {row}. It is truncated, or of another release."
+        )
+    data = data.reshape(-1, row)
+    yield from pictures_of(data[:, release.label_bytes :], data[:, release.label_bytes - 1], file, classes)
+
+
+def pictures_of(rows: np.ndarray, labels: np.ndarray, file: Path, classes: int) -> Iterator[Found]:
+    """Rows of planes (N, 3072) as pictures (32, 32, 3)."""
+    if rows.ndim != 2 or rows.shape[1] != ROW or labels.shape != rows.shape[:1]:
+        raise DataError(f"{file}: rows {rows.shape} and labels {labels.shape}, expected (N, {ROW}) and (N,).")
+    if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
+        raise DataError(f"{file}: a label of {labels.max(initial=0)}, expected 0 to {classes - 1}.")
+    pictures = np.ascontiguousarray(rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
+    for number, (picture, label) in enumerate(zip(pictures, labels.tolist(), strict=True)):
+        yield picture, label, f"{file}[{number}]"
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads plain containers and numpy arrays; a pickle that names anything else is refused before it is called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return empty_array
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
+            return latin_bytes
+        raise DataError(
+            f"refused: the pickle names {module}.{name}, which could run code; expected arrays and lists."
+        )
+
+
+def empty_array(kind: type, shape: tuple[int, ...], _: bytes) -> np.ndarray:
+    """What numpy's pickles start from; their state follows."""
+    if kind is not np.ndarray or shape != (0,):
+        raise DataError("refused: an array of an unusual kind.")
+    return np.ndarray((0,), np.uint8)
+
+
+def latin_bytes(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", b"latin1"):
+        raise DataError(f"refused: bytes in the encoding {encoding!r}, expected latin1.")
+    return text.encode("latin1") if isinstance(text, str) else bytes(text)

@@ -1,0 +1,59 @@
+"""Attention transfer: match where two networks look, not what they see there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dvsn.distill.method import Method, Side, View
+from dvsn.distill.precise import precise
+from dvsn.distill.shapes import match_size, tapped, unit
+from dvsn.errors import ConfigError
+from dvsn.types import Batch, Terms
+
+
+class AttentionTransfer(Method):
+    """The distance of unit attention maps, summed over taps: the term `at`.
+
+    Zagoruyko and Komodakis, 2017, arXiv:1612.03928: the mean over channels of |f|^power, flattened, over its length.
+    `distance`: `squared` is the mean over pixels and batch of the squared difference, as in the authors' code and the CRD
+    authors' benchmark, to which weight 1000 belongs; `norm` is eq. 2 of the paper, the length of the difference, its mean
+    over the batch, with weights of beta / 2. `absolute: false` leaves the sign to odd powers, as in the benchmark.
+
+    Channels may differ; of two sizes the larger is average-pooled first.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: Side,
+        teacher: Side,
+        power: float = 2.0,
+        distance: Literal["squared", "norm"] = "squared",
+        absolute: bool = True,
+    ) -> None:
+        super().__init__()
+        tapped("at", student, teacher, maps=True)
+        if not power >= 1 or distance not in ("squared", "norm"):
+            raise ConfigError(
+                f"distill.at.method: expected power >= 1 and distance squared or norm, found {power}, {distance!r}."
+            )
+        self.power, self.distance, self.absolute = power, distance, absolute
+
+    @precise
+    def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
+        terms = []
+        for mine, theirs in zip(student.features, teacher.features, strict=True):
+            mine, theirs = match_size(mine, theirs)
+            mine, theirs = self.attention(mine), self.attention(theirs)  # (N, H*W)
+            squared = self.distance == "squared"
+            terms.append(F.mse_loss(mine, theirs) if squared else (mine - theirs).norm(dim=1).mean())
+        return {"at": torch.stack(terms).sum()}
+
+    def attention(self, feature: Tensor) -> Tensor:
+        """(N, C, H, W) -> one unit vector an item, (N, H*W)."""
+        signed = feature.abs() if self.absolute and self.power != 2 else feature
+        return unit(signed.pow(self.power).mean(dim=1).flatten(1))

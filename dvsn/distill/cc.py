@@ -1,0 +1,96 @@
+"""Correlation congruence: the correlations between the items of a batch, in three forms."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dvsn.distill.embed import Embed
+from dvsn.distill.gather import gather
+from dvsn.distill.method import Method, Side, View
+from dvsn.distill.precise import precise
+from dvsn.distill.shapes import as_vector, nothing, tapped, unit
+from dvsn.errors import ConfigError
+from dvsn.types import Batch, Terms
+
+Form = Literal["kernel", "adjacent", "frobenius"]
+
+
+class CorrelationCongruence(Method):
+    """The term `cc`. Peng et al., 2019, arXiv:1904.01802; three losses go by this name, chosen by `form`:
+
+    - `kernel`, the paper's: rows of unit length, the Taylor form of the Gaussian kernel up to `order`,
+      k(x, y) = sum_p exp(-2 gamma) (2 gamma)^p / p! (x.y)^p, and the mean over the N^2 pairs of (K_s - K_t)^2; weight 0.003.
+    - `adjacent`, of the CRD authors' benchmark: with embeddings e of both networks into `dimension` numbers and
+      d_i = |e_s,i - e_t,i|, the mean over i < N of d_i . d_(i+1); weight 0.02. It depends on the order of the batch, both
+      embeddings are trained, and with both at 0 it is 0: it can collapse.
+    - `frobenius`, of a tutorial: G = F F^T over its Frobenius norm, ||G_t - G_s||_F^2 / N^2: similarity preserving with
+      another scale.
+
+    Maps are averaged to vectors for `adjacent` and flattened for the others. `gather` takes the items of all processes, in
+    the order of their ranks; else each takes its own, and the loss changes with their number. A batch of one item has no
+    correlations: the term is 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: Side,
+        teacher: Side,
+        form: Form = "kernel",
+        gamma: float = 0.4,
+        order: int = 2,
+        dimension: int = 128,
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        if form not in ("kernel", "adjacent", "frobenius"):
+            raise ConfigError(
+                f"distill.cc.method.form: found {form!r}, expected kernel, adjacent or frobenius."
+            )
+        pairs = tapped("cc", student, teacher)
+        self.form, self.gamma, self.order, self.gather = form, gamma, order, gather
+        embedded = pairs if form == "adjacent" else []
+        self.embed_s = nn.ModuleList(Embed(mine[0], dimension) for mine, _ in embedded)
+        self.embed_t = nn.ModuleList(Embed(theirs[0], dimension) for _, theirs in embedded)
+
+    @precise
+    def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
+        terms = []
+        for number, (mine, theirs) in enumerate(zip(student.features, teacher.features, strict=True)):
+            if self.form == "adjacent":
+                mine, theirs = self.embed_s[number](as_vector(mine)), self.embed_t[number](as_vector(theirs))
+            mine, theirs = mine.flatten(1), theirs.flatten(1)
+            if self.gather:
+                mine, theirs = gather(mine), gather(theirs)
+            terms.append(nothing(mine) if len(mine) == 1 else self.term(mine, theirs))
+        return {"cc": torch.stack(terms).sum()}
+
+    def term(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """Of rows (N, D_s) and (N, D_t)."""
+        if self.form == "adjacent":
+            apart = (mine - theirs).abs()
+            return (apart[:-1] * apart[1:]).sum(1).mean()
+        correlation = self.kernel if self.form == "kernel" else scaled_gram
+        return F.mse_loss(correlation(mine), correlation(theirs))
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        rows = unit(rows)
+        cosine = rows @ rows.T
+        factors = [
+            math.exp(-2 * self.gamma) * (2 * self.gamma) ** p / math.factorial(p)
+            for p in range(self.order + 1)
+        ]
+        total = torch.full_like(cosine, factors[-1])
+        for factor in reversed(factors[:-1]):  # Horner
+            total = total * cosine + factor
+        return total
+
+
+def scaled_gram(rows: Tensor) -> Tensor:
+    gram = rows @ rows.T
+    return unit(gram.flatten()[None]).view_as(gram)

@@ -1,0 +1,60 @@
+"""DWPose's first stage: a pose student learns features and answers of its teacher."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from dvsn.distill.kd import divergence
+from dvsn.distill.method import Kind, Method, Side, View
+from dvsn.distill.precise import precise
+from dvsn.distill.shapes import match_size, on_grid, same_output, tapped
+from dvsn.types import Batch, Terms
+
+
+class PoseFeaturesAndAnswers(Method):
+    """The terms `dwpose_features` and `dwpose_answers`, with their weights inside.
+
+    Yang et al., 2023, arXiv:2307.15880, stage 1: the squared error of tapped maps, summed over an item's numbers, mean over
+    the batch, through a 1x1 convolution where widths differ; and KL of the keypoints' distributions, logits times
+    `sharpness`, without T^2, mean over keypoints and batch. Labels are not looked at.
+
+    Different here: the paper's heads answer with a distribution along x and one along y (SimCC), those of dvsn with
+    heatmaps, whose softmax over all pixels is compared; and the paper lets both terms fade, by 1 - epoch / epochs: set `end`
+    to stop them. Stage 2, which trains a new head on the old one's answers with the trunk frozen, is a run of its own.
+    """
+
+    reads: ClassVar[tuple[Kind, ...]] = ("heatmaps",)
+
+    def __init__(
+        self,
+        *,
+        student: Side,
+        teacher: Side,
+        feature_weight: float = 7e-5,
+        answer_weight: float = 0.1,
+        sharpness: float = 10.0,
+    ) -> None:
+        super().__init__()
+        same_output("dwpose", student, teacher)
+        pairs = tapped("dwpose", student, teacher, maps=True)
+        self.feature_weight, self.answer_weight, self.sharpness = feature_weight, answer_weight, sharpness
+        self.connectors = nn.ModuleList(
+            nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1)
+            for mine, theirs in pairs
+        )
+
+    @precise
+    def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
+        errors = []
+        for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
+            mine, theirs = match_size(connector(mine), theirs)
+            errors.append((mine - theirs).square().sum() / len(mine))
+        logits = student.output, on_grid(teacher.output, student.output)
+        mine, theirs = (self.sharpness * each.flatten(2) for each in logits)
+        return {
+            "dwpose_features": self.feature_weight * torch.stack(errors).sum(),
+            "dwpose_answers": self.answer_weight * divergence(mine, theirs, 1.0, dim=2).mean(),
+        }

@@ -1,0 +1,67 @@
+"""Structured knowledge distillation: pixels one by one, and regions in pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dvsn.distill.gram import gram_distance
+from dvsn.distill.kd import divergence
+from dvsn.distill.method import Kind, Method, Side, View
+from dvsn.distill.precise import precise
+from dvsn.distill.shapes import match_size, on_grid, same_output, tapped, unit
+from dvsn.errors import ConfigError
+from dvsn.types import Batch, Terms
+
+
+class StructuredDistillation(Method):
+    """The terms `skd_pixel` and `skd_pair`, with their weights inside.
+
+    Liu et al., 2019, arXiv:1903.04197: KL of the classes of each pixel; and of tapped maps, max-pooled by `scale` of their
+    sides, the mean squared difference of the cosines between all regions, mean over the batch, summed over taps. CIRKD's
+    comparison weighs 1 and 10. The third part, a critic trained against the student (Wasserstein, with gradient
+    penalty), is left out: it is a network with an optimiser of its own. The published code keeps the lengths of the
+    vectors out of the gradient; they are in it here. Widths may differ; of two sizes the larger is average-pooled.
+    """
+
+    reads: ClassVar[tuple[Kind, ...]] = ("pixels",)
+
+    def __init__(
+        self,
+        *,
+        student: Side,
+        teacher: Side,
+        pixel_weight: float = 10.0,
+        pair_weight: float = 1.0,
+        scale: float = 0.5,
+    ) -> None:
+        super().__init__()
+        same_output("skd", student, teacher)
+        tapped("skd", student, teacher, maps=True)
+        if not 0 < scale <= 1:
+            raise ConfigError(f"distill.skd.method.scale: found {scale!r}, expected above 0 and up to 1.")
+        self.pixel_weight, self.pair_weight, self.scale = pixel_weight, pair_weight, scale
+
+    @precise
+    def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
+        pixel = divergence(student.output, on_grid(teacher.output, student.output), 1.0).mean()
+        pairs = (match_size(*pair) for pair in zip(student.features, teacher.features, strict=True))
+        terms = [self.affinity_distance(*pair) for pair in pairs]
+        return {
+            "skd_pixel": self.pixel_weight * pixel,
+            "skd_pair": self.pair_weight * torch.stack(terms).sum(),
+        }
+
+    def affinity_distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        kernel = [max(1, math.floor(side * self.scale)) for side in student.shape[-2:]]
+        mine, theirs = (regions(F.max_pool2d(each, kernel, ceil_mode=True)) for each in (student, teacher))
+        return gram_distance(mine, theirs).mean() / mine.shape[-1] ** 2
+
+
+def regions(pooled: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, C, h*w), a unit vector a region."""
+    return unit(pooled.flatten(2).mT).mT

@@ -1,0 +1,45 @@
+"""Similarity preserving: inputs alike for the teacher shall be alike for the student."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dvsn.distill.gather import gather
+from dvsn.distill.method import Method, Side, View
+from dvsn.distill.precise import precise
+from dvsn.distill.shapes import nothing, tapped, unit
+from dvsn.types import Batch, Terms
+
+
+class SimilarityPreserving(Method):
+    """Mean squared difference of the batch's similarities, summed over taps: the term `sp`.
+
+    Tung and Mori, 2019, arXiv:1907.09682: G = F F^T of flattened features, each row over its length;
+    ||G_t - G_s||_F^2 / N^2. The paper allows several taps, its benchmark takes the last maps. Shapes may differ freely.
+
+    `gather` compares the items of all processes; else each process compares its own, and the loss changes with their
+    number. A batch of one item has no relations: the term is 0.
+    """
+
+    def __init__(self, *, student: Side, teacher: Side, gather: bool = False) -> None:
+        super().__init__()
+        tapped("sp", student, teacher)
+        self.gather = gather
+
+    @precise
+    def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
+        terms = []
+        for mine, theirs in zip(student.features, teacher.features, strict=True):
+            mine, theirs = mine.flatten(1), theirs.flatten(1)
+            if self.gather:
+                mine, theirs = gather(mine), gather(theirs)
+            alone = len(mine) == 1
+            terms.append(nothing(mine) if alone else F.mse_loss(similarity(mine), similarity(theirs)))
+        return {"sp": torch.stack(terms).sum()}
+
+
+def similarity(rows: Tensor) -> Tensor:
+    """(N, D) -> (N, N), each row of unit length."""
+    return unit(rows @ rows.T)

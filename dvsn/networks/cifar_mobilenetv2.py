@@ -1,0 +1,93 @@
+"""MobileNetV2 for pictures of 32 x 32: inverted residuals down to 1/16."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.tapped import Tapped
+
+STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
+"""Channels at width 1, blocks, and stride of the first."""
+POOLED = 1280
+
+
+class CifarMobileNetV2(Tapped):
+    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+
+    Sandler et al., 2018, arXiv:1801.04381, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699) has it,
+    which takes `expansion` 6 and `width` 0.5: the stem has stride 2, the second stage none, and activations are plain
+    ReLU, where the paper has ReLU6; a first stage without expansion keeps its first 1x1 convolution. The pooled vector
+    has 1280 channels, more only with a width above 1. Keys are the benchmark's; `classifier` is the class layer itself.
+
+    A stage ends with a linear bottleneck, so its tap has no ReLU and is its own pre-activation. Maps at 32 x 32 and
+    width 0.5: 16 channels @ 16 from the stem, then 12 @ 16, 16 @ 8, 48 @ 4 and 160 @ 2.
+    """
+
+    taps = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
+    stem_tap, pooled_tap = "conv1", "classifier:in"
+    pre_activation_taps = taps
+
+    def __init__(self, *, classes: int, expansion: int = 6, width: float = 0.5) -> None:
+        super().__init__()
+        require_number(self, "classes", classes, least=1)
+        require_number(self, "expansion", expansion, least=1)
+        require_number(self, "width", width, least=1 / 16)
+        stem = int(32 * width)
+        pooled = int(POOLED * width) if width > 1 else POOLED
+        self.conv1 = nn.Sequential(*normed(3, stem, kernel=3, stride=2), nn.ReLU())
+        self.blocks = nn.ModuleList()
+        inputs = stem
+        for number, (channels, count, stride) in enumerate(STAGES):
+            outputs, factor = int(channels * width), expansion if number else 1
+            rest = [InvertedResidual(outputs, outputs, stride=1, expansion=factor) for _ in range(count - 1)]
+            first = InvertedResidual(inputs, outputs, stride=stride, expansion=factor)
+            self.blocks.append(nn.Sequential(first, *rest))
+            inputs = outputs
+        self.conv2 = nn.Sequential(*normed(inputs, pooled, kernel=1), nn.ReLU())
+        self.classifier = nn.Sequential(nn.Linear(pooled, classes))
+        self.tap_norms = tuple(f"{path}.{STAGES[int(path[-1])][1] - 1}.conv.7" for path in self.taps)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        require_image(self, image, channels=3, multiple=1, minimum=1)
+        x = self.conv1(image)  # (N, stem, H/2, W/2)
+        for stage in self.blocks:
+            x = stage(x)
+        x = self.conv2(x)  # (N, 1280, H/16, W/16)
+        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
+        return logits
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more channels, depthwise 3x3 with the stride, linear 1x1 back; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            *normed(inputs, wide, kernel=1),
+            nn.ReLU(),
+            *normed(wide, wide, kernel=3, stride=stride, groups=wide),
+            nn.ReLU(),
+            *normed(wide, outputs, kernel=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        linear: Tensor = self.conv(x)
+        return x + linear if self.shortcut else linear
+
+
+def normed(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """A convolution without bias that keeps the size but for its stride, and batch norm."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    return [layer, nn.BatchNorm2d(outputs)]

@@ -1,0 +1,82 @@
+"""VGG for pictures of 32 x 32: five blocks of plain convolutions with batch norm, and one linear layer."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from dvsn.errors import ConfigError
+from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.tapped import Tapped
+
+COUNTS = {
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Convolutions of each block, by depth."""
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class CifarVGG(Tapped):
+    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+
+    Simonyan and Zisserman, 2015, arXiv:1409.1556, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699)
+    has it: batch norm behind each convolution, one linear layer on the average of the last map, and no pooling before
+    the fifth block below 64 pixels; the benchmark pools there at 64 exactly, this network from 64 on.
+
+    `classifier` is the class layer itself, as in the published keys. Maps at 32 x 32: 64 channels @ 32 from the stem,
+    which is the first block, then 128 @ 16, 256 @ 8, 512 @ 4 and 512 @ 4.
+    """
+
+    taps = ("relu1", "relu2", "relu3", "relu4")
+    stem_tap, pooled_tap = "relu0", "classifier:in"
+    pre_activation_taps = ("block1", "block2", "block3", "block4")
+
+    def __init__(self, *, classes: int, depth: int = 13) -> None:
+        super().__init__()
+        require_number(self, "classes", classes, least=1)
+        if depth not in COUNTS:
+            raise ConfigError(f"CifarVGG: depth must be one of {sorted(COUNTS)}, found {depth!r}.")
+        inputs = (3, *WIDTHS)
+        self.block0, self.block1, self.block2, self.block3, self.block4 = (
+            convolutions(inputs[n], WIDTHS[n], count) for n, count in enumerate(COUNTS[depth])
+        )
+        self.relu0, self.relu1, self.relu2, self.relu3, self.relu4 = (nn.ReLU() for _ in WIDTHS)
+        self.pool = nn.MaxPool2d(2)
+        self.classifier = nn.Linear(WIDTHS[-1], classes)
+        self.tap_norms = tuple(
+            f"block{n}.{3 * count - 2}" for n, count in enumerate(COUNTS[depth][1:], start=1)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=math.sqrt(2 / (9 * module.out_channels)))
+                nn.init.constant_(module.get_parameter("bias"), 0)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        require_image(self, image, channels=3, multiple=1, minimum=8)
+        x = self.relu0(self.block0(image))  # (N, 64, H, W)
+        x = self.relu1(self.block1(self.pool(x)))  # (N, 128, H/2, W/2)
+        x = self.relu2(self.block2(self.pool(x)))  # (N, 256, H/4, W/4)
+        x = self.relu3(self.block3(self.pool(x)))  # (N, 512, H/8, W/8)
+        x = self.pool(x) if image.shape[-2] >= 64 else x
+        x = self.relu4(self.block4(x))
+        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
+        return logits
+
+
+def convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
+    """`count` 3x3 convolutions with batch norm, and ReLU between them: (N, inputs, H, W) -> (N, outputs, H, W)."""
+    layers: list[nn.Module] = []
+    for number in range(count):
+        layers += [nn.ReLU()] if number else []
+        layers += [
+            nn.Conv2d(outputs if number else inputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs),
+        ]
+    return nn.Sequential(*layers)

@@ -1,0 +1,255 @@
+"""`python -m dvsn.report RUNS`: the runs of a sweep of distillation in one ranked table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dvsn import commands
+from dvsn.errors import DataError
+
+log = logging.getLogger("dvsn")
+Config = dict[str, Any]
+ALONE = "student alone"
+SETTINGS = (
+    "network",
+    "data",
+    "transform",
+    "loss",
+    "optim",
+    "schedule",
+    "trainer",
+    "epochs",
+    "ema",
+    "teacher",
+    "distillation",
+)
+"""The keys of a config that make runs comparable; runs that differ in them get sections of their own."""
+
+COMMAND = commands.Command(
+    name="report",
+    summary="Compare the runs below a folder: methods, seeds, gains, share of the teacher's gap, time and memory.",
+    options=(
+        commands.Option("runs", commands.REQUIRED, "a folder of runs, such as that of a sweep"),
+        commands.Option("output", None, "where report.txt, .csv, .md and .png go; null: into the folder of the runs"),
+        commands.Option("teacher", None, "the teacher's score, where the runs do not know it"),
+    ),
+    examples=(
+        "python -m dvsn.report runs/cifar/sweep_2026-01-01_12-00-00",
+        "python -m dvsn.report runs/cifar teacher=0.794",
+    ),
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One finished run."""
+
+    folder: Path
+    method: str
+    weight: str
+    seed: int
+    setting: Config
+    monitor: str
+    sign: float
+    """1 where more is better, -1 where less is."""
+    last: float
+    best: float
+    teacher: float | None
+    epoch_seconds: float | None
+    peak_bytes: int | None
+
+
+@dataclass
+class Row:
+    """The runs of one method in one setting."""
+
+    method: str
+    weight: str
+    runs: list[Run] = field(default_factory=list)
+    gain: float | None = None
+    """Of the mean last score over the student alone; positive is better."""
+    share: float | None = None
+    """Of the gap between the student alone and its teacher."""
+
+    @property
+    def seeds(self) -> int:
+        return len(self.runs)
+
+    def mean(self, name: str) -> float | None:
+        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, name: str) -> float | None:
+        """Of a sample; None for a single run."""
+        values = [getattr(run, name) for run in self.runs]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+@dataclass
+class Section:
+    """Comparable runs, the best method first."""
+
+    title: str
+    monitor: str
+    teacher: float | None
+    rows: list[Row]
+
+
+def read_runs(folder: Path) -> tuple[list[Run], int]:
+    """The finished runs below a folder, and how many began and have no result."""
+    import yaml
+
+    runs, open_ones = [], 0
+    for file in sorted(folder.rglob("config.yaml")):
+        if not (file.parent / "result.json").is_file():
+            open_ones += 1
+            continue
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            result = json.loads((file.parent / "result.json").read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            raise DataError(
+                f"{file.parent}: its config.yaml or result.json cannot be read: {error}"
+            ) from error
+        run = read_run(file.parent, config, result)
+        if run is not None:
+            runs.append(run)
+    return runs, open_ones
+
+
+def read_run(folder: Path, config: Config, result: Config) -> Run | None:
+    """None for a run that has no score."""
+    monitor = config.get("monitor") or {}
+    name = str(monitor.get("name"))
+    last, best = (result.get("metrics") or {}).get(name), result.get("best")
+    if last is None or not math.isfinite(last):
+        return None
+    parts = {key: node for key, node in (config.get("distill") or {}).items() if node}
+    weights = [f"{node['weight']:g}" for node in parts.values()]
+    setting: Config = {key: config[key] for key in SETTINGS if config.get(key) is not None}
+    if "data" in setting:
+        setting["data"] = {key: value for key, value in setting["data"].items() if key != "seed"}
+    return Run(
+        folder=folder,
+        method=" + ".join(parts) or ALONE,
+        weight=" + ".join(weights) or "-",
+        seed=int(config.get("seed", 0)),
+        setting=setting,
+        monitor=name,
+        sign=-1.0 if monitor.get("mode") == "min" else 1.0,
+        last=float(last),
+        best=float(last if best is None else best),
+        teacher=result.get("teacher_score"),
+        epoch_seconds=result.get("epoch_seconds"),
+        peak_bytes=result.get("peak_memory_bytes"),
+    )
+
+
+def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, json.dumps(node)
+
+
+def same_for_all(run: Run) -> Config:
+    """The setting without what a student alone need not share with those that are taught."""
+    return {key: value for key, value in run.setting.items() if key not in ("teacher", "distillation")}
+
+
+def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Section]:
+    """The runs by setting and method. Students alone count in every section that differs from theirs only in the teacher."""
+    taught = [run for run in runs if run.method != ALONE]
+    alone = [run for run in runs if run.method == ALONE]
+    groups: dict[str, list[Run]] = {}
+    for run in taught:
+        groups.setdefault(json.dumps(run.setting, sort_keys=True), []).append(run)
+    bare = {json.dumps(same_for_all(run), sort_keys=True) for run in taught}
+    for run in alone:
+        key = json.dumps(same_for_all(run), sort_keys=True)
+        if key not in bare:
+            groups.setdefault(key, []).append(run)
+    titles = titled([members[0] for members in groups.values()])
+    found = []
+    for title, members in zip(titles, groups.values(), strict=True):
+        if members[0].method != ALONE:
+            members = [*members, *(run for run in alone if same_for_all(run) == same_for_all(members[0]))]
+        found.append(section(title, members, teacher))
+    return found
+
+
+def titled(firsts: Sequence[Run]) -> list[str]:
+    """What sets each setting apart from the others."""
+    tables = [dict(flat(run.setting)) for run in firsts]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    differ = [key for key in keys if len({table.get(key) for table in tables}) > 1]
+    return [", ".join(f"{key}={table[key]}" for key in differ[:6] if key in table) for table in tables]
+
+
+def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
+    rows: dict[tuple[str, str], Row] = {}
+    for run in runs:
+        rows.setdefault((run.method, run.weight), Row(run.method, run.weight)).runs.append(run)
+    sign = runs[0].sign
+    known = [run.teacher for run in runs if run.teacher is not None]
+    score = teacher if teacher is not None else statistics.fmean(known) if known else None
+    base = next((row.mean("last") for row in rows.values() if row.method == ALONE), None)
+    for row in rows.values():
+        last = row.mean("last")
+        if base is None or last is None or row.method == ALONE:
+            continue
+        row.gain = sign * (last - base)
+        gap = None if score is None else sign * (score - base)
+        row.share = row.gain / gap if gap is not None and gap > 0 else None
+    ranked = sorted(rows.values(), key=lambda row: -sign * (row.mean("last") or 0.0))
+    return Section(title, runs[0].monitor, score, ranked)
+
+
+def report(folder: Path, *, output: Path | None = None, teacher: float | None = None) -> str:
+    """Write report.txt, .csv, .md and .png, and give back the text. Raises `DataError` where there is no finished run."""
+    from dvsn.report_table import csv_rows, markdown, picture, text
+    from dvsn.runtime import write_csv
+
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/sweep_DATE_TIME."
+        )
+    runs, unfinished = read_runs(folder)
+    if not runs:
+        raise DataError(
+            f"{folder}: no finished run below it ({unfinished} without a result.json). Expected config.yaml and result.json."
+        )
+    found, target = sections(runs, teacher=teacher), output or folder
+    target.mkdir(parents=True, exist_ok=True)
+    shown = text(found, unfinished)
+    (target / "report.txt").write_text(shown, encoding="utf-8")
+    (target / "report.md").write_text(markdown(found, unfinished), encoding="utf-8")
+    write_csv(target / "report.csv", csv_rows(found))
+    from dvsn.pictures import write_picture
+
+    write_picture(target / "report.png", picture(found))
+    return shown
+
+
+def main() -> None:
+    def command() -> None:
+        options = COMMAND.parse(sys.argv[1:])
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        output = None if options["output"] is None else Path(str(options["output"]))
+        sys.stdout.write(report(Path(options["runs"]), output=output, teacher=options["teacher"]))
+        log.info("%s", (output or Path(options["runs"])) / "report.md")
+
+    commands.run(command, command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()

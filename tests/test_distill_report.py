@@ -1,0 +1,110 @@
+"""The report of a sweep by hand-made runs, and sweeps that are repeated."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import yaml
+
+from dvsn import launcher, report
+from dvsn.errors import DataError
+
+
+def write_run(
+    root: Path,
+    number: int,
+    method: str | None,
+    score: float,
+    *,
+    seed: int = 0,
+    mode: str = "max",
+    **changes: Any,
+) -> None:
+    folder = root / str(number)
+    folder.mkdir(parents=True)
+    chosen = {} if method is None else {method: {"weight": 0.5, "method": {}}}
+    config = {
+        "seed": seed, "monitor": {"name": "val/top1", "mode": mode}, "network": {"depth": 8}, "data": {"seed": seed},
+        "teacher": "t.ckpt", "distill": chosen, **changes,
+    }  # fmt: skip
+    result = {
+        "metrics": {"val/top1": score}, "best": score + 0.01, "epoch_seconds": 2.0, "peak_memory_bytes": 2**20 * 100,
+        "teacher_score": None if method is None else 0.8,
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_run(tmp_path, 0, None, 0.69, seed=0)
+    write_run(tmp_path, 1, None, 0.71, seed=1)
+    write_run(tmp_path, 2, "kd", 0.74, seed=0)
+    write_run(tmp_path, 3, "kd", 0.76, seed=1)
+    write_run(tmp_path, 4, "at", 0.68)
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5" / "config.yaml").write_text("seed: 0")
+    return tmp_path
+
+
+def test_the_table_by_hand(sweep: Path) -> None:
+    """Alone 0.70, kd 0.75: gains 0.05 of the 0.10 to the teacher."""
+    text = report.report(sweep)
+    rows = list(csv.DictReader((sweep / "report.csv").open()))
+    assert [row["method"] for row in rows] == ["kd", report.ALONE, "at"]
+    kd, alone, at = rows
+    assert kd["seeds"] == "2" and float(kd["last_mean"]) == pytest.approx(0.75)
+    assert float(kd["last_deviation"]) == pytest.approx(0.0141421, abs=1e-6) and at["last_deviation"] == ""
+    assert float(kd["best_mean"]) == pytest.approx(0.76) and float(kd["gain"]) == pytest.approx(0.05)
+    assert float(kd["gap_closed"]) == pytest.approx(0.5) and float(at["gap_closed"]) == pytest.approx(-0.2)
+    assert alone["gain"] == "" and kd["weight"] == "0.5" and float(kd["epoch_seconds"]) == 2
+    assert "0.7500 +- 0.0141" in text and "+0.0500" in text and "50 %" in text and "teacher 0.8000" in text
+    assert "1 runs have no result" in text and (sweep / "report.txt").read_text() == text
+    assert "| kd | 0.5 | 2 | 0.7500 ± 0.0141 |" in (sweep / "report.md").read_text()
+    picture = cv2.imread(str(sweep / "report.png"))
+    assert picture.shape[2] == 3 and 0 < (picture < 250).mean() < 0.3
+
+
+def test_less_may_be_better_and_the_teacher_may_be_told(tmp_path: Path) -> None:
+    write_run(tmp_path, 0, None, 4.0, mode="min")
+    write_run(tmp_path, 1, "kd", 3.0, mode="min")
+    (section,) = report.sections(report.read_runs(tmp_path)[0], teacher=2.0)
+    assert [row.method for row in section.rows] == ["kd", report.ALONE]
+    assert section.rows[0].gain == 1.0 and section.rows[0].share == 0.5
+
+
+def test_other_students_have_a_table_of_their_own(sweep: Path) -> None:
+    write_run(sweep, 6, "kd", 0.9, network={"depth": 20})
+    write_run(sweep, 7, "kd", 0.8, teacher="u.ckpt")
+    found = report.sections(report.read_runs(sweep)[0])
+    titles = {section.title: [row.method for row in section.rows] for section in found}
+    assert titles == {
+        'network.depth=8, teacher="t.ckpt"': ["kd", report.ALONE, "at"],
+        'network.depth=20, teacher="t.ckpt"': ["kd"],
+        'network.depth=8, teacher="u.ckpt"': ["kd", report.ALONE],
+    }
+
+
+def test_nothing_to_report_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        report.report(tmp_path / "none")
+    with pytest.raises(DataError, match="no finished run below it"):
+        report.report(tmp_path)
+
+
+def test_a_job_of_an_earlier_sweep_is_found_by_its_overrides(tmp_path: Path) -> None:
+    for number, overrides in ((0, ["distill=kd", "seed=0"]), (3, ["distill=at", "seed=0"])):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "job.json").write_text(json.dumps({"overrides": overrides}))
+    find = launcher.find_place
+    assert (
+        find(tmp_path, 5, ["seed=0", "distill=at", "sweep.skip_finished=true", "hydra.sweep.dir=x"]).name
+        == "3"
+    )
+    assert find(tmp_path, 0, ["seed=1", "distill=at"]).name == "1"  # 0 is taken, by another job
+    assert find(tmp_path, 7, ["seed=1", "distill=at"]).name == "7"
