@@ -330,7 +330,7 @@ def test_a_converted_file_knows_its_keypoints(tmp_path: Path, caplog: pytest.Log
 
 def test_options_of_pose_are_refused_elsewhere(tmp_path: Path) -> None:
     state = fill(resnet_keys(34) | {"fc.weight": [10, 512], "fc.bias": [10]})
-    with pytest.raises(ConfigError, match=r"size: is for pose networks; .* is a classifier"):
+    with pytest.raises(ConfigError, match=r"size: is for networks of keypoints; .* is a classifier"):
         run_command(state, tmp_path, "size=[256,192]")
 
 
