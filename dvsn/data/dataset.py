@@ -93,6 +93,9 @@ class Joined(ImageDataset):
         for name in ("collate", "class_names"):
             if hasattr(first, name):
                 setattr(self, name, getattr(first, name))
+        if all(hasattr(part, "targets") for part in parts):  # a class for each item
+            chosen = zip(parts, self.ranges, strict=True)
+            self.targets = np.concatenate([part.targets[start:end] for part, (start, end) in chosen])  # type: ignore[attr-defined]
         counts = [end - start for start, end in self.ranges]
         self.starts = [sum(counts[:number]) for number in range(len(counts))]
 
