@@ -140,7 +140,8 @@ class ProcessLauncher(Launcher):
 
 def own_overrides(overrides: Sequence[str]) -> list[str]:
     """What makes a job what it is: its overrides, less those of Hydra and of the sweep itself."""
-    return sorted(each for each in filter_overrides(list(overrides)) if not each.startswith("sweep."))
+    own = filter_overrides(list(overrides))
+    return sorted(each for each in own if not each.lstrip("+").startswith("sweep."))
 
 
 def find_place(folder: Path, number: int, overrides: Sequence[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ STUDENTS = {
     "segmentation": TINY_SEGMENTATION,
     "pose": TINY_POSE,
     "landmarks": [
-        "task=landmarks", "data=faces68", "network=pfld_025", "loss=wing", "transform.size=[64,64]", "data.workers=0",
+        "task=landmarks", "data=faces68", "network=pfld_025", "loss=wing", "transform.size=[64,64]", "network.size=64",
+        "data.workers=0",
         "data.batch_size=4", "callbacks=none", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false",
     ],
     "detection": TINY_DETECTION,
@@ -109,6 +111,16 @@ def schools(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return school
 
 
+@functools.cache
+def composed_once(task: str) -> dict[str, Any]:
+    limits = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.limit_val_batches=0"]
+    return composed([*STUDENTS[task], *limits], Path("runs/test"))
+
+
+def student_of(task: str) -> dict[str, Any]:
+    return copy.deepcopy(composed_once(task))
+
+
 def node_of(method: str) -> dict[str, Any]:
     text = Path(conf_dir(), "distill", f"{method}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)[method]
@@ -129,19 +141,11 @@ PAIRS = [
 @pytest.mark.parametrize(("method", "task"), PAIRS)
 def test_it_trains(method: str, task: str, schools: Any, tmp_path: Path) -> None:
     root, teacher = schools(task, equal=method in EQUAL)
-    options = [
-        *STUDENTS[task],
-        f"data.root={root}",
-        f"teacher={teacher}",
-        f"distill={method}",
-        "trainer.max_epochs=1",
-    ]
-    options += [
-        f"distill.{method}.method.{key}={value}"
-        for key, value in SMALLER.items()
-        if key in node_of(method)["method"]
-    ]
-    config = composed([*options, "trainer.limit_train_batches=3", "trainer.limit_val_batches=0"], tmp_path)
+    node = node_of(method)
+    smaller = SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})  # where there are no stages
+    node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
+    config = student_of(task) | {"teacher": str(teacher), "distill": {method: node}, "run_dir": str(tmp_path)}
+    config["data"]["root"] = str(root)
     usual = config["distill"][method]["taps"]
     if isinstance(usual, str) and usual not in roles(runtime.make_task(config).student):
         config["distill"][method]["taps"] = OTHERWISE[usual]

@@ -50,6 +50,23 @@ def test_a_sweep_with_failures(tmp_path: Path) -> None:
     assert "bad luck" in (folder / "1" / "output.log").read_text()
 
 
+def test_a_repeated_sweep_runs_only_what_is_missing(tmp_path: Path) -> None:
+    root = write_tree(tmp_path)
+    with (root / "conf" / "tiny.yaml").open("a") as file:
+        file.write("sweep: {skip_finished: false}\n")
+    sweep(root, "seed=1,11")
+    folder = root / "sweeps" / "run"
+    before = (folder / "0" / "result.json").stat().st_mtime_ns
+    done = sweep(root, "seed=2,1,11", "sweep.skip_finished=true")
+    assert done.returncode == 1 and "[sweep] 2 of 3 jobs finished" in done.stdout
+    assert "[sweep] job 0: finished before" in done.stdout and "[sweep] job 1: root=x seed=11" in done.stdout
+    assert (folder / "0" / "result.json").stat().st_mtime_ns == before
+    assert json.loads((folder / "2" / "result.json").read_text()) == {
+        "objective": 4.0
+    }  # seed=2, the next free number
+    assert not (folder / "3").exists()
+
+
 def test_a_mistake_in_every_job_is_answered_once(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     done = sweep(root, "seed=1,2,3", "optim.lr=fast")
