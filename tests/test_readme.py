@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import evaluate, predict
+from dvsn import evaluate, predict, report
 from dvsn.config import conf_dir, validate
 from dvsn.convert import __main__ as convert
 from dvsn.data import faces
@@ -37,18 +37,20 @@ def test_the_readme_shows_both_commands_and_the_real_one() -> None:
 def test_commands_compose(line: str) -> None:
     words = shlex.split(line.split("#")[0])
     command = next(word for word in words if word.startswith("dvsn."))
-    rest = [word for word in words[words.index(command) + 1 :] if word not in ("...", "-m")]
+    rest = [word for word in words[words.index(command) + 1 :] if word != "-m" and not word.endswith("...")]
     if command == "dvsn.predict":
         assert predict.COMMAND.parse(rest)["checkpoint"]
     elif command == "dvsn.convert":
         assert convert.COMMAND.parse(rest)["source"]
+    elif command == "dvsn.report":
+        assert report.COMMAND.parse(rest)["runs"]
     elif rest[0] == "faces" and command == "dvsn.data":
         assert faces.COMMAND.parse(rest[1:])["root"]
     else:
         rest = [re.sub(r"=([^\[\"',]*),.*", r"=\1", word) for word in rest]  # the first job of a sweep
         name = command.removeprefix("dvsn.")
-        if name == "data":
-            name = f"data_{rest.pop(0)}"
+        if name in ("data", "distill"):
+            name = f"{name}_{rest.pop(0)}"
         assert name in (
             "train",
             evaluate.COMMAND.name,
@@ -56,6 +58,7 @@ def test_commands_compose(line: str) -> None:
             "data_check",
             "data_show",
             "data_weights",
+            "distill_taps",
         )
         config_dir = rest.index("--config-dir") if "--config-dir" in rest else None
         if config_dir is not None:
@@ -63,10 +66,11 @@ def test_commands_compose(line: str) -> None:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             trains = name == "train" or name.startswith("data_")
             rest = [word for word in rest if not word.endswith("=...")]
-            given = [*([] if name == "benchmark" else ["run_dir=x"]), *(["name=x"] if trains else [])]
+            bare = name in ("benchmark", "distill_taps")  # no trainer
+            given = [*([] if bare else ["run_dir=x"]), *(["name=x"] if trains else [])]
             config = compose(name, overrides=[*given, *rest])
         plain = OmegaConf.to_container(config, resolve=True)
         assert isinstance(plain, dict)
-        if name != "benchmark":  # it has no trainer
+        if not bare:
             validate(plain)
         HydraConfig.instance().cfg = None
