@@ -45,10 +45,10 @@ def stretch(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
 
 
 def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
-    """Cross entropy (N, H, W) of logits (N, K, h, w) at the size of the `target` (N, H, W) int64; 0 where ignored.
+    """Cross entropy (N, H, W) of logits (N, K, h, w) at the size of the `target` (N, H, W); 0 where ignored.
 
-    Resized, log softmax, cross entropy; the order of summation apart, the result and its gradient are torch's. The
-    logits are made wider first. Then strips of lines, which stay in the cache of a CPU, are made one after the
+    The target is uint8 or int64; bytes are read faster. Resized, log softmax, cross entropy; the order of summation
+    apart, the result and its gradient are torch's. The logits are made wider first. Then strips of lines, which stay in the cache of a CPU, are made one after the
     other, and once more in the backward pass. The largest tensor is (N, h, K, W).
     What it costs: `experiments/speed/segmentation_step.md`.
     """
@@ -66,29 +66,29 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         bits = (logits - logits.amax(dim=1, keepdim=True)) * math.log2(math.e)
         rows = _stretch(bits.transpose(1, 2), target.shape[2], align_corners)  # (N, h, K, W)
-        ctx.save_for_backward(rows, target)
         ctx.width, ctx.align_corners, ctx.level = logits.shape[3], align_corners, _is_level(bits)
-        values = rows.new_empty(target.shape)
+        values, totals = rows.new_empty(target.shape), rows.new_empty(target.shape)
         for pictures, part in _strips(rows, target, align_corners):
             labels = target[pictures, part.outputs]
             ignored = labels == IGNORE
             lines = _lines(rows[pictures, part.inputs], part, level=ctx.level)
-            true = lines.gather(2, labels.masked_fill(ignored, 0).unsqueeze(2)).squeeze(2)
-            total = lines.exp2_().sum(dim=2).log2_()
-            values[pictures, part.outputs] = total.sub_(true).masked_fill_(ignored, 0.0)
+            true = lines.gather(2, labels.masked_fill(ignored, 0).long().unsqueeze(2)).squeeze(2)
+            total = torch.sum(lines.exp2_(), dim=2, out=totals[pictures, part.outputs])
+            values[pictures, part.outputs] = total.log2().sub_(true).masked_fill_(ignored, 0.0)
+        ctx.save_for_backward(rows, target, totals)
         return values.mul_(math.log(2))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        rows, target = ctx.saved_tensors
+        rows, target, totals = ctx.saved_tensors
         change, last = torch.zeros_like(rows), rows.shape[2] - 1
         for pictures, part in _strips(rows, target, ctx.align_corners):
             labels = target[pictures, part.outputs].unsqueeze(2)
             factor = slope[pictures, part.outputs].unsqueeze(2).masked_fill(labels == IGNORE, 0.0)
             lines = _lines(rows[pictures, part.inputs], part, level=ctx.level).exp2_()
-            lines.mul_(factor / lines.sum(dim=2, keepdim=True))
-            lines.scatter_add_(2, labels.clamp(max=last), factor.neg_())
+            lines.mul_(factor / totals[pictures, part.outputs].unsqueeze(2))
+            lines.scatter_add_(2, labels.clamp(max=last).long(), factor.neg_())
             weights = part.weights.expand(len(lines), -1, -1)
             change[pictures, part.inputs].flatten(2).baddbmm_(weights, lines.flatten(2))
         return _shrink(change, ctx.width, ctx.align_corners).transpose(1, 2), None, None
