@@ -124,11 +124,11 @@ def choose_hard(values: Tensor, valid: Tensor, *, threshold: float, min_kept: in
 def at_position(values: Tensor, valid: Tensor, position: int) -> Tensor:
     """The valid entry at this position, or at the last one, if they were sorted rising from position 0.
 
-    Not sorted: torch.topk selects by radix in blocks on a GPU, partially on a CPU, and nothing waits for the
-    number of valid entries. With none of them the answer is -inf.
+    Not sorted: torch.topk selects by radix in blocks on a GPU, where nothing waits for the number of valid entries,
+    and partially on a CPU, which is spared it if there are too few. With none of them the answer is -inf.
     """
     largest = values.masked_fill(~valid, -math.inf).max()
-    if position >= values.numel():
+    if position >= values.numel() or (values.device.type == "cpu" and valid.count_nonzero() <= position):
         return largest
     candidates = values.masked_fill(~valid, math.inf).flatten()
     return torch.minimum(candidates.topk(position + 1, largest=False, sorted=False).values.max(), largest)
