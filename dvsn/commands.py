@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 REQUIRED = "???"
 MAX_FILE = 1 << 20  # bytes of a YAML file
+FORMS = (("landmarks", "joints", "landmarks_heatmaps"),)
+"""Of a task: the option by which networks of another kind of answer are known, and the task's form for these."""
 FLAGS = {
     "-m, --multirun": "a sweep: every value may be a list a,b,c; one process per job",
     "--cfg job": "show the config and stop",
@@ -298,6 +300,10 @@ def hydra_main(
         overrides = _repair(hydra.config_loader, arguments.overrides)
         sweep = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
         cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=sweep)
+        fitting = in_form(cfg, overrides)
+        if fitting != overrides:
+            overrides = fitting
+            cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=sweep)
         if arguments.cfg:
             return hydra.show_cfg(
                 name, overrides, arguments.cfg, arguments.package, resolve=arguments.resolve
@@ -444,6 +450,16 @@ def compose(
         cfg = loader.load_configuration(name, list(overrides), run_mode=mode)
     _check_hydra(cfg)
     return cfg, {key: value for key, value in defaults.items() if key != "hydra"}
+
+
+def in_form(cfg: DictConfig, overrides: list[str]) -> list[str]:
+    """The overrides with the form of the task that the chosen network needs: one that answers with heatmaps has other
+    losses, crops and settings, and `task=landmarks network=hrnetv2_w18_face` shall be enough to say so."""
+    chosen, network = cfg.hydra.runtime.choices.get("task"), cfg.get("network")
+    for task, key, form in FORMS:
+        if chosen == task and network is not None and key in network:
+            return [*(each for each in overrides if not each.startswith("task=")), f"task={form}"]
+    return overrides
 
 
 @contextmanager

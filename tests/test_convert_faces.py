@@ -21,7 +21,7 @@ from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.pfld import PFLD
-from dvsn.tasks.pose import Pose
+from dvsn.tasks.landmarks import HeatmapLandmarks, Landmarks
 from dvsn.types import LandmarkOutput
 
 State = dict[str, Tensor]
@@ -194,7 +194,7 @@ def test_every_wrapping_of_hrnet_answers_as_the_tables_say(
 ) -> None:
     state = face(7)
     converted = convert(wrap(state))
-    assert (converted.kind, converted.layout, converted.dropped) == ("pose", layout, {})
+    assert (converted.kind, converted.layout, converted.dropped) == ("landmarks", layout, {})
     assert converted.codec == {"size": [256, 256], "sigma": sigma}
     assert converted.task == {"flip_test": "mmpose" in layout}
     assert (converted.network["joints"], converted.network["bn_momentum"]) == (7, momentum)
@@ -218,11 +218,27 @@ def test_the_published_size_of_hrnet() -> None:
     ("options", "size", "sigma", "refine"),
     [([], (256, 256), 1.5, "quarter"), (["codec=dark", "size=[128,128]"], (128, 128), 1.5, "dark")],
 )
-def test_the_command_writes_a_pose_task_of_faces(
+def test_the_command_writes_a_task_of_heatmaps(
     options: list[str], size: tuple[int, int], sigma: float, refine: str, tmp_path: Path
 ) -> None:
     task = dvsn.load(run_command(face(), tmp_path, *options))
-    assert isinstance(task, Pose) and not task.flip_test
+    assert isinstance(task, HeatmapLandmarks) and len(task.keypoints) == 98 and not task.flip_test
     assert (task.codec.size, task.codec.sigma, task.codec.refine) == (size, sigma, refine)
     assert task.normalise.channels == "rgb" and float(task.normalise.mean[0, 0]) == pytest.approx(0.485)
     assert task.deployable()(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape == (1, 98, 3)
+
+
+def test_the_command_writes_a_task_of_points(tmp_path: Path) -> None:
+    """It answers as the network of the file does, in pixels of the crop, and knows the mirror of its points."""
+    file = pfld_file(68, side=7)
+    task = dvsn.load(run_command(file, tmp_path))
+    assert isinstance(task, Landmarks) and task.size == (112, 112) and task.normalise.channels == "bgr"
+    assert task.keypoints.mirror[36] == 45 and len(task.keypoints.head) == 14
+    crop = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = 112 * rebuilt(convert(file))(crop.flip(1) / 255).points
+        torch.testing.assert_close(task(crop)[..., :2], expected)
+    with pytest.raises(ConfigError, match=r"size: found \[96, 96\]"):
+        run_command(file, tmp_path, "size=[96,96]")
+    with pytest.raises(ConfigError, match="has 29 keypoints, the network 68"):
+        run_command(file, tmp_path, "data=cofw")

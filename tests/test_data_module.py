@@ -11,6 +11,7 @@ from support import composed, write_pairs
 
 from dvsn import runtime
 from dvsn.config import conf_dir
+from dvsn.data.dataset import split_parts
 from dvsn.data.module import TrainBatches
 from dvsn.errors import ConfigError, DataError
 
@@ -145,3 +146,21 @@ def test_every_epoch_is_another_permutation() -> None:
 def test_a_short_batch_can_be_dropped() -> None:
     batches = TrainBatches(size=10, batch_size=4, seed=1, drop_last=True)
     assert len(batches) == 2 and [len(batch) for batch in batches] == [4, 4]
+
+
+def test_ranges_of_a_split_are_disjoint_and_whole() -> None:
+    assert split_parts("train") == [("train", 0, 100)]
+    assert split_parts("train[:90%]+val[10%:20%]") == [("train", 0, 90), ("val", 10, 20)]
+    for wrong in ("train[90%:10%]", "train[:101%]", "train[:0.5]", "train[", "[:10%]"):
+        with pytest.raises(ConfigError, match=r"data\.splits"):
+            split_parts(wrong)
+
+
+def test_a_range_is_read_as_a_data_set_of_its_own(pairs: Path, tmp_path: Path) -> None:
+    """6 pictures: 70 % are the first 4."""
+    data = module([*PAIRS[1:], f"data.root={pairs}"], tmp_path)
+    names = [sample["name"] for sample in data.open("train")]
+    data.splits = {"train": "train[:70%]", "val": "train[70%:]", "test": "train[50%:70%]+train[:20%]"}
+    assert [sample["name"] for sample in data.open("train")] == names[:4]
+    assert [sample["name"] for sample in data.open("val")] == names[4:]
+    assert [sample["name"] for sample in data.open("test")] == [names[3], names[0]]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from support import composed
 
+from dvsn.config import build
 from dvsn.data.crop import move_points
 from dvsn.data.face_crop import FaceCrop, cut, occlude
+from dvsn.data.head_angles import MODEL, to_rotation
 from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError, DataError
 
@@ -221,3 +225,50 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_a_rectangle_without_an_inside_is_refused(box: list[float]) -> None:
     with pytest.raises(DataError, match="expected sides above 0"):
         crop(box="rectangle")(sample(box=np.array(box)), 0)
+
+
+def face68(seed: int = 0) -> tuple[KeypointSet, np.ndarray]:
+    """The 68 points, and the mean face seen by the camera of a crop of 67 pixels at (32, 35); other points at random."""
+    node = composed(["task=landmarks", "data=faces68"], Path("runs/test"))["data"]["keypoints"]
+    keypoints = build(node, path="data.keypoints")
+    points = np.random.default_rng(seed).uniform(35, 80, (68, 2))
+    turned = MODEL @ to_rotation([0.1, 0.25, -0.15]).T + [0, 0, 24]
+    focal = 67 / 2 / np.tan(np.pi / 6)
+    points[list(keypoints.head)] = focal * turned[:, :2] / turned[:, 2:] + [32 + 33.5, 35 + 33.5]
+    return keypoints, points.astype(np.float32)
+
+
+def test_angles_are_those_of_the_points_in_the_crop() -> None:
+    """Turning the crop by some degrees adds them to the roll, and a mirrored crop has the mirrored angles."""
+    keypoints, points = face68()
+    given = sample(keypoints=points, labelled=np.ones(68, np.uint8))
+
+    def angles(seed: int = 0, **options: Any) -> np.ndarray:
+        made = FaceCrop(size=[112, 112], box="rectangle", **options)
+        made.keypoints = keypoints
+        return made(given, seed)["angles"].numpy()
+
+    plain = angles()
+    np.testing.assert_allclose(
+        plain, [0.1, 0.25, -0.15], atol=0.08
+    )  # another camera than the face was drawn by
+    np.testing.assert_allclose(angles(flip=1.0), plain * [1, -1, -1], atol=2e-3)
+    made = FaceCrop(size=[112, 112], box="rectangle", rotation=40.0)
+    made.keypoints = keypoints
+    for seed in range(8):
+        item = made(given, seed)
+        across = item["inverse"].numpy()[:, 0]  # where the crop's x axis points in the picture
+        assert abs(item["angles"][2] - plain[2] + np.arctan2(across[1], across[0])) < 0.03
+    given["labelled"][8] = 0  # the chin
+    assert np.isnan(angles()).all()
+    assert "angles" not in crop()(sample(), 0)  # a set that does not tell
+
+
+def test_rotation_with_a_probability() -> None:
+    """Of 200 crops about 6 in 10 are turned, by up to 30 degrees; the others not at all."""
+    made = crop(box="rectangle", rotation=30.0, rotated=0.6)
+    across = np.array([made(sample(), seed)["inverse"].numpy()[:, 0] for seed in range(200)])
+    angles = np.degrees(np.arctan2(across[:, 1], across[:, 0]))
+    turned = np.abs(angles) > 1e-3
+    assert 100 < turned.sum() < 140 and 25 < np.abs(angles).max() <= 30
+    assert np.abs(angles[turned]).mean() == pytest.approx(15, abs=3)

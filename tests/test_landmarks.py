@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from support import composed
 
 from dvsn import runtime
+from dvsn.commands import hydra_main
 from dvsn.data.head_angles import head_angles
+from dvsn.errors import ConfigError
 from dvsn.losses.landmarks import L1
-from dvsn.tasks.landmarks import LandmarkEstimator, Landmarks
+from dvsn.metrics.angles import AngleError
+from dvsn.tasks.landmarks import HeatmapLandmarks, LandmarkEstimator, Landmarks
+from dvsn.train import run_stamp
 
+HEAD_98 = (33, 38, 50, 46, 60, 64, 68, 72, 55, 59, 76, 82, 85, 16)
 SAMPLE = Path(os.environ.get("DVSN_DATA", "data"), "wflw_sample", "list_98pt_sample.txt")
 
 
@@ -63,7 +69,7 @@ def test_angles_of_the_published_face_and_of_its_mirror(task: Any) -> None:
         side = int(1.2 * sides.max())
         corner = np.trunc(low + sides / 2) - side // 2
         fractions = (points - corner) / side
-        angles = head_angles(fractions)
+        angles = head_angles(fractions, head=HEAD_98)
         assert angles is not None
         found.append(np.rad2deg(angles))
     assert min(np.abs(each - (3.05, 3.86, -2.17)).max() for each in found) < 0.05
@@ -73,4 +79,107 @@ def test_a_face_without_one_of_the_points_has_no_angles() -> None:
     points = np.random.default_rng(0).random((68, 2))
     labelled = np.ones(68)
     labelled[8] = 0
-    assert head_angles(points, labelled) is None and head_angles(points[:19]) is None
+    assert head_angles(points, labelled, head=range(14)) is None
+
+
+# The error of angles ------------------------------------------------------------------------------------------
+
+
+def test_angle_errors_by_hand() -> None:
+    """10 and 20 degrees of pitch are 15; around the circle 350 degrees are 10; a face that is not known does not count."""
+    metric = AngleError()
+    truth = torch.deg2rad(torch.tensor([[0.0, 5.0, 175.0], [10.0, 5.0, 0.0], [torch.nan] * 3]))
+    found = torch.deg2rad(torch.tensor([[10.0, 5.0, -175.0], [-10.0, 8.0, 0.0], [90.0, 90.0, 90.0]]))
+    metric.update(found[:1], truth[:1])
+    metric.update(found[1:], truth[1:])
+    expected = {"pitch": 15.0, "yaw": 1.5, "roll": 5.0, "angle": (15 + 1.5 + 5) / 3}
+    values = metric.compute()
+    assert {name: values[f"{name}_error_degrees"].item() for name in expected} == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_evaluation_measures_the_angles_of_the_auxiliary_net(task: Any, flip: bool) -> None:
+    """Of the crop, or of it and its mirror: there yaw and roll have the other sign."""
+    task.use_metrics()
+    task.flip_test = flip
+    image = torch.randint(0, 256, (3, 3, 112, 112), dtype=torch.uint8)
+    truth = torch.rand(3, 3)
+    batch = {
+        "image": image, "angles": truth, "index": torch.arange(3), "extent": torch.ones(3, 2),
+        "inverse": torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(3, 2, 3),
+    }  # fmt: skip
+    with torch.no_grad():
+        answer = task.validation_step(batch, 0)
+        found = task.network(task.normalise(image), heads=True).angles
+        if flip:
+            other = task.network(task.normalise(image.flip(-1)), heads=True).angles
+            found = (
+                torch.stack(
+                    [found[:, 0] + other[:, 0], found[:, 1] - other[:, 1], found[:, 2] - other[:, 2]], 1
+                )
+                / 2
+            )
+        torch.testing.assert_close(answer, task(image))
+    errors = torch.rad2deg((found - truth).abs().mean(dim=0))
+    values = task.metrics["angles"].compute()
+    torch.testing.assert_close(values["yaw_error_degrees"], errors[1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(values["angle_error_degrees"], errors.mean(), atol=1e-3, rtol=1e-3)
+    task.flip_test = False
+
+
+def test_without_the_auxiliary_net_or_known_angles_only_points_are_measured() -> None:
+    for options in (["data=faces68", "network.auxiliary=false"], ["data=aflw"]):
+        config = composed(["task=landmarks", "network=pfld_025", *options], Path("runs/test"))
+        assert list(runtime.make_task(config).metrics) == ["score"]
+
+
+# Heatmaps ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_heatmap_form_reads_points_where_the_crop_has_them(tmp_path: Path) -> None:
+    """A network that answers with the targets themselves gives back the points of the crop, to a quarter of a map pixel."""
+    options = [
+        "task=landmarks_heatmaps",
+        "data=faces68",
+        "network=hrnet_small",
+        "network.width=4",
+        "codec=udp",
+    ]
+    config = composed([*options, "transform.size=[64,64]"], tmp_path)
+    task = runtime.make_task(config).eval()
+    assert isinstance(task, HeatmapLandmarks) and task.kind == "landmarks"
+    points, weight = 12 + 40 * torch.rand(2, 68, 2), torch.ones(2, 68)
+    maps, _ = task.codec.encode(points, weight)
+    task.network.forward = lambda _: maps
+    with torch.no_grad():
+        answer = task(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    torch.testing.assert_close(answer[..., :2], points, atol=1.0, rtol=0)
+    crop = task.crop()
+    assert (crop.box, crop.centred, crop.padding, crop.size) == ("rectangle", True, 1.25, (64, 64))
+    eval_crop = task.adapt_data(config["data"])["transform"]["eval"]
+    assert (eval_crop["centred"], eval_crop["box"], eval_crop["size"]) == (True, "points", [64, 64])
+
+
+def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`task=landmarks network=hrnetv2_w18_face` is the other form of the task; its own network stays what it was."""
+    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
+    monkeypatch.chdir(tmp_path)
+    seen: list[Any] = []
+    for network in ("hrnetv2_w18_face", "pfld"):
+        hydra_main(
+            "train",
+            seen.append,
+            argv=["task=landmarks", f"network={network}", "data=faces68", "data.batch_size=7"],
+        )
+    heat, points = seen
+    assert heat.task._target_.endswith(".HeatmapLandmarks") and heat.network.joints == 68
+    assert (list(heat.transform.size), heat.codec.sigma, heat.data.batch_size) == ([256, 256], 1.5, 7)
+    assert points.task._target_.endswith(".Landmarks") and "codec" not in points
+
+
+def test_a_heatmap_network_in_the_form_of_points_is_refused() -> None:
+    config = composed(["task=landmarks", "network=hrnetv2_w18_face", "data=faces68"], Path("runs/test"))
+    with pytest.raises(ConfigError, match=r"does not answer with points.*task=landmarks_heatmaps"):
+        runtime.make_task(config)

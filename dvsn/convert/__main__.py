@@ -38,18 +38,18 @@ COMMAND = commands.Command(
         commands.Option(
             "codec",
             "msra",
-            "of pose: how its maps were made and are read, msra, dark or udp: its keys do not tell",
+            "of heatmaps: how they were made and are read, msra, dark or udp: the keys do not tell",
         ),
         commands.Option(
             "size",
             None,
-            "of pose: [HEIGHT,WIDTH] of the crops, which its keys do not tell; null: a guess, noted",
+            "of heatmaps: [HEIGHT,WIDTH] of the crops, which the keys do not tell; null: a guess, noted",
         ),
         commands.Option(
             "data",
             None,
-            "of pose: the data set that knows the keypoints' names, such as coco; null: coco, "
-            "mpii or crowdpose by the number of keypoints",
+            "of pose and landmarks: the data set that knows the keypoints' names, such as coco or wflw; null: one by "
+            "the number of keypoints, noted",
         ),
         commands.Option(
             "joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"
@@ -86,11 +86,14 @@ OWNERS = {
         ("generator", "discriminator"),
         ("discriminator", "value_range", "test_dropout", "test_norm"),
     ),
-    "pose networks": (("pose",), ("codec", "size", "data")),
+    "networks of keypoints": (("pose", "landmarks"), ("codec", "size", "data")),
 }
 """Whose options some are, by the kind of network."""
 MPII_JOINTS = 16  # its crops are square
-DATA_OF = {17: "coco", 16: "mpii", 14: "crowdpose"}
+DATA_OF = {
+    "pose": {17: "coco", 16: "mpii", 14: "crowdpose"},
+    "landmarks": {98: "wflw", 68: "300w", 29: "cofw", 19: "aflw"},
+}
 """The data set whose keypoints a published network of so many has, most likely."""
 
 
@@ -143,8 +146,8 @@ def convert(options: dict[str, Any]) -> Path:
     else:
         recipe = RECIPES[found.kind](found, options)
     task = build_task(recipe | found.task)
-    if found.kind == "pose":
-        task.data_recipe = pose_data(task, options)
+    if found.kind in DATA_OF:
+        task.data_recipe = keypoint_data(task, options)
     load_state(task, state, options["source"])
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)
@@ -184,7 +187,7 @@ def read_discriminator(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def refuse_foreign(found: Any, options: dict[str, Any]) -> None:
     """Refuse options that could change nothing of this kind of network."""
     default = {option.name: option.default for option in COMMAND.options}
-    what = "pose network" if found.kind == "pose" else found.kind
+    what = {"pose": "pose network", "landmarks": "landmark network"}.get(found.kind, found.kind)
     for owners, (kinds, names) in OWNERS.items():
         for name in names:
             if found.kind not in kinds and options[name] != default[name]:
@@ -217,35 +220,64 @@ def classification_recipe(classifier: Any, _: dict[str, Any]) -> dict[str, Any]:
 
 def pose_recipe(pose: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The task of a published pose network, trained as its authors did but for the schedule."""
-    import yaml
-
-    name, known = str(options["codec"]), commands.choices()["codec"]
-    if name not in known:
-        raise ConfigError(f"codec: there is no {name!r}. {nearest(name, known)}")
     size = options["size"] or pose.codec.get("size")
     if size is None:
         size = [256, 256] if pose.network["joints"] == MPII_JOINTS else [256, 192]
         log.info("  note: the keys do not tell the size of the crops: %s is assumed (size=...).", size)
-    codec = yaml.safe_load(Path(conf_dir(), "codec", f"{name}.yaml").read_text(encoding="utf-8"))
-    codec |= {**pose.codec, "size": size, "stride": 2 ** (5 - pose.network.get("deconvolutions", 3))}
-    if size == [384, 288]:
-        codec |= {"sigma": 3.0, "blur": 17}
+    more = {"sigma": 3.0, "blur": 17} if size == [384, 288] else {}
+    stride = 2 ** (5 - pose.network.get("deconvolutions", 3))
     return {
         "_target_": "dvsn.tasks.pose.Pose",
         "network": pose.network,
-        "codec": codec,
+        "codec": read_codec(options) | {**pose.codec, "size": size, "stride": stride} | more,
         "loss": {"_target_": "dvsn.losses.heatmaps.JointMSE"},
         "optim": ADAM,
     }
 
 
-def pose_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The data set of a published pose network, which knows its keypoints; nothing where none is known."""
+def read_codec(options: dict[str, Any]) -> dict[str, Any]:
+    """The node of the codec that was asked for."""
+    import yaml
+
+    name, known = str(options["codec"]), commands.choices()["codec"]
+    if name not in known:
+        raise ConfigError(f"codec: there is no {name!r}. {nearest(name, known)}")
+    codec: dict[str, Any] = yaml.safe_load(
+        Path(conf_dir(), "codec", f"{name}.yaml").read_text(encoding="utf-8")
+    )
+    return codec
+
+
+def landmarks_recipe(found: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The task of a published network of facial landmarks, by points or by heatmaps."""
+    if "joints" in found.network:
+        return {
+            "_target_": "dvsn.tasks.landmarks.HeatmapLandmarks",
+            "network": found.network,
+            "codec": read_codec(options) | {**found.codec, "size": options["size"] or found.codec["size"]},
+            "loss": {"_target_": "dvsn.losses.heatmaps.JointMSE"},
+            "optim": ADAM,
+        }
+    side = found.network["size"]
+    if options["size"] not in (None, [side, side]):
+        raise ConfigError(f"size: found {options['size']}, but this network takes crops of [{side}, {side}].")
+    return {
+        "_target_": "dvsn.tasks.landmarks.Landmarks",
+        "network": found.network,
+        "loss": {"_target_": "dvsn.losses.landmarks.PFLDLoss"},
+        "size": [side, side],
+        "optim": ADAM,
+    }
+
+
+def keypoint_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The data set of a published network of keypoints, which knows them; nothing where none is known."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    joints = task.recipe["network"]["joints"]
-    name = options["data"] or DATA_OF.get(joints)
+    network = task.recipe["network"]
+    joints = network.get("joints") or network["landmarks"]
+    name = options["data"] or DATA_OF[task.kind].get(joints)
     if name is None:
         log.info(
             "  note: no data set of %d keypoints is known, so their names and mirror pairs are not: give data=NAME.",
@@ -257,9 +289,11 @@ def pose_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
     known = commands.choices()["data"]
     if name not in known:
         raise ConfigError(f"data: there is no {name!r}. {nearest(str(name), known)}")
-    size = list(task.codec.size)
+    kind = task.kind if task.kind == "pose" or "landmarks" in network else "landmarks_heatmaps"
+    size = list(task.size if kind == "landmarks" else task.codec.size)
+    codec = [] if kind == "landmarks" else [f"codec={options['codec']}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        overrides = ["task=pose", f"data={name}", f"codec={options['codec']}", f"transform.size={size}"]
+        overrides = [f"task={kind}", f"data={name}", *codec, f"transform.size={size}"]
         node = compose("train", overrides=[*overrides, "name=convert", "run_dir=."]).data
     data = OmegaConf.to_container(node, resolve=True)
     assert isinstance(data, dict)
@@ -268,7 +302,12 @@ def pose_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in data.items()}
 
 
-RECIPES = {"segmenter": segmentation_recipe, "classifier": classification_recipe, "pose": pose_recipe}
+RECIPES = {
+    "segmenter": segmentation_recipe,
+    "classifier": classification_recipe,
+    "pose": pose_recipe,
+    "landmarks": landmarks_recipe,
+}
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
         published,
         HRNetV2Face,
         node,
-        kind="pose",
+        kind="landmarks",
         layout="mmpose/hrnetv2_face" if is_mmpose else "hrnetv2_face",
         notes=() if is_mmpose else (SIGMA,),
         task={"flip_test": is_mmpose},

@@ -153,11 +153,14 @@ def broken(title: str, tally: Tally) -> Iterator[Finding]:
 
 def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
     """Pictures that are in two splits, by their pixels."""
-    train = data.splits.get("train", "").split("+")
+    from dvsn.data.dataset import split_parts
+
+    train = split_parts(data.splits["train"]) if "train" in data.splits else []
     for role, split in data.splits.items():
-        for part in split.split("+"):
-            if role != "train" and part in train:
-                yield Finding("split used twice", f"train and {role}", f"both are the split '{part}'")
+        for name, first, last in split_parts(split):
+            shared = any(name == other and first < end and start < last for other, start, end in train)
+            if role != "train" and shared:
+                yield Finding("split used twice", f"train and {role}", f"both are the split '{name}'")
     for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
         for content in first.digests.keys() & second.digests.keys():
             files = [each.names[each.digests[content][0]] for each in (first, second)]

@@ -40,15 +40,15 @@ class PeopleWalk(Dataset[Group]):
     """Reads each picture of a data set of people once, without ever raising."""
 
     def __init__(self, dataset: ImageDataset) -> None:
-        parts = dataset.parts if isinstance(dataset, Joined) else [dataset]
         self.groups: dict[Path, list[PersonRecord]] = {}
         self.readers: list[tuple[PeopleDataset, int]] = []
-        for part in parts:
+        for number in range(len(dataset)):
+            part, place = dataset.at(number) if isinstance(dataset, Joined) else (dataset, number)
             assert isinstance(part, PeopleDataset)
-            for index, record in enumerate(part.records):
-                if record.picture not in self.groups:
-                    self.readers.append((part, index))
-                self.groups.setdefault(record.picture, []).append(record)
+            record = part.records[place]
+            if record.picture not in self.groups:
+                self.readers.append((part, place))
+            self.groups.setdefault(record.picture, []).append(record)
 
     def __len__(self) -> int:
         return len(self.readers)

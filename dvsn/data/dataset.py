@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import operator
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,35 +79,62 @@ class ImageDataset(Dataset[Sample]):
 
 
 class Joined(ImageDataset):
-    """Several splits of one data set, one after the other, such as train and val before a test submission."""
+    """Several splits of one data set, or ranges of them, one after the other: such as train and val before a test
+    submission, or the first nine tenths of train. `ranges` are the first item of each part and the one after its last."""
 
-    def __init__(self, parts: Sequence[ImageDataset]) -> None:
+    def __init__(
+        self, parts: Sequence[ImageDataset], ranges: Sequence[tuple[int, int]] | None = None
+    ) -> None:
         first = parts[0]
         self.kinds, self.palettes = first.kinds, first.palettes
         super().__init__(transform=first.transform, seed=first.seed)
         self.parts = list(parts)
-        if hasattr(first, "collate"):
-            self.collate = first.collate
-        self.starts = [sum(len(part) for part in parts[:number]) for number in range(len(parts))]
+        self.ranges = [(0, len(part)) for part in parts] if ranges is None else list(ranges)
+        for name in ("collate", "class_names"):
+            if hasattr(first, name):
+                setattr(self, name, getattr(first, name))
+        counts = [end - start for start, end in self.ranges]
+        self.starts = [sum(counts[:number]) for number in range(len(counts))]
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
+        return sum(end - start for start, end in self.ranges)
 
-    def _at(self, index: int) -> tuple[ImageDataset, int]:
+    def at(self, index: int) -> tuple[ImageDataset, int]:
+        """The part that an item lies in, and its number there."""
         number = bisect.bisect_right(self.starts, index) - 1
-        return self.parts[number], index - self.starts[number]
+        return self.parts[number], index - self.starts[number] + self.ranges[number][0]
 
     def read(self, index: int) -> Sample:
-        part, place = self._at(index)
+        part, place = self.at(index)
         return part.read(place)
 
     def describe(self, index: int) -> str:
-        part, place = self._at(index)
+        part, place = self.at(index)
         return part.describe(place)
 
     def name(self, index: int) -> str:
-        part, place = self._at(index)
+        part, place = self.at(index)
         return part.name(place)
+
+
+PART = re.compile(r"(?P<name>[^\[\]]+)\[(?:(?P<first>\d{1,3})%)?:(?:(?P<last>\d{1,3})%)?\]")
+
+
+def split_parts(text: str) -> list[tuple[str, int, int]]:
+    """`data.splits` as (split, first percent, last percent): `train+val`, or `train[:90%]` and `train[90%:]`."""
+    found = []
+    for part in text.split("+"):
+        match = PART.fullmatch(part)
+        name, first, last = part, 0, 100
+        if match:
+            name, first, last = match["name"], int(match["first"] or 0), int(match["last"] or 100)
+        if "[" in name or "]" in name or not 0 <= first < last <= 100:
+            raise ConfigError(
+                f"data.splits: found '{part}', expected the name of a split, or a range of one in percent, such as "
+                "train[:90%] and train[90%:]."
+            )
+        found.append((name, first, last))
+    return found
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:

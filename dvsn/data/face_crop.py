@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dvsn.data.crop import DROPOUTS, crop_matrix, invert, move_points
+from dvsn.data.head_angles import head_angles
 from dvsn.data.keypoints import KeypointSet
 from dvsn.data.labelled import check_choices
 from dvsn.data.transforms import Transform
@@ -26,7 +27,9 @@ class FaceCrop:
     In: `photo`, `box` (x, y, width, height), `keypoints` (K, 2), `labelled` (K,), perhaps `attributes` (A,). Out: `image`
     uint8 (3, H, W), `keypoints` float32 (K, 2) in pixels of the crop, `weight` float32 (K,), 1 where labelled, `inverse`
     float32 (2, 3) from crop to picture, `extent` float32 (2,), the square's side twice, `attributes` float32 (A,) if
-    there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0.
+    there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0. Where the keypoints tell how a
+    head is turned (`KeypointSet.head`), also `angles` float32 (3,), pitch, yaw and roll in radians of the points as they
+    lie in the crop, NaN where they cannot be known: see `dvsn.data.head_angles`.
 
     Without augmentation this is the test crop of the PyTorch PFLD (github.com/polarisZhao/PFLD-pytorch), to the bit:
     a square of `padding` times the longer side of what `box` says, rounded as there, black outside of the picture,
@@ -41,7 +44,8 @@ class FaceCrop:
     copies of each face beforehand instead, by nearly the same steps:
 
     1. `zoom`: the side is multiplied by a uniform number from 1 - zoom to 1 + zoom. `shift`: the centre moves by up to
-       this share of the side, on each axis. `rotation`: by up to this many degrees, uniform. All in one bilinear warp.
+       this share of the side, on each axis. `rotation`: by up to this many degrees, uniform, with the probability
+       `rotated`. All in one bilinear warp.
     2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
     3. `occlusion`: the probability that a rectangle hides the share `occluded` of the box around the points, in one
        colour or in noise (the paper hides 20 %, in a way that it does not describe: Guo et al., 2019, arXiv:1902.10859).
@@ -58,6 +62,7 @@ class FaceCrop:
         zoom: float = 0.0,
         shift: float = 0.0,
         rotation: float = 0.0,
+        rotated: float = 1.0,
         flip: float = 0.0,
         occlusion: float = 0.0,
         occluded: float = 0.2,
@@ -68,7 +73,7 @@ class FaceCrop:
                 f"transform.size: found {list(size)}, expected [SIDE, SIDE] in pixels: faces are cut as squares."
             )
         check_choices({"box": (box, ("points", "rectangle"))})
-        for name, value in (("flip", flip), ("occlusion", occlusion)):
+        for name, value in (("rotated", rotated), ("flip", flip), ("occlusion", occlusion)):
             if not 0 <= value <= 1:
                 raise ConfigError(
                     f"transform.train.{name}: found {value}, expected a probability from 0 to 1."
@@ -79,7 +84,7 @@ class FaceCrop:
                 f"padding={padding}, zoom={zoom}, shift={shift}, rotation={rotation}, occluded={occluded}."
             )
         self.size, self.padding, self.box, self.centred = (size[0], size[1]), padding, box, centred
-        self.zoom, self.shift, self.rotation, self.flip = zoom, shift, rotation, flip
+        self.zoom, self.shift, self.rotation, self.rotated, self.flip = zoom, shift, rotation, rotated, flip
         self.occlusion, self.occluded = occlusion, occluded
         self.recolour = Transform(steps=steps)
         self.recolour.forbid_moves(DROPOUTS)
@@ -117,7 +122,14 @@ class FaceCrop:
             "name": sample["name"],
         }
         flags = sample.get("attributes")
-        return made if flags is None else made | {"attributes": torch.from_numpy(flags.astype(np.float32))}
+        if flags is not None:
+            made["attributes"] = torch.from_numpy(flags.astype(np.float32))
+        if self.keypoints is not None and self.keypoints.head:
+            angles = head_angles(
+                move_points(points, areas) / self.size[0], labelled, head=self.keypoints.head
+            )
+            made["angles"] = torch.full((3,), torch.nan) if angles is None else torch.from_numpy(angles)
+        return made
 
     def frame(self, sample: Sample) -> tuple[np.ndarray, int]:
         """The upper left corner (2,), whole pixels, and the side of the square around a face.
@@ -156,7 +168,10 @@ class FaceCrop:
         for _ in range(TRIES):
             drawn = side * random.uniform(1 - self.zoom, 1 + self.zoom)
             centre = corner + side / 2 + side * random.uniform(-self.shift, self.shift, 2)
-            matrix = self._plain(centre - drawn / 2, drawn, random.uniform(-self.rotation, self.rotation))
+            angle = random.uniform(-self.rotation, self.rotation)
+            if self.rotated < 1 and random.random() >= self.rotated:
+                angle = 0.0
+            matrix = self._plain(centre - drawn / 2, drawn, angle)
             moved = move_points(points, matrix)
             if ((moved >= 0) & (moved <= self.size[0])).all():
                 break

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from dvsn.errors import ConfigError
-
 MODEL = -np.array(
     [
         [6.825897, 6.760612, 4.402142],  # brow on the left of the picture, outer end
@@ -33,23 +31,17 @@ MODEL = -np.array(
 )
 """A mean face in the axes of a camera: x to the right of the picture, y down, z away from the viewer."""
 
-HEAD_POINTS = {
-    98: (33, 38, 50, 46, 60, 64, 68, 72, 55, 59, 76, 82, 85, 16),
-    68: (17, 21, 22, 26, 36, 39, 42, 45, 31, 35, 48, 54, 57, 8),
-}
-"""By the number of landmarks: which of them are the model's, for the layouts of WFLW and of 300-W."""
-
 SIDE = 256.0  # pixels of the camera's picture; it does not matter
 
 
 def head_angles(
-    points: np.ndarray, labelled: np.ndarray | None = None, *, chosen: Sequence[int] | None = None
+    points: np.ndarray, labelled: np.ndarray | None = None, *, head: Sequence[int]
 ) -> np.ndarray | None:
     """Landmarks (L, 2) as fractions of the sides of a square crop -> pitch, yaw, roll (3,) float32 in radians.
 
-    None where the layout is not known, where one of the 14 points is not `labelled` (L,), or where no pose of the face
-    in front of the camera explains them. `chosen`: which 14 landmarks are those of `MODEL`, for other layouts than
-    `HEAD_POINTS` knows. To be called after augmentation: a turned crop has another roll.
+    `head`: which 14 landmarks are those of `MODEL` (`KeypointSet.head`). None where one of them is not `labelled` (L,), or
+    where no pose of the face in front of the camera explains them. To be called after augmentation: a turned crop has
+    another roll.
 
     The camera is as large as the crop and has an angle of view of 60 degrees. Guo et al., 2019, arXiv:1902.10859,
     section 3.2 fit 11 points of a mean face by a rotation alone. The published codes solve as here, but put
@@ -57,17 +49,10 @@ def head_angles(
     the right one's side, which shifts yaw by 8 to 10 degrees and breaks the mirror; and have left-handed axes, which
     put the face behind the camera. Their angles, kept in degrees, are no reference.
     """
-    order = HEAD_POINTS.get(len(points)) if chosen is None else tuple(chosen)
-    if order is None:
-        return None
-    if len(order) != len(MODEL) or not all(0 <= number < len(points) for number in order):
-        raise ConfigError(
-            f"head points: found {list(order)}, expected {len(MODEL)} numbers of landmarks from 0 to {len(points) - 1}: "
-            "brows, eyes, nostrils, mouth corners, lower lip and chin, in the order of dvsn.data.head_angles.MODEL."
-        )
-    places = np.asarray(points, np.float64)[list(order)]
+    order = list(head)
+    places = np.asarray(points, np.float64)[order]
     seen = np.ones(len(points), bool) if labelled is None else np.asarray(labelled) > 0
-    if not seen[list(order)].all() or not np.isfinite(places).all() or not np.ptp(places, axis=0).all():
+    if not seen[order].all() or not np.isfinite(places).all() or not np.ptp(places, axis=0).all():
         return None
     focal = SIDE / 2 / np.tan(np.pi / 6)
     camera = np.array([[focal, 0, SIDE / 2], [0, focal, SIDE / 2], [0, 0, 1]])

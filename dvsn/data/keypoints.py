@@ -8,6 +8,8 @@ import numpy as np
 
 from dvsn.errors import ConfigError, nearest
 
+HEAD_POINTS = 14  # that the angles of a head are made of: dvsn.data.head_angles
+
 
 class KeypointSet:
     """The K keypoints of a data set, by name.
@@ -18,6 +20,9 @@ class KeypointSet:
       (Ronchi and Perona, 2017, arXiv:1707.05388).
     - `upper_body`: of the half-body augmentation, which shows these or the others.
     - `joint_weights`: factors of the loss, one a keypoint; 1 if null.
+    - `head`: of a face, the 14 points that tell how the head is turned, in the order of `dvsn.data.head_angles.MODEL`:
+      brows (outer, inner, inner, outer, from the left of the picture), eyes likewise, nostrils, corners of the mouth, the
+      middle of the lower lip, chin. Empty: this set does not tell.
 
     In the attributes of the same names keypoints are numbers. `mirror` (K,) int64: in a mirrored picture, keypoint i
     is what was keypoint `mirror[i]`.
@@ -32,6 +37,7 @@ class KeypointSet:
         sigmas: Sequence[float] | None = None,
         upper_body: Sequence[str] = (),
         joint_weights: Sequence[float] | None = None,
+        head: Sequence[str] = (),
     ) -> None:
         self.names = tuple(names)
         if not self.names or len(set(self.names)) != len(self.names):
@@ -50,6 +56,12 @@ class KeypointSet:
         self.upper_body = tuple(self._number("upper_body", name) for name in upper_body)
         self.sigmas = self._numbers("sigmas", sigmas)
         self.joint_weights = self._numbers("joint_weights", joint_weights)
+        self.head = tuple(self._number("head", name) for name in head)
+        if self.head and (len(self.head) != HEAD_POINTS or len(set(self.head)) != HEAD_POINTS):
+            raise ConfigError(
+                f"data.keypoints.head: found {len(self.head)} points, expected {HEAD_POINTS} different ones: brows, eyes, "
+                "nostrils, corners of the mouth, lower lip and chin, in the order of dvsn.data.head_angles.MODEL; or none."
+            )
         self.mirror = np.arange(len(self.names))
         for one, other in self.pairs:
             self.mirror[one], self.mirror[other] = other, one

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.keypoints import KeypointSet
 from dvsn.data.objects import JoinedObjects
 from dvsn.data.people import JoinedPeople
@@ -249,14 +249,7 @@ class DataModule(pl.LightningDataModule):
         """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
-        given = {"transform": self._transform(augment), "seed": self.seed}
-        if self.wanted == "people":
-            if self.keypoints is None:
-                raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
-            given["keypoints"] = self.keypoints
-        parts = [self.reader(root=self.root, split=name, **given) for name in self.splits[split].split("+")]
-        join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
-        data: ImageDataset = parts[0] if len(parts) == 1 else join(parts)  # type: ignore[arg-type]
+        data = self.read(self.splits[split], transform=self._transform(augment))
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
@@ -269,6 +262,24 @@ class DataModule(pl.LightningDataModule):
         if self.wanted == "dataset":
             self._check(sample, data.describe(0))
         return data
+
+    def read(self, split: str, *, transform: Any = None) -> ImageDataset:
+        """What the reader makes of a split by the data set's own name: one, several joined by +, or ranges of them."""
+        given = {"transform": transform, "seed": self.seed}
+        if self.wanted == "people":
+            if self.keypoints is None:
+                raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
+            given["keypoints"] = self.keypoints
+        asked = split_parts(split)
+        parts = [self.reader(root=self.root, split=name, **given) for name, _, _ in asked]
+        if len(parts) == 1 and asked[0][1:] == (0, 100):
+            return parts[0]
+        join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
+        ranges = [
+            (len(part) * first // 100, len(part) * last // 100)
+            for part, (_, first, last) in zip(parts, asked, strict=True)
+        ]
+        return join(parts, ranges)  # type: ignore[arg-type]
 
     def _transform(self, augment: bool) -> Any:
         """What treats a sample: the steps over all pictures, or the transform's own object."""

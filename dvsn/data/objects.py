@@ -265,13 +265,18 @@ class CocoObjects(ObjectDataset):
 
 
 class JoinedObjects(ObjectDataset):
-    """Several splits of one data set of objects, one after the other."""
+    """Several splits of one data set of objects, or ranges of them, one after the other."""
 
-    def __init__(self, parts: Sequence[ObjectDataset]) -> None:
+    def __init__(
+        self, parts: Sequence[ObjectDataset], ranges: Sequence[tuple[int, int]] | None = None
+    ) -> None:
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
         self.categories = first.categories
-        self._places = [(part, place) for part in parts for place in range(len(part))]
+        limits = [(0, len(part)) for part in parts] if ranges is None else ranges
+        self._places = [
+            (part, place) for part, limit in zip(parts, limits, strict=True) for place in range(*limit)
+        ]
         self._set_pictures([part.pictures[place] for part, place in self._places])
         numbers = [part.image_ids[place] for part, place in self._places]
         self.image_ids = numbers if len(set(numbers)) == len(numbers) else list(range(1, len(numbers) + 1))

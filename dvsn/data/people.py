@@ -99,10 +99,16 @@ class JoinedPeople(Joined):
 
     annotations: dict[str, Any] | None = None
 
-    def __init__(self, parts: Sequence[PeopleDataset]) -> None:
-        super().__init__(parts)
+    def __init__(
+        self, parts: Sequence[PeopleDataset], ranges: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        super().__init__(parts, ranges)
         self.keypoints, self.attribute_names = parts[0].keypoints, parts[0].attribute_names
-        self.records = [record for part in parts for record in part.records]
+        self.records = [
+            record
+            for part, (start, end) in zip(parts, self.ranges, strict=True)
+            for record in part.records[start:end]
+        ]
 
 
 def require_pictures(paths: list[Path], where: str | Path, *, tree: str) -> None:

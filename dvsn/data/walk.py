@@ -117,8 +117,7 @@ def label_of(data: DataModule, dataset: ImageDataset) -> str | None:
 
 def open_split(data: DataModule, split: str) -> ImageDataset:
     """The bare reader of a split, by the data set's own name for it. Raises `DataError` as the reader does."""
-    more = {"keypoints": data.keypoints} if data.wanted == "people" else {}
-    dataset = data.reader(root=data.root, split=split, transform=None, seed=data.seed, **more)
+    dataset = data.read(split)
     if data.wanted == "dataset":
         data.pair.check(dataset.kinds)
     return dataset

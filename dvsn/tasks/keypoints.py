@@ -115,7 +115,7 @@ class KeypointTask(Task):
             reference=reference,
             normalise=self.data_recipe.get("normalise"),
         )
-        self._metrics = (MetricCollection({"score": score}),)
+        self._metrics = (MetricCollection({"score": score}, compute_groups=False),)
 
     @property
     def score(self) -> Any:
@@ -140,14 +140,18 @@ class KeypointTask(Task):
         return torch.cat([points, confidence.unsqueeze(-1)], dim=-1)
 
     def _evaluate(self, batch: Batch) -> Tensor:
-        answer = self(batch["image"])
+        answer: Tensor = self(batch["image"])
+        self.take_score(batch, answer)
+        return answer
+
+    def take_score(self, batch: Batch, answer: Tensor) -> None:
+        """Hand an answer (N, K, 3), as `forward` gives it, to the score."""
         self.score.update(
             index=batch["index"],
             points=to_picture(answer[..., :2], batch["inverse"]),
             confidence=answer[..., 2],
             extent=batch["extent"],
         )
-        return answer
 
     def validation_step(self, batch: Batch, _: int) -> Tensor:
         return self._evaluate(batch)

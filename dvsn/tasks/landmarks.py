@@ -1,4 +1,4 @@
-"""Facial landmarks: points of a face's crop, regressed at once."""
+"""Facial landmarks in a face's crop: regressed at once, or by heatmaps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from dvsn.data.face_crop import FaceCrop
 from dvsn.errors import ConfigError
+from dvsn.metrics.angles import AngleError
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
+from dvsn.tasks.pose import Pose
 from dvsn.types import Batch, LandmarkOutput, Terms
 
 PADDING = 1.2  # of a face's box, where the data set does not say; as published
@@ -36,8 +39,8 @@ class LandmarkEstimator(nn.Module):
 class Landmarks(KeypointTask):
     """Landmarks of faces by a network that answers with points, such as PFLD. Batches, shared options: see `KeypointTask`.
 
-    A batch may also hold `attributes` (N, A) of 0 and 1, and `angles` (N, 3), the head's pitch, yaw and roll in radians,
-    which dvsn's readers do not give yet.
+    A batch may also hold `attributes` (N, A) of 0 and 1, and `angles` (N, 3), the head's pitch, yaw and roll in radians, a
+    row of NaN where they are not known.
 
     - `size` (H, W) of the crops; the network's points are fractions of it.
     - `mean`, `std`, `channels`: the popular PFLD sees blue, green, red in [0, 1] and nothing else.
@@ -74,27 +77,27 @@ class Landmarks(KeypointTask):
             head_modules=head_modules,
             decay_norms=decay_norms,
         )
+        if not hasattr(network, "landmarks"):
+            raise ConfigError(
+                f"network: {type(network).__name__} does not answer with points. Choose network=pfld, or the form of this "
+                "task for networks that answer with heatmaps: task=landmarks_heatmaps."
+            )
         if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
             raise ConfigError(f"task.size: found {list(size)}, expected [SIDE, SIDE] in pixels.")
         self.loss, self.size = loss, (size[0], size[1])
 
     def crop(self) -> Any:
-        """By a box: landmarks are what is asked for, so they cannot say where the face is."""
-        padding = float(self.data_recipe.get("padding", PADDING))
-        crop = FaceCrop(size=self.size, padding=padding, box="rectangle")
-        crop.keypoints = self.keypoints
-        return crop
+        return box_crop(self, self.size, centred=False)
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
-        """Also: crops as this network wants them, by what it was trained with (points or rectangle), unaugmented."""
-        trained = (self.data_recipe.get("transform") or {}).get("eval") or {}
-        crop = {
-            "_target_": f"{FaceCrop.__module__}.FaceCrop",
-            "size": list(self.size),
-            "padding": node.get("padding", PADDING),
-            "box": trained.get("box", "points"),
-        }
-        return node | {"transform": {"train": crop, "eval": crop}}
+        return with_crops(self, node, self.size, centred=False)
+
+    def use_metrics(self, **options: Any) -> None:
+        """Also the error of the head's angles, where the network and the keypoints tell them."""
+        super().use_metrics(**options)
+        if getattr(self.network, "auxiliary", None) is not None and self.keypoints.head:
+            scores = {"score": self.score, "angles": AngleError()}
+            self._metrics = (MetricCollection(scores, compute_groups=False),)
 
     @property
     def sides(self) -> Tensor:
@@ -108,10 +111,6 @@ class Landmarks(KeypointTask):
 
     def objective(self, output: LandmarkOutput, batch: Batch) -> Terms:
         """The loss's named terms; distillation may add to them."""
-        if not isinstance(output, LandmarkOutput):
-            raise ConfigError(
-                f"network: {type(self.network).__name__} does not answer with points. Choose network=pfld."
-            )
         terms: Terms = self.loss(
             output,
             batch["keypoints"] / self.sides,
@@ -121,15 +120,71 @@ class Landmarks(KeypointTask):
         )
         return terms
 
-    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def respond(self, image: Tensor, *, heads: bool) -> LandmarkOutput:
+        """uint8 RGB crops (N, 3, H, W) -> points as fractions of the crop, and with `heads` the head's angles."""
         image = self.layout(self.normalise(image))
-        points = self.network(image, heads=False).points.float()
+        points, angles = self.network(image, heads=heads)
         if self.flip_test:
-            mirrored = self.network(self.layout(image.flip(-1)), heads=False).points.float()
+            mirrored, turned = self.network(self.layout(image.flip(-1)), heads=heads)
             mirror = torch.from_numpy(self.keypoints.mirror).to(points.device)
-            mirrored = mirrored[:, mirror]
-            points = (points + torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)) / 2
-        return points * self.sides, points.new_ones(points.shape[:2])
+            points = (
+                points + mirrored[:, mirror] * points.new_tensor([-1, 1]) + points.new_tensor([1, 0])
+            ) / 2
+            angles = None if angles is None else (angles + turned * angles.new_tensor([1, -1, -1])) / 2
+        return LandmarkOutput(points, angles)
+
+    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        points = self.respond(image, heads=False).points.float() * self.sides
+        return points, points.new_ones(points.shape[:2])
+
+    def _evaluate(self, batch: Batch) -> Tensor:
+        if "angles" not in self.metrics or "angles" not in batch:
+            return super()._evaluate(batch)
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            points, angles = self.respond(batch["image"], heads=True)
+        answer = torch.cat([points * self.sides, points.new_ones(*points.shape[:2], 1)], dim=-1)
+        self.take_score(batch, answer)
+        self.metrics["angles"].update(angles, batch["angles"])
+        return answer
 
     def deployable(self) -> nn.Module:
         return LandmarkEstimator(self.normalise, self.network, self.size).eval()
+
+
+class HeatmapLandmarks(Pose):
+    """Landmarks of faces by a network that answers with heatmaps, such as HRNetV2 (Sun et al., 2019, arXiv:1904.04514).
+
+    Everything is that of `Pose` but the crop, which is a face's square, and the kind: wherever landmarks are asked
+    for, either form of the task will do. Points come with the peak of their map as confidence.
+    """
+
+    kind: ClassVar[str] = "landmarks"
+
+    def crop(self) -> Any:
+        return box_crop(self, self.codec.size, centred=True)
+
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
+        return with_crops(self, node, self.codec.size, centred=True)
+
+
+def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> FaceCrop:
+    """The crop of prediction, by a box: landmarks are what is asked for, so they cannot say where the face is."""
+    padding = float(task.data_recipe.get("padding", PADDING))
+    crop = FaceCrop(size=size, padding=padding, box="rectangle", centred=centred)
+    crop.keypoints = task.keypoints
+    return crop
+
+
+def with_crops(
+    task: KeypointTask, node: dict[str, Any], size: tuple[int, int], *, centred: bool
+) -> dict[str, Any]:
+    """A data node with crops as a network wants them, by what it was trained with (points or rectangle), unaugmented."""
+    trained = (task.data_recipe.get("transform") or {}).get("eval") or {}
+    crop = {
+        "_target_": f"{FaceCrop.__module__}.FaceCrop",
+        "size": list(size),
+        "padding": node.get("padding", PADDING),
+        "box": trained.get("box", "points"),
+        "centred": centred,
+    }
+    return node | {"transform": {"train": crop, "eval": crop}}

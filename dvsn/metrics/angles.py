@@ -1,0 +1,37 @@
+"""How far predicted head angles are off."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+NAMES = ("pitch", "yaw", "roll")
+
+
+class AngleError(Metric):
+    """Mean absolute errors of pitch, yaw and roll in degrees, and `angle_error_degrees`, the mean of the three, over the
+    faces whose true angles are known. Truth is what `dvsn.data.head_angles` makes of the true points: a fit of a mean
+    face, not a measurement of the head. Differences are taken the short way around."""
+
+    full_state_update = False
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(len(NAMES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(1, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, truth: Tensor) -> None:
+        """Both (N, 3) in radians; a row of NaN in the truth is not counted."""
+        known = truth.isfinite().all(dim=1)
+        apart = (predicted.double() - truth.double())[known]
+        self.total += torch.atan2(apart.sin(), apart.cos()).abs().sum(dim=0)
+        self.count += known.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        each = torch.rad2deg(self.total / self.count)  # NaN without any face
+        found = {f"{name}_error_degrees": value for name, value in zip(NAMES, each.float(), strict=True)}
+        return found | {"angle_error_degrees": each.mean().float()}
