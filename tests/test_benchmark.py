@@ -245,7 +245,7 @@ def test_the_stopwatch_counts_every_pass() -> None:
 
 
 def test_the_stopwatch_calibrates_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = []
+    passes: list[int] = []
     monkeypatch.setattr(stopwatch, "clock", lambda: len(passes) / 1000)  # a pass takes a millisecond
 
     def run(image: Tensor) -> Tensor:

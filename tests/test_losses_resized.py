@@ -149,7 +149,10 @@ def test_labels_as_bytes_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, level
     logits.requires_grad_()
     for labels in (target, target.to(torch.uint8)):
         before = labels.clone()
-        found, wanted = resized_cross_entropy(logits, labels, align_corners=False), plain(logits, target, False)
+        found, wanted = (
+            resized_cross_entropy(logits, labels, align_corners=False),
+            plain(logits, target, False),
+        )
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
         slopes = [torch.autograd.grad(values.sum(), logits)[0] for values in (found, wanted)]
         torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
