@@ -1,4 +1,4 @@
-"""`python -m dvsn.benchmark`: what a network for segmentation or pose costs, and how fast each lever makes it here."""
+"""`python -m dvsn.benchmark`: what a network for segmentation, pose or landmarks costs, and how fast each lever makes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 COMMAND = commands.Command(
     name="benchmark",
-    summary="Count, time and compare a network for segmentation or pose, plain and with what makes it faster.",
+    summary="Count, time and compare a network for segmentation, pose or landmarks, plain and with what makes it faster.",
     groups=True,
     options=(
         commands.Option("checkpoint", "null", "measure a trained network instead of network=..., which is random"),
@@ -39,12 +39,13 @@ COMMAND = commands.Command(
         commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
         commands.Option("keep", [], "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
         commands.Option("data.classes", 19, "how many classes a random network for segmentation has"),
-        commands.Option("data.joints", 17, "how many keypoints a random network for pose has"),
+        commands.Option("data.joints", 17, "how many keypoints a random network for pose or landmarks has"),
         commands.Option("output", "null", "also write a file.json or file.md"),
     ),
     examples=(
         "python -m dvsn.benchmark network=pidnet_s size=[1024,2048]",
         "python -m dvsn.benchmark network=hrnet_w32 size=[256,192] batch=32",
+        "python -m dvsn.benchmark network=pfld size=[112,112] data.joints=98 threads=1",
         "python -m dvsn.benchmark network=pidnet_s size=[360,480] device=cpu 'variants=[folded,folded+bf16+compiled]'",
         "python -m dvsn.benchmark checkpoint=best.ckpt size=[360,480] images=camvid/test calibration=camvid/train",
     ),
@@ -145,7 +146,8 @@ def read_given(config: Config, device: torch.device) -> Given:
         kind = kinds.of_shipped(task.deployable())
         if kind is None:
             raise CheckpointError(
-                f"{config['checkpoint']}: a checkpoint of the task '{task.kind}', expected 'segmentation' or 'pose'."
+                f"{config['checkpoint']}: a checkpoint of the task '{task.kind}', expected 'segmentation', 'pose' "
+                "or 'landmarks'."
             )
     kind.shipped.to(device).eval().requires_grad_(False)
     return Given(name, kind.shipped.network, kind)
@@ -204,13 +206,13 @@ def arrange(
     keep: tuple[str, ...] = (),
 ) -> tuple[Subject, list[Tensor]]:
     """The subject of one protocol, and the images as it takes them, the timed one first."""
-    from dvsn.levers import MainAnswer, Subject
+    from dvsn.levers import Subject
 
     if protocol == "end_to_end":
         whole: Any = given.kind.around
         pictures, scales = ([image.to(device) for image in each] for each in (images, calibration))
     else:
-        whole, normalise = MainAnswer, given.kind.shipped.normalise
+        whole, normalise = given.kind.bare, given.kind.shipped.normalise
         pictures, scales = ([normalise(i.to(device)) for i in each] for each in (images, calibration))
     return Subject(given.network, whole, pictures[0], scales, keep), pictures
 
@@ -257,7 +259,10 @@ def measure_all(
         row.update(compare(answers, expected, kind, config["size"]))
         if protocol == "network":
             row["error"] = max(relative_error(*pair) for pair in zip(answers, expected, strict=True))
-        if "openvino" not in levers:
+        if hasattr(kind, "distances"):
+            pairs = zip(answers, expected, strict=True)
+            row["pixels"] = max(float(kind.distances(*pair).max()) for pair in pairs)
+        if not levers & {"openvino", "onnxruntime"}:  # what they allocate is not PyTorch's
             row["peak_memory"] = peak_memory(variant.eager, subject.image, variant.parts)
     for _ in range(config["rounds"]):
         for watch in watches.values():

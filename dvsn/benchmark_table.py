@@ -16,15 +16,21 @@ STEPS = {
         "network": "from the normalised float32 crop to the heatmaps, as papers time it",
         "end_to_end": "from bytes of a crop to its keypoints: normalise, network, decode the heatmaps",
     },
+    "landmarks": {
+        "network": "from the normalised float32 crop to the points, as papers time it",
+        "end_to_end": "from bytes of a crop to its points in pixels: normalise and network",
+    },
 }
 SAME = {
     "segmentation": "pixels of full size whose arg-max is plain's",
     "pose": "keypoints less than a pixel of the heatmaps from plain's",
+    "landmarks": "points less than a tenth of a pixel of the crop from plain's",
 }
 COLUMNS = ("median ms", "p5", "p95", "min", "images/s", "speed-up", "GMAC/s", "MiB", "error", "same")
 LEGEND = (
     "speed-up: of the median, against plain, which is eager float32 without TF32. MiB: weights, image and all that "
-    "PyTorch allocates in a pass. error: the largest difference of logits or heatmaps, as a share of the largest. same: {}."
+    "PyTorch allocates in a pass. error: the largest difference of logits or heatmaps, as a share of the largest, or the "
+    "largest distance of points in pixels (px). same: {}."
 )
 
 
@@ -34,13 +40,16 @@ def cells(row: Result, macs: int) -> list[str]:
         return [f"failed: {row['failed']}", *[""] * (len(COLUMNS) - 1)]
     times = [f"{value:.2f}" for value in row["milliseconds"].values()]
     speed, memory, error = row["images_per_second"], row.get("peak_memory"), row.get("error")
+    error = None if error is None else f"{error:.1e}"
+    if "pixels" in row:
+        error = f"{row['pixels']:.1e} px"
     return [
         *times,
         f"{speed:.1f}",
         f"{row['speed_up']:.2f}",
         f"{macs * speed / 1e9:.0f}",
         "-" if memory is None else f"{memory / 2**20:.0f}",
-        "-" if error is None else f"{error:.1e}",
+        "-" if error is None else error,
         f"{100 * row['agreement']:.2f} %",
     ]
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
 from dvsn.folding import fold_batch_norms
-from dvsn.types import SegmentationOutput
 
 LEVERS = {
     "folded": "batch norms folded into the convolutions before them",
@@ -33,19 +32,21 @@ LEVERS = {
     "compiled": "torch.compile",
     "tuned": "torch.compile that tries several kernels for each operation",
     "openvino": "OpenVINO instead of PyTorch, on CPUs",
+    "onnxruntime": "ONNX Runtime instead of PyTorch, on CPUs",
     "graph": "one CUDA graph instead of a launch for each kernel",
 }
 EXCLUSIVE = {
     "precision": ("tf32", "bf16", "fp16", "bf16_autocast", "fp16_autocast", "int8"),
-    "engine": ("compiled", "tuned", "openvino"),
+    "engine": ("compiled", "tuned", "openvino", "onnxruntime"),
 }
-CUDA_ONLY, CPU_ONLY = ("tf32", "graph"), ("openvino", "int8")
+CUDA_ONLY, CPU_ONLY = ("tf32", "graph"), ("openvino", "onnxruntime", "int8")
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 CPU_VARIANTS = (
     "plain", "folded", "channels_last", "folded+channels_last", "folded+channels_last+bf16_autocast",
     "folded+channels_last+bf16", "compiled", "folded+channels_last+compiled", "folded+channels_last+bf16+compiled",
 )  # fmt: skip
+ONNX_VARIANTS = ("folded+onnxruntime",)
 OPENVINO_VARIANTS = ("folded+openvino", "folded+bf16+openvino", "folded+int8+openvino")
 CUDA_VARIANTS = (
     "plain", "tf32", "folded", "folded+channels_last", "folded+graph", "folded+tf32+graph",
@@ -94,18 +95,18 @@ class Adapted(nn.Module):
         if not autocast:
             network.to(dtype)
 
-    def forward(self, image: Tensor, **options: Any) -> Tensor | SegmentationOutput:
-        """`options` are those that the task calls its network with, such as `heads`."""
+    def forward(self, image: Tensor, **options: Any) -> Any:
+        """A tensor, or a NamedTuple. `options` are those that the task calls its network with, such as `heads`."""
         image = image.to(torch.float32 if self.autocast else self.dtype, memory_format=self.format)
         with torch.autocast(image.device.type, self.dtype, enabled=self.autocast):
             output = self.network(image, **options)
         if isinstance(output, Tensor):
             return output.float()
-        return SegmentationOutput(output.logits.float())
+        return type(output)(output[0].float())  # what is left out is for training
 
 
 class MainAnswer(nn.Module):
-    """A network in evaluation that gives one tensor: its logits or heatmaps."""
+    """A network in evaluation that gives one tensor: its logits, heatmaps or points."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -120,11 +121,19 @@ def defaults(device: str) -> list[str]:
     """The variants worth a look on this kind of device."""
     if torch.device(device).type == "cuda":
         return list(CUDA_VARIANTS)
-    return [*CPU_VARIANTS, *(OPENVINO_VARIANTS if has_openvino() else ())]
+    return [
+        *CPU_VARIANTS,
+        *(ONNX_VARIANTS if has_onnxruntime() else ()),
+        *(OPENVINO_VARIANTS if has_openvino() else ()),
+    ]
 
 
 def has_openvino() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("openvino", "nncf"))
+
+
+def has_onnxruntime() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
 def parse(variants: Sequence[Any], device: str) -> dict[str, frozenset[str]]:
@@ -162,6 +171,13 @@ def refuse(name: str, levers: frozenset[str], device: str) -> None:
         )
     if "openvino" in levers and not has_openvino():
         raise ConfigError(f"variants: {name!r}: OpenVINO is not installed. pip install 'dvsn[openvino]'.")
+    if "onnxruntime" in levers and (clash := levers & {"channels_last", *EXCLUSIVE["precision"]}):
+        raise ConfigError(
+            f"variants: {name!r}: ONNX Runtime computes in float32 in a layout of its own; leave out "
+            f"{', '.join(sorted(clash))}."
+        )
+    if "onnxruntime" in levers and not has_onnxruntime():
+        raise ConfigError(f"variants: {name!r}: ONNX Runtime is not installed. pip install 'dvsn[onnx]'.")
 
 
 @torch.no_grad()
@@ -173,6 +189,10 @@ def pull(levers: frozenset[str], subject: Subject) -> Variant:
     if "openvino" in levers:
         model = subject.whole(network)
         run = openvino(model, subject, int8="int8" in levers, bf16="bf16" in levers)
+        return Variant(run, run, model)
+    if "onnxruntime" in levers:
+        model = subject.whole(network)
+        run = onnxruntime(model, subject.image)
         return Variant(run, run, model)
     precision = next((name for name in TYPES if levers & {name, f"{name}_autocast"}), None)
     if precision is not None or "channels_last" in levers:
@@ -230,6 +250,24 @@ def capture(run: Run, image: Tensor) -> Run:
         return answer
 
     return replay
+
+
+def onnxruntime(model: nn.Module, image: Tensor) -> Run:
+    """`model` exported to ONNX for images of this shape, in ONNX Runtime, on as many threads as PyTorch uses."""
+    import onnxruntime as runtime
+
+    program = torch.onnx.export(model.eval(), (image,), dynamo=True, verbose=False)
+    assert program is not None
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    content = program.model_proto.SerializeToString()
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(image: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: image.contiguous().numpy()})[0])
+
+    return run
 
 
 def openvino(model: nn.Module, subject: Subject, *, int8: bool, bf16: bool) -> Run:

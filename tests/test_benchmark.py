@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dvsn import benchmark_kinds as kinds
-from dvsn import levers
+from dvsn import levers, stopwatch
 from dvsn.benchmark import COMMAND, benchmark, compare, kept_modules
 from dvsn.benchmark_table import COLUMNS, cells, markdown
 from dvsn.commands import plain
@@ -86,6 +86,54 @@ def test_a_table_of_pose(capsys: pytest.CaptureFixture[str]) -> None:
     assert "decode the heatmaps" in capsys.readouterr().out
 
 
+def test_a_table_of_landmarks(capsys: pytest.CaptureFixture[str]) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        small = [
+            "network=pfld_025",
+            "network.size=32",
+            "size=[32,32]",
+            "data.joints=5",
+            "device=cpu",
+            "runs=1",
+            "rounds=1",
+        ]
+        variants = "variants=[folded+channels_last,folded+channels_last+bf16]"
+        config = plain(compose("benchmark", overrides=[*small, variants]))
+    result = benchmark(config)
+    rows = {(row["protocol"], row["variant"]): row for row in result["rows"]}
+    assert result["kind"] == "landmarks" and result["kept_norms"] == [] and len(rows) == 6
+    assert all(row["pixels"] == 0 for (_, name), row in rows.items() if name == "plain")
+    for protocol in ("network", "end_to_end"):  # the same unit, pixels of the crop
+        assert 0 < rows[protocol, "folded+channels_last"]["pixels"] < 1e-3
+        assert 1e-3 < rows[protocol, "folded+channels_last+bf16"]["pixels"] < 2
+    assert " px " in markdown(result) and "tenth of a pixel" in capsys.readouterr().out
+
+
+def test_points_agree_within_a_tenth_of_a_pixel() -> None:
+    kind = kinds.of_network(nn.Module(), {"landmarks": 2}, [112, 112])
+    points = torch.tensor([[[3.0, 4.0], [8.0, 8.0]]])
+    moved = points + torch.tensor([[[0.05, 0.05], [0.08, 0.08]]])  # 0.07 and 0.11 pixels away
+    assert compare([moved], [points], kind, [112, 112]) == {"agreement": 0.5}
+
+
+def test_onnx_runtime_answers_as_plain_does() -> None:
+    pytest.importorskip("onnxruntime", reason="needs pip install 'dvsn[onnx]'")
+    pytest.importorskip("onnxscript", reason="needs pip install 'dvsn[onnx]'")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    image = torch.randn(2, 3, 6, 7)
+    subject = levers.Subject(network, levers.MainAnswer, image, [image])
+    with torch.no_grad():
+        found = levers.pull(frozenset({"folded", "onnxruntime"}), subject).run(image)
+        torch.testing.assert_close(found, network(image))
+
+
+def test_onnx_runtime_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levers, "has_onnxruntime", lambda: False)
+    with pytest.raises(ConfigError, match=r"ONNX Runtime is not installed. pip install 'dvsn\[onnx\]'"):
+        levers.parse(["folded+onnxruntime"], "cpu")
+    assert "folded+onnxruntime" not in levers.defaults("cpu")
+
+
 @pytest.mark.parametrize(
     ("network", "parameters", "giga"),
     [("hrnet_w32", 28_536_113, 7.645), ("simplebaseline_50", 33_999_697, 5.426)],
@@ -144,6 +192,8 @@ def test_pictures_stand_for_noise(tmp_path: Path) -> None:
         (["variants=[plain+folded]"], "plain means no lever"),
         (["variants=[bf16+fp16]"], "found bf16 and fp16, expected one precision"),
         (["variants=[compiled+openvino]"], "expected one engine"),
+        (["variants=[compiled+onnxruntime]"], "expected one engine"),
+        (["variants=[bf16+onnxruntime]"], "ONNX Runtime computes in float32 in a layout of its own; leave out bf16"),
         (["variants=[graph]"], "graph cannot be used on device=cpu"),
         (["variants=[int8]"], r"int8 runs in OpenVINO. Write int8\+openvino"),
         (["network=unet_128", "+data.input_channels=3", "+data.output_channels=3"], "found UNet, which neither segments"),
@@ -194,12 +244,19 @@ def test_the_stopwatch_counts_every_pass() -> None:
     assert watch.latency() == pytest.approx((3, 1.2, 4.8, 1))
 
 
-def test_the_stopwatch_calibrates_itself() -> None:
-    watch = Stopwatch(lambda image: image + 1, torch.zeros(1000), seconds=0.06, runs=None, turns=2)
+def test_the_stopwatch_calibrates_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    monkeypatch.setattr(stopwatch, "clock", lambda: len(passes) / 1000)  # a pass takes a millisecond
+
+    def run(image: Tensor) -> Tensor:
+        passes.append(1)
+        return image
+
+    watch = Stopwatch(run, torch.zeros(1), seconds=0.06, runs=None, turns=2)
     for _ in range(2):
         watch.turn()
-    assert watch.passes == 2 * watch.per_turn > 10
-    assert 0.01 < watch.seconds < 2
+    assert (watch.per_turn, watch.passes) == (30, 60)
+    assert watch.seconds == pytest.approx(0.06) and watch.latency().median == pytest.approx(1)
 
 
 def test_peak_memory_is_that_of_the_tensors_alive() -> None:

@@ -140,3 +140,20 @@ def test_a_label_outside_the_classes_is_refused() -> None:
     target[1, 2, 3] = 3
     with pytest.raises(RuntimeError):
         resized_cross_entropy(logits, target, align_corners=False)
+
+
+@pytest.mark.parametrize("level", [True, False])
+def test_labels_as_bytes_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, level: bool) -> None:
+    monkeypatch.setattr(resized, "_is_level", lambda _: level)
+    logits, target = case()
+    logits.requires_grad_()
+    for labels in (target, target.to(torch.uint8)):
+        before = labels.clone()
+        found, wanted = (
+            resized_cross_entropy(logits, labels, align_corners=False),
+            plain(logits, target, False),
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        slopes = [torch.autograd.grad(values.sum(), logits)[0] for values in (found, wanted)]
+        torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+        assert labels.equal(before)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.losses.segmentation import Head, Scores, Term
+from dvsn.losses.segmentation import Head, Scores, Term, weigh
 from dvsn.types import IGNORE
 
 Average = Literal["all", "valid", "weights"]
@@ -54,14 +54,14 @@ class CrossEntropy(Term):
         if self.label_smoothing:
             values = F.cross_entropy(
                 scores.logits,
-                target,
+                target.long(),
                 None if class_weights is None else class_weights.to(scores.logits),
                 ignore_index=IGNORE,
                 reduction="none",
                 label_smoothing=self.label_smoothing,
             )
         else:
-            values = weigh(scores.cross_entropy(), target, class_weights)
+            values = scores.weighted(class_weights)
         if self.average == "all":
             return keep(values, valid).sum() / target.numel()
         counted = weigh(valid.to(values), target, class_weights) if self.average == "weights" else valid
@@ -104,28 +104,31 @@ class OhemCrossEntropy(Term):
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         values = scores.cross_entropy()
         valid = target != IGNORE
-        limit = hard_limit(values.detach(), valid, threshold=self.threshold, min_kept=self.min_kept)
-        hard = valid & ~(values <= limit)  # not `>`: NaN must stay in, or it would hide here
-        values = weigh(values, target, class_weights if self.weighted else None)
-        return keep(values, hard).sum() / hard.count_nonzero().clamp(min=1)
+        hard, count = choose_hard(values.detach(), valid, threshold=self.threshold, min_kept=self.min_kept)
+        values = scores.weighted(class_weights if self.weighted else None)
+        return keep(values, hard).sum() / count.clamp(min=1)
 
 
-def hard_limit(values: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> float | Tensor:
-    """-log T: hard are the pixels whose cross entropy lies above."""
+def choose_hard(values: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> tuple[Tensor, Tensor]:
+    """The pixels whose cross entropy lies above -log T, and their number. NaN is among them, or it would hide here."""
     limit = -math.log(threshold)
-    if values.device.type == "cpu" and int((valid & (values > limit)).count_nonzero()) > min_kept:
-        return limit  # then the one at that position lies above it too
-    return -at_position(-values, valid, min_kept).clamp(min=-limit)
+    if values.device.type == "cpu":
+        hard = ~(values <= limit) & valid
+        count = hard.count_nonzero()
+        if int(count) > min_kept:  # then the one at that position lies above the limit too
+            return hard, count
+    hard = ~(values <= -at_position(-values, valid, min_kept).clamp(min=-limit)) & valid
+    return hard, hard.count_nonzero()
 
 
 def at_position(values: Tensor, valid: Tensor, position: int) -> Tensor:
     """The valid entry at this position, or at the last one, if they were sorted rising from position 0.
 
-    Not sorted: torch.topk selects by radix in blocks on a GPU, partially on a CPU, and nothing waits for the
-    number of valid entries. With none of them the answer is -inf.
+    Not sorted: torch.topk selects by radix in blocks on a GPU, where nothing waits for the number of valid entries,
+    and partially on a CPU, which is spared it if there are too few. With none of them the answer is -inf.
     """
     largest = values.masked_fill(~valid, -math.inf).max()
-    if position >= values.numel():
+    if position >= values.numel() or (values.device.type == "cpu" and valid.count_nonzero() <= position):
         return largest
     candidates = values.masked_fill(~valid, math.inf).flatten()
     return torch.minimum(candidates.topk(position + 1, largest=False, sorted=False).values.max(), largest)
@@ -157,7 +160,7 @@ class HardestCrossEntropy(Term):
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         valid = target != IGNORE
-        values = weigh(scores.cross_entropy(), target, class_weights if self.weighted else None)
+        values = scores.weighted(class_weights if self.weighted else None)
         values = keep(values, valid)  # (N, H, W), zero where ignored
         hard = ~(values <= -math.log(self.threshold))
         enough = (valid.sum() * self.min_share).long()  # this many pixels, at least
@@ -212,14 +215,6 @@ def check_threshold(term: Term, threshold: float) -> None:
     """A threshold on the probability of the true class."""
     if not 0.0 < threshold <= 1.0:
         raise ConfigError(f"{type(term).__name__}: threshold must be in (0, 1], found {threshold!r}.")
-
-
-def weigh(values: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Each pixel's value times the weight of its class. Ignored pixels get any weight."""
-    if class_weights is None:
-        return values
-    index = target.clamp(max=len(class_weights) - 1).flatten()
-    return values * class_weights.to(values).index_select(0, index).view_as(values)
 
 
 def keep(values: Tensor, where: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Dice(Term):
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         valid = (target != IGNORE).unsqueeze(1)  # (N, 1, H, W)
         probability = torch.where(valid, scores.logits.softmax(dim=1), 0)  # (N, K, H, W)
-        index = target.clamp(max=scores.logits.shape[1] - 1).unsqueeze(1)
+        index = target.clamp(max=scores.logits.shape[1] - 1).long().unsqueeze(1)
         truth = torch.zeros_like(probability).scatter_(1, index, valid.to(probability))
         over = (0, 2, 3)
         shared = (probability * truth).sum(over)  # (K,)

@@ -45,11 +45,12 @@ def stretch(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
 
 
 def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
-    """Cross entropy (N, H, W) of logits (N, K, h, w) at the size of the `target` (N, H, W) int64; 0 where ignored.
+    """Cross entropy (N, H, W) of logits (N, K, h, w) at the size of the `target` (N, H, W); 0 where ignored.
 
-    Resized, log softmax, cross entropy; the order of summation apart, the result and its gradient are torch's. The
-    logits are made wider first. Then strips of lines, which stay in the cache of a CPU, are made one after the
-    other, and once more in the backward pass. The largest tensor is (N, h, K, W).
+    The target is uint8 or int64; bytes are read faster. Resized, log softmax, cross entropy; the order of summation
+    apart, the result and its gradient are torch's. The logits are made wider first. Then strips of lines, which stay in
+    the cache of a CPU, are made one after the other, and once more in the backward pass. The largest tensor is
+    (N, h, K, W); the sums of the softmax are kept.
     What it costs: `experiments/speed/segmentation_step.md`.
     """
     values: Tensor = _CrossEntropy.apply(logits, target, align_corners)  # type: ignore[no-untyped-call]
@@ -66,29 +67,29 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         bits = (logits - logits.amax(dim=1, keepdim=True)) * math.log2(math.e)
         rows = _stretch(bits.transpose(1, 2), target.shape[2], align_corners)  # (N, h, K, W)
-        ctx.save_for_backward(rows, target)
         ctx.width, ctx.align_corners, ctx.level = logits.shape[3], align_corners, _is_level(bits)
-        values = rows.new_empty(target.shape)
+        values, totals, room = rows.new_empty(target.shape), rows.new_empty(target.shape), _room(rows)
         for pictures, part in _strips(rows, target, align_corners):
             labels = target[pictures, part.outputs]
             ignored = labels == IGNORE
-            lines = _lines(rows[pictures, part.inputs], part, level=ctx.level)
-            true = lines.gather(2, labels.masked_fill(ignored, 0).unsqueeze(2)).squeeze(2)
-            total = lines.exp2_().sum(dim=2).log2_()
-            values[pictures, part.outputs] = total.sub_(true).masked_fill_(ignored, 0.0)
+            lines = _lines(rows[pictures, part.inputs], part, level=ctx.level, room=room)
+            true = lines.gather(2, labels.masked_fill(ignored, 0).long().unsqueeze(2)).squeeze(2)
+            total = torch.sum(lines.exp2_(), dim=2, out=totals[pictures, part.outputs])
+            values[pictures, part.outputs] = total.log2().sub_(true).masked_fill_(ignored, 0.0)
+        ctx.save_for_backward(rows, target, totals)
         return values.mul_(math.log(2))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        rows, target = ctx.saved_tensors
-        change, last = torch.zeros_like(rows), rows.shape[2] - 1
+        rows, target, totals = ctx.saved_tensors
+        change, last, room = torch.zeros_like(rows), rows.shape[2] - 1, _room(rows)
         for pictures, part in _strips(rows, target, ctx.align_corners):
             labels = target[pictures, part.outputs].unsqueeze(2)
             factor = slope[pictures, part.outputs].unsqueeze(2).masked_fill(labels == IGNORE, 0.0)
-            lines = _lines(rows[pictures, part.inputs], part, level=ctx.level).exp2_()
-            lines.mul_(factor / lines.sum(dim=2, keepdim=True))
-            lines.scatter_add_(2, labels.clamp(max=last), factor.neg_())
+            lines = _lines(rows[pictures, part.inputs], part, level=ctx.level, room=room).exp2_()
+            lines.mul_(factor / totals[pictures, part.outputs].unsqueeze(2))
+            lines.scatter_add_(2, labels.clamp(max=last).long(), factor.neg_())
             weights = part.weights.expand(len(lines), -1, -1)
             change[pictures, part.inputs].flatten(2).baddbmm_(weights, lines.flatten(2))
         return _shrink(change, ctx.width, ctx.align_corners).transpose(1, 2), None, None
@@ -107,21 +108,38 @@ def _is_level(bits: Tensor) -> bool:
     return bool(bits.amax(dim=1).amin() > -100)
 
 
-def _lines(rows: Tensor, part: _Part, *, level: bool) -> Tensor:
-    """Rows (n, r, K, W) of a strip -> its lines (n, l, K, W), the largest class at 0 unless they are `level`."""
+def _lines(rows: Tensor, part: _Part, *, level: bool, room: Tensor) -> Tensor:
+    """Rows (n, r, K, W) of a strip -> its lines (n, l, K, W), the largest class at 0 unless they are `level`.
+
+    They lie in `room`, which is in the cache still when the next strip comes.
+    """
     count, _, classes, width = rows.shape
-    lines = rows.new_empty(count, part.weights.shape[1], classes * width)
+    shape = (count, part.weights.shape[1], classes * width)
+    lines = room[: math.prod(shape)].view(shape)
     torch.bmm(part.weights.T.expand(count, -1, -1), rows.flatten(2), out=lines)  # `out`: no autocast
     lines = lines.unflatten(2, (classes, width))
     return lines if level else lines.sub_(lines.amax(dim=2, keepdim=True))
 
 
-def _strips(rows: Tensor, target: Tensor, align_corners: bool) -> Iterator[tuple[slice, _Part]]:
-    """Some pictures, and some of their lines."""
-    count, height, classes, width = rows.shape
+def _room(rows: Tensor) -> Tensor:
+    """For the lines of the largest strip."""
+    count, _, classes, width = rows.shape
+    pictures, length = _strip_shape(rows)
+    return rows.new_empty(min(count, pictures) * length * classes * width)
+
+
+def _strip_shape(rows: Tensor) -> tuple[int, int]:
+    """How many pictures, and how many lines of each."""
+    count, _, classes, width = rows.shape
     lines = STRIP.get(rows.device.type, 2**26) // (classes * width)  # of all pictures together
     pictures = min(count, max(1, lines // LINES))
-    length = max(1, lines // pictures)
+    return pictures, max(1, lines // pictures)
+
+
+def _strips(rows: Tensor, target: Tensor, align_corners: bool) -> Iterator[tuple[slice, _Part]]:
+    """Some pictures, and some of their lines."""
+    count, height = rows.shape[:2]
+    pictures, length = _strip_shape(rows)
     parts = _parts(height, target.shape[1], length, align_corners, rows.dtype, rows.device)
     for start in range(0, count, pictures):
         for part in parts:

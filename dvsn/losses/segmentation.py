@@ -25,12 +25,13 @@ Head = Literal["main", "auxiliary", "boundary"] | int
 class Scores:
     """One head's class logits, and the pixels' cross entropy, worked out once for all terms.
 
-    `small` (N, K, h, w) is what the network answers, `target` (N, H, W) int64 with 255 for ignored pixels. The
-    cross entropy does without the logits at label size; they are made only for a term that asks for them.
+    `small` (N, K, h, w) is what the network answers, `target` (N, H, W) class ids, uint8 or int64, with 255 for ignored
+    pixels. The cross entropy does without the logits at label size; they are made only for a term that asks for them.
     """
 
     def __init__(self, small: Tensor, target: Tensor, *, align_corners: bool = False) -> None:
         self.small, self.target, self.align_corners = as_float(small), target, align_corners
+        self._weighted: tuple[Tensor | None, Tensor] | None = None
 
     @cached_property
     def logits(self) -> Tensor:
@@ -46,6 +47,20 @@ class Scores:
         """(N, H, W): minus the log of the softmax probability of the true class; 0 where ignored."""
         return self._cross_entropy
 
+    def weighted(self, class_weights: Tensor | None) -> Tensor:
+        """(N, H, W): the cross entropy times the weight of the pixel's class, (K,); ignored pixels get any weight."""
+        if self._weighted is None or self._weighted[0] is not class_weights:
+            self._weighted = class_weights, weigh(self.cross_entropy(), self.target, class_weights)
+        return self._weighted[1]
+
+
+def weigh(values: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Each pixel's value times the weight of its class. Ignored pixels get any weight."""
+    if class_weights is None:
+        return values
+    index = target.clamp(max=len(class_weights) - 1).flatten().int()
+    return values * class_weights.to(values).index_select(0, index).view_as(values)
+
 
 def as_float(logits: Tensor) -> Tensor:
     """Half precision becomes float32."""
@@ -56,7 +71,7 @@ class Term(nn.Module):
     """A part of the objective, with the `weight` it has there and the `head` it reads.
 
     A term on class logits answers `forward(scores, target, class_weights)` with a scalar, where `target`
-    (N, H, W) int64 may ignore more pixels than `scores.target` does, and `class_weights` is (K,) or None.
+    (N, H, W), uint8 or int64, may ignore more pixels than `scores.target` does, and `class_weights` is (K,) or None.
     With `boundary_threshold` t it learns only where the network itself sees an outline: pixels with
     sigmoid(boundary logit) <= t are ignored, and no gradient reaches the boundary head through that choice.
     A term on the boundary head answers `forward(logits, boundary)`, both (N, 1, H, W).
@@ -146,7 +161,7 @@ class Objective(nn.Module):
     def forward(self, output: SegmentationOutput, target: Tensor, boundary: Tensor | None = None) -> Terms:
         """`target` (N, H, W) class ids, uint8 or int64, 255 ignored; `boundary` (N, H, W) uint8 in {0, 1}."""
         self._check(output, target, boundary)
-        heads = _Heads(output, target.long(), align_corners=bool(self.align_corners))
+        heads = _Heads(output, target, align_corners=bool(self.align_corners))
         terms: Terms = {}
         with torch.autocast(target.device.type, enabled=False):
             for name, term in self._items():

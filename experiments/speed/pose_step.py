@@ -6,7 +6,7 @@ The goals: making the targets takes at most 5 % of a training step of HRNet-W32 
 evaluation step. "Loop" is one map after the other with NumPy and OpenCV, the order of the published code, which makes
 its targets in the data workers. Random weights, random keypoints. Processor time of one thread, medians of rounds in
 which the alternatives take turns; on a GPU (`device=cuda`) time between synchronisations. Options: `batch=` and `rounds=`.
-The speed of inference is in pose_inference.py.
+The speed of inference is in hrnet_inference.py.
 """
 
 from __future__ import annotations
