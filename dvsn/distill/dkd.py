@@ -66,8 +66,8 @@ class DecoupledDistillation(Method):
 
 
 def parts(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log probabilities of the right class (N,), of all others together (N,), and of each among these (N, K), where the right
-    one has no meaning."""
+    """Log probabilities of the right class (N,), of all others together (N,), and of each among these (N, K), which has
+    no meaning for the right one."""
     others = logits.scatter(1, right, -torch.inf)
     outside = others.logsumexp(1, keepdim=True)
     inside = logits.gather(1, right)
