@@ -129,15 +129,23 @@ def test_the_checkpoint_is_a_student_without_its_teacher(blobs: Path, teacher: P
 def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     blobs: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft, weight=0.5)}, "trainer.max_epochs=1")
+    config = distilled(
+        blobs, tmp_path, str(teacher), {"soft": node(Soft, weight=0.5)}, "trainer.max_epochs=1"
+    )
     result = train.train(config)
-    expected = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    expected = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     judge = dvsn.load(teacher)
     score = expected.validate(judge, runtime.build_data(config), verbose=False)[0]["val/top1"]
     assert result["teacher_score"] == pytest.approx(score)
     assert result["epoch_seconds"] > 0 and result["peak_memory_bytes"] > 1e6
     (run,), unfinished = report.read_runs(tmp_path)
-    assert (run.method, run.weight, run.teacher) == ("soft", "0.5", result["teacher_score"]) and not unfinished
+    assert (run.method, run.weight, run.teacher) == (
+        "soft",
+        "0.5",
+        result["teacher_score"],
+    ) and not unfinished
 
 
 def test_a_distilled_run_resumes_with_the_same_bits(blobs: Path, teacher: Path, tmp_path: Path) -> None:
@@ -390,6 +398,12 @@ def test_methods_and_teacher_go_together(blobs: Path, tmp_path: Path) -> None:
     ):
         checks.check_options({**distilled(blobs, tmp_path, "x.ckpt", {}), "distill": None})
     checks.check_options(distilled(blobs, tmp_path, "x.ckpt", {}))  # distill=none: the student alone
+
+
+def test_methods_are_not_run_in_half_precision(blobs: Path, tmp_path: Path) -> None:
+    config = distilled(blobs, tmp_path, "x.ckpt", {"soft": node(Soft)}, "trainer.precision=bf16-true")
+    with pytest.raises(ConfigError, match=r"trainer\.precision: found bf16-true"):
+        checks.check_options(config)
 
 
 @pytest.mark.parametrize(
