@@ -268,7 +268,7 @@ def check_distillation(config: Mapping[str, Any]) -> None:
     precision = str(config["trainer"].get("precision") or "32-true") if methods else "32-true"
     if precision.endswith("-true") and precision != "32-true":
         raise ConfigError(
-            f"trainer.precision: found {precision}, and the methods of distillation work in float32. Use 32-true, bf16-mixed or "
+            f"trainer.precision: found {precision}, but distillation works in float32. Use 32-true, bf16-mixed or "
             "16-mixed."
         )
     for name, node in methods.items():
