@@ -55,10 +55,5 @@ class AttentionTransfer(Method):
 
     def attention(self, feature: Tensor) -> Tensor:
         """(N, C, H, W) -> one unit vector an item, (N, H*W)."""
-        if self.power == 2:
-            energy = torch.linalg.vector_norm(
-                feature, dim=1
-            ).square()  # their number falls out of the unit vector
-        else:
-            energy = (feature.abs() if self.absolute else feature).pow(self.power).mean(dim=1)
-        return unit(energy.flatten(1))
+        signed = feature.abs() if self.absolute and self.power != 2 else feature
+        return unit(signed.pow(self.power).mean(dim=1).flatten(1))
