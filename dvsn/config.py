@@ -265,6 +265,12 @@ def check_distillation(config: Mapping[str, Any]) -> None:
             "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "
             "student alone."
         )
+    precision = str(config["trainer"].get("precision") or "32-true") if methods else "32-true"
+    if precision.endswith("-true") and precision != "32-true":
+        raise ConfigError(
+            f"trainer.precision: found {precision}, but distillation works in float32. Use 32-true, bf16-mixed or "
+            "16-mixed."
+        )
     for name, node in methods.items():
         path = f"distill.{name}"
         if not isinstance(node, Mapping):

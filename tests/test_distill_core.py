@@ -400,6 +400,12 @@ def test_methods_and_teacher_go_together(blobs: Path, tmp_path: Path) -> None:
     checks.check_options(distilled(blobs, tmp_path, "x.ckpt", {}))  # distill=none: the student alone
 
 
+def test_methods_are_not_run_in_half_precision(blobs: Path, tmp_path: Path) -> None:
+    config = distilled(blobs, tmp_path, "x.ckpt", {"soft": node(Soft)}, "trainer.precision=bf16-true")
+    with pytest.raises(ConfigError, match=r"trainer\.precision: found bf16-true"):
+        checks.check_options(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped, unit
+from dvsn.distill.shapes import match_size, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -51,7 +50,7 @@ class AttentionTransfer(Method):
             mine, theirs = self.attention(mine), self.attention(theirs)  # (N, H*W)
             squared = self.distance == "squared"
             terms.append(F.mse_loss(mine, theirs) if squared else (mine - theirs).norm(dim=1).mean())
-        return {"at": torch.stack(terms).sum()}
+        return {"at": summed(terms)}
 
     def attention(self, feature: Tensor) -> Tensor:
         """(N, C, H, W) -> one unit vector an item, (N, H*W)."""

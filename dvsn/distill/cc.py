@@ -13,7 +13,7 @@ from dvsn.distill.embed import Embed
 from dvsn.distill.gather import gather
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_vector, nothing, tapped, unit
+from dvsn.distill.shapes import as_vector, nothing, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -68,7 +68,7 @@ class CorrelationCongruence(Method):
             if self.gather:
                 mine, theirs = gather(mine), gather(theirs)
             terms.append(nothing(mine) if len(mine) == 1 else self.term(mine, theirs))
-        return {"cc": torch.stack(terms).sum()}
+        return {"cc": summed(terms)}
 
     def term(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """Of rows (N, D_s) and (N, D_t)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from dvsn.distill.kd import divergence, positive
 from dvsn.distill.labels import labels_of, labels_on_grid
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped, unit
+from dvsn.distill.shapes import match_size, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -79,9 +78,9 @@ class CrossImageRelations(Method):
             if self.memory_weight:
                 labels = labels_on_grid(labels_of("cirkd", batch), theirs).flatten(1)
                 remembered.append(self.recall(number, mine, theirs, labels))
-        terms = {"cirkd_batch": torch.stack(within).sum()}
+        terms = {"cirkd_batch": summed(within)}
         if remembered:
-            terms["cirkd_memory"] = self.memory_weight * torch.stack(remembered).sum()
+            terms["cirkd_memory"] = self.memory_weight * summed(remembered)
         return terms
 
     def pooled(self, feature: Tensor) -> Tensor:

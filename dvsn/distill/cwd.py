@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, on_grid, same_output, tapped
+from dvsn.distill.shapes import match_size, on_grid, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -53,7 +52,7 @@ class ChannelWiseFeatures(Method):
         terms = []
         for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
             terms.append(channel_divergence(*match_size(connector(mine), theirs), self.temperature))
-        return {"cwd_features": torch.stack(terms).sum()}
+        return {"cwd_features": summed(terms)}
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

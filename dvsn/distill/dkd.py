@@ -53,23 +53,19 @@ class DecoupledDistillation(Method):
         if self.standardise:
             mine, theirs = standardised(mine), standardised(theirs)
         right = labels_of("dkd", batch)[:, None].long()
-        (right_s, other_s, rest_s), (right_t, other_t, rest_t) = (
+        (binary_s, rest_s), (binary_t, rest_t) = (
             parts(logits / self.temperature, right) for logits in (mine, theirs)
         )
-        target = right_t.exp() * (right_t - right_s) + other_t.exp() * (other_t - other_s)
-        rest = F.kl_div(rest_s, rest_t.exp().scatter(1, right, 0.0), reduction="none").sum(1)
+        truth = rest_t.exp().scatter(1, right, 0.0)
+        target = F.kl_div(binary_s, binary_t.exp(), reduction="batchmean")
+        rest = F.kl_div(rest_s, truth, reduction="batchmean")
         square = self.temperature**2
-        return {
-            "dkd_target": self.alpha * square * target.mean(),
-            "dkd_rest": self.beta * square * rest.mean(),
-        }
+        return {"dkd_target": self.alpha * square * target, "dkd_rest": self.beta * square * rest}
 
 
-def parts(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log probabilities of the right class (N,), of all others together (N,), and of each among these (N, K), where that
-    of the right one has no meaning."""
-    others = logits.scatter(1, right, -torch.inf)
-    outside = others.logsumexp(1, keepdim=True)
-    inside = logits.gather(1, right)
-    both = torch.logaddexp(inside, outside)
-    return (inside - both)[:, 0], (outside - both)[:, 0], logits - outside
+def parts(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Log probabilities of the right class and of all others together (N, 2), and of each among these (N, K), which has no
+    meaning for the right one."""
+    outside = logits.scatter(1, right, -torch.inf).logsumexp(1, keepdim=True)
+    binary = torch.cat([logits.gather(1, right), outside], dim=1).log_softmax(1)
+    return binary, logits - outside

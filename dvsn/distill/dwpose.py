@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from dvsn.distill.kd import divergence
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, on_grid, same_output, tapped
+from dvsn.distill.shapes import match_size, on_grid, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -55,6 +54,6 @@ class PoseFeaturesAndAnswers(Method):
         logits = student.output, on_grid(teacher.output, student.output)
         mine, theirs = (self.sharpness * each.flatten(2) for each in logits)
         return {
-            "dwpose_features": self.feature_weight * torch.stack(errors).sum(),
+            "dwpose_features": self.feature_weight * summed(errors),
             "dwpose_answers": self.answer_weight * divergence(mine, theirs, 1.0, dim=2).mean(),
         }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 from dvsn.distill.connector import Regressor
 from dvsn.distill.method import Method, Side, Stage, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_map, tapped
+from dvsn.distill.shapes import as_map, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -49,7 +48,7 @@ class FitNet(Method):
             F.mse_loss(regressor(student.features[tap]), as_map(teacher.features[tap]))
             for tap, regressor in zip(self.taps, self.regressors, strict=True)
         ]
-        return {"fitnet": torch.stack(errors).sum()}
+        return {"fitnet": summed(errors)}
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         return {} if self.stage else self.initial(student, teacher, batch)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.method import Method, Side, Stage, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import pool_to, tapped
+from dvsn.distill.shapes import pool_to, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -49,7 +48,7 @@ class SolutionFlow(Method):
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = zip(pairwise(student.features), pairwise(teacher.features), strict=True)
         terms = [F.mse_loss(self.flow(*mine), self.flow(*theirs)) for mine, theirs in pairs]
-        return {"fsp": torch.stack(terms).sum()}
+        return {"fsp": summed(terms)}
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         return self.initial(student, teacher, batch) if self.afterwards or not self.stage else {}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, Stage, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped, unit
+from dvsn.distill.shapes import match_size, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -61,7 +61,7 @@ class FactorTransfer(Method):
         for paraphraser, theirs in zip(self.paraphrasers, teacher.features, strict=True):
             error = paraphraser(theirs, rebuild=True) - theirs
             terms.append(error.square().mean() if self.reconstruction == "squared" else error.abs().mean())
-        return {"ft_reconstruction": torch.stack(terms).sum()}
+        return {"ft_reconstruction": summed(terms)}
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
@@ -71,7 +71,7 @@ class FactorTransfer(Method):
                 theirs = self.paraphrasers[number](theirs)
             mine, theirs = match_size(self.translators[number](mine), theirs)
             terms.append((self.units(mine) - self.units(theirs)).abs().mean())
-        return {"ft": torch.stack(terms).sum()}
+        return {"ft": summed(terms)}
 
     def units(self, factor: Tensor) -> Tensor:
         compared = factor.square().mean(1) if self.factor == "attention" else factor

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, same_output, tapped
+from dvsn.distill.shapes import match_size, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -40,7 +39,7 @@ class GeneratorCompression(Method):
         for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True):
             mine, theirs = match_size(adapter(mine), theirs)
             errors.append(F.mse_loss(mine, theirs))
-        terms = {"gan_compression_features": self.feature_weight * torch.stack(errors).sum()}
+        terms = {"gan_compression_features": self.feature_weight * summed(errors)}
         if self.output_weight:
             terms["gan_compression_output"] = (
                 self.output_weight * (student.output - teacher.output).abs().mean()

@@ -10,7 +10,7 @@ from torch import Tensor
 from dvsn.distill.labels import labels_of, labels_on_grid
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped, unit
+from dvsn.distill.shapes import match_size, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -43,7 +43,7 @@ class IntraClassVariation(Method):
             )
             apart = nearness(mine, hot, labels) - nearness(theirs, hot, labels)
             terms.append((apart * known).square().mean())
-        return {"ifvd": torch.stack(terms).sum()}
+        return {"ifvd": summed(terms)}
 
 
 def nearness(feature: Tensor, hot: Tensor, labels: Tensor) -> Tensor:

@@ -19,6 +19,6 @@ def labels_of(name: str, batch: Batch, key: str = "target") -> Tensor:
 
 
 def labels_on_grid(target: Tensor, like: Tensor) -> Tensor:
-    """Label maps (N, H, W) at the height and width of a map, by nearest neighbour: (N, h, w) int64."""
-    target = target[:, None].float()
-    return F.interpolate(target, size=like.shape[-2:], mode="nearest")[:, 0].to(like.device).long()
+    """Label maps (N, H, W) or (N, 1, H, W) at the height and width of a map, by nearest neighbour: (N, h, w) int64."""
+    maps = target.reshape(len(target), 1, *target.shape[-2:]).float()
+    return F.interpolate(maps, size=like.shape[-2:], mode="nearest")[:, 0].to(like.device).long()

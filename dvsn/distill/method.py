@@ -81,7 +81,11 @@ class Method(nn.Module):
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say)."""
+        """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say).
+
+        `batch` has `index` (N,) and the labels of the task: `target`, (N,) classes or (N, 1, H, W) ids with 255 ignored;
+        `weight` (N, K) of keypoints; `points` (N, L, 2), landmarks as fractions of the picture. Its `image` is uint8.
+        """
         raise NotImplementedError
 
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped
+from dvsn.distill.shapes import match_size, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -52,7 +52,7 @@ class MaskedGeneration(Method):
             mine, theirs = match_size(self.aligns[number](mine), theirs)
             error = self.generations[number](mine * self.kept(mine)) - theirs
             terms.append(error.square().sum() / len(mine))
-        return {"mgd": torch.stack(terms).sum()}
+        return {"mgd": summed(terms)}
 
     def kept(self, feature: Tensor) -> Tensor:
         """1 where the map is seen, (N, 1, H, W) or (N, C, 1, 1)."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from dvsn.distill.gather import gather
 from dvsn.distill.kd import divergence, standardised
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import same_output
+from dvsn.distill.shapes import same_output, summed
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -59,9 +58,9 @@ class MultiLevel(Method):
         pairs = [((mine / t).softmax(1), (theirs / t).softmax(1)) for t in self.temperatures]
         count, classes = mine.shape
         return {
-            "mlkd_items": torch.stack(items).sum(),
-            "mlkd_classes": torch.stack([correlation_distance(a, b) for a, b in pairs]).sum() / classes,
-            "mlkd_batch": torch.stack([correlation_distance(a.T, b.T) for a, b in pairs]).sum() / count,
+            "mlkd_items": summed(items),
+            "mlkd_classes": summed([correlation_distance(a, b) for a, b in pairs]) / classes,
+            "mlkd_batch": summed([correlation_distance(a.T, b.T) for a, b in pairs]) / count,
         }
 
 

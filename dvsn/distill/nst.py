@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dvsn.distill.gram import gram_distance
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped, unit
+from dvsn.distill.shapes import match_size, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -28,7 +27,7 @@ class NeuronSelectivity(Method):
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = (match_size(*pair) for pair in zip(student.features, teacher.features, strict=True))
         terms = [gram_distance(channels(mine), channels(theirs)).mean() for mine, theirs in pairs]
-        return {"nst": torch.stack(terms).sum()}
+        return {"nst": summed(terms)}
 
 
 def channels(feature: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from dvsn.distill.kd import positive
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_vector, same_output
+from dvsn.distill.shapes import as_vector, same_output, summed
 from dvsn.types import Batch, Terms
 
 
@@ -48,7 +47,7 @@ class OneForAll(Method):
             self.term(projector(as_vector(feature)), target)
             for projector, feature in zip(self.projectors, student.features, strict=True)
         ]
-        return terms | ({"ofa_stages": torch.stack(stages).sum()} if stages else {})
+        return terms | ({"ofa_stages": summed(stages)} if stages else {})
 
     def term(self, logits: Tensor, target: Tensor) -> Tensor:
         return -(target * (logits / self.temperature).log_softmax(1)).sum(1).mean()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_map, match_size, tapped
+from dvsn.distill.shapes import as_map, match_size, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -78,7 +78,7 @@ class FeatureOverhaul(Method):
             value = partial(mine, torch.maximum(theirs, margin[:, None, None]))
             value = value / (mine.numel() if self.reduction == "mean" else len(mine))
             terms.append(value * 2.0 ** (number - last))
-        return {"ofd": torch.stack(terms).sum() / self.scale}
+        return {"ofd": summed(terms) / self.scale}
 
 
 def partial(student: Tensor, teacher: Tensor) -> Tensor:

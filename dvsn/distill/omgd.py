@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_vector, on_grid, same_output, tapped
+from dvsn.distill.shapes import as_vector, on_grid, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian of SSIM
@@ -61,7 +61,7 @@ class GeneratorToGenerator(Method):
             F.mse_loss(adapter(as_vector(mine)), as_vector(theirs))
             for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True)
         ]
-        return terms | ({"omgd_channels": channels * torch.stack(errors).sum()} if errors else {})
+        return terms | ({"omgd_channels": channels * summed(errors)} if errors else {})
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:

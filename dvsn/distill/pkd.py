@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, tapped
+from dvsn.distill.shapes import match_size, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -34,7 +33,7 @@ class PearsonFeatures(Method):
         for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
             mine, theirs = match_size(connector(mine), theirs)
             terms.append(0.5 * F.mse_loss(by_channel(mine), by_channel(theirs)))
-        return {"pkd": torch.stack(terms).sum()}
+        return {"pkd": summed(terms)}
 
 
 def by_channel(feature: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dvsn.distill.gather import gather
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import nothing, tapped, unit
+from dvsn.distill.shapes import nothing, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -39,9 +38,9 @@ class ProbabilisticTransfer(Method):
                 terms.append(nothing(mine))
                 continue
             guess, truth = self.neighbours(mine), self.neighbours(theirs)
-            ratio = (truth + self.epsilon).log() - (guess + self.epsilon).log()
-            terms.append((truth * ratio).mean())
-        return {"pkt": torch.stack(terms).sum()}
+            ratio = (truth + self.epsilon) / (guess + self.epsilon)
+            terms.append((truth * ratio.log()).mean())
+        return {"pkt": summed(terms)}
 
     def neighbours(self, rows: Tensor) -> Tensor:
         """(N, D) -> (N, N), rows of probabilities."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_map, as_map_shape, pool_to, tapped
+from dvsn.distill.shapes import as_map, as_map_shape, pool_to, summed, tapped
 from dvsn.types import Batch, Terms
 
 LEVELS = (4, 2, 1)  # sides of the pooled maps
@@ -48,7 +48,7 @@ class KnowledgeReview(Method):
                 as_map(student.features[number]), residual, theirs.shape[-2:]
             )
             terms.append(hierarchical(mine, theirs))
-        return {"reviewkd": torch.stack(terms).sum()}
+        return {"reviewkd": summed(terms)}
 
 
 class Fusion(nn.Module):

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from dvsn.distill.gather import gather
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import nothing, tapped
+from dvsn.distill.shapes import nothing, summed, tapped
 from dvsn.types import Batch, Terms
 
 SMALLEST = 1e-12  # square of a distance
@@ -60,8 +60,8 @@ class RelationalDistillation(Method):
             angle: Tensor = AngleLoss.apply(mine, theirs)
             angles.append(angle)
         return {
-            "rkd_distance": self.distance_weight * torch.stack(distances).sum(),
-            "rkd_angle": self.angle_weight * torch.stack(angles).sum(),
+            "rkd_distance": self.distance_weight * summed(distances),
+            "rkd_angle": self.angle_weight * summed(angles),
         }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -90,8 +93,12 @@ def on_grid(output: Tensor, like: Tensor) -> Tensor:
 def unit(rows: Tensor, *, added: float = 0.0) -> Tensor:
     """(..., D) rows over their length, plus `added`. A row of zeros stays so and gets no gradient, rather than NaN."""
     length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    present = length > 0
-    return rows * torch.where(present, 1 / (torch.where(present, length, 1.0) + added), 0.0)
+    divisor = length + added if added else length
+    return rows / divisor.masked_fill(length == 0, torch.inf)
+
+
+def summed(terms: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, terms)
 
 
 def nothing(tensor: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from dvsn.distill.gram import gram_distance
 from dvsn.distill.kd import divergence
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, on_grid, same_output, tapped, unit
+from dvsn.distill.shapes import match_size, on_grid, same_output, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -53,7 +52,7 @@ class StructuredDistillation(Method):
         terms = [self.affinity_distance(*pair) for pair in pairs]
         return {
             "skd_pixel": self.pixel_weight * pixel,
-            "skd_pair": self.pair_weight * torch.stack(terms).sum(),
+            "skd_pair": self.pair_weight * summed(terms),
         }
 
     def affinity_distance(self, student: Tensor, teacher: Tensor) -> Tensor:

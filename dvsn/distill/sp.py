@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.gather import gather
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import nothing, tapped, unit
+from dvsn.distill.shapes import nothing, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -37,7 +36,7 @@ class SimilarityPreserving(Method):
                 mine, theirs = gather(mine), gather(theirs)
             alone = len(mine) == 1
             terms.append(nothing(mine) if alone else F.mse_loss(similarity(mine), similarity(theirs)))
-        return {"sp": torch.stack(terms).sum()}
+        return {"sp": summed(terms)}
 
 
 def similarity(rows: Tensor) -> Tensor:

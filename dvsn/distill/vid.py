@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import as_map, match_size, tapped
+from dvsn.distill.shapes import as_map, match_size, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -35,9 +35,7 @@ class VariationalInformation(Method):
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         features = zip(self.taps, student.features, teacher.features, strict=True)
-        return {
-            "vid": torch.stack([tap(as_map(mine), as_map(theirs)) for tap, mine, theirs in features]).sum()
-        }
+        return {"vid": summed([tap(as_map(mine), as_map(theirs)) for tap, mine, theirs in features])}
 
 
 class Gaussian(nn.Module):

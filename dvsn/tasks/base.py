@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -165,6 +166,10 @@ class Task(pl.LightningModule):
         image: Tensor = batch["image"]
         return image
 
+    def labelled(self, batch: Batch) -> Batch:
+        """The batch as methods of distillation get it: labels as the network's answer has them."""
+        return batch
+
     def rehearse(self, batch: Batch) -> Any:
         """The network's answer for a batch outside of training, for a dry run."""
         return self.student(self.see(batch["image"]))
@@ -181,7 +186,8 @@ class Task(pl.LightningModule):
         if self.distiller.runs_student:
             with self.distiller.taps:
                 output = self.student(self.see(batch["image"]))
-        return self.distiller.join(lambda: self.objective(output, batch), output, batch, self.shown(batch))
+        own = functools.partial(self.objective, output, batch)
+        return self.distiller.join(own, output, self.labelled(batch), self.shown(batch))
 
     def use_distiller(self, distiller: Distiller, recipe: dict[str, Any]) -> None:
         """Train with it. Its modules become part of the task, except that DDP leaves its buffers alone: memory banks are

@@ -121,6 +121,10 @@ class Landmarks(KeypointTask):
         """Width and height of the crops, (2,)."""
         return torch.tensor([float(self.size[1]), float(self.size[0])], device=self.device)
 
+    def labelled(self, batch: Batch) -> Batch:
+        """Also `points` (N, L, 2), the keypoints as fractions of the crop."""
+        return {**batch, "points": batch["keypoints"] / self.sides}
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         terms = self.learn(batch)
         self.record(terms)

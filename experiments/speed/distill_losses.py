@@ -11,6 +11,7 @@ minutes. `rounds=`, `batch=` and `only=nst,rkd` can be given.
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import os
 import platform
@@ -317,7 +318,7 @@ class Bench:
 
     def dvsn(self) -> Tensor:
         terms = getattr(self.method, self.case.step)(self.student, self.teacher, self.batch)
-        return torch.stack(list(terms.values())).sum()
+        return functools.reduce(torch.add, terms.values())
 
     def published(self) -> Tensor:
         return self.case.published(self.method, self.student, self.teacher, self.batch)
