@@ -16,7 +16,8 @@ import pytest
 import torch
 from support import composed
 
-from dvsn import runtime
+import dvsn
+from dvsn import runtime, train
 from dvsn.config import build
 from dvsn.data.__main__ import with_task
 from dvsn.data.cifar import Cifar, around_classes
@@ -270,3 +271,20 @@ def test_the_real_archive() -> None:
     data = Cifar(root=f"{DATA}/cifar10", split="test", names=names)
     assert data.images.shape == (10000, 32, 32, 3) and data.targets.tolist() == 1000 * list(range(10))
     assert np.allclose(data.images.mean((0, 1, 2)) / 255, node["mean"], atol=0.02)
+
+
+def test_a_run_hands_its_classes_on(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    write_archive(tmp_path, *pictures(40, 10))
+    with tarfile.open(tmp_path / "test.tar", "w") as archive:
+        for name, content in files_of(*pictures(20, 10, seed=1)).items():
+            member = tarfile.TarInfo(name.replace("train", "test"))
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    more = ["callbacks=none", "logger=none", "trainer=cpu", "trainer.max_epochs=1", "data.train_samples=20"]
+    config = config_of(tmp_path, *more, "trainer.enable_progress_bar=false", "data.batch_size=16")
+    config["run_dir"] = str(tmp_path / "run")
+    metrics = train.train(config)["metrics"]
+    assert {"val/top1", "val/top5", "val/ece"} <= set(metrics) and 0 <= metrics["val/ece"] <= 1
+    task = dvsn.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert task.names == NAMES  # type: ignore[attr-defined]
