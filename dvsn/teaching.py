@@ -44,6 +44,7 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
     for name, found in kinds.items():
         require_reads(name, found, task.response)
     teachers = read_teachers(task, config.get("teacher"), options)
+    data.prepare_data()  # embedded scenes are drawn on first use; processes wait for the one that draws
     data.setup("fit")
     batch, facts = sample(data), facts_of(data)
     if "index" not in batch:

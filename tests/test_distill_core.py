@@ -474,6 +474,16 @@ def test_a_resumed_run_keeps_its_methods(blobs: Path, teacher: Path, tmp_path: P
         check_resume(path, {**config, "distill": None})
 
 
+def test_data_that_is_made_on_first_use_is_made_first(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)})
+    data, task, opened = runtime.build_data(config), runtime.make_task(config), []
+    monkeypatch.setattr(data, "prepare_data", lambda: opened.append(dict(data.datasets)))
+    teaching.distil(task, config, data)
+    assert opened == [{}] and set(data.datasets) == {"train", "val"}
+
+
 def test_facts_are_those_of_the_training_set(blobs: Path, teacher: Path, tmp_path: Path) -> None:
     config = distilled(
         blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, "data.train_samples=7"
