@@ -37,7 +37,9 @@ COMMAND = commands.Command(
         commands.Option("rounds", 3, "the rows take turns so many times"),
         commands.Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
         commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
+        commands.Option("calibration_pictures", 16, "how many of them; int8 needs some hundreds where it is inexact"),
         commands.Option("keep", [], "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
+        commands.Option("rest", "bf16", "that precision: bf16, or f32, which moves points less"),
         commands.Option("data.classes", 19, "how many classes a random network for segmentation has"),
         commands.Option("data.joints", 17, "how many keypoints a random network for pose or landmarks has"),
         commands.Option("output", "null", "also write a file.json or file.md"),
@@ -79,11 +81,14 @@ def benchmark(config: Config) -> Config:
     shape = (config["batch"], 3, *config["size"])
     images = read_images(config["images"], shape, config["seed"])
     keep = kept_modules(config["keep"], given.network)
-    calibration = images if config["calibration"] is None else read_images(config["calibration"], shape, 0)
+    calibration = images
+    if config["calibration"] is not None:
+        calibration = read_images(config["calibration"], shape, 0, most=config["calibration_pictures"])
     result = {**describe(given, config, device), **counts(given.network, shape)}
     result["rows"] = []
     for protocol in config["protocols"]:
         subject, pictures = arrange(given, protocol, images, calibration, device, keep)
+        subject = subject._replace(rest=config["rest"])
         result["rows"] += measure_all(variants, subject, pictures, config, protocol, given.kind)
     show(result)
     if config["output"] is not None:
@@ -103,8 +108,12 @@ def check_options(config: Config) -> None:
         ("size", size, sides, "height and width, two whole numbers such as [1024,2048]"),
         ("protocols", protocols, names, f"a list of {' and '.join(PROTOCOLS)}"),
         ("variants", config["variants"], isinstance(config["variants"], list), "a list such as [folded,compiled]"),
+        ("rest", config["rest"], config["rest"] in ("bf16", "f32"), "bf16 or f32"),
         ("batch", config["batch"], whole(config["batch"], 1), "a whole number, 1 or more"),
-        ("rounds", config["rounds"], whole(config["rounds"], 1), "a whole number, 1 or more"),
+        *(
+            (key, config[key], whole(config[key], 1), "a whole number, 1 or more")
+            for key in ("rounds", "calibration_pictures")
+        ),
         ("seed", config["seed"], whole(config["seed"], 0), "a whole number, 0 or more"),
         ("seconds", config["seconds"], number(config["seconds"]) and config["seconds"] > 0, "a number above 0"),
         *((key, config[key], config[key] is None or whole(config[key], 1), "null, or a whole number, 1 or more")

@@ -70,6 +70,8 @@ class Subject(NamedTuple):
     """Images from which 8-bit scales are taken."""
     keep: Sequence[str] = ()
     """Module paths that are left out of 8 bits."""
+    rest: str = "bf16"
+    """The precision of what is left out of 8 bits, `bf16` or `f32`."""
 
 
 class Variant(NamedTuple):
@@ -279,7 +281,7 @@ def openvino(model: nn.Module, subject: Subject, *, int8: bool, bf16: bool) -> R
     graph = runtime.convert_model(model, example_input=subject.image, input=[shape])
     if int8:
         graph = quantise(graph, subject.calibration, keep=subject.keep)
-    precision = "bf16" if bf16 or int8 else "f32"  # of what is not in 8 bits
+    precision = subject.rest if int8 else "bf16" if bf16 else "f32"
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

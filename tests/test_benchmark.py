@@ -197,6 +197,8 @@ def test_pictures_stand_for_noise(tmp_path: Path) -> None:
         (["variants=[graph]"], "graph cannot be used on device=cpu"),
         (["variants=[int8]"], r"int8 runs in OpenVINO. Write int8\+openvino"),
         (["network=unet_128", "+data.input_channels=3", "+data.output_channels=3"], "found UNet, which neither segments"),
+        (["rest=f16"], "rest: found 'f16'"),
+        (["calibration_pictures=0"], "calibration_pictures: found 0"),
         (["checkpoint=best.ckpt"], "network, checkpoint: found both"),
         (["network=null"], "network, checkpoint: found neither"),
     ],
