@@ -19,6 +19,7 @@ from dvsn.data.street import write_wflw
 from dvsn.errors import ConfigError
 from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
+from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.landmarks import HeatmapLandmarks, LandmarkEstimator, Landmarks
 from dvsn.train import run_stamp
 
@@ -128,6 +129,19 @@ def test_evaluation_measures_the_angles_of_the_auxiliary_net(task: Any, flip: bo
     torch.testing.assert_close(values["yaw_error_degrees"], errors[1], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(values["angle_error_degrees"], errors.mean(), atol=1e-3, rtol=1e-3)
     task.flip_test = False
+
+
+def test_mixed_precision_does_not_touch_the_points(task: Any) -> None:
+    """A product in bfloat16 would move a point at 1,000 by up to 4 pixels."""
+    points, inverse = (
+        112 * torch.rand(2, 68, 2),
+        torch.tensor([[9.3, 0.4, 803.7], [-0.4, 9.3, 611.2]]).expand(2, 2, 3),
+    )
+    expected = points @ inverse[0, :, :2].T + inverse[0, :, 2]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = to_picture(points, inverse)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
 
 
 def test_without_the_auxiliary_net_or_known_angles_only_points_are_measured() -> None:

@@ -205,5 +205,6 @@ class KeypointTask(Task):
 
 
 def to_picture(points: Tensor, inverse: Tensor) -> Tensor:
-    """Points (N, K, 2) of crops through their (N, 2, 3) maps to the picture."""
-    return points @ inverse[:, :, :2].transpose(1, 2) + inverse[:, None, :, 2]
+    """Points (N, K, 2) of crops through their (N, 2, 3) maps to the picture, in float32 wherever it is called."""
+    with torch.autocast(points.device.type, enabled=False):
+        return points.float() @ inverse[:, :, :2].transpose(1, 2) + inverse[:, None, :, 2]
