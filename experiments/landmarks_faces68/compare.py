@@ -4,7 +4,7 @@
 
 Writes into this folder: table.csv, the inter-ocular NME of each run's last checkpoint on the validation range and on test,
 with the crop made from the true points and from the picture's frame; and of the recipe metrics.csv, config.yaml, ced.png and
-faces.png: the best, middle and worst faces of test (truth above, prediction with the head's axes below).
+faces.jpg: the best, middle and worst faces of test (truth above, prediction with the head's axes below).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main(runs: Path) -> None:
         sys.stdout.write(f"{row}\n")
         if folder.name == "recipe":
             dataset = open_data(task, "test")
-            write_picture(HERE / "faces.png", draw(task, dataset, errors))
+            write_picture(HERE / "faces.jpg", draw(task, dataset, errors))
             write_picture(HERE / "ced.png", draw_curves({"test": errors}, limit=0.15))
             for name in ("metrics.csv", "config.yaml"):
                 shutil.copy(folder / name, HERE / name)
