@@ -56,6 +56,7 @@ TEACHERS = {
     "pix2pix": ["network.width=6"],
 }
 EQUAL = ("fsp",)  # methods that need as many channels in both networks
+STAGED = (("ft", "pix2pix"),)  # a method that cannot do without its initial stage, and the task that has none
 OTHERWISE = {"pre_activation": "stages", "stem_and_stages": "stages", "pooled": "last"}
 """What is tapped where a network does not say where a method's usual taps are."""
 SMALLER = {"negatives": 8, "initial_epochs": 1, "memory": 64, "contrast": 32}
@@ -134,7 +135,7 @@ PAIRS = [
     (method, task)
     for method in METHODS
     for task, kind in KINDS.items()
-    if not reads(method) or kind in reads(method)
+    if (not reads(method) or kind in reads(method)) and (method, task) not in STAGED
 ]
 
 
@@ -146,6 +147,7 @@ def test_it_trains(method: str, task: str, schools: Any, tmp_path: Path) -> None
     node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
     config = student_of(task) | {"teacher": str(teacher), "distill": {method: node}, "run_dir": str(tmp_path)}
     config["data"]["root"] = str(root)
+    config["task"]["optim"]["lr"] = 1e-5  # published weights, on networks that know nothing yet
     usual = node["taps"]
     if isinstance(usual, str):
         declared = roles(runtime.make_task(config).student)
