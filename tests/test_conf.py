@@ -349,10 +349,11 @@ def test_every_landmark_network_builds_and_learns(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(GROUPS["distill"]) - {"none"}))
 def test_every_method_states_the_same_options(name: str) -> None:
     """One top-level key, its own name, so that several compose; weight, taps and times beside the method."""
-    node = tree("task=classification", f"distill={name}")["distill"]
+    whole = tree("task=classification", f"distill={name}")
+    node = whole["distill"]
     assert list(node) == [name]
     assert set(node[name]) - {"task_weight"} == {"weight", "taps", "start", "end", "ramp", "method"}
-    config.check_distillation({"distill": node, "teacher": "teacher.ckpt"})
+    config.check_distillation({**whole, "teacher": "teacher.ckpt"})
     kind = build(node[name]["method"], path=f"distill.{name}.method").func
     assert issubclass(kind, Method) and set(kind.reads) <= set(typing.get_args(Kind))
     parameters = inspect.signature(kind).parameters

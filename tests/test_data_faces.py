@@ -462,7 +462,7 @@ def test_the_command_writes_the_same_tree(tmp_path: Path) -> None:
     counts = write(COMMAND.parse(options))
     assert counts["train"] == len(read("wflw", tmp_path / "faces", "train").records) > 0
     with pytest.raises(ConfigError, match="train: found 0"):
-        write(COMMAND.parse([*options, "train=0"]))
+        write(COMMAND.parse([options[0], "train=0"]))
 
 
 # Real samples --------------------------------------------------------------------------------------------
