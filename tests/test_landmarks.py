@@ -11,6 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from support import composed
+from test_resume import equal
+from test_resume import run as train_until
 
 from dvsn import runtime
 from dvsn.commands import hydra_main
@@ -202,22 +204,49 @@ def test_a_heatmap_network_in_the_form_of_points_is_refused() -> None:
         runtime.make_task(config)
 
 
-def test_a_run_counts_the_attributes_of_its_training_split(tmp_path: Path) -> None:
-    """On the street's faces, whose flags are pose and occlusion; a set without attributes is refused."""
-    counts = write_wflw(tmp_path / "faces", seed=3, train=5, test=1, height=256, width=512)
-    options = [
-        "task=landmarks", "network=pfld_025", "network.width=0.0625", "loss.shares=data", "data.workers=0", "logger=none",
-        "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.drop_last=false",
-        "data.batch_size=4", "checkpoint.every_n_epochs=1",
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The street's faces as a WFLW tree."""
+    root = tmp_path_factory.mktemp("faces")
+    write_wflw(root, seed=3, train=8, test=1, height=256, width=512)
+    return root
+
+
+def small_run(faces: Path, *options: str) -> list[str]:
+    return [
+        "task=landmarks", "network=pfld_025", "network.width=0.0625", "data=wflw", f"data.root={faces}", "logger=none",
+        "data.splits={train: train, val: train, test: train}", "data.workers=0", "data.drop_last=false", "trainer=cpu",
+        "data.batch_size=2", "trainer.enable_progress_bar=false", *options,
     ]  # fmt: skip
-    splits = "data.splits={train: train, val: train, test: train}"
-    config = composed([*options, "data=wflw", splits, f"data.root={tmp_path}/faces"], tmp_path / "run")
+
+
+@pytest.mark.parametrize("variant", ["points", "heatmaps"])
+def test_killed_twice_ends_bit_equal(faces: Path, tmp_path: Path, variant: str) -> None:
+    more = ["loss.shares=data", "ema=0.9"]
+    if variant == "heatmaps":
+        more = ["network=hrnet_small", "network.width=4", "transform.size=[64,64]"]
+    options = small_run(faces, "trainer.max_epochs=6", "checkpoint.every_n_steps=1", *more)
+    if variant == "heatmaps":
+        options = [word for word in options if word not in ("network=pfld_025", "network.width=0.0625")]
+        options[0] = "task=landmarks_heatmaps"
+    whole = train_until(composed(options, tmp_path / "whole"))
+    killed = composed(options, tmp_path / "killed")
+    assert train_until(killed, dies_after=1) is None
+    assert train_until(killed, dies_after=2) is None
+    resumed = train_until(killed)
+    assert whole is not None and resumed is not None and whole["global_step"] > 3
+    assert equal(whole["state_dict"], resumed["state_dict"])
+    assert equal(whole["optimizer_states"], resumed["optimizer_states"])
+
+
+def test_a_run_counts_the_attributes_of_its_training_split(faces: Path, tmp_path: Path) -> None:
+    """On the street's faces, whose flags are pose and occlusion; a set without attributes is refused."""
+    config = composed(small_run(faces, "loss.shares=data", "trainer.max_epochs=1"), tmp_path / "run")
     task, data = runtime.make_task(config), runtime.build_data(config)
     task.ask_data(data)
     trainer = runtime.build_trainer(config, task)
     trainer.fit(task, datamodule=data)
     flags = np.array([record.attributes for record in data.datasets["train"].records])
-    assert len(flags) == counts["train"]
     expected = [*flags.mean(axis=0), (flags.max(axis=1) == 0).mean()]
     np.testing.assert_allclose(task.loss.shares.numpy(), expected, atol=1e-6)
     assert {"val/nme", "val/pitch_error_degrees"} <= set(trainer.callback_metrics)
