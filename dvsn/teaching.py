@@ -327,9 +327,10 @@ def checkpoint_teacher(task: Task, path: str, size: list[int] | None) -> Teacher
         )
     if size is not None:
         teacher.teaching_size = (size[0], size[1])
-    return Teacher(
-        teacher, teacher.student, teacher.teach, name=f"{type(teacher.student).__name__} of {path}"
-    )
+    ask = teacher.teach
+    if teacher.response != task.response:  # another form of the same task, which may translate
+        ask = getattr(teacher, f"teach_{task.response}", ask)
+    return Teacher(teacher, teacher.student, ask, name=f"{type(teacher.student).__name__} of {path}")
 
 
 class OwnTeacher(nn.Module):

@@ -14,7 +14,8 @@ from support import composed
 from test_resume import equal
 from test_resume import run as train_until
 
-from dvsn import runtime
+import dvsn
+from dvsn import runtime, teaching
 from dvsn.commands import hydra_main
 from dvsn.data.head_angles import head_angles
 from dvsn.data.street import write_wflw
@@ -179,6 +180,29 @@ def test_the_heatmap_form_reads_points_where_the_crop_has_them(tmp_path: Path) -
     assert (eval_crop["centred"], eval_crop["box"], eval_crop["size"]) == (True, "points", [64, 64])
     asked = config["data"] | {"transform": {"eval": {"box": "rectangle"}}}
     assert task.adapt_data(asked)["transform"]["eval"]["box"] == "rectangle"
+
+
+def test_heatmaps_teach_points(faces: Path, tmp_path: Path) -> None:
+    """HRNet's maps are read as fractions of the crop, which PFLD is drawn to; a checkpoint of it trains PFLD."""
+    options = small_run(faces, "trainer.max_epochs=1")
+    form = ["task=landmarks_heatmaps", "network=hrnet_small", "network.width=4", "transform.size=[64,64]"]
+    teacher = [*form, *(word for word in options[3:])]
+    assert train_until(composed(teacher, tmp_path / "teacher")) is not None
+    path = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
+    taught: Any = dvsn.load(str(path))
+    points = 0.2 + 0.6 * torch.rand(2, 98, 2)
+    maps, _ = taught.codec.encode(64 * points - 0.5, torch.ones(2, 98))
+    taught.network.forward = lambda _: maps
+    found = taught.teach_points(torch.zeros(2, 3, 112, 112, dtype=torch.uint8))
+    torch.testing.assert_close(found, points, atol=0.75 * 4 / 64, rtol=0)
+
+    config = composed([*options, f"teacher={path}", "distill=bounded_regression"], tmp_path / "student")
+    task, data = runtime.make_task(config), runtime.build_data(config)
+    task.ask_data(data)
+    teaching.distil(task, config, data)
+    trainer = runtime.build_trainer(config, task)
+    trainer.fit(task, datamodule=data)
+    assert trainer.callback_metrics["train/bounded_regression"] > 0
 
 
 def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

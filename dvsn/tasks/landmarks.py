@@ -186,6 +186,12 @@ class HeatmapLandmarks(Pose):
         """(H, W) of the crops."""
         return self.codec.size
 
+    def teach_points(self, image: Tensor) -> Tensor:
+        """As a teacher of a network of points, such as PFLD: what the maps are read as, (N, L, 2) fractions of the crop."""
+        with torch.autocast(image.device.type, enabled=False):
+            points, _ = self.codec.decode(self.teach(image))
+        return (points + 0.5) / points.new_tensor([self.size[1], self.size[0]])
+
     def crop(self) -> Any:
         return box_crop(self, self.size, centred=True)
 
