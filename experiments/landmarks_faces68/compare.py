@@ -106,8 +106,10 @@ def main(runs: Path) -> None:
             dataset = open_data(task, "test")
             write_picture(HERE / "faces.jpg", draw(task, dataset, errors))
             write_picture(HERE / "ced.png", draw_curves({"test": errors}, limit=0.15))
-            for name in ("metrics.csv", "config.yaml"):
-                shutil.copy(folder / name, HERE / name)
+            shutil.copy(folder / "metrics.csv", HERE / "metrics.csv")
+            config = (folder / "config.yaml").read_text(encoding="utf-8")
+            root = str(task.data_recipe["root"])
+            (HERE / "config.yaml").write_text(config.replace(root, "$DVSN_DATA/faces68"), encoding="utf-8")
     with (HERE / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
