@@ -108,8 +108,9 @@ def main(runs: Path) -> None:
             write_picture(HERE / "ced.png", draw_curves({"test": errors}, limit=0.15))
             shutil.copy(folder / "metrics.csv", HERE / "metrics.csv")
             config = (folder / "config.yaml").read_text(encoding="utf-8")
-            root = str(task.data_recipe["root"])
-            (HERE / "config.yaml").write_text(config.replace(root, "$DVSN_DATA/faces68"), encoding="utf-8")
+            for own, shown in ((task.data_recipe["root"], "$DVSN_DATA/faces68"), (folder.resolve(), "RUN")):
+                config = config.replace(str(own), shown)
+            (HERE / "config.yaml").write_text(config, encoding="utf-8")
     with (HERE / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
