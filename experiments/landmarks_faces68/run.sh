@@ -26,8 +26,4 @@ variant no_auxiliary network.auxiliary=false
 variant pfld_robust loss=pfld loss.angle_weight=1.0
 variant soft_wing loss=soft_wing
 variant smooth_l1 loss=landmarks_smooth_l1
-variant no_occlusion transform.train.occlusion=0.0
-# Augmentation, where there is time to overfit: three times as long.
-variant long_base trainer.max_epochs=60
-variant long_no_augmentation trainer.max_epochs=60 "$plain"
 python experiments/landmarks_faces68/compare.py "$RUNS"
