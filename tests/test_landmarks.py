@@ -280,3 +280,21 @@ def test_a_run_counts_the_attributes_of_its_training_split(faces: Path, tmp_path
         record_set[:] = [record._replace(attributes=None) for record in record_set]
     with pytest.raises(ConfigError, match=r"loss\.shares=data: the training faces have no attributes"):
         task.on_fit_start()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["task=landmarks", "network=pfld_025", "loss=heatmaps"],
+            r"loss: JointMSE compares heatmaps.*loss=wing",
+        ),
+        (
+            ["task=landmarks_heatmaps", "network=hrnet_small", "loss=wing"],
+            r"loss: Wing compares points.*loss=heatmaps",
+        ),
+    ],
+)
+def test_a_loss_of_the_other_kind_of_answer_is_refused(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        runtime.make_task(composed([*options, "data=faces68"], Path("runs/test")))

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from dvsn.data.face_crop import FaceCrop
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
+from dvsn.losses.heatmaps import AdaptiveWing, JointMSE
 from dvsn.losses.landmarks import PFLDLoss
 from dvsn.metrics.angles import AngleError
 from dvsn.schedules import Schedule
@@ -85,6 +86,11 @@ class Landmarks(KeypointTask):
             raise ConfigError(
                 f"network: {type(network).__name__} does not answer with points. Choose network=pfld, or the form of this "
                 "task for networks that answer with heatmaps: task=landmarks_heatmaps."
+            )
+        if isinstance(loss, JointMSE | AdaptiveWing):
+            raise ConfigError(
+                f"loss: {type(loss).__name__} compares heatmaps, and {type(network).__name__} answers with points. Choose "
+                "loss=pfld or loss=wing."
             )
         if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
             raise ConfigError(f"task.size: found {list(size)}, expected [SIDE, SIDE] in pixels.")

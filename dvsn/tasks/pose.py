@@ -11,6 +11,7 @@ from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.data.crop import PersonCrop
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
+from dvsn.losses.landmarks import LandmarkLoss, PFLDLoss
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
@@ -84,6 +85,11 @@ class Pose(KeypointTask):
             head_modules=head_modules,
             decay_norms=decay_norms,
         )
+        if isinstance(loss, LandmarkLoss | PFLDLoss):
+            raise ConfigError(
+                f"loss: {type(loss).__name__} compares points, and this task learns heatmaps. Choose loss=heatmaps or "
+                "loss=adaptive_wing."
+            )
         self.codec, self.loss = codec, loss
         self.teaching_size = (codec.size[0], codec.size[1])
         multiple = int(getattr(network, "multiple", 1))
