@@ -30,6 +30,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
 from dvsn import commands, config
+from dvsn.atomic import replacing
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,9 +126,8 @@ class ProcessLauncher(Launcher):
         sys.stdout.flush()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)  # of an earlier sweep into the same folder
-        (folder / "job.json").write_text(
-            json.dumps({"overrides": own_overrides(overrides)}), encoding="utf-8"
-        )
+        with replacing(folder / "job.json") as temporary:
+            temporary.write_text(json.dumps({"overrides": own_overrides(overrides)}), encoding="utf-8")
         place = f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"
         begin = time.monotonic()
         code, tail = _stream([*_command(), *shared, *overrides, place], folder / "output.log", number)
@@ -230,7 +230,6 @@ class SharedTask:
 
 def refuse_devices(cfg: DictConfig) -> None:
     """Raises `ConfigError` for a job that would start DDP processes, which would replay the sweep."""
-
     devices = OmegaConf.select(cfg, "trainer.devices", throw_on_missing=False)
     strategy = str(OmegaConf.select(cfg, "trainer.strategy", throw_on_missing=False))
     several = devices in (-1, "-1") or (isinstance(devices, int) and devices > 1)

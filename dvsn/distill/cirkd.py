@@ -112,7 +112,9 @@ class CrossImageRelations(Method):
 
     def after_step(self, student: View, teacher: View, batch: Batch) -> None:
         seen, self._seen = self._seen, []
-        for memory, (features, labels) in zip(self.memories, seen, strict=False):
+        if not seen:  # no memory is kept, or the step was none of training
+            return
+        for memory, (features, labels) in zip(self.memories, seen, strict=True):
             assert isinstance(memory, ClassMemory)
             memory.write(features, labels)
 
