@@ -14,10 +14,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
 
 from dvsn.atomic import replacing
+from dvsn.averaging import WeightAverage
 from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
 from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
 from dvsn.config import build, check_options
@@ -176,7 +176,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     loggers: list[Any] = []
     if fitting:
         if config.get("ema"):
-            callbacks.append(EMAWeightAveraging(decay=float(config["ema"])))
+            callbacks.append(WeightAverage(decay=float(config["ema"])))
         monitor = config.get("monitor") or {}
         saving = config.get("checkpoint") or {}
         callbacks.append(

@@ -170,30 +170,8 @@ def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Si
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith("distill") else f"distill.{name}: {text}") from error
-    except RuntimeError as error:  # torch's allocator says how much it was asked for
-        if "memory" not in str(error):
-            raise
-        raise ConfigError(
-            f"distill.{name}: its memory banks do not fit: {str(error).splitlines()[0]}"
-        ) from error
     assert isinstance(made, Method)
-    require_memory(name, made.bytes_needed)
     return made
-
-
-def require_memory(name: str, needed: int) -> None:
-    """Refuse memory banks that the device cannot hold, before they are made."""
-    if torch.cuda.is_available():
-        free, what = torch.cuda.mem_get_info()[0], "free on the GPU"
-    else:
-        import os
-
-        free, what = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "of memory in this machine"
-    if needed > free:
-        raise ConfigError(
-            f"distill.{name}: its memory banks need {needed:,} bytes ({needed / 2**30:.1f} GiB), and there are {free:,} "
-            f"bytes {what}. Lower its embedding width or data.train_samples, or choose a method without banks."
-        )
 
 
 def task_weight(chosen: Config, options: Config) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dvsn import runtime, teaching
 from dvsn.checkpoint import newest, read_checkpoint
+from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Kind, Method, Side, Stage, View
 from dvsn.types import Batch, Terms
 
@@ -28,12 +29,9 @@ class Hint(Method):
             for mine, other in zip(student.features, teacher.features, strict=True)
         )
         self.momentum, self.facts = momentum, facts
+        reserve((facts.samples,) if momentum < 1 else (1 << 58,))
         self.register_buffer("seen", torch.zeros(facts.samples))
         self.dtypes: set[Any] = set()
-
-    @property
-    def bytes_needed(self) -> int:
-        return super().bytes_needed if self.momentum < 1 else 1 << 60
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         self.dtypes |= {x.dtype for view in (student, teacher) for x in (view.output, *view.features)}

@@ -160,6 +160,11 @@ def test_a_distilled_run_resumes_with_the_same_bits(blobs: Path, teacher: Path, 
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state"):
         assert (key in whole) == (key in resumed)
         assert equal(whole.get(key), resumed.get(key)), key
+    averaged, current = resumed["state_dict"], resumed["current_model_state"]
+    same = {key: equal(averaged[key], current[key]) for key in averaged if averaged[key].is_floating_point()}
+    apart = {key for key in same if key.startswith("distiller.")}
+    assert apart and all(same[key] for key in apart), "what is not shipped is not averaged"
+    assert not any(same[key] for key in same if key.endswith("weight") and key not in apart)
 
 
 def test_weights_grow_and_stop() -> None:

@@ -22,6 +22,7 @@ from dvsn.distill.fitnet import FitNet
 from dvsn.distill.fsp import SolutionFlow
 from dvsn.distill.ft import FactorTransfer
 from dvsn.distill.kd import KnowledgeDistillation
+from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Method, Side, View
 from dvsn.distill.nst import NeuronSelectivity
 from dvsn.distill.ofd import FeatureOverhaul, norm_margin
@@ -650,7 +651,12 @@ def test_side_modules_have_the_published_keys() -> None:
         "ofd.connectors (1x1 conv + BN per tap)": ofd,
     }
     assert {name: shapes_of(module) for name, module in found.items()} == modules
-    assert 51_200_000 <= crd.bytes_needed < 51_300_000  # both banks, and five numbers
+
+
+def test_banks_too_large_are_refused_before_they_are_made() -> None:
+    assert reserve((50_000, 128), (50_000, 128)) == 51_200_000  # CRD's on CIFAR-100
+    with pytest.raises(ConfigError, match="need 10,240,000,000,000,000 bytes"):
+        build(ContrastiveRepresentation, VECTORS[:1], facts=Facts(10**13))
 
 
 PAIRS = {  # student stages, teacher stages, at 32x32

@@ -479,7 +479,10 @@ def test_cirkd_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     method, given = build(CrossImageRelations, MAPS[:1], PIXELS, memory=7, pixel_samples=10, region_samples=5)
     memory = method.memories[0]
     assert memory.pixels.shape == memory.regions.shape == (5, 7, 5)
-    assert method.bytes_needed >= 4 * 2 * memory.pixels.numel()
+    with pytest.raises(
+        ConfigError, match="need 400,000,000,000,000 bytes"
+    ):  # 5 classes of width 5, two rings
+        build(CrossImageRelations, MAPS[:1], PIXELS, memory=2 * 10**12)
     rows = {10: memory.sample(memory.pixels, 10), 5: memory.sample(memory.regions, 5)}
     assert rows[10].shape == (10, 5) and rows[5].shape == (5, 5)
     monkeypatch.setattr(ClassMemory, "sample", lambda _, __, count: rows[count])

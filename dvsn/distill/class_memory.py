@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.gather import gather
+from dvsn.distill.memory import reserve
 from dvsn.distill.shapes import unit
 
 
@@ -23,6 +24,7 @@ class ClassMemory(nn.Module):
     def __init__(self, classes: int, size: int, channels: int, *, written: int) -> None:
         super().__init__()
         self.written = written
+        reserve((classes, size, channels), (classes, size, channels))
         for name in ("pixels", "regions"):
             self.register_buffer(name, F.normalize(torch.randn(classes, size, channels), dim=2))
         self.register_buffer("places", torch.zeros(2, classes, dtype=torch.long))

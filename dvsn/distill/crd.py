@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dvsn.distill.embed import Embed
 from dvsn.distill.gather import gather, processes
 from dvsn.distill.kd import positive
+from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, tapped, unit
@@ -140,6 +141,7 @@ class Banks(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature, self.momentum = temperature, momentum
+        reserve((samples, dimension), (samples, dimension))
         bound = 1 / math.sqrt(dimension / 3)
         self.register_buffer("params", torch.tensor([negatives, temperature, -1.0, -1.0, momentum]))
         self.register_buffer("memory_v1", torch.empty(samples, dimension).uniform_(-bound, bound))

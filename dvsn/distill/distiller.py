@@ -57,8 +57,7 @@ class Distiller(nn.Module):
       method counts. Everything of the methods happens in float32 with autocast off.
     - Methods that ask for an initial stage get theirs one after the other, in the order of the config, before the training
       proper. Between two stages the optimiser forgets its state, and the learning rate starts anew.
-    - With `ema=` the moving average, which is what a checkpoint holds, has the methods' modules and memory in it too; they
-      are trained and resumed by their own values all the same.
+    - With `ema=` the networks are averaged, the methods' modules and memory are not.
     """
 
     def __init__(

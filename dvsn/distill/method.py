@@ -63,7 +63,7 @@ class Method(nn.Module):
     A subclass takes `student` and `teacher` (`Side`), `facts` if it needs them, and its hyper-parameters, all by keyword,
     with the paper's values as defaults. Everything inside is float32, with autocast off: the distiller sees to it, and
     hands over float32 tensors. Tensors of the teacher carry no gradient. A constructor raises `ConfigError` where the two
-    sides cannot be matched, with both shapes and what would fit.
+    sides cannot be matched, with both shapes and what would fit; one that makes memory banks asks `reserve` first.
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ()
@@ -74,11 +74,6 @@ class Method(nn.Module):
 
     leaves_unused: ClassVar[bool] = False
     """Whether a step may leave parameters of the student or of its own without gradient, which DDP must be told."""
-
-    @property
-    def bytes_needed(self) -> int:
-        """The bytes of its memory banks on the device, asked before the training: too large ones are refused."""
-        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say).
