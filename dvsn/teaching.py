@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -370,6 +372,9 @@ def measure(task: Task, config: Config) -> float | None:
         return None
     if task.teaching_size is not None and teacher.teaching_size != task.teaching_size:
         return None
+    before = measured_before(Path(config["run_dir"]), measured_by(config))
+    if before is not None:
+        return before
     data = runtime.build_data(config)
     teacher.ask_data(data)
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
@@ -380,6 +385,37 @@ def measure(task: Task, config: Config) -> float | None:
     trainer.validate(teacher, data, verbose=False)
     score = trainer.callback_metrics.get(str(name))
     return None if score is None else float(score)
+
+
+MEASURED_BY = ("data", "transform", "metrics", "monitor", "channels_last")
+
+
+def measured_by(config: Config) -> str:
+    """A digest of what the score of a teacher depends on: its file, the data and how they are evaluated."""
+    given = config.get("teacher")
+    files = [given] if isinstance(given, str) else given or []
+    known: list[Any] = [config.get(key) for key in MEASURED_BY]
+    known[0] = {key: value for key, value in config["data"].items() if key != "seed"}
+    known += [config["distillation"].get("size"), config["trainer"].get("precision")]
+    whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+    for path in files:
+        with Path(path).open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def measured_before(folder: Path, key: str) -> float | None:
+    """The score of the same teacher in the result of another job of the sweep that this run belongs to."""
+    if not (folder / "job.json").is_file():
+        return None
+    for file in sorted(folder.parent.glob("*/result.json")):
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if result.get("teacher_measured_by") == key and result.get("teacher_score") is not None:
+            return float(result["teacher_score"])
+    return None
 
 
 # The data ------------------------------------------------------------------------------------------------

@@ -179,6 +179,7 @@ def train(config: Config) -> dict[str, Any]:
         "epoch_seconds": epoch_seconds(time.perf_counter() - started, trainer, before),
         "peak_memory_bytes": runtime.peak_memory(),
         "teacher_score": teacher_score,
+        "teacher_measured_by": None if teacher_score is None else teaching.measured_by(config),
         "folder": str(folder),
     }
     if trainer.is_global_zero:

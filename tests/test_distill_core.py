@@ -148,6 +148,32 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     ) and not unfinished
 
 
+def test_a_sweep_measures_its_teacher_once(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(number: int, *more: str) -> float:
+        folder = tmp_path / "sweep" / str(number)
+        config = distilled(blobs, folder, str(teacher), {"soft": node(Soft)}, "trainer.max_epochs=1", *more)
+        folder = Path(config["run_dir"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "job.json").write_text("{}")
+        return train.train(config)["teacher_score"]
+
+    asked = []
+    validate = pl.Trainer.validate
+    monkeypatch.setattr(pl.Trainer, "validate", lambda *a, **k: (asked.append(1), validate(*a, **k))[1])
+    first = run(0)
+    assert run(1, "seed=3") == first and len(asked) == 1
+    run(2, "data.eval_batch_size=1")
+    assert len(asked) == 2, "evaluated in another way, so measured again"
+    other = torch.load(teacher, weights_only=True)
+    other["state_dict"] = {key: value * 0 for key, value in other["state_dict"].items()}
+    teacher = tmp_path / "other.ckpt"
+    torch.save(other, teacher)
+    run(3)
+    assert len(asked) == 3, "another teacher"
+
+
 def test_a_distilled_run_resumes_with_the_same_bits(blobs: Path, teacher: Path, tmp_path: Path) -> None:
     methods = {"hint": node(Hint, taps="stages"), "soft": node(Soft, start=1, ramp=2)}
     more = ("trainer.max_epochs=3", "checkpoint.every_n_steps=1", "ema=0.9")
