@@ -794,6 +794,9 @@ def _validate(node: Any, default: Any, path: str) -> None:
             judged = {key: option for key, option in options.named.items() if option.hint is not Any}
     for key, value in node.items():
         known = key in judged or (path == "trainer" and key in TRAINER_OPTIONS)
+        known |= (
+            key in PART and path.startswith("distill.") and path.count(".") == 1
+        )  # see check_distillation
         usual = default.get(key)
         hint = None if known else _usual_hint(usual)
         if hint is not None and not fits(value, hint):

@@ -45,6 +45,7 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
     kinds = {name: method_class(node, name) for name, node in chosen.items()}
     for name, found in kinds.items():
         require_reads(name, found, task.response)
+        require_company(name, found, chosen[name], config)
     teachers = read_teachers(task, config.get("teacher"), options)
     data.prepare_data()  # embedded scenes are drawn on first use; processes wait for the one that draws
     data.setup("fit")
@@ -146,6 +147,19 @@ def require_reads(name: str, found: type[Method], kind: Kind) -> None:
         raise ConfigError(
             f"distill.{name}: reads {' or '.join(found.reads)}, and this task answers with {kind}. Methods that fit: "
             f"{', '.join(fitting(kind)) or 'none'}."
+        )
+
+
+def require_company(name: str, found: type[Method], node: Config, config: Config) -> None:
+    """Refuse a method of relations for batches of one item, unless it gathers those of several processes."""
+    from dvsn import runtime
+
+    if not found.relates or config["data"].get("batch_size") != 1:
+        return
+    if not (node["method"].get("gather") and runtime.device_count(config["trainer"]) > 1):
+        raise ConfigError(
+            f"distill.{name}: relates the items of a batch to each other, and data.batch_size is 1: it would teach nothing. "
+            "Set data.batch_size to 2 or more, or choose a method of single items such as distill=kd."
         )
 
 

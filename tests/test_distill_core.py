@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from distill_stubs import ClassesOnly, First, Hint, Second, Soft, distilled, fit, node, prepare, save_teacher
+from distill_stubs import (
+    SMALL,
+    ClassesOnly,
+    First,
+    Hint,
+    Second,
+    Soft,
+    distilled,
+    fit,
+    node,
+    prepare,
+    save_teacher,
+)  # fmt: skip
+from support import composed
 from test_classification import write_blobs
 from test_resume import Died, Dies, equal
 from torch import nn
@@ -226,6 +239,18 @@ def test_methods_are_asked_in_float32_without_autocast(blobs: Path, teacher: Pat
     task, _, _ = fit(distilled(blobs, tmp_path, str(teacher), methods, "trainer.precision=bf16-mixed"))
     assert task.distiller.method("hint").dtypes == {torch.float32}
     assert task.distiller.method("hint").autocast is False
+
+
+def test_pairs_are_given_on_the_command_line(blobs: Path, teacher: Path, tmp_path: Path) -> None:
+    given = [f"data.root={blobs}", "distill=fitnet", f"teacher={teacher}"]
+    pairs = "distill.fitnet.taps=[[layer1,layer2],[layer2,layer3]]"
+    config = composed([*SMALL, *given, pairs, "distill.fitnet.method.hint=all"], tmp_path)
+    checks.validate(config, composed([*SMALL, *given], tmp_path))
+    task, _ = prepare(config)
+    assert task.distiller.parts["fitnet"].teacher == ("layer2", "layer3")
+    broken = composed([*SMALL, *given, "distill.fitnet.taps=[[layer1,layer2],[layer2]]"], tmp_path)
+    with pytest.raises(ConfigError, match=r"distill\.fitnet\.taps: found .*expected null, a role, or"):
+        checks.check_options(broken)
 
 
 def test_task_weight_is_stated_once() -> None:
@@ -485,6 +510,15 @@ def test_a_method_of_another_kind_of_answer_lists_those_that_fit(blobs: Path, tm
         match=r"distill\.soft: reads classes, and this task answers with heatmaps. Methods that fit: ",
     ):
         teaching.require_reads("soft", ClassesOnly, "heatmaps")
+
+
+@pytest.mark.parametrize("name", ["cc", "pkt", "rkd", "sp"])
+def test_relations_of_one_item_are_refused(name: str, blobs: Path, teacher: Path, tmp_path: Path) -> None:
+    given = [f"distill={name}", f"teacher={teacher}"]
+    config = composed([*SMALL, f"data.root={blobs}", *given, "data.batch_size=1"], tmp_path)
+    with pytest.raises(ConfigError, match=rf"distill\.{name}: relates .* data\.batch_size is 1"):
+        prepare(config)
+    prepare(composed([*SMALL, f"data.root={blobs}", *given, "data.batch_size=2"], tmp_path))
 
 
 def test_a_bank_too_large_is_said_with_its_bytes(blobs: Path, teacher: Path, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class CorrelationCongruence(Method):
     correlations: the term is 0.
     """
 
+    relates = True
+
     def __init__(
         self,
         *,

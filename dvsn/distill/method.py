@@ -72,6 +72,9 @@ class Method(nn.Module):
     stage: Stage | None = None
     """Its initial stage. `initial` is then the objective of these epochs, and the only one."""
 
+    relates: ClassVar[bool] = False
+    """Whether it compares the items of a batch with each other and nothing else, so that a batch of one teaches nothing."""
+
     leaves_unused: ClassVar[bool] = False
     """Whether a step may leave parameters of the student or of its own without gradient, which DDP must be told."""
 

@@ -22,6 +22,8 @@ class ProbabilisticTransfer(Method):
     number. A batch of one item has no relations: the term is 0.
     """
 
+    relates = True
+
     def __init__(self, *, student: Side, teacher: Side, epsilon: float = 1e-7, gather: bool = False) -> None:
         super().__init__()
         tapped("pkt", student, teacher)

@@ -31,6 +31,8 @@ class RelationalDistillation(Method):
     its own, and the loss changes with their number. A batch of one item has no relations: both terms are 0.
     """
 
+    relates = True
+
     def __init__(
         self,
         *,

@@ -22,6 +22,8 @@ class SimilarityPreserving(Method):
     number. A batch of one item has no relations: the term is 0.
     """
 
+    relates = True
+
     def __init__(self, *, student: Side, teacher: Side, gather: bool = False) -> None:
         super().__init__()
         tapped("sp", student, teacher)
