@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -54,5 +55,27 @@ class AttentionTransfer(Method):
 
     def attention(self, feature: Tensor) -> Tensor:
         """(N, C, H, W) -> one unit vector an item, (N, H*W)."""
-        signed = feature.abs() if self.absolute and self.power != 2 else feature
+        if self.power == 2:
+            return unit(energy(feature).flatten(1))  # a mean or a sum is the same for a unit vector
+        signed = feature.abs() if self.absolute else feature
         return unit(signed.pow(self.power).mean(dim=1).flatten(1))
+
+
+class Energy(torch.autograd.Function):
+    """The sum of squares over channels. The gradient is one product; by way of pow and mean it takes three passes."""
+
+    @staticmethod
+    def forward(context: Any, feature: Tensor) -> Tensor:
+        context.save_for_backward(feature)
+        return feature.square().sum(dim=1)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        (feature,) = context.saved_tensors
+        return feature * (2 * gradients[0])[:, None]
+
+
+def energy(feature: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W)."""
+    result: Tensor = Energy.apply(feature)
+    return result

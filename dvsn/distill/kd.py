@@ -41,7 +41,7 @@ class KnowledgeDistillation(Method):
             F.log_softmax(mine / self.temperature, dim=1),
             F.softmax(theirs / self.temperature, dim=1),
         )
-        return {"kd": F.kl_div(guess, truth, reduction="batchmean") * self.temperature**2}
+        return {"kd": F.kl_div(guess, truth, reduction="sum") * (self.temperature**2 / len(guess))}
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float, *, dim: int = 1) -> Tensor:

@@ -47,5 +47,5 @@ class ProbabilisticTransfer(Method):
     def neighbours(self, rows: Tensor) -> Tensor:
         """(N, D) -> (N, N), rows of probabilities."""
         rows = unit(rows, added=self.epsilon)
-        close = (rows @ rows.T + 1) / 2
+        close = rows @ rows.T + 1  # half of it, but each row is divided by its sum
         return close / close.sum(1, keepdim=True)
