@@ -252,7 +252,11 @@ def check_distillation(config: Mapping[str, Any]) -> None:
     chosen, options = config.get("distill"), config.get("distillation") or {}
     methods = {name: node for name, node in (chosen or {}).items() if node is not None}
     teachers, network = config.get("teacher"), options.get("network")
-    teachers = [teachers] if isinstance(teachers, str) else teachers or []
+    teachers = teachers if isinstance(teachers, list) else [] if teachers is None else [teachers]
+    if not all(isinstance(each, str) and each for each in teachers):
+        raise ConfigError(
+            f"teacher: {_found(config['teacher'])}, expected the path of a checkpoint, or a list of paths."
+        )
     if methods and not teachers and network is None:
         raise ConfigError(
             f"distill: {', '.join(methods)} needs a teacher. Set teacher=PATH, a checkpoint of dvsn or a converted one, or "

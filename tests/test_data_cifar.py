@@ -288,3 +288,17 @@ def test_a_run_hands_its_classes_on(tmp_path: Path) -> None:
     assert {"val/top1", "val/top5", "val/ece"} <= set(metrics) and 0 <= metrics["val/ece"] <= 1
     task = dvsn.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert task.names == NAMES  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["data=cifar100"], ["Pad", "RandomCrop", "HorizontalFlip"]),
+        (["data=cifar10", "transform=none"], []),
+        (["data=imagefolder"], ["RandomResizedCrop", "HorizontalFlip"]),
+        (["experiment=cifar100_resnet32x4"], ["Pad", "RandomCrop", "HorizontalFlip"]),
+    ],
+)
+def test_data_has_its_usual_views(given: list[str], expected: list[str], tmp_path: Path) -> None:
+    config = composed(["task=classification", *given], tmp_path)
+    assert [step["_target_"].split(".")[-1] for step in config["data"]["transform"]["train"]] == expected

@@ -454,6 +454,9 @@ def test_methods_and_teacher_go_together(blobs: Path, tmp_path: Path) -> None:
     ):
         checks.check_options({**distilled(blobs, tmp_path, "x.ckpt", {}), "distill": None})
     checks.check_options(distilled(blobs, tmp_path, "x.ckpt", {}))  # distill=none: the student alone
+    for wrong in (3, ["x.ckpt", None], {"path": "x.ckpt"}):
+        with pytest.raises(ConfigError, match=r"^teacher: found .* expected the path of a checkpoint"):
+            checks.check_options(distilled(blobs, tmp_path, wrong, {"soft": node(Soft)}))
 
 
 def test_methods_are_not_run_in_half_precision(blobs: Path, tmp_path: Path) -> None:
