@@ -136,7 +136,8 @@ def test_a_module_that_is_not_called_is_refused() -> None:
 
 def test_roles_are_what_the_class_declares() -> None:
     assert taps.roles(Small()) == {
-        "stages": ("first", "second"), "pre_activation": ("act:in",), "last": ("second",), "pooled": ("head:in",),
+        "stages": ("first", "second"), "pre_activation": ("act:in",), "last": ("second",), "last_map": ("second",),
+        "pooled": ("head:in",),
         "stem_and_stages": ("norm", "first", "second"),
     }  # fmt: skip
     with pytest.raises(ConfigError, match="Did you mean 'stages'"):
