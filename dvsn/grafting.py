@@ -73,7 +73,9 @@ def graft(
 def told(task: Task, reused: nn.Module | None, before: int) -> str:
     """What a graft costs, where the student had `before` parameters."""
     own = next(module for module in task.student.modules() if isinstance(module, Graft))
-    words, after = [f"{count(own):,} parameters behind {own.at}"], count(task.deployable())
+    words = [f"{count(own):,} parameters behind {own.at}"]
+    with taps.undisturbed(task):  # what is shipped is in eval mode
+        after = count(task.deployable())
     if reused is not None:
         words.append(f"the teacher's class layer of {count(reused):,}, which is not trained")
     if getattr(own, "without", ()):

@@ -22,8 +22,8 @@ class ReusedClassifier(Method):
     goes through `dvsn.networks.graft.Projector`, whose middle has the teacher's width over `factor`, and then through the
     average and the class layer of the teacher, which is copied into the student and not trained. There is no other term:
     labels are not looked at, the student's own class layer is dropped, and with it what stands between its map and that
-    layer. The projector and the copied layer are shipped: the run says how many parameters the student then has. Of two maps the
-    larger one is averaged to the size of the other; the student's before the projector, also when shipped.
+    layer. The projector and the copied layer are shipped: the run says how many parameters the student then has. Of two maps
+    the larger one is averaged to the size of the other; the student's before the projector, also when shipped.
 
     The teacher's tap must be the map whose average its class layer reads, which is checked: `last_map`. In Wide ResNet this
     is behind the final norm and ReLU, where the CRD authors' benchmark taps the sum before them. Different here: sides must
