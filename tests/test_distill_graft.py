@@ -651,6 +651,7 @@ def test_other_tasks_are_told_what_fits_them(method: str) -> None:
         ({"without": ["nothing"]}, r"graft\.without: CifarResNet has no module 'nothing'"),
         ({"_target_": "torch.nn.Linear"}, r"graft\._target_: 'torch\.nn\.Linear' is not allowed here"),
         ({"_target_": "dvsn.networks.graft.Grafted"}, r"not a subclass of dvsn\.networks\.graft\.Graft"),
+        ({"_target_": None}, r"expected the dotted name of a class"),
     ],
 )
 def test_a_checkpoint_with_a_false_graft_is_refused(

@@ -201,7 +201,8 @@ class Task(pl.LightningModule):
     def use_graft(self, node: dict[str, Any]) -> None:
         """Change the student for good: `node`, plain data, becomes layers of it, and part of the recipe."""
         graft = build(node, path="task.graft")
-        assert isinstance(graft, Graft)
+        if not isinstance(graft, Graft):
+            raise ConfigError("task.graft: expected a node whose _target_ is a class of dvsn.networks.graft.")
         graft.install(self.student)
         self.recipe = {**self.recipe, "graft": node}
 

@@ -18,7 +18,7 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.blocks import class_layers
-from dvsn.networks.graft import Graft, shipped
+from dvsn.networks.graft import shipped
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -52,7 +52,6 @@ class Classification(Task):
     - `mean`, `std`: of RGB in [0, 1].
     - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
       `decay_norms: false` spares biases and batch norms the weight decay.
-    - `graft`: layers that a method of distillation has added to the network; written by the run, not by hand.
 
     Where the data set finds its class names on the disk (`data.dataset.names: null`), training writes them into
     the checkpoint, so that class 3 stays the same class on every other folder. A run is not continued
@@ -74,14 +73,11 @@ class Classification(Task):
         head_factor: float = 1.0,
         head_modules: list[str] | None = None,
         decay_norms: bool = True,
-        graft: Graft | None = None,
     ) -> None:
         super().__init__(optim=optim, schedule=schedule)
         if classes < 2:
             raise ConfigError(f"task.classes: found {classes}, expected 2 or more. Set data.classes.")
         self.network, self.loss, self.classes = network, loss, classes
-        if graft is not None:
-            graft.install(network)
         self.normalise = Normalise(mean=mean, std=std)
         self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
         self._resumed_names: list[str] | None = None
