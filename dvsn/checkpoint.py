@@ -157,16 +157,19 @@ def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
 
 
 def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, path: Any = None) -> Task:
-    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first.
+    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first. Its `graft` is what a method of
+    distillation has added to the network, and no option of the task.
 
     `path` is the checkpoint that the recipe comes from, for messages.
     """
     try:
-        task = build(recipe, path="task")
+        task = build({key: node for key, node in recipe.items() if key != "graft"}, path="task")
         if not isinstance(task, Task):
             raise ConfigError(
                 "task: expected a node whose _target_ is a task, such as dvsn.tasks.pix2pix.Pix2Pix."
             )
+        if recipe.get("graft") is not None:
+            task.use_graft(recipe["graft"])
     except ConfigError as error:
         if path is None:
             raise

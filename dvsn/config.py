@@ -39,6 +39,7 @@ class Group(NamedTuple):
 
 
 MODULE = ("torch.nn.Module",)
+GRAFT = ("dvsn.networks.graft.Graft",)
 CALLBACK = ("pytorch_lightning.Callback",)
 LOGGER = ("pytorch_lightning.loggers.Logger",)
 DATASET = ("torch.utils.data.Dataset",)
@@ -53,6 +54,7 @@ GROUPS: dict[str, Group] = {
     "loss": Group({"dvsn.losses.": MODULE}, MODULE),
     "codec": Group({"dvsn.codecs.": MODULE}, MODULE),
     "distill": Group({"dvsn.distill.": MODULE}, MODULE),
+    "graft": Group({"dvsn.networks.graft.": GRAFT}, GRAFT),
     "transform": Group({"albumentations.": TRANSFORM, "dvsn.data.": ()}, TRANSFORM),
     "data": Group({"dvsn.data.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),

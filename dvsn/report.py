@@ -65,6 +65,8 @@ class Run:
     teacher: float | None
     epoch_seconds: float | None
     peak_bytes: int | None
+    parameters: int | None = None
+    """Of the network as it is shipped."""
 
 
 @dataclass
@@ -150,6 +152,7 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         teacher=result.get("teacher_score"),
         epoch_seconds=result.get("epoch_seconds"),
         peak_bytes=result.get("peak_memory_bytes"),
+        parameters=result.get("parameters"),
     )
 
 

@@ -56,8 +56,23 @@ def text(sections: Sequence[Section], unfinished: int) -> str:
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append("  " + "  ".join(padded).rstrip())
-        lines.append("")
+        lines += [*shipped(section), ""]
     return "\n".join([*lines, *note(unfinished)]) + "\n"
+
+
+def shipped(section: Section) -> list[str]:
+    """A line where methods ship networks of unequal size, which a comparison of scores must know."""
+    sizes: dict[int, list[str]] = {}
+    for row in section.rows:
+        for size in sorted({run.parameters for run in row.runs if run.parameters is not None}):
+            sizes.setdefault(size, []).append(row.method)
+    if len(sizes) < 2:
+        return []
+    return [
+        "Parameters as shipped: "
+        + "; ".join(f"{', '.join(rows)} {size:,}" for size, rows in sizes.items())
+        + "."
+    ]
 
 
 def note(unfinished: int) -> list[str]:
@@ -74,7 +89,7 @@ def markdown(sections: Sequence[Section], unfinished: int) -> str:
             "|---" * 2 + "|---:" * 7 + "|",
         ]
         lines += ["| " + " | ".join(cells(row)).replace("+-", "±") + " |" for row in section.rows]
-        lines.append("")
+        lines += ["", *([*shipped(section), ""] if shipped(section) else [])]
     lines.append(
         "Last and best score: mean and standard deviation over seeds; ranked by the last epoch's. Gain: over the student"
     )
@@ -93,6 +108,7 @@ def csv_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
             "best_mean": row.mean("best"), "best_deviation": row.deviation("best"),
             "gain": row.gain, "gap_closed": row.share,
             "epoch_seconds": row.mean("epoch_seconds"), "peak_memory_bytes": row.mean("peak_bytes"),
+            "parameters": row.mean("parameters"),
         }
         for section in sections
         for row in section.rows

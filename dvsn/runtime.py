@@ -159,6 +159,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         partly = task.distiller is not None and task.distiller.needs_unused_parameters
         options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters or partly)
     if fitting and task.distiller is not None:
+        shorten(options, task.distiller.share)
         extend(options, task.distiller.initial_epochs, config.get("distillation") or {})
     if not task.automatic_optimization:  # the task does these itself, see its docstring
         options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
@@ -204,6 +205,13 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def shorten(options: Config, share: float) -> None:
+    """Leave a share of the epochs, at least one, for a method that asks for less."""
+    epochs = options.get("max_epochs")
+    if share < 1 and epochs is not None and epochs > 0:
+        options["max_epochs"] = max(1, round(epochs * share))
 
 
 def extend(options: Config, initial: int, distillation: Config) -> None:

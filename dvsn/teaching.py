@@ -24,6 +24,7 @@ from dvsn.distill.method import Facts, Kind, Method, Shape, Side
 from dvsn.distill.taps import Probe, Taps
 from dvsn.distill.teacher import Teacher
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.grafting import Names, Notes, graft, only_one, renew
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
 
@@ -54,7 +55,7 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
         facts = facts._replace(samples=0)
 
     student, parts = task.student, {}
-    names = {name: paths_of(student, teachers, node, name) for name, node in chosen.items()}
+    names: Names = {name: paths_of(student, teachers, node, name) for name, node in chosen.items()}
     mine = probe(student, [p for own, _ in names.values() for p in own], lambda: task.rehearse(batch))
     with taps.undisturbed(student):
         task.rehearse(batch)
@@ -70,18 +71,39 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
         require_answer(task.response, mine.output, seen.output, teacher)
     facts = facts._replace(classes=facts.classes or classes_of(task.response, mine.output))
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=3)
-    methods: dict[str, Method] = {}
-    for name, node in chosen.items():
+    rehearse, ask, notes = (
+        functools.partial(task.rehearse, batch),
+        functools.partial(teachers[0].ask, shown),
+        Notes(),
+    )
+
+    def made(name: str) -> Method:
         own, other = names[name]
         sides = {
             "student": side(task.response, student, mine, own),
             "teacher": side(task.response, teachers[0].network, theirs[0], other),
         }
-        methods[name] = make_method(node, name, kinds[name], sides, facts)
-        stage = methods[name].stage
-        learned = frozenset[str]()
+        if kinds[name].grafts and own:
+            found = taps.joint(student, own[-1], rehearse), taps.joint(teachers[0].network, other[-1], ask)
+            sides = {key: sides[key]._replace(joint=each) for key, each in zip(sides, found, strict=True)}
+        return make_method(chosen[name], name, kinds[name], sides, facts)
+
+    methods: dict[str, Method] = {}
+    grafting = only_one([name for name, kind in kinds.items() if kind.grafts])
+    if grafting is not None:
+        methods[grafting] = made(grafting)
+        names = graft(task, grafting, methods[grafting], names, rehearse, notes)
+        mine = probe(student, [p for own, _ in names.values() for p in own], rehearse)
+    methods = {name: methods.get(name) or made(name) for name in chosen}
+    alone = only_one([name for name, method in methods.items() if method.only is not None], beside=grafting)
+    heads: tuple[str, ...] = ()
+    if alone is not None:
+        heads = renew(task, alone, methods[alone], teachers, rehearse, ask, config, notes)
+    for name, node in chosen.items():
+        own, other = names[name]
+        stage, learned = methods[name].stage, frozenset[str]()
         if stage is not None and stage.student:
-            learned = reached(student, own, lambda: task.rehearse(batch))
+            learned = reached(student, own, rehearse)
         parts[name] = Part(
             weight=float(node["weight"]),
             student=own,
@@ -101,6 +123,8 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
             task_weight=task_weight(chosen, options),
             average=options.get("average") or "probabilities",
             stage_lr=options.get("stage_lr"),
+            only=heads,
+            notes=notes,
         ),
         {name: {"weight": part.weight} for name, part in parts.items()},
     )
@@ -120,6 +144,7 @@ def describe(distiller: Distiller) -> list[tuple[str, str]]:
         pairs = ", ".join(f"{a} <- {b}" for a, b in zip(part.student, part.teacher, strict=True))
         words = [f"{name}, weight {part.weight:g}", pairs or "output", f"{own:,} parameters" if own else ""]
         lines.append(("distill", "; ".join(filter(None, words))))
+    lines += distiller.notes
     if distiller.task_weight != 1:
         lines.append(("task weight", f"{distiller.task_weight:g}"))
     if distiller.initial_epochs:

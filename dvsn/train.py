@@ -142,12 +142,12 @@ def train(config: Config) -> dict[str, Any]:
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
+    if config.get("weights"):
+        runtime.start_from(task, Path(config["weights"]))
     teaching.distil(task, config, data)
     trainer = runtime.build_trainer(config, task)
     taught = task.distiller is not None and config["distillation"].get("measure", True)
     teacher_score = teaching.measure(task, config) if taught else None
-    if config.get("weights"):
-        runtime.start_from(task, Path(config["weights"]))
     resume = find_resume(config.get("resume"), folder)
     if resume is not None:
         check_resume(resume, config)
@@ -180,6 +180,7 @@ def train(config: Config) -> dict[str, Any]:
         "peak_memory_bytes": runtime.peak_memory(),
         "teacher_score": teacher_score,
         "teacher_measured_by": None if teacher_score is None else teaching.measured_by(config),
+        "parameters": sum(parameter.numel() for parameter in task.deployable().parameters()),
         "folder": str(folder),
     }
     if trainer.is_global_zero:

@@ -55,7 +55,7 @@ TEACHERS = {
     "detection": ["network.backbone.channels=12"],
     "pix2pix": ["network.width=6"],
 }
-EQUAL = ("fsp",)  # methods that need as many channels in both networks
+EQUAL = ("fsp", "dwpose_head")  # methods that need as many channels in both networks, or the same network
 STAGED = (("ft", "pix2pix"),)  # a method that cannot do without its initial stage, and the task that has none
 OTHERWISE = {"pre_activation": "stages", "stem_and_stages": "stages", "pooled": "last"}
 """What is tapped where a network does not say where a method's usual taps are."""

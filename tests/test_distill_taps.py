@@ -136,7 +136,8 @@ def test_a_module_that_is_not_called_is_refused() -> None:
 
 def test_roles_are_what_the_class_declares() -> None:
     assert taps.roles(Small()) == {
-        "stages": ("first", "second"), "pre_activation": ("act:in",), "last": ("second",), "pooled": ("head:in",),
+        "stages": ("first", "second"), "pre_activation": ("act:in",), "last": ("second",), "last_map": ("second",),
+        "pooled": ("head:in",),
         "stem_and_stages": ("norm", "first", "second"),
     }  # fmt: skip
     with pytest.raises(ConfigError, match="Did you mean 'stages'"):
@@ -186,7 +187,7 @@ def test_the_command_lists_places_with_shapes() -> None:
         for row in rows(CifarResNet(classes=10, depth=8, widths=(32, 64, 128, 256)), [32, 32], depth=1)
     }
     assert table["layer1"] == ("Sequential", "64 x 32 x 32", "stages[0], stem_and_stages[1]")
-    assert table["layer3"] == ("Sequential", "256 x 8 x 8", "stages[2], last, stem_and_stages[3]")
+    assert table["layer3"] == ("Sequential", "256 x 8 x 8", "stages[2], last, last_map, stem_and_stages[3]")
     assert table["fc:in"] == ("", "256", "pooled") and table["fc"] == ("Linear", "10", "")
     assert table["layer2.0.relu:in"] == ("", "128 x 16 x 16", "pre_activation[1]")
     assert "layer1.0" not in table

@@ -57,6 +57,8 @@ class Distiller(nn.Module):
       method counts. Everything of the methods happens in float32 with autocast off.
     - Methods that ask for an initial stage get theirs one after the other, in the order of the config, before the training
       proper. Between two stages the optimiser forgets its state, and the learning rate starts anew.
+    - `only` are the paths of the student's modules that are trained, where a method trains nothing else of it: the rest is
+      frozen, in eval mode. `notes`, (title, text), are said before the run starts.
     - With `ema=` the networks are averaged, the methods' modules and memory are not.
     """
 
@@ -71,12 +73,17 @@ class Distiller(nn.Module):
         task_weight: float = 1.0,
         average: Average = "probabilities",
         stage_lr: float | None = None,
+        only: Sequence[str] = (),
+        notes: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__()
         self.methods = nn.ModuleDict(methods)
         self.kind, self.average = kind, average
         self.parts, self.task_weight, self.stage_lr = dict(parts), task_weight, stage_lr
         self.teachers = tuple(teachers)
+        self.only, self.notes = tuple(only), tuple(notes)
+        for name, parameter in student.named_parameters() if only else ():
+            parameter.requires_grad_(within(name, self.only) and parameter.requires_grad)
         self.taps = Taps(student, [path for part in self.parts.values() for path in part.student])
         for teacher in self.teachers:
             wanted = [path for part in self.parts.values() for path in part.teacher]
@@ -99,6 +106,11 @@ class Distiller(nn.Module):
     @property
     def initial_epochs(self) -> int:
         return self.stages[-1][1] if self.stages else 0
+
+    @property
+    def share(self) -> float:
+        """Of the run's epochs and its schedule's: the smallest that a method asks for."""
+        return min((method.share for method in self.each()), default=1.0)
 
     @property
     def needs_unused_parameters(self) -> bool:
@@ -148,7 +160,7 @@ class Distiller(nn.Module):
     def enter(self, epoch: int, optimizers: Iterable[Optimizer]) -> None:
         """Before each step: change the stage where the epoch asks for it."""
         self.epoch = epoch
-        if not self.stages or self.stage == self._entered:
+        if not (self.stages or self.only) or self.stage == self._entered:
             return
         self._entered = self.stage
         over = [name for name, end in self.stages if epoch >= end and name not in self.finished]
@@ -161,6 +173,8 @@ class Distiller(nn.Module):
                 optimizer.state = defaultdict(dict)
                 optimizer.zero_grad()
         self._set_modes()
+        if not self.stages:
+            return
         total = f"epochs {self.initial_epochs} and on"
         if self.stage is not None:
             total = f"initial stage, to epoch {dict(self.stages)[self.stage]} of {self.initial_epochs}"
@@ -173,6 +187,8 @@ class Distiller(nn.Module):
             student.train()
             for key, parameter in student.named_parameters():
                 parameter.requires_grad_(key not in self._frozen)
+            for path, module in student.named_modules() if self.only else ():
+                module.training = within(path, self.only)
             return
         chosen = self.parts[name].trained if self.runs_student else frozenset()
         student.eval()
@@ -238,6 +254,11 @@ class Distiller(nn.Module):
             with torch.autocast(student.output.device.type, enabled=False):
                 detached = View(student.output.detach(), tuple(x.detach() for x in student.features))
                 self.method(name).after_step(detached, teacher, batch)
+
+
+def within(path: str, modules: Iterable[str]) -> bool:
+    """Whether a path is that of one of the modules, or of something in one."""
+    return any(path == each or path.startswith(f"{each}.") for each in modules)
 
 
 def _named(method: str, terms: Terms, scale: float, taken: Mapping[str, Tensor]) -> Terms:

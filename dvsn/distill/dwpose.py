@@ -22,7 +22,7 @@ class PoseFeaturesAndAnswers(Method):
 
     Different here: the paper's heads answer with a distribution along x and one along y (SimCC), those of dvsn with
     heatmaps, whose softmax over all pixels is compared; and the paper lets both terms fade, by 1 - epoch / epochs: set `end`
-    to stop them. Stage 2, which trains a new head on the old one's answers with the trunk frozen, is a run of its own.
+    to stop them. Stage 2 is a run of its own, `dwpose_head`.
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("heatmaps",)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -26,6 +27,20 @@ class View(NamedTuple):
     """The tapped tensors, in the order of the pairs: (N, C, H, W) maps or (N, D) vectors."""
 
 
+class Joint(NamedTuple):
+    """How the last tap and the class layer of a network hang together, as a dry run has found it."""
+
+    at: str
+    """The path of the tap."""
+    head: str
+    """The path of the class layer."""
+    layer: nn.Linear
+    pooled: bool
+    """Whether the class layer reads the average of the tap over its pixels."""
+    between: tuple[str, ...]
+    """The outermost modules with parameters that run after the tap and before the class layer."""
+
+
 class Side(NamedTuple):
     """What a method is built for: one of the two networks, as a dry run has found it."""
 
@@ -35,7 +50,9 @@ class Side(NamedTuple):
     norms: tuple[nn.BatchNorm2d | None, ...] = ()
     """Of each tap the batch norm right in front of it, where the network names it (OFD's margins). Not registered."""
     head: nn.Module | None = None
-    """The layer that makes the output of the last feature, where there is one (SRRL, SimKD). Not registered."""
+    """The layer that makes the output of the last feature, where there is one (SRRL). Not registered."""
+    joint: Joint | None = None
+    """For methods that graft; None where the network's class layer is not known or not linear. Not registered."""
 
 
 class Facts(NamedTuple):
@@ -46,6 +63,17 @@ class Facts(NamedTuple):
     classes: int = 0
     labels: Tensor | None = None
     """The class of each item (samples,) int64, where a picture has one class."""
+
+
+class Change(NamedTuple):
+    """What a method adds to the student for good."""
+
+    node: dict[str, Any]
+    """A class of `dvsn.networks.graft` and its options, as plain data: it becomes `task.graft` of the recipe."""
+    tap: str
+    """The path inside the graft of what the method is shown of the student; empty: what the graft answers."""
+    head: nn.Linear | None = None
+    """A class layer whose weights the student takes over."""
 
 
 class Stage(NamedTuple):
@@ -77,6 +105,21 @@ class Method(nn.Module):
 
     leaves_unused: ClassVar[bool] = False
     """Whether a step may leave parameters of the student or of its own without gradient, which DDP must be told."""
+
+    grafts: ClassVar[bool] = False
+    """Whether it changes the student: its sides then have a `joint`, and it has a `change`."""
+
+    change: Change | None = None
+    """What it adds to the student before the training. Its view of the student is then the graft's tap alone, and the
+    graft belongs to the student: trained, averaged, saved, rebuilt and shipped with it. At most one method of a run does
+    this; the others are built for the student as it is afterwards, whose own modules keep their paths."""
+
+    only: Sequence[str] | None = None
+    """The paths of the student's modules that start anew and alone are trained (empty: its own class layers). Everything
+    else is the teacher's, which must be the same network, and stays in eval mode. None: the whole student is trained."""
+
+    share: float = 1.0
+    """Of `trainer.max_epochs` that the run takes; the schedule shrinks with it."""
 
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say).

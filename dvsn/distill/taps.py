@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvsn.distill.method import Shape
+from dvsn.distill.method import Joint, Shape
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.graft import behind
 
 INPUT = ":in"
 ROLES = {
     "stages": "`taps`, what each stage answers, finest first",
     "pre_activation": "`pre_activation_taps`, the same before the last nonlinearity",
     "last": "`taps`, of which the last one is taken",
+    "last_map": "`map_tap` or the last of `taps`, the map whose average the class layer reads",
     "pooled": "`pooled_tap`, the vector that the class layer reads, such as fc:in",
     "stem_and_stages": "`stem_tap` and `taps`",
 }
@@ -144,7 +146,7 @@ def find(network: nn.Module, path: str) -> nn.Module:
             f"taps: {type(network).__name__} has no module '{name}'. {nearest(name, modules)} `python -m dvsn.distill taps "
             "network=...` lists them."
         )
-    return modules[name]
+    return behind(modules[name])
 
 
 # Roles and pairs -----------------------------------------------------------------------------------------
@@ -175,10 +177,11 @@ def roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
         "stages": stages,
         "pre_activation": tuple(getattr(network, "pre_activation_taps", ())),
         "last": stages[-1:],
+        "last_map": (getattr(network, "map_tap", "") or next(iter(stages[-1:]), ""),),
         "pooled": (pooled,) if pooled else (),
         "stem_and_stages": (stem, *stages) if stem and stages else (),
     }
-    return {name: paths for name, paths in found.items() if paths}
+    return {name: paths for name, paths in found.items() if any(paths)}
 
 
 def _only_class_layer(network: nn.Module) -> str | None:
@@ -204,11 +207,24 @@ def pairs(student: nn.Module, teacher: nn.Module, taps: Pairing) -> tuple[tuple[
     else:
         if any(isinstance(pair, str) or len(pair) != 2 for pair in taps):
             raise ConfigError(f"taps: found {list(taps)}, expected pairs [[STUDENT, TEACHER], ...].")
-        first, second = tuple(pair[0] for pair in taps), tuple(pair[1] for pair in taps)
+        first = tuple(_single(student, pair[0]) for pair in taps)
+        second = tuple(_single(teacher, pair[1]) for pair in taps)
     for network, paths in ((student, first), (teacher, second)):
         for path in paths:
             find(network, path)
     return first, second
+
+
+def _single(network: nn.Module, name: str) -> str:
+    """The path that one side of a pair means: a module's, or a role of one tap such as `last`."""
+    if name not in ROLES or name in dict(network.named_modules()):
+        return name
+    declared = role(network, name)
+    if len(declared) != 1:
+        raise ConfigError(
+            f"taps: '{name}' are {len(declared)} taps of {type(network).__name__}, and a pair takes one: name its module."
+        )
+    return declared[0]
 
 
 def norms(network: nn.Module, paths: Sequence[str]) -> tuple[nn.BatchNorm2d | None, ...]:
@@ -230,6 +246,16 @@ def head(network: nn.Module) -> nn.Module | None:
     if pooled and pooled.endswith(INPUT):
         return dict(network.named_modules()).get(module_path(pooled))
     return None
+
+
+def class_layer(network: nn.Module) -> tuple[str, nn.Linear] | None:
+    """The path of the linear layer that makes the classes, and the layer; None where the network has or names none."""
+    layer = head(network)
+    if isinstance(layer, nn.Sequential) and len(layer) == 1:  # as in MobileNetV2
+        layer = layer[0]
+    if not isinstance(layer, nn.Linear):
+        return None
+    return next(path for path, module in network.named_modules() if module is layer), layer
 
 
 # Dry runs ------------------------------------------------------------------------------------------------
@@ -278,6 +304,38 @@ def probe(network: nn.Module, taps: Taps, forward: Callable[[], Any]) -> Probe:
     return Probe(shape, {path: tuple(value.shape[1:]) for path, value in features.items()})
 
 
+def joint(network: nn.Module, at: str, forward: Callable[[], Any]) -> Joint | None:
+    """How a tap and the class layer of the network hang together; None where the latter is not known or not linear."""
+    found = class_layer(network)
+    if found is None:
+        return None
+    head, layer = found
+    recorder, after = Taps(network, (at, f"{head}{INPUT}")), dict[str, None]()
+
+    def note(path: str, module: nn.Module, _: Any) -> None:
+        if at in recorder._seen and any(True for _ in module.parameters()):
+            after[path] = None
+
+    named = [(path, module) for path, module in network.named_modules() if path]
+    with undisturbed(network):
+        recorder.install()
+        handles = [module.register_forward_pre_hook(functools.partial(note, path)) for path, module in named]
+        try:
+            with recorder:
+                forward()
+            features = recorder.take()
+        finally:
+            recorder.remove()
+            for handle in handles:
+                handle.remove()
+    mine, read = features[at], features[f"{head}{INPUT}"]
+    mean = mine.mean(dim=(2, 3)) if mine.ndim == 4 else mine
+    pooled = mean.shape == read.shape and torch.allclose(mean.float(), read.float(), rtol=1e-4, atol=1e-5)
+    outer = [path for path in after if not any(path.startswith(f"{other}.") for other in after)]
+    layers = tuple(path for path in outer if path != head and not head.startswith(f"{path}."))
+    return Joint(at, head, layer, pooled, layers)
+
+
 class Point(NamedTuple):
     """A place that can be tapped, or not because it is overwritten."""
 
@@ -297,7 +355,7 @@ def points(network: nn.Module, forward: Callable[[], Any]) -> list[Point]:
             found[path] = (type(module).__name__, tensor, tensor._version)
 
     handles = [
-        module.register_forward_hook(functools.partial(note, path))
+        behind(module).register_forward_hook(functools.partial(note, path))
         for path, module in network.named_modules()
         if path
     ]

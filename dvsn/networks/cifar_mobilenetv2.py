@@ -27,7 +27,7 @@ class CifarMobileNetV2(Tapped):
     """
 
     taps = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
-    stem_tap, pooled_tap = "conv1", "classifier:in"
+    stem_tap, pooled_tap, map_tap = "conv1", "classifier:in", "conv2"
     pre_activation_taps = taps
 
     def __init__(self, *, classes: int, expansion: int = 6, width: float = 0.5) -> None:

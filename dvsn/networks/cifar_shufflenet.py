@@ -118,6 +118,7 @@ class CifarShuffleNetV2(Tapped):
     classifier: tuple[str, ...] = ("linear",)
     taps = ("layer1", "layer2", "layer3")
     stem_tap, pooled_tap = "relu", "linear:in"
+    map_tap = "relu2"
     tap_norms = (None, None, None)
 
     def __init__(
@@ -144,6 +145,7 @@ class CifarShuffleNetV2(Tapped):
         )
         self.conv2 = nn.Conv2d(widths[2], widths[3], 1, bias=False)
         self.bn2 = nn.BatchNorm2d(widths[3])
+        self.relu2 = nn.ReLU()
         self.linear = nn.Linear(widths[3], classes)
         self.pre_activation_taps = tuple(
             f"{path}.{count}.relu:in" for path, count in zip(self.taps, blocks, strict=True)
@@ -153,7 +155,7 @@ class CifarShuffleNetV2(Tapped):
         require_image(self, image, channels=3, multiple=1, minimum=1)
         x = self.relu(self.bn1(self.conv1(image)))  # (N, 24, H, W)
         x = self.layer3(self.layer2(self.layer1(x)))  # (N, 464, H/8, W/8)
-        x = F.relu(self.bn2(self.conv2(x)))  # (N, 1024, H/8, W/8)
+        x = self.relu2(self.bn2(self.conv2(x)))  # (N, 1024, H/8, W/8)
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits
 

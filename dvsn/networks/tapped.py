@@ -19,6 +19,8 @@ class Tapped(nn.Module):
     """What enters the first stage."""
     pooled_tap: str = ""
     """The vector (N, D) that the class layer sees."""
+    map_tap: str = ""
+    """The map whose average over the pixels is that vector, where this is not the last of `taps`."""
     pre_activation_taps: tuple[str, ...] = ()
     """The value of each of `taps` before the ReLU that ends its stage; the tap itself where there is no ReLU."""
     tap_norms: tuple[str | None, ...] = ()

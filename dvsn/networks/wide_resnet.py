@@ -26,7 +26,7 @@ class WideResNet(Tapped):
 
     classifier: tuple[str, ...] = ("fc",)
     taps = ("block1", "block2", "block3")
-    stem_tap, pooled_tap = "conv1", "fc:in"
+    stem_tap, pooled_tap, map_tap = "conv1", "fc:in", "relu"
     pre_activation_taps = ("block2.layer.0.bn1", "block3.layer.0.bn1", "bn1")
     tap_norms = pre_activation_taps
 
@@ -43,6 +43,7 @@ class WideResNet(Tapped):
         self.block2 = Stage(widths[0], widths[1], blocks, stride=2, dropout=dropout)
         self.block3 = Stage(widths[1], widths[2], blocks, stride=2, dropout=dropout)
         self.bn1 = nn.BatchNorm2d(widths[2])
+        self.relu = nn.ReLU()
         self.fc = nn.Linear(widths[2], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -54,7 +55,7 @@ class WideResNet(Tapped):
         require_image(self, image, channels=3, multiple=1, minimum=1)
         x = self.conv1(image)  # (N, 16, H, W)
         x = self.block3(self.block2(self.block1(x)))  # (N, 64 widen, H/4, W/4)
-        logits: Tensor = self.fc(F.relu(self.bn1(x)).mean(dim=(2, 3)))
+        logits: Tensor = self.fc(self.relu(self.bn1(x)).mean(dim=(2, 3)))
         return logits
 
 

@@ -16,9 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
+from dvsn.config import build
 from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, UserError
+from dvsn.networks.graft import Graft
 from dvsn.schedules import Constant, Schedule
 from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
@@ -196,6 +198,14 @@ class Task(pl.LightningModule):
         buffers = [f"distiller.{name}" for name, _ in distiller.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = buffers
 
+    def use_graft(self, node: dict[str, Any]) -> None:
+        """Change the student for good: `node`, plain data, becomes layers of it, and part of the recipe."""
+        graft = build(node, path="task.graft")
+        if not isinstance(graft, Graft):
+            raise ConfigError("task.graft: expected a node whose _target_ is a class of dvsn.networks.graft.")
+        graft.install(self.student)
+        self.recipe = {**self.recipe, "graft": node}
+
     def with_distiller(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The parameter groups of the student's optimiser, with one for the modules of the methods."""
         extra = [] if self.distiller is None else list(self.distiller.parameters())
@@ -253,7 +263,7 @@ class Task(pl.LightningModule):
                 factor = self.distiller.stage_lr / optimizer.defaults["lr"]
         return self.schedule.attach(
             optimizer,
-            steps_per_epoch=steps,
+            steps_per_epoch=steps if self.distiller is None else max(1, round(steps * self.distiller.share)),
             total_steps=max(1, total - initial),
             initial_steps=initial,
             initial_factor=factor,

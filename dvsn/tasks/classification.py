@@ -18,6 +18,7 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.blocks import class_layers
+from dvsn.networks.graft import shipped
 from dvsn.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -216,7 +217,7 @@ class Classification(Task):
         return predict_files(self, items, options, device)
 
     def deployable(self) -> nn.Module:
-        return Classifier(self.normalise, self.network).eval()
+        return Classifier(self.normalise, shipped(self.network)).eval()
 
 
 def named(data_recipe: dict[str, Any]) -> list[str] | None:

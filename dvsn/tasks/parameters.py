@@ -22,7 +22,7 @@ def parameter_groups(
     """Groups for an optimiser factory, at most four: (head or body) x (decayed or not).
 
     `heads` are module paths whose learning rate is `factor` times the factory's. Without `decay_norms` batch
-    norms and biases, every parameter of fewer than two dimensions, get no weight decay.
+    norms and biases, every parameter of fewer than two dimensions, get no weight decay. Frozen parameters are in no group.
     """
     chosen = tuple(heads)
     modules = dict(network.named_modules())
@@ -36,6 +36,8 @@ def parameter_groups(
         raise ConfigError("task.head_factor: needs optim.lr to multiply. Set optim.lr.")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         head = factor != 1.0 and any(name.startswith(f"{path}.") for path in chosen)
         spared = not decay_norms and parameter.ndim < 2
         groups.setdefault((head, spared), []).append(parameter)
