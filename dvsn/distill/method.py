@@ -76,6 +76,11 @@ class Method(nn.Module):
     """Whether a step may leave parameters of the student or of its own without gradient, which DDP must be told."""
 
     @property
+    def remark(self) -> str:
+        """What a run should say of it before it starts, in one line."""
+        return ""
+
+    @property
     def bytes_needed(self) -> int:
         """The bytes of its memory banks on the device, asked before the training: too large ones are refused."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
