@@ -58,7 +58,10 @@ GROUPS: dict[str, Group] = {
     "transform": Group({"albumentations.": TRANSFORM, "dvsn.data.": ()}, TRANSFORM),
     "data": Group({"dvsn.data.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),
-    "optim": Group({"torch.optim.": ("torch.optim.Optimizer",)}, ("torch.optim.Optimizer",)),
+    "optim": Group(
+        {"torch.optim.": ("torch.optim.Optimizer",), "dvsn.optim.": ("torch.optim.Optimizer",)},
+        ("torch.optim.Optimizer",),
+    ),
     "schedule": Group({"dvsn.schedules.": (), "torch.optim.lr_scheduler.": SCHEDULE}, SCHEDULE),
     "task": Group(
         {"dvsn.tasks.": ("pytorch_lightning.LightningModule",)}, ("pytorch_lightning.LightningModule",)

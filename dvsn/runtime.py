@@ -25,6 +25,7 @@ from dvsn.data.module import DataModule
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.loggers import CsvLogger
 from dvsn.networks.blocks import class_layers
+from dvsn.optim import DistillationOriented
 from dvsn.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -151,6 +152,8 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     cuda = uses_cuda(options)
     options["precision"] = resolve_precision(options.get("precision", "auto"), cuda=cuda)
     count = device_count(options)
+    if fitting:
+        check_optimiser(config, task, count)
     if options.get("sync_batchnorm") and not cuda:
         if count > 1:
             log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
@@ -212,6 +215,29 @@ def shorten(options: Config, share: float) -> None:
     epochs = options.get("max_epochs")
     if share < 1 and epochs is not None and epochs > 0:
         options["max_epochs"] = max(1, round(epochs * share))
+
+
+def check_optimiser(config: Config, task: Task, devices: int) -> None:
+    """Refuse DOT where it cannot take the gradients of the task and of distillation apart."""
+    chosen = [getattr(task, name, None) for name in ("optim", "optim_discriminator")]
+    if not any(getattr(each, "func", None) is DistillationOriented for each in chosen):
+        return
+    what = "optim: DOT makes two backward passes over one forward pass"
+    if not task.automatic_optimization:
+        raise ConfigError(f"{what}, and task={task.kind} makes its own. Choose another optimiser.")
+    if devices > 1:
+        raise ConfigError(
+            f"{what}, which DDP does not allow: found {devices} devices. Set trainer.devices=1 or optim=sgd."
+        )
+    if config.get("compile"):
+        raise ConfigError(f"{what}, which a compiled network does not allow. Set compile=false or optim=sgd.")
+    trainer = config["trainer"]
+    if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") == "value":
+        raise ConfigError(
+            "trainer.gradient_clip_algorithm: found value, which has no meaning for the two gradients of DOT. Set norm."
+        )
+    if task.distiller is None:
+        log.warning("optim: DOT without distillation is SGD with momentum.")
 
 
 def extend(options: Config, initial: int, distillation: Config) -> None:

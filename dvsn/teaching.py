@@ -144,6 +144,8 @@ def describe(distiller: Distiller) -> list[tuple[str, str]]:
         pairs = ", ".join(f"{a} <- {b}" for a, b in zip(part.student, part.teacher, strict=True))
         words = [f"{name}, weight {part.weight:g}", pairs or "output", f"{own:,} parameters" if own else ""]
         lines.append(("distill", "; ".join(filter(None, words))))
+        if remark := distiller.method(name).remark:
+            lines.append(("distill", f"{name}: {remark}"))
     lines += distiller.notes
     if distiller.task_weight != 1:
         lines.append(("task weight", f"{distiller.task_weight:g}"))

@@ -20,6 +20,7 @@ from dvsn.distill.cc import CorrelationCongruence
 from dvsn.distill.cirkd import CrossImageRelations
 from dvsn.distill.crd import ContrastiveRepresentation
 from dvsn.distill.dist import Correlated
+from dvsn.distill.holistic import HolisticDistillation
 from dvsn.distill.method import Facts, Method, View
 from dvsn.distill.mlkd import MultiLevel
 from dvsn.distill.pkt import ProbabilisticTransfer
@@ -99,6 +100,18 @@ def found(model: Any, batch: tuple[Tensor, ...]) -> dict[str, Any]:
     }
 
 
+def critic(rank: int) -> tuple[HolisticDistillation, View, View, dict[str, Tensor]]:
+    """A critic, the same on every rank, and the rank's own maps and pictures."""
+    torch.manual_seed(3)
+    shape = (3, 64, 64)
+    given = sides([], [], outputs=(shape, shape), kind="pixels")
+    method = HolisticDistillation(**given, channels=2, lr=0.1).double()
+    generator = torch.Generator().manual_seed(rank)
+    mine, theirs = (torch.randn(2, *shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    image = torch.randint(0, 256, (2, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    return method, View(mine, ()), View(theirs, ()), {"image": image}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
@@ -108,6 +121,11 @@ def main() -> None:
         for kind, parts in (("halves", HALVES), ("unequal", UNEQUAL)):
             model = DistributedDataParallel(student(name), broadcast_buffers=False)
             answers[f"{name} {kind}"] = found(model, tuple(each[parts[rank]] for each in whole_batch()))
+    method, *seen = critic(rank)
+    for step in range(2):
+        torch.manual_seed(2 * step + rank)
+        method.after_step(*seen)  # type: ignore[arg-type]
+    answers["critic"] = method.state_dict()
     torch.save(answers, Path(sys.argv[1]) / f"gather_{rank}.pt")
     dist.destroy_process_group()
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from gathering import CASES, HALVES, found, student, whole_batch
+from gathering import CASES, HALVES, critic, found, student, whole_batch
 from test_processes import HERE, environment, free_port
 
+from dvsn.distill import holistic
 from dvsn.distill.gather import gather
 
 LOCAL = ("crd", "dist", "mlkd")  # a process's loss is, or has a term, of its own items alone
@@ -72,3 +73,23 @@ def test_without_gathering_the_loss_depends_on_the_number_of_processes(name: str
 def test_one_process_gathers_nothing() -> None:
     tensor = torch.randn(3, 2, requires_grad=True)
     assert gather(tensor) is tensor
+
+
+def test_two_processes_train_one_critic(ranks: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the mean of the gradients that each has of its own maps."""
+    method, _, _, _ = critic(0)
+    for step in range(2):
+        gradients = []
+        for rank in range(2):
+            twin, *seen = critic(rank)
+            twin.load_state_dict(method.state_dict())
+            monkeypatch.setattr(twin, "descend", gradients.append)
+            torch.manual_seed(2 * step + rank)
+            twin.after_step(*seen)
+        method.load_state_dict(twin.state_dict())  # the vectors of spectral norm have moved
+        method.descend([(a + b) / 2 for a, b in zip(*gradients, strict=True)])
+    first, second = (rank["critic"] for rank in ranks)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(second[key], value) for key, value in first.items())
+    close(first, method.state_dict())
+    assert holistic.processes() == 1

@@ -27,6 +27,7 @@ from dvsn.distill.dwpose import PoseFeaturesAndAnswers
 from dvsn.distill.fpd import FastPose
 from dvsn.distill.gan_compression import GeneratorCompression
 from dvsn.distill.gram import gram_distance
+from dvsn.distill.holistic import HolisticDistillation
 from dvsn.distill.ifvd import IntraClassVariation
 from dvsn.distill.kd import KnowledgeDistillation
 from dvsn.distill.method import Method, View
@@ -684,6 +685,7 @@ MORE: dict[str, tuple[type[Method], dict[str, Any], dict[str, Any]]] = {
     "mgd": (MaskedGeneration, {}, {}),
     "gan_compression": (GeneratorCompression, {"output_weight": 1.0}, IMAGE),
     "omgd": (GeneratorToGenerator, {}, IMAGE),
+    "holistic": (HolisticDistillation, {"channels": 2}, PIXELS),
 }
 
 
@@ -691,7 +693,8 @@ def batch_of(kind: str, size: int) -> dict[str, Any]:
     if kind == "classes":
         return {"target": torch.arange(size) % 5}
     if kind == "pixels":
-        return {"target": torch.arange(size * 96).view(size, 12, 8) % 7}
+        image = torch.arange(size * 3 * 96, dtype=torch.uint8).view(size, 3, 12, 8)
+        return {"target": torch.arange(size * 96).view(size, 12, 8) % 7, "image": image}
     if kind == "points":
         return {"points": torch.zeros(size, 4, 2), "weight": torch.ones(size, 4)}
     return {"weight": torch.ones(size, 5)}

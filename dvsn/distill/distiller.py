@@ -98,6 +98,8 @@ class Distiller(nn.Module):
         self._entered: str | None = ""
         self._frozen = [name for name, p in student.named_parameters() if not p.requires_grad]
         self._pending: tuple[Any, ...] | None = None
+        self.shares: tuple[list[Tensor], list[Tensor]] | None = None
+        """Of the step in progress: the terms of the task and those of distillation, where there are both."""
         self.witness: Tensor | None = None
         """Of the last step: a number that is not finite when the teacher's output is not."""
 
@@ -146,7 +148,7 @@ class Distiller(nn.Module):
         for teacher in self.teachers:
             teacher.start(device)
         self.taps.install()
-        self._entered, self._pending, self.witness = "", None, None
+        self._entered, self._pending, self.shares, self.witness = "", None, None, None
         for name in self.finished:
             self.method(name).finish_stage()
 
@@ -155,7 +157,7 @@ class Distiller(nn.Module):
         self.taps.remove()
         for teacher in self.teachers:
             teacher.taps.remove()
-        self._pending = self.witness = None
+        self._pending = self.shares = self.witness = None
 
     def enter(self, epoch: int, optimizers: Iterable[Optimizer]) -> None:
         """Before each step: change the stage where the epoch asks for it."""
@@ -230,7 +232,7 @@ class Distiller(nn.Module):
         theirs, taught = answer(self.teachers, shown, kind=self.kind, average=self.average)
         watched = theirs if theirs.numel() else next(iter(taught.values()), theirs)
         self.witness = watched.abs().amax() if watched.numel() else None
-        views = {}
+        views, own = {}, len(terms)
         with torch.autocast(shown.device.type, enabled=False):
             for name, factor in factors.items():
                 part = self.parts[name]
@@ -242,11 +244,14 @@ class Distiller(nn.Module):
                 terms |= _named(name, named, scale, terms)
         if stage is None:
             self._pending = views, batch
+        each = list(terms.values())
+        self.shares = (each[:own], each[own:]) if 0 < own < len(each) else None
         return terms
 
     @torch.no_grad()
     def after_backward(self) -> None:
         """Let the methods update what they remember of the step."""
+        self.shares = None
         if self._pending is None:
             return
         (views, batch), self._pending = self._pending, None

@@ -20,7 +20,7 @@ class IntraClassVariation(Method):
     Wang et al., 2020, "Intra-class feature variation distillation for semantic segmentation" (ECCV), weight 20 in CIRKD's
     comparison, beside `pixel_kd`. Pixels without a label add nothing, but count in the mean. All centres come from one
     product with the labels as one-hot vectors, without a loop over classes. Several taps are summed; widths may differ; of
-    two sizes the larger is average-pooled. The published adversarial part is left out.
+    two sizes the larger is average-pooled. The adversarial part is `distill=holistic` with weight 0.001.
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("pixels",)

@@ -121,6 +121,11 @@ class Method(nn.Module):
     share: float = 1.0
     """Of `trainer.max_epochs` that the run takes; the schedule shrinks with it."""
 
+    @property
+    def remark(self) -> str:
+        """What a run should say of it before it starts, in one line."""
+        return ""
+
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say).
 

@@ -22,9 +22,9 @@ class StructuredDistillation(Method):
 
     Liu et al., 2019, arXiv:1903.04197: KL of the classes of each pixel; and of tapped maps, max-pooled by `scale` of their
     sides, the mean squared difference of the cosines between all regions, mean over the batch, summed over taps. CIRKD's
-    comparison weighs 1 and 10. The third part, a critic trained against the student (Wasserstein, with gradient
-    penalty), is left out: it is a network with an optimiser of its own. The published code keeps the lengths of the
-    vectors out of the gradient; they are in it here. Widths may differ; of two sizes the larger is average-pooled.
+    comparison weighs 1 and 10. The third part, a critic trained against the student, is a method of its own:
+    `distill=[skd,holistic]`. The published code keeps the lengths of the vectors out of the gradient; they are in it here.
+    Widths may differ; of two sizes the larger is average-pooled.
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("pixels",)

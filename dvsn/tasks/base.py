@@ -21,6 +21,7 @@ from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.graft import Graft
+from dvsn.optim import DistillationOriented
 from dvsn.schedules import Constant, Schedule
 from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
@@ -210,6 +211,27 @@ class Task(pl.LightningModule):
         """The parameter groups of the student's optimiser, with one for the modules of the methods."""
         extra = [] if self.distiller is None else list(self.distiller.parameters())
         return [*groups, {"params": extra}] if extra else groups
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """One backward pass; two, of the task's terms and of distillation's, for the optimiser that keeps them apart."""
+        optimizer = self.trainer.optimizers[0]
+        shares = None if self.distiller is None else self.distiller.shares
+        if shares is None or not isinstance(optimizer, DistillationOriented):
+            return super().backward(loss, *args, **kwargs)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.scale(loss.new_ones(()))
+        optimizer.backward(loss, *shares, scale=scale)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if gradient_clip_val and isinstance(optimizer, DistillationOriented):
+            optimizer.clip(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_after_backward(self) -> None:
         if self.distiller is not None:
