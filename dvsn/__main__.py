@@ -10,13 +10,14 @@ from dvsn.errors import nearest
 
 COMMANDS = {
     "train": "train a task on a data set",
+    "search": "search over options of a training",
     "evaluate": "measure a checkpoint on a data split",
     "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",
     "convert": "turn a published checkpoint into ours",
     "data": "check, show or weigh a data set",
     "distill": "list where a network can be tapped",
-    "report": "compare the runs of a sweep",
+    "report": "compare the runs of a sweep or a search",
 }
 
 

@@ -285,19 +285,8 @@ def hydra_main(
     validated without importing what it builds. `argv` defaults to the command line. Returns what `task`
     returns; raises `ConfigError` for all that is wrong with the config, SystemExit(1) for failed sweep jobs.
     """
-    arguments = _arguments(take_allowed(sys.argv[1:] if argv is None else argv))
-    from hydra import version
-    from hydra.core.global_hydra import GlobalHydra
-
-    from dvsn import launcher
-
-    version.setbase("1.3")
-    GlobalHydra.instance().clear()
-    name = arguments.config_name or config_name
-    try:
-        hydra = _open(arguments, config_name)
-        launcher.register()
-        overrides = _repair(hydra.config_loader, arguments.overrides)
+    with opened(config_name, argv) as (hydra, arguments):
+        name, overrides = arguments.config_name or config_name, arguments.overrides
         sweep = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
         cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=sweep)
         fitting = in_form(cfg, overrides)
@@ -311,9 +300,29 @@ def hydra_main(
         if arguments.info:
             return hydra.show_info(arguments.info, config_name=name, overrides=overrides)
         if sweep:
+            from dvsn import launcher
+
             return launcher.sweep(hydra, name, task, [*overrides, "hydra.mode=MULTIRUN"], cfg)
         preflight(cfg, defaults)
         return _run(hydra, task, cfg)
+
+
+@contextmanager
+def opened(task_name: str, argv: Sequence[str] | None = None) -> Iterator[tuple[Hydra, argparse.Namespace]]:
+    """Hydra over our configs, with its flags and the overrides of the command line, or of `argv`."""
+    arguments = _arguments(take_allowed(sys.argv[1:] if argv is None else argv))
+    from hydra import version
+    from hydra.core.global_hydra import GlobalHydra
+
+    from dvsn import launcher
+
+    version.setbase("1.3")
+    GlobalHydra.instance().clear()
+    try:
+        hydra = _open(arguments, task_name)
+        launcher.register()
+        arguments.overrides = _repair(hydra.config_loader, arguments.overrides)
+        yield hydra, arguments
     finally:
         GlobalHydra.instance().clear()
 

@@ -6,21 +6,23 @@ every rank (lightning #11300). Here a job is an ordinary run: DDP works in it, a
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Self
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 TARGET = "hydra_plugins.dvsn.ProcessLauncher"  # Hydra takes launchers from this package only
 GRACE = 60.0  # seconds in which an interrupted job may write its checkpoint
+TICK = 0.05  # seconds between looks at the jobs
+QUIET = 10.0  # seconds between two updates of a progress bar that are shown, of each of several jobs
 DDP_VARIABLES = {
     "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
     "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "HYDRA_MAIN_MODULE",
@@ -61,10 +65,11 @@ class Job:
 
 
 class ProcessLauncher(Launcher):
-    """Runs the jobs of a sweep one after another, each as `python -m <this command> <overrides>`.
+    """Runs the jobs of a sweep, `sweep.jobs` at a time, each as `python -m <this command> <overrides>`.
 
-    A job writes into `<hydra.sweep.dir>/<number>`: its output to `output.log`, and its result, which
-    the sweeper gets, is read from `result.json`, key "objective" (or "score").
+    Jobs that run at the same time share the devices that the config names. A job writes into `<hydra.sweep.dir>/<number>`:
+    its output to `output.log`, and its result, which the sweeper gets, is read from `result.json`, key "objective" (or
+    "score").
 
     With `sweep.skip_finished=true` and the `hydra.sweep.dir` of an earlier sweep, a job of the same overrides that has a
     result there is not run again; one that failed runs in its old folder, and new ones take the next free numbers.
@@ -82,29 +87,42 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
-        shared = _shared_arguments(self.config)
-        enumerates = str(self.config.hydra.sweeper._target_).endswith(".BasicSweeper")
-        returns: list[JobReturn] = []
+        command = [*_command(), *shared_arguments(self.config)]
         self._refuse_if_all_are_wrong(job_overrides)
         repeated = bool(OmegaConf.select(self.config, "sweep.skip_finished", default=False))
-        for number, overrides in enumerate(map(list, job_overrides), initial_job_idx):
-            place = find_place(folder, number, overrides) if repeated else folder / str(number)
-            done = repeated and (place / "result.json").is_file()
-            job = (
-                finished_before(place, overrides)
-                if done
-                else self._run(int(place.name), overrides, place, shared)
-            )
-            self.finished.append(job)
-            answer = JobReturn(
-                overrides=filter_overrides(overrides), working_dir=str(Path.cwd()), task_name="process"
-            )
-            # A sweeper that only enumerates has no use for a failure; one that searches must hear of it.
-            failed = job.code != 0 and not enumerates
-            answer.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-            answer.return_value = RuntimeError(f"job {number}: {job.error}") if failed else job.result
-            returns.append(answer)
-        return returns
+        jobs: dict[int, Job] = {}
+        asked: dict[Process, int] = {}  # a job that is repeated has the number of its folder
+        with Pool(OmegaConf.select(self.config, "sweep.jobs", default=1)) as pool:
+
+            def collect() -> None:
+                jobs.update((asked[process], process.job()) for process in pool.wait())
+
+            for number, overrides in enumerate(map(list, job_overrides), initial_job_idx):
+                while pool.full:
+                    collect()
+                place = find_place(folder, number, overrides) if repeated else folder / str(number)
+                while any(process.folder == place for process in pool.running):  # the same job twice
+                    collect()
+                if repeated and (place / "result.json").is_file():
+                    jobs[number] = finished_before(place, overrides)
+                else:
+                    asked[pool.start(int(place.name), overrides, place, command)] = number
+            while pool.running:
+                collect()
+        ordered = [jobs[number] for number in sorted(jobs)]
+        self.finished += ordered
+        return [self._answer(job, overrides) for job, overrides in zip(ordered, job_overrides, strict=True)]
+
+    def _answer(self, job: Job, overrides: Sequence[str]) -> JobReturn:
+        answer = JobReturn(
+            overrides=filter_overrides(list(overrides)), working_dir=str(Path.cwd()), task_name="process"
+        )
+        # A sweeper that only enumerates has no use for a failure; one that searches must hear of it.
+        enumerates = str(self.config.hydra.sweeper._target_).endswith(".BasicSweeper")
+        failed = job.code != 0 and not enumerates
+        answer.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+        answer.return_value = RuntimeError(f"job {job.number}: {job.error}") if failed else job.result
+        return answer
 
     def _refuse_if_all_are_wrong(self, job_overrides: Sequence[Sequence[str]]) -> None:
         """A mistake that every job shares ends the sweep at once; one that fits is enough to start it."""
@@ -120,22 +138,6 @@ class ProcessLauncher(Launcher):
                 faults.append(error)
         if faults:
             raise faults[0]
-
-    def _run(self, number: int, overrides: list[str], folder: Path, shared: list[str]) -> Job:
-        sys.stdout.write(f"[sweep] job {number}: {' '.join(filter_overrides(overrides))}\n")
-        sys.stdout.flush()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").unlink(missing_ok=True)  # of an earlier sweep into the same folder
-        with replacing(folder / "job.json") as temporary:
-            temporary.write_text(json.dumps({"overrides": own_overrides(overrides)}), encoding="utf-8")
-        place = f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"
-        begin = time.monotonic()
-        code, tail = _stream([*_command(), *shared, *overrides, place], folder / "output.log", number)
-        job = Job(number, list(filter_overrides(overrides)), folder, code, time.monotonic() - begin,
-                  read_result(folder / "result.json"), "" if code == 0 else _reason(tail, code))  # fmt: skip
-        if code != 0:
-            sys.stderr.write(f"[sweep] job {number} failed with exit code {code}: {job.error}\n")
-        return job
 
 
 def own_overrides(overrides: Sequence[str]) -> list[str]:
@@ -200,6 +202,7 @@ def sweep(
         overrides = [*overrides, "hydra/launcher=process"]  # ours instead of Hydra's own default
         cfg.hydra.launcher._target_ = TARGET
     separate = cfg.hydra.launcher._target_ == TARGET
+    refuse_jobs(cfg, separate=separate)
     if not separate:
         refuse_devices(cfg)
     with commands.translated(name, hydra.config_loader):
@@ -247,6 +250,18 @@ def refuse_devices(cfg: DictConfig) -> None:
         )
 
 
+def refuse_jobs(cfg: DictConfig, *, separate: bool) -> None:
+    """Raises `ConfigError` for a `sweep.jobs` that is no number of jobs, or is not for the chosen launcher."""
+    jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
+    if not config.whole(jobs, 1):
+        raise ConfigError(f"sweep.jobs: found {jobs!r}, expected a whole number, 1 or more.")
+    if jobs > 1 and not separate:
+        raise ConfigError(
+            f"sweep.jobs: found {jobs} with {cfg.hydra.launcher._target_}, which has options of its own for that. "
+            "Leave out sweep.jobs, or use hydra/launcher=process."
+        )
+
+
 def _command() -> list[str]:
     """How this program was started, as Lightning does it for its ranks."""
     import __main__
@@ -259,86 +274,239 @@ def _command() -> list[str]:
     )
 
 
-def _shared_arguments(config: DictConfig) -> list[str]:
-    """Flags and Hydra overrides of the sweep's own command line that its jobs need too."""
+def shared_arguments(config: DictConfig, *, name: str | None = None) -> list[str]:
+    """Flags and Hydra overrides of the command line that its jobs need too. `name` is that of their config, if another."""
     arguments = [str(o) for o in config.hydra.overrides.hydra if not str(o).startswith(PARENT_ONLY)]
-    arguments.append(f"--config-name={config.hydra.job.config_name}")
+    arguments.append(f"--config-name={name or config.hydra.job.config_name}")
     for source in config.hydra.runtime.config_sources:
         if source.provider == "command-line":
             arguments.append(f"--config-dir={source.path}")
     return arguments
 
 
-def _stream(command: Sequence[str], logfile: Path, number: int) -> tuple[int, str]:
-    """Runs a command; its output goes to the console and `logfile`. Returns the exit code and last text."""
-    environment = {key: value for key, value in os.environ.items() if key not in DDP_VARIABLES}
-    environment = {k: v for k, v in environment.items() if not k.startswith(("TORCHELASTIC_", "TORCHRUN_"))}
-    environment.setdefault("PYTHONUNBUFFERED", "1")
-    environment.setdefault("WANDB_RUN_GROUP", logfile.parent.parent.name)  # the jobs of a sweep are one group
-    tail = bytearray()
-    with logfile.open("wb") as output:
+# Processes ---------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A job that runs: its output goes to `output.log` in its folder and, each line after `prefix`, to the console."""
+
+    def __init__(
+        self,
+        number: int,
+        overrides: Sequence[str],
+        folder: Path,
+        popen: subprocess.Popen[bytes],
+        *,
+        prefix: str,
+    ) -> None:
+        self.number, self.overrides, self.folder, self.popen = number, list(overrides), folder, popen
+        self.begin, self.deadline, self.seconds = time.monotonic(), math.inf, 0.0
+        self.tail = bytearray()
+        console = Lines(prefix) if prefix else Stream()
+        self.reader = threading.Thread(target=self._copy, args=(console,), daemon=True)
+        self.reader.start()
+
+    def _copy(self, console: Stream) -> None:
+        assert self.popen.stdout is not None
+        with (self.folder / "output.log").open("ab") as output:
+            while chunk := os.read(self.popen.stdout.fileno(), 65536):
+                output.write(chunk)
+                output.flush()
+                self.tail += chunk
+                del self.tail[:-8192]
+                console.write(chunk)
+        console.write(b"", last=True)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ask the job, once, to stop: it may write its checkpoint, and is killed after `GRACE` seconds."""
+        if self.deadline == math.inf:
+            self.deadline = time.monotonic() + GRACE
+            self.send(number)
+
+    def send(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, number)
+
+    def ended(self) -> bool:
+        if self.popen.poll() is None:
+            if time.monotonic() < self.deadline:
+                return False
+            self.send(signal.SIGKILL)
+            self.popen.wait()
+        if self.popen.returncode != 0:
+            self.send(signal.SIGKILL)  # what a crash left behind, such as other ranks
+        self.seconds = self.seconds or time.monotonic() - self.begin
+        self.reader.join(timeout=5)
+        return True
+
+    def job(self) -> Job:
+        """What became of it, once it has ended."""
+        code = self.popen.returncode
+        error = "" if code == 0 else _reason(self.tail.decode("utf-8", "replace"), code)
+        overrides, result = filter_overrides(self.overrides), read_result(self.folder / "result.json")
+        return Job(self.number, list(overrides), self.folder, code, self.seconds, result, error)
+
+
+class Pool:
+    """Up to `size` jobs at a time, each a process with a folder of its own.
+
+    A context: Ctrl-C and SIGTERM stop all jobs politely and leave it as KeyboardInterrupt and SystemExit(143), a second
+    signal kills them; so does any exception inside. `what` and `unit` are the words of the messages, `files` the
+    descriptors that the jobs inherit.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        what: str = "sweep",
+        unit: str = "job",
+        group: str | None = None,
+        files: Sequence[int] = (),
+    ) -> None:
+        self.size, self.what, self.unit, self.group, self.files = size, what, unit, group, tuple(files)
+        self.running: list[Process] = []
+        self._signals: list[int] = []
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        # Only noted, so that none is lost between the start of a job and its place in the list. What was ignored stays so.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            main = threading.current_thread() is threading.main_thread()
+            if main and signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, lambda got, _: self._signals.append(got))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop(signal.SIGTERM)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    @property
+    def full(self) -> bool:
+        return len(self.running) >= self.size
+
+    def start(
+        self,
+        number: int,
+        overrides: Sequence[str],
+        folder: Path,
+        command: Sequence[str],
+        *,
+        again: bool = False,
+    ) -> Process:
+        """Start `command` with the overrides, in `folder`, emptied of an earlier result unless the job goes on `again`."""
+        sys.stdout.write(
+            f"[{self.what}] {self.unit} {number}: {' '.join(filter_overrides(list(overrides)))}\n"
+        )
+        sys.stdout.flush()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("result.json",) if again else ("result.json", "output.log"):
+            (folder / name).unlink(missing_ok=True)
+        with replacing(folder / "job.json") as temporary:
+            temporary.write_text(json.dumps({"overrides": own_overrides(overrides)}), encoding="utf-8")
+        place = f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"
         # A process group of its own: Ctrl-C reaches the job through us, once.
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, process_group=0)  # fmt: skip
-        assert process.stdout is not None
-        reader = threading.Thread(target=_copy, args=(process.stdout, output, tail), daemon=True)
-        reader.start()
-        try:
-            with _terminate_as_exit():
-                process.wait()
-        except (KeyboardInterrupt, SystemExit) as stop:
-            _stop(process, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
-            reader.join(timeout=2)
-            if isinstance(stop, SystemExit):
-                sys.stderr.write(f"stopped by SIGTERM: job {number} was stopped, and the sweep with it\n")
-                raise
-            raise KeyboardInterrupt(f"job {number} was stopped, and the sweep with it") from None
-        if process.returncode != 0:
-            _signal(process, signal.SIGKILL)  # what a crash left behind, such as other ranks
-        reader.join(timeout=5)
-    return process.returncode, tail.decode("utf-8", "replace")
+        popen = subprocess.Popen(
+            [*command, *overrides, place], env=self._environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, process_group=0, pass_fds=self.files,
+        )  # fmt: skip
+        prefix = f"[{number}] " if self.size > 1 else ""
+        process = Process(number, overrides, folder, popen, prefix=prefix)
+        self.running.append(process)
+        return process
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        drop = ("TORCHELASTIC_", "TORCHRUN_")
+        kept = {k: v for k, v in os.environ.items() if k not in DDP_VARIABLES and not k.startswith(drop)}
+        kept.setdefault("PYTHONUNBUFFERED", "1")
+        kept.setdefault(
+            "WANDB_RUN_GROUP", self.group or folder.parent.name
+        )  # the jobs of a sweep are one group
+        if self.size > 1:
+            kept.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.size)))
+        return kept
+
+    def wait(self, seconds: float = math.inf) -> list[Process]:
+        """The jobs that have ended, as soon as there are any; after `seconds` also none."""
+        end = time.monotonic() + seconds
+        while True:
+            if self._signals:
+                self._interrupt(self._signals[0])
+            ended = [process for process in self.running if process.ended()]
+            if ended or time.monotonic() >= end:
+                break
+            time.sleep(TICK)
+        self.running = [process for process in self.running if process not in ended]
+        for process in ended:
+            code = process.popen.returncode
+            if code != 0 and process.deadline == math.inf:
+                reason = process.job().error
+                sys.stderr.write(
+                    f"[{self.what}] {self.unit} {process.number} failed with exit code {code}: {reason}\n"
+                )
+        return ended
+
+    def _interrupt(self, number: int) -> None:
+        names = [str(process.number) for process in self.running]
+        self._stop(number)
+        text = f"the {self.what} was stopped"
+        if names:
+            plural, was, it = ("s", "were", "them") if len(names) > 1 else ("", "was", "it")
+            text = f"{self.unit}{plural} {', '.join(names)} {was} stopped, and the {self.what} with {it}"
+        if number == signal.SIGTERM:
+            sys.stderr.write(f"stopped by SIGTERM: {text}\n")
+            raise SystemExit(143)
+        raise KeyboardInterrupt(text)
+
+    def _stop(self, number: int) -> None:
+        """Stops all jobs: asks them, waits, and kills those that are left or, at one more signal, at once."""
+        seen = len(self._signals)
+        for process in self.running:
+            process.stop(number)
+        while self.running:
+            if len(self._signals) > seen:
+                for process in self.running:
+                    process.deadline = 0.0
+            self.running = [process for process in self.running if not process.ended()]
+            time.sleep(TICK if self.running else 0.0)
 
 
-def _copy(source: BinaryIO, output: BinaryIO, tail: bytearray) -> None:
-    while chunk := os.read(source.fileno(), 65536):
-        if not output.closed:
-            output.write(chunk)
-            output.flush()
-        tail += chunk
-        del tail[:-8192]
-        sys.stdout.write(chunk.decode("utf-8", "replace"))
+class Stream:
+    """The console, for the output of one job."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, chunk: bytes, *, last: bool = False) -> None:
+        sys.stdout.write(self.decoder.decode(chunk, last))
         sys.stdout.flush()
 
 
-@contextmanager
-def _terminate_as_exit() -> Iterator[None]:
-    """SIGTERM becomes SystemExit(143) inside, so that the job can be told."""
+class Lines(Stream):
+    """The console, for one of several jobs: whole lines after a prefix, and of a progress bar an update now and then."""
 
-    def leave(*_: Any) -> None:
-        raise SystemExit(143)
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix, self.rest, self.shown = prefix, "", -math.inf
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    def write(self, chunk: bytes, *, last: bool = False) -> None:
+        *lines, self.rest = re.split(
+            r"(?<=[\r\n])", self.rest + self.decoder.decode(chunk, last) + "\n" * last
+        )
+        now = time.monotonic()
+        for line in lines:
+            if line.strip() and (line.endswith("\n") or now - self.shown > QUIET):
+                sys.stdout.write(
+                    f"{self.prefix}{line.rstrip()}\n"
+                )  # one call, so that lines of two jobs do not mix
+                self.shown = now
+        sys.stdout.flush()
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
-def _stop(process: subprocess.Popen[bytes], number: int) -> None:
-    """Asks the job to stop, and ends it after a while or at a second Ctrl-C."""
-    _signal(process, number)
-    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.wait(timeout=GRACE)
-    _signal(process, signal.SIGKILL)
-    process.wait()
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_result(file: Path) -> float | None:

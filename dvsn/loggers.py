@@ -17,7 +17,8 @@ class CsvLogger(Logger):
     """`metrics.csv`: a row a logged step, a column a metric, empty where nothing was logged.
 
     A resumed run keeps the rows before the place it resumes from and rewrites the rest, so the file reads
-    as if the run had never stopped. The file is replaced atomically. Columns appear as metrics do.
+    as if the run had never stopped. The file is replaced atomically, at each validation and after `flush_every` rows.
+    Columns appear as metrics do.
     """
 
     def __init__(self, *, folder: str, flush_every: int = 50) -> None:
@@ -52,7 +53,8 @@ class CsvLogger(Logger):
         row = self._rows.setdefault(int(step or 0), {})
         row.update({name: float(value) for name, value in metrics.items()})
         self._unwritten += 1
-        if self._unwritten >= self.flush_every:
+        validated = any(name.startswith("val/") for name in metrics)  # a search waits for these
+        if validated or self._unwritten >= self.flush_every:
             self.save()
 
     @rank_zero_only

@@ -1,4 +1,4 @@
-"""`python -m dvsn.report RUNS`: the runs of a sweep of distillation in one ranked table."""
+"""`python -m dvsn.report RUNS`: the runs of a sweep of distillation, or the trials of a search, in one ranked table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands
+from dvsn import commands, search_study
 from dvsn.errors import DataError
 
 log = logging.getLogger("dvsn")
@@ -35,9 +35,10 @@ SETTINGS = (
 
 COMMAND = commands.Command(
     name="report",
-    summary="Compare the runs below a folder: methods, seeds, gains, share of the teacher's gap, time and memory.",
+    summary="Compare the runs below a folder: methods, seeds, gains, share of the teacher's gap, time and memory; or the\n"
+    "trials of a search.",
     options=(
-        commands.Option("runs", commands.REQUIRED, "a folder of runs, such as that of a sweep"),
+        commands.Option("runs", commands.REQUIRED, "a folder of runs, such as that of a sweep or of a search"),
         commands.Option("output", None, "where report.txt, .csv, .md and .png go; null: into the folder of the runs"),
         commands.Option("teacher", None, "the teacher's score, where the runs do not know it"),
     ),
@@ -218,14 +219,21 @@ def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
 
 
 def report(folder: Path, *, output: Path | None = None, teacher: float | None = None) -> str:
-    """Write report.txt, .csv, .md and .png, and give back the text. Raises `DataError` where there is no finished run."""
-    from dvsn.report_table import csv_rows, markdown, picture, text
-    from dvsn.runtime import write_csv
+    """Write report.txt, .csv, .md and .png, and give back the text; of a search, see `search_table.report`.
 
+    Raises `DataError` where there is no finished run.
+    """
     if not folder.is_dir():
         raise DataError(
             f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/sweep_DATE_TIME."
         )
+    if (folder / search_study.FILE).is_file():
+        from dvsn import search_table
+
+        return search_table.report(search_study.load(folder), output or folder)
+    from dvsn.report_table import csv_rows, markdown, picture, text
+    from dvsn.runtime import write_csv
+
     runs, unfinished = read_runs(folder)
     if not runs:
         raise DataError(
@@ -249,7 +257,8 @@ def main() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         output = None if options["output"] is None else Path(str(options["output"]))
         sys.stdout.write(report(Path(options["runs"]), output=output, teacher=options["teacher"]))
-        log.info("%s", (output or Path(options["runs"])) / "report.md")
+        name = "search.md" if (Path(options["runs"]) / search_study.FILE).is_file() else "report.md"
+        log.info("%s", (output or Path(options["runs"])) / name)
 
     commands.run(command, command=COMMAND)
 

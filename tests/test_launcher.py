@@ -154,14 +154,13 @@ def test_a_searching_sweeper_hears_of_failures(tmp_path: Path, monkeypatch: pyte
     """Hydra's own sweeper only enumerates and goes on; one that searches gets the failure."""
     from hydra.core.utils import JobStatus
 
-    codes = {"a=1": 0, "a=2": 1}
-
-    def run(self: object, number: int, overrides: list[str], folder: Path, shared: list[str]) -> launcher.Job:
-        return launcher.Job(number, overrides, folder, codes[overrides[0]], 0.0, 0.5, "")
-
-    monkeypatch.setattr(launcher.ProcessLauncher, "_run", run)
+    fake = (
+        "import pathlib, sys; folder = sys.argv[2].partition('=')[2].strip('\"');"
+        "pathlib.Path(folder, 'result.json').write_text('{\"score\": 0.5}'); sys.exit(sys.argv[1] == 'a=2')"
+    )
+    monkeypatch.setattr(launcher, "_command", lambda: [sys.executable, "-c", fake])
     monkeypatch.setattr(launcher.ProcessLauncher, "_refuse_if_all_are_wrong", lambda *_: None)
-    monkeypatch.setattr(launcher, "_shared_arguments", lambda _: [])
+    monkeypatch.setattr(launcher, "shared_arguments", lambda _: [])
     for target, status in (("x.OptunaSweeper", JobStatus.FAILED), ("x.BasicSweeper", JobStatus.COMPLETED)):
         one = launcher.ProcessLauncher()
         one.config = OmegaConf.create(
@@ -171,3 +170,159 @@ def test_a_searching_sweeper_hears_of_failures(tmp_path: Path, monkeypatch: pyte
         assert good.return_value == 0.5 and bad.status is status
         assert [job.number for job in one.finished] == [5, 6]
     assert "LOCAL_RANK" in launcher.DDP_VARIABLES and "PATH" in os.environ
+
+
+# Several at a time ------------------------------------------------------------------------------------------
+
+FAKE = """
+import json, os, sys, time
+from pathlib import Path
+given = dict(word.split("=", 1) for word in sys.argv[1:])
+folder, begin = Path(given["hydra.run.dir"].strip('"')), time.monotonic()
+print("threads", os.environ.get("OMP_NUM_THREADS"), flush=True)
+print("\\rbar 1\\rbar 2", end="", flush=True)
+if given.get("hang"):
+    (folder / "hangs").touch()
+    try: time.sleep(60)
+    finally: (folder / "saved").touch()
+time.sleep(float(given.get("sleep", 0)))
+print(" \u00e9nd", flush=True)
+(folder / "result.json").write_text(json.dumps({"score": float(given["a"]), "time": [begin, time.monotonic()]}))
+"""
+
+
+def launched(
+    folder: Path,
+    jobs: int,
+    overrides: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    again: bool = False,
+) -> launcher.ProcessLauncher:
+    monkeypatch.setattr(launcher, "_command", lambda: [sys.executable, "-S", "-c", FAKE])
+    monkeypatch.setattr(launcher.ProcessLauncher, "_refuse_if_all_are_wrong", lambda *_: None)
+    monkeypatch.setattr(launcher, "shared_arguments", lambda _: [])
+    one = launcher.ProcessLauncher()
+    sweeper = {"_target_": "x.BasicSweeper"}
+    one.config = OmegaConf.create(
+        {
+            "hydra": {"sweep": {"dir": str(folder)}, "sweeper": sweeper},
+            "sweep": {"jobs": jobs, "skip_finished": again},
+        }
+    )
+    one.returns = one.launch(overrides, 0)  # type: ignore[attr-defined]
+    return one
+
+
+def most_at_once(folder: Path) -> int:
+    times = [json.loads(file.read_text())["time"] for file in folder.glob("*/result.json")]
+    return max(sum(begin <= moment < end for begin, end in times) for moment, _ in times)
+
+
+def test_two_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Never more; results in the order of the jobs, though the first ends last; lines of the console say whose they are."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(launcher, "cores", lambda: 7)
+    overrides = [["a=0", "sleep=1.0"], ["a=1", "sleep=0.3"], ["a=2", "sleep=0.3"], ["a=3", "sleep=0.3"]]
+    one = launched(tmp_path, 2, overrides, monkeypatch)
+    assert most_at_once(tmp_path) == 2
+    assert [each.return_value for each in one.returns] == [0.0, 1.0, 2.0, 3.0]  # type: ignore[attr-defined]
+    assert [job.number for job in one.finished] == [0, 1, 2, 3] and one.finished[0].seconds > 0.9
+    shown = [line for line in capfd.readouterr().out.splitlines() if not line.startswith("[sweep]")]
+    assert sorted(set(shown)) == sorted(
+        f"[{n}] {text}" for n in range(4) for text in ("threads 3", "bar 2 \u00e9nd")
+    )
+    for number in range(4):
+        log = (tmp_path / str(number) / "output.log").read_bytes().decode()
+        assert log == "threads 3\n\rbar 1\rbar 2 \u00e9nd\n"
+
+
+def test_one_after_another_has_the_console_and_the_cores_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    launched(tmp_path, 1, [["a=0"], ["a=1"]], monkeypatch)
+    assert most_at_once(tmp_path) == 1
+    assert "threads None\n\rbar 1\rbar 2 \u00e9nd\n[sweep] job 1" in capfd.readouterr().out
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user's own
+    launched(tmp_path / "own", 2, [["a=0"]], monkeypatch)
+    assert "threads 5" in (tmp_path / "own" / "0" / "output.log").read_text()
+
+
+def test_what_is_finished_is_skipped_by_several_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is asked for twice is run once, also when it still runs as it is asked for again."""
+    launched(tmp_path, 2, [["a=0"], ["a=1"]], monkeypatch)
+    before = (tmp_path / "1" / "result.json").stat().st_mtime_ns
+    again = launched(
+        tmp_path, 2, [["a=2", "sleep=0.3"], ["a=2", "sleep=0.3"], ["a=1"]], monkeypatch, again=True
+    )
+    assert [job.number for job in again.finished] == [2, 2, 1]
+    assert [each.return_value for each in again.returns] == [2.0, 2.0, 1.0]  # type: ignore[attr-defined]
+    assert (tmp_path / "1" / "result.json").stat().st_mtime_ns == before and not (tmp_path / "3").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None:
+    """Each is told, by the same signal, and may save."""
+    script = tmp_path / "call.py"
+    script.write_text(
+        "import signal, sys\nfrom pathlib import Path\nfrom dvsn import commands, launcher\n"
+        "from test_launcher import FAKE\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def main():\n"
+        "    with launcher.Pool(2) as pool:\n"
+        "        for n in range(2):\n"
+        "            fake = FAKE.replace('import json', 'import json, signal; "
+        "signal.signal(15, lambda *_: sys.exit(1)); signal.signal(2, signal.default_int_handler); import json', 1)\n"
+        "            pool.start(n, ['a=1', 'hang=1'], Path(sys.argv[1], str(n)), [sys.executable, '-S', '-c', fake])\n"
+        "        while True: pool.wait()\n"
+        "commands.run(main)\n"
+    )
+    call = [sys.executable, str(script), str(tmp_path)]
+    process = subprocess.Popen(
+        call,
+        env=environment(Path(__file__).parent),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not all((tmp_path / str(n) / "hangs").exists() for n in range(2)):
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    first = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
+    assert err.splitlines()[0] == f"{first}: jobs 0, 1 were stopped, and the sweep with them"
+    assert all((tmp_path / str(n) / "saved").exists() for n in range(2))
+
+
+def test_a_job_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "GRACE", 0.2)
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    with launcher.Pool(1) as pool:
+        process = pool.start(0, [], tmp_path / "0", [sys.executable, "-S", "-c", deaf])
+        while b"deaf" not in process.tail:
+            time.sleep(0.02)
+        process.stop()
+        assert pool.wait() == [process] and process.job().code == -9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep.jobs=0"], "error: sweep.jobs: found 0, expected a whole number, 1 or more."),
+        (
+            ["sweep.jobs=2", "hydra/launcher=basic"],
+            "error: sweep.jobs: found 2 with hydra._internal.core_plugins.basic",
+        ),
+    ],
+)
+def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+    root = write_tree(tmp_path)
+    with (root / "conf" / "tiny.yaml").open("a") as file:
+        file.write("sweep: {jobs: 1, skip_finished: false}\n")
+    done = sweep(root, "seed=1,2", *words)
+    assert done.returncode == 2 and done.stderr.startswith(message) and done.stdout == ""

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import evaluate, predict, report
+from dvsn import commands, evaluate, predict, report, search
 from dvsn.config import conf_dir, validate
 from dvsn.convert import __main__ as convert
 from dvsn.data import faces
@@ -44,6 +44,9 @@ def test_commands_compose(line: str) -> None:
         assert convert.COMMAND.parse(rest)["source"]
     elif command == "dvsn.report":
         assert report.COMMAND.parse(rest)["runs"]
+    elif command == "dvsn.search":
+        with commands.opened("search", ["hydra.run.dir=x", *rest]) as (hydra, arguments):
+            assert search.plan(hydra, arguments, name="search", trial="train", module="dvsn.train").ranges
     elif rest[0] == "faces" and command == "dvsn.data":
         assert faces.COMMAND.parse(rest[1:])["root"]
     else:

@@ -1,0 +1,76 @@
+"""What a search keeps and how it draws: Optuna's storage in a file, samplers and pruners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvsn.errors import DataError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import JournalStorage
+
+FILE = "study.log"
+
+
+def storage(folder: Path) -> JournalStorage:
+    """Optuna's journal: a line a change, each on the disk before the next. What is there survives a kill.
+
+    A last line that was cut off, by a full disk for example, is dropped. Optuna's own lock is left out: it outlives a
+    killed process and then holds up the next one for half a minute, and the folder of a search is locked as a whole.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    class NoLock:
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    file = folder / FILE
+    if file.is_file() and not (content := file.read_bytes()).endswith(b"\n"):
+        with file.open("r+b") as torn:
+            torn.truncate(content.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(file), lock_obj=NoLock()))  # type: ignore[arg-type]
+
+
+def load(folder: Path) -> Study:
+    """The study of a folder, to be read. Raises `DataError` where Optuna is missing."""
+    try:
+        import optuna
+    except ImportError:
+        raise DataError(f"{folder / FILE}: reading it needs Optuna. pip install 'dvsn[hpo]'.") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.load_study(study_name="search", storage=storage(folder))
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{folder / FILE}: is not the file of a search: {error}") from error
+
+
+def sampler(options: dict[str, Any], *, number: int) -> BaseSampler:
+    """Draws trial `number`: TPE (Bergstra, Bardenet, Bengio and Kegl, 2011; Optuna's, ten random trials first) or random.
+
+    TPE takes trials that run for bad ones, so that several at a time do not crowd.
+    """
+    import numpy as np
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = int(np.random.SeedSequence([int(options["seed"]), number]).generate_state(1)[0])
+    if options["sampler"] == "random":
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, constant_liar=options["jobs"] > 1)
+
+
+def pruner(options: dict[str, Any]) -> BasePruner:
+    """The median rule (Golovin et al., 2017, "Google Vizier", section 3.2.2): after its n-th validation the best score of
+    a trial so far is compared with the n-th scores of the trials that finished."""
+    from optuna.pruners import MedianPruner, NopPruner
+
+    if options["pruner"] != "median":
+        return NopPruner()
+    return MedianPruner(n_startup_trials=options["startup_trials"], n_warmup_steps=options["warmup"] + 1)
