@@ -169,6 +169,7 @@ def test_a_yaml_repeats_every_option_of_our_classes(option: str) -> None:
     """So that the command line can change every one: style principle 5."""
     bound = {"split", "transform", "seed", "root", "keypoints"}  # what the data module gives to its reader
     bound |= {"student", "teacher", "facts"}  # and the distiller to its methods
+    bound |= {"params"}  # and the task to its optimiser
     for target, node in targets(tree(option)):
         if not target.startswith("dvsn."):
             continue
