@@ -313,11 +313,12 @@ def check_distillation(config: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
     size, weight, rate = options.get("size"), options.get("task_weight"), options.get("stage_lr")
     sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
-    average = options.get("average", "probabilities")
+    average, cache = options.get("average", "probabilities"), options.get("cache")
     shared: Rules = (
         ("size", size, size is None or sides, "null, or [HEIGHT, WIDTH]"),
         ("task_weight", weight, weight is None or (number(weight) and weight >= 0), "null, or a number, 0 or more"),
         ("stage_lr", rate, rate is None or (number(rate) and rate > 0), "null, or a number above 0"),
+        ("cache", cache, cache is None or (isinstance(cache, str) and cache != ""), "null, or a folder"),
         ("average", average, average in ("probabilities", "logits"), "probabilities or logits"),
     )  # fmt: skip
     for key, value, good, expected in shared:

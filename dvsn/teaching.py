@@ -19,6 +19,7 @@ from dvsn.checkpoint import load, read_checkpoint, require_equal
 from dvsn.config import build, conf_dir
 from dvsn.data.module import DataModule, collate
 from dvsn.distill import taps
+from dvsn.distill.cache import Answers
 from dvsn.distill.distiller import Distiller, Part
 from dvsn.distill.method import Facts, Kind, Method, Shape, Side
 from dvsn.distill.taps import Probe, Taps
@@ -125,6 +126,7 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
             stage_lr=options.get("stage_lr"),
             only=heads,
             notes=notes,
+            cache=answers_on_disk(config, data, facts, parts, theirs[0].output),
         ),
         {name: {"weight": part.weight} for name, part in parts.items()},
     )
@@ -146,6 +148,9 @@ def describe(distiller: Distiller) -> list[tuple[str, str]]:
         lines.append(("distill", "; ".join(filter(None, words))))
         if remark := distiller.method(name).remark:
             lines.append(("distill", f"{name}: {remark}"))
+    if distiller.cache is not None:
+        known, samples = distiller.cache.count, len(distiller.cache.known)
+        lines.append(("cache", f"{distiller.cache.folder}, {known:,} of {samples:,} answers known"))
     lines += distiller.notes
     if distiller.task_weight != 1:
         lines.append(("task weight", f"{distiller.task_weight:g}"))
@@ -429,15 +434,18 @@ def measure(task: Task, config: Config) -> float | None:
 
 
 MEASURED_BY = ("data", "transform", "metrics", "monitor", "channels_last")
+ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
+LOOKED_AT = 8  # items, whether they look the same in every epoch
 
 
 def measured_by(config: Config) -> str:
     """A digest of what the score of a teacher depends on: its file, the data and how they are evaluated."""
     given = config.get("teacher")
-    files = [given] if isinstance(given, str) else given or []
+    files = [given] if isinstance(given, str) else list(given or [])
+    files += [config["distillation"]["weights"]] if config["distillation"].get("weights") else []
     known: list[Any] = [config.get(key) for key in MEASURED_BY]
     known[0] = {key: value for key, value in config["data"].items() if key != "seed"}
-    known += [config["distillation"].get("size"), config["trainer"].get("precision")]
+    known += [*(config["distillation"].get(key) for key in ASKED_BY), config["trainer"].get("precision")]
     whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for path in files:
         with Path(path).open("rb") as file:
@@ -457,6 +465,35 @@ def measured_before(folder: Path, key: str) -> float | None:
         if result.get("teacher_measured_by") == key and result.get("teacher_score") is not None:
             return float(result["teacher_score"])
     return None
+
+
+def answers_on_disk(
+    config: Config, data: DataModule, facts: Facts, parts: dict[str, Part], output: Shape
+) -> Answers | None:
+    """The cache that `distillation.cache` asks for. Raises `ConfigError` where the same item looks otherwise in another
+    epoch, where a method wants more of the teacher than its output, or where items are not numbered."""
+    chosen = (config.get("distillation") or {}).get("cache")
+    if chosen is None:
+        return None
+    tapped = [name for name, part in parts.items() if part.teacher]
+    if tapped or not output or not facts.samples:
+        what = (
+            f"{', '.join(tapped)} wants the teacher's features"
+            if tapped
+            else "this data or task has none to keep"
+        )
+        raise ConfigError(
+            f"distillation.cache: keeps answers alone, and {what}. Set distillation.cache=null."
+        )
+    training: Any = data.datasets["train"]
+    for index in range(min(LOOKED_AT, facts.samples)):
+        first, *others = (training[epoch, index]["image"] for epoch in range(4))
+        if any(not torch.equal(first, other) for other in others):
+            raise ConfigError(
+                "distillation.cache: the pictures of an item change from epoch to epoch, and the teacher's answers with "
+                "them. Set distillation.cache=null, or views without chance, such as transform=none."
+            )
+    return Answers(Path(chosen) / measured_by(config)[:16], facts.samples, output)
 
 
 # The data ------------------------------------------------------------------------------------------------

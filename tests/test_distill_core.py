@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,6 +160,52 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
         "0.5",
         result["teacher_score"],
     ) and not unfinished
+
+
+def test_kept_answers_train_the_same_student_and_ask_once(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    call = Teacher.__call__
+    monkeypatch.setattr(
+        Teacher, "__call__", lambda self, shown: (asked.append(len(shown)), call(self, shown))[1]
+    )
+    methods = {"soft": node(Soft)}
+    plain = fit(distilled(blobs, tmp_path / "plain", str(teacher), methods))[2]
+    assert asked == [6] * 4  # two batches in each of two epochs
+    asked.clear()
+    kept = f"distillation.cache={tmp_path / 'answers'}"
+    for name, count in (("first", 2), ("second", 0)):
+        task, _, found = fit(distilled(blobs, tmp_path / name, str(teacher), methods, kept))
+        assert len(asked) == count
+        for key, value in plain[
+            "state_dict"
+        ].items():  # an answer's last bit depends on its place in the batch
+            torch.testing.assert_close(found["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+        assert task.distiller.cache.count == 12
+        asked.clear()
+    assert ("cache", f"{task.distiller.cache.folder}, 12 of 12 answers known") in teaching.describe(
+        task.distiller
+    )
+    other = save_teacher(distilled(blobs, tmp_path, None, {}, "network.depth=14"), tmp_path / "other.ckpt")
+    prepare(distilled(blobs, tmp_path / "third", str(other), methods, kept))
+    assert len(list((tmp_path / "answers").iterdir())) == 2, "another teacher, other answers"
+
+
+def test_answers_that_cannot_be_kept(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = f"distillation.cache={tmp_path / 'answers'}"
+    with pytest.raises(ConfigError, match="keeps answers alone, and hint wants the teacher's features"):
+        prepare(distilled(blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, kept))
+    config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, kept)
+    flip = {"_target_": "albumentations.HorizontalFlip", "p": 0.5}
+    changing = {**config["data"], "transform": {**config["data"]["transform"], "train": [flip]}}
+    with pytest.raises(ConfigError, match="change from epoch to epoch"):
+        prepare({**config, "data": changing})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(ConfigError, match=r"need 144 bytes, and .* has 10 free"):  # 12 items of 3 classes
+        prepare(config)
 
 
 def test_a_sweep_measures_its_teacher_once(

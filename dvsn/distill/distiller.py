@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dvsn.distill.cache import Answers
 from dvsn.distill.method import Kind, Method, View
 from dvsn.distill.taps import Taps, first_tensor
 from dvsn.distill.teacher import Average, Teacher, answer, view
@@ -54,7 +55,8 @@ class Distiller(nn.Module):
     - Each method's terms are logged under its name, `kd`, or `rkd_distance` where it has several.
     - `task_weight` multiplies the task's own terms; with 0 they are not computed, and labels are not looked at.
     - Teacher and student run once a step, whatever the number of methods; the teacher is left out of epochs in which no
-      method counts. Everything of the methods happens in float32 with autocast off.
+      method counts, and for items whose answer is in the `cache`. Everything of the methods happens in float32 with
+      autocast off.
     - Methods that ask for an initial stage get theirs one after the other, in the order of the config, before the training
       proper. Between two stages the optimiser forgets its state, and the learning rate starts anew.
     - `only` are the paths of the student's modules that are trained, where a method trains nothing else of it: the rest is
@@ -75,12 +77,13 @@ class Distiller(nn.Module):
         stage_lr: float | None = None,
         only: Sequence[str] = (),
         notes: Sequence[tuple[str, str]] = (),
+        cache: Answers | None = None,
     ) -> None:
         super().__init__()
         self.methods = nn.ModuleDict(methods)
         self.kind, self.average = kind, average
         self.parts, self.task_weight, self.stage_lr = dict(parts), task_weight, stage_lr
-        self.teachers = tuple(teachers)
+        self.teachers, self.cache = tuple(teachers), cache
         self.only, self.notes = tuple(only), tuple(notes)
         for name, parameter in student.named_parameters() if only else ():
             parameter.requires_grad_(within(name, self.only) and parameter.requires_grad)
@@ -229,7 +232,7 @@ class Distiller(nn.Module):
                 else mine.float()
             )
             seen = {path: value.float() for path, value in recorded.items()}
-        theirs, taught = answer(self.teachers, shown, kind=self.kind, average=self.average)
+        theirs, taught = self.ask(shown, batch)
         watched = theirs if theirs.numel() else next(iter(taught.values()), theirs)
         self.witness = watched.abs().amax() if watched.numel() else None
         views, own = {}, len(terms)
@@ -247,6 +250,16 @@ class Distiller(nn.Module):
         each = list(terms.values())
         self.shares = (each[:own], each[own:]) if 0 < own < len(each) else None
         return terms
+
+    def ask(self, shown: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the teachers answer, or once did, and their taps by path."""
+
+        def now() -> tuple[Tensor, dict[str, Tensor]]:
+            return answer(self.teachers, shown, kind=self.kind, average=self.average)
+
+        if self.cache is None:
+            return now()
+        return self.cache(batch["index"], lambda: now()[0]), {}
 
     @torch.no_grad()
     def after_backward(self) -> None:

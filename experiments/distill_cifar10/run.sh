@@ -31,9 +31,9 @@ every() { # SEED: each method once
 }
 every 0
 for seed in 1 2; do # those of which something is claimed
-    sweep outputs_and_features distill=none,kd,sp,crd,fitnet,nst,pkt seed=$seed
+    sweep outputs_and_features distill=none,kd,sp,crd,fitnet,nst,ofd seed=$seed
     sweep grown distill=dkd distill.dkd.ramp=2 seed=$seed
-    sweep modern distill=dist seed=$seed
+    sweep modern distill=pkd seed=$seed
 done
 every 1
 every 2
