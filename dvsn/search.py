@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dvsn import commands, launcher, search_space, search_table
 from dvsn.config import check_options, number, whole
@@ -176,7 +176,7 @@ def open_study(plan: Plan) -> Study:
 
     from dvsn.search_study import storage
 
-    direction = "maximize" if plan.mode == "max" else "minimize"
+    direction: Literal["maximize", "minimize"] = "maximize" if plan.mode == "max" else "minimize"
     study = create_study(
         storage=storage(plan.folder), study_name="search", direction=direction, load_if_exists=True
     )

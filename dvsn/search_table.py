@@ -65,7 +65,10 @@ def best_line(study: Study, table: list[Row]) -> str:
     if not table or table[0].state != "finished":
         return ""
     written, trial = study.user_attrs.get("keys", {}), study.get_trials(deepcopy=False)[table[0].number]
-    values = [f"{written.get(key, key)}={value}" for key, value in trial.params.items()]
+    values = []
+    for key, value in trial.params.items():  # as `Range.override` writes them
+        grid = isinstance(value, float) and getattr(trial.distributions[key], "step", None) is not None
+        values.append(f"{written.get(key, key)}={value:.12g}" if grid else f"{written.get(key, key)}={value}")
     return shlex.join(["python", "-m", "dvsn.train", *study.user_attrs.get("command", []), *values])
 
 

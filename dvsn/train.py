@@ -36,6 +36,7 @@ COMMAND = commands.Command(
         commands.Option("channels_last", "auto", "memory layout: auto, true, false"),
         commands.Option("checkpoint.every_n_steps", "null", "save within an epoch too"),
         commands.Option("trainer.devices", "1", "GPUs or processes; several mean DDP"),
+        commands.Option("sweep.jobs", "1", "of -m at the same time, on the same device"),
         commands.Option("data.root", "data/NAME", "where the data set lies"),
     ),
     examples=(

@@ -179,6 +179,7 @@ import json, os, sys, time
 from pathlib import Path
 given = dict(word.split("=", 1) for word in sys.argv[1:])
 folder, begin = Path(given["hydra.run.dir"].strip('"')), time.monotonic()
+with (folder / "starts").open("a") as file: file.write("x")
 print("threads", os.environ.get("OMP_NUM_THREADS"), flush=True)
 print("\\rbar 1\\rbar 2", end="", flush=True)
 if given.get("hang"):
@@ -259,6 +260,7 @@ def test_what_is_finished_is_skipped_by_several_too(tmp_path: Path, monkeypatch:
         tmp_path, 2, [["a=2", "sleep=0.3"], ["a=2", "sleep=0.3"], ["a=1"]], monkeypatch, again=True
     )
     assert [job.number for job in again.finished] == [2, 2, 1]
+    assert (tmp_path / "2" / "starts").read_text() == "x"
     assert [each.return_value for each in again.returns] == [2.0, 2.0, 1.0]  # type: ignore[attr-defined]
     assert (tmp_path / "1" / "result.json").stat().st_mtime_ns == before and not (tmp_path / "3").exists()
 

@@ -302,6 +302,21 @@ def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
     search.open_study(planned(tmp_path / "s", "a=1", trials=9, sampler="tpe"))
 
 
+def test_the_line_has_the_values_that_ran(tmp_path: Path) -> None:
+    """0.1 + 2 * 0.1 of a grid is 0.3 in both."""
+    grid = Range("x", low=0.1, high=0.3, step=0.1)
+    study = search.open_study(planned(make(tmp_path / "s"), "a=1", ranges=(grid,)))
+    study.enqueue_trial({"x": 0.1 + 0.2})
+    study.tell(study.ask({"x": grid.distribution()}), 1.0)
+    line = search_table.best_line(study, search_table.rows(study))
+    assert line == f"python -m dvsn.train a=1 {grid.override(0.1 + 0.2)}" and line.endswith("x=0.3")
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def test_no_time_is_left(tmp_path: Path) -> None:
     assert run(planned(tmp_path / "s", hours=1e-9)).trials == []
 
