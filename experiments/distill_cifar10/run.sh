@@ -23,8 +23,9 @@ sweep() { # FOLDER OVERRIDE...
 every() { # SEED: each method once
     sweep outputs_and_features distill=none,kd,sp,crd,fitnet,at,cc,vid,rkd,pkt,nst,ofd seed="$1"
     sweep grown distill=dkd distill.dkd.ramp=2 seed="$1"
-    sweep modern distill=dist,kd_standardised,wttm,mgd,pkd,srrl seed="$1"
+    sweep modern distill=dist,kd_standardised,wttm,mgd,pkd,srrl,simkd seed="$1"
     sweep grown distill=reviewkd distill.reviewkd.ramp=2 seed="$1"
+    sweep grown distill=norm distill.norm.ramp=2 seed="$1"
     for staged in ab ft fsp; do
         sweep $staged distill=$staged distill.$staged.method.initial_epochs=3 seed="$1"
     done
