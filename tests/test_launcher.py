@@ -188,7 +188,9 @@ if given.get("hang"):
     finally: (folder / "saved").touch()
 time.sleep(float(given.get("sleep", 0)))
 print(" \u00e9nd", flush=True)
-(folder / "result.json").write_text(json.dumps({"score": float(given["a"]), "time": [begin, time.monotonic()]}))
+times = [begin, time.monotonic()]
+group = os.environ.get("WANDB_RUN_GROUP")
+(folder / "result.json").write_text(json.dumps({"score": float(given["a"]), "time": times, "group": group}))
 """
 
 
@@ -244,9 +246,14 @@ def test_one_after_another_has_the_console_and_the_cores_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
     launched(tmp_path, 1, [["a=0"], ["a=1"]], monkeypatch)
     assert most_at_once(tmp_path) == 1
     assert "threads None\n\rbar 1\rbar 2 \u00e9nd\n[sweep] job 1" in capfd.readouterr().out
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("*/result.json")]
+    assert [each["group"] for each in results] == [tmp_path.name] * 2, (
+        "the runs of a sweep are one group of W&B"
+    )
     monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user's own
     launched(tmp_path / "own", 2, [["a=0"]], monkeypatch)
     assert "threads 5" in (tmp_path / "own" / "0" / "output.log").read_text()
