@@ -57,6 +57,8 @@ class Run:
     method: str
     weight: str
     seed: int
+    options: Config
+    """Of the methods, what is not their weight."""
     setting: Config
     monitor: str
     sign: float
@@ -137,7 +139,9 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         return None
     parts = {key: node for key, node in (config.get("distill") or {}).items() if node}
     weights = [f"{node['weight']:g}" for node in parts.values()]
-    setting: Config = {key: config[key] for key in SETTINGS if config.get(key) is not None}
+    setting: Config = stated({key: config.get(key) for key in SETTINGS})
+    for key in ("measure", "cache"):  # what is learned does not depend on it
+        setting.get("distillation", {}).pop(key, None)
     if "data" in setting:
         setting["data"] = {key: value for key, value in setting["data"].items() if key != "seed"}
     return Run(
@@ -145,6 +149,9 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         method=" + ".join(parts) or ALONE,
         weight=" + ".join(weights) or "-",
         seed=int(config.get("seed", 0)),
+        options=stated(
+            {name: {k: v for k, v in node.items() if k != "weight"} for name, node in parts.items()}
+        ),
         setting=setting,
         monitor=name,
         sign=-1.0 if monitor.get("mode") == "min" else 1.0,
@@ -155,6 +162,13 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         peak_bytes=result.get("peak_memory_bytes"),
         parameters=result.get("parameters"),
     )
+
+
+def stated(node: Any) -> Any:
+    """Without what is null: an option that an older run does not know is null in a newer one."""
+    if not isinstance(node, Mapping):
+        return node
+    return {key: stated(value) for key, value in node.items() if value is not None}
 
 
 def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
@@ -199,10 +213,26 @@ def titled(firsts: Sequence[Run]) -> list[str]:
     return [", ".join(f"{key}={table[key]}" for key in differ[:6] if key in table) for table in tables]
 
 
+def name_options(rows: Sequence[Row]) -> None:
+    """Tell apart rows of one method and weight by the options in which they differ: `dkd beta=2`."""
+    for row in rows:
+        twins = [
+            each for each in rows if (each.runs[0].method, each.weight) == (row.runs[0].method, row.weight)
+        ]
+        tables = [dict(flat(each.runs[0].options)) for each in twins]
+        own = dict(flat(row.runs[0].options))
+        keys = [key for key in own if len({table.get(key) for table in tables}) > 1]
+        row.method = " ".join(
+            [row.method, *(f"{key.rpartition('.')[2]}={json.loads(own[key])}" for key in keys)]
+        )
+
+
 def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str, str], Row] = {}
     for run in runs:
-        rows.setdefault((run.method, run.weight), Row(run.method, run.weight)).runs.append(run)
+        key = run.method, run.weight, json.dumps(run.options, sort_keys=True)
+        rows.setdefault(key, Row(run.method, run.weight)).runs.append(run)
+    name_options(list(rows.values()))
     sign = runs[0].sign
     known = [run.teacher for run in runs if run.teacher is not None]
     score = teacher if teacher is not None else statistics.fmean(known) if known else None

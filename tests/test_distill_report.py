@@ -90,6 +90,19 @@ def test_other_students_have_a_table_of_their_own(sweep: Path) -> None:
     }
 
 
+def test_options_set_rows_apart_and_nulls_do_not(tmp_path: Path) -> None:
+    write_run(tmp_path, 0, None, 0.70)
+    for number, beta, score in ((1, 8.0, 0.72), (2, 2.0, 0.76), (3, 2.0, 0.74)):
+        node = {"weight": 0.5, "method": {"alpha": 1.0, "beta": beta}}
+        more = {"distillation": {"size": None, "measure": False} if number == 3 else {"size": None}}
+        write_run(tmp_path, number, "dkd", score, seed=number, distill={"dkd": node}, **more)
+    (section,) = report.sections(report.read_runs(tmp_path)[0])
+    assert [(row.method, row.seeds) for row in section.rows] == [
+        ("dkd beta=2.0", 2), ("dkd beta=8.0", 1), (report.ALONE, 1)
+    ]  # fmt: skip
+    assert section.rows[0].gain == pytest.approx(0.05)
+
+
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         report.report(tmp_path / "none")

@@ -22,7 +22,7 @@ sweep() { # FOLDER OVERRIDE...
 }
 every() { # SEED: each method once
     sweep outputs_and_features distill=none,kd,sp,crd,fitnet,at,cc,vid,rkd,pkt,nst,ofd seed="$1"
-    sweep grown distill=dkd distill.dkd.ramp=2 seed="$1"
+    sweep narrow distill=dkd distill.dkd.ramp=2 distill.dkd.method.beta=2 seed="$1"
     sweep modern distill=dist,kd_standardised,wttm,mgd,pkd,srrl,simkd seed="$1"
     sweep grown distill=reviewkd distill.reviewkd.ramp=2 seed="$1"
     sweep grown distill=norm distill.norm.ramp=2 seed="$1"
@@ -33,7 +33,7 @@ every() { # SEED: each method once
 every 0
 for seed in 1 2; do # those of which something is claimed
     sweep outputs_and_features distill=none,kd,sp,crd,fitnet,nst,ofd seed=$seed
-    sweep grown distill=dkd distill.dkd.ramp=2 seed=$seed
+    sweep narrow distill=dkd distill.dkd.ramp=2 distill.dkd.method.beta=2 seed=$seed
     sweep modern distill=pkd seed=$seed
 done
 every 1

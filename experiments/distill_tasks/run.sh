@@ -19,9 +19,11 @@ LANDMARKS=${LANDMARKS:-$RUNS/landmarks_teacher/checkpoints/last.ckpt}
 if [ ! -f "$LANDMARKS" ]; then
     python -m dvsn.train experiment=pfld_faces68 trainer.precision=32-true run_dir="$RUNS/landmarks_teacher" resume=auto
 fi
-python -m dvsn.train -m experiment=pfld_faces68 "${shared[@]}" network=pfld_025 data.train_samples=800 data.batch_size=8 ema=null \
-    callbacks=none trainer.max_epochs=10 trainer.check_val_every_n_epoch=10 "teacher=$LANDMARKS" sweep.skip_finished=true \
-    "hydra.sweep.dir=$RUNS/landmarks" distill=none,bounded_regression seed=0,1 || true
+faces=(experiment=pfld_faces68 "${shared[@]}" network=pfld_025 data.train_samples=800 data.batch_size=8 ema=null callbacks=none
+    trainer.max_epochs=10 trainer.check_val_every_n_epoch=10 "teacher=$LANDMARKS" sweep.skip_finished=true
+    "hydra.sweep.dir=$RUNS/landmarks")
+python -m dvsn.train -m "${faces[@]}" distill=none seed=0,1 || true
+python -m dvsn.train -m "${faces[@]}" distill=bounded_regression distill.bounded_regression.method.distance=l2,l1 seed=0 || true
 python -m dvsn.report "$RUNS/landmarks" output=experiments/distill_tasks/landmarks
 
 # Generators: the demonstration's U-Net of width 16 teaches one of width 4 on the embedded street scenes.
