@@ -20,5 +20,4 @@ python -m dvsn.train "${common[@]}" network=pidnet_m trainer.max_epochs=30 run_d
 students=("${common[@]}" network=pidnet_s trainer.max_epochs=10 "teacher=$RUNS/teacher/checkpoints/last.ckpt"
     sweep.skip_finished=true "hydra.sweep.dir=$RUNS/students")
 python -m dvsn.train -m "${students[@]}" "distill=none,cwd,pixel_kd,at,[pixel_kd,ifvd],[pixel_kd,cirkd]" seed=0 || true
-python -m dvsn.train -m "${students[@]}" "distill=none,[pixel_kd,cirkd],[pixel_kd,ifvd],cwd" seed=1 || true
 python -m dvsn.report "$RUNS/students" output=experiments/distill_camvid

@@ -12,7 +12,7 @@ pose=(experiment=pose_lspet "${shared[@]}" "transform.size=[64,64]" callbacks=no
 python -m dvsn.train "${pose[@]}" network.width=16 epochs=20 run_dir="$RUNS/pose_teacher" resume=auto
 python -m dvsn.train -m "${pose[@]}" network.width=8 epochs=10 "teacher=$RUNS/pose_teacher/checkpoints/last.ckpt" \
     sweep.skip_finished=true "hydra.sweep.dir=$RUNS/pose" distill=none,fpd seed=0,1 || true
-python -m dvsn.report "$RUNS/pose" output=experiments/distill_tasks/pose
+python -m dvsn.report "$RUNS/pose" output="$RUNS/report_pose" && cp "$RUNS/report_pose/report.csv" experiments/distill_tasks/pose.csv
 
 # Landmarks: PFLD 1X teaches PFLD 0.25X on 800 faces.
 LANDMARKS=${LANDMARKS:-$RUNS/landmarks_teacher/checkpoints/last.ckpt}
@@ -24,11 +24,11 @@ faces=(experiment=pfld_faces68 "${shared[@]}" network=pfld_025 data.train_sample
     "hydra.sweep.dir=$RUNS/landmarks")
 python -m dvsn.train -m "${faces[@]}" distill=none seed=0,1 || true
 python -m dvsn.train -m "${faces[@]}" distill=bounded_regression distill.bounded_regression.method.distance=l2,l1 seed=0 || true
-python -m dvsn.report "$RUNS/landmarks" output=experiments/distill_tasks/landmarks
+python -m dvsn.report "$RUNS/landmarks" output="$RUNS/report_landmarks" && cp "$RUNS/report_landmarks/report.csv" experiments/distill_tasks/landmarks.csv
 
 # Generators: the demonstration's U-Net of width 16 teaches one of width 4 on the embedded street scenes.
 street=(experiment=demo "${shared[@]}" data.root=data/street)
 python -m dvsn.train "${street[@]}" run_dir="$RUNS/generator_teacher" resume=auto
 python -m dvsn.train -m "${street[@]}" network.width=4 "teacher=$RUNS/generator_teacher/checkpoints/last.ckpt" \
     sweep.skip_finished=true "hydra.sweep.dir=$RUNS/generator" distill=none,gan_compression,omgd seed=0 || true
-python -m dvsn.report "$RUNS/generator" output=experiments/distill_tasks/generator
+python -m dvsn.report "$RUNS/generator" output="$RUNS/report_generator" && cp "$RUNS/report_generator/report.csv" experiments/distill_tasks/generator.csv
