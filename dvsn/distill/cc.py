@@ -76,7 +76,7 @@ class CorrelationCongruence(Method):
         """Of rows (N, D_s) and (N, D_t)."""
         if self.form == "adjacent":
             apart = (mine - theirs).abs()
-            return (apart[:-1] * apart[1:]).sum(1).mean()
+            return torch.dot(apart[:-1].flatten(), apart[1:].flatten()) / (len(apart) - 1)
         correlation = self.kernel if self.form == "kernel" else scaled_gram
         return F.mse_loss(correlation(mine), correlation(theirs))
 

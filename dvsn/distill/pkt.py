@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dvsn.distill.gather import gather
@@ -41,7 +42,8 @@ class ProbabilisticTransfer(Method):
                 continue
             guess, truth = self.neighbours(mine), self.neighbours(theirs)
             ratio = (truth + self.epsilon) / (guess + self.epsilon)
-            terms.append((truth * ratio.log()).mean())
+            total = torch.dot(truth.flatten(), ratio.log().flatten())
+            terms.append(total / truth.numel())
         return {"pkt": summed(terms)}
 
     def neighbours(self, rows: Tensor) -> Tensor:

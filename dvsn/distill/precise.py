@@ -31,9 +31,18 @@ def precise(step: Step) -> Step:
     return cast(Step, run)
 
 
+NARROW = (torch.float16, torch.bfloat16)
+
+
 def widened(view: View) -> View:
+    for tensor in view.features:
+        if tensor.dtype in NARROW:
+            break
+    else:
+        if view.output.dtype not in NARROW:
+            return view  # as it nearly always is: the distiller has seen to it
     return View(wide(view.output), tuple(wide(feature) for feature in view.features))
 
 
 def wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.dtype in NARROW else tensor

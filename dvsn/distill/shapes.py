@@ -94,6 +94,8 @@ def unit(rows: Tensor, *, added: float = 0.0) -> Tensor:
     """(..., D) rows over their length, plus `added`. A row of zeros stays so and gets no gradient, rather than NaN."""
     length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
     divisor = length + added if added else length
+    if added and not rows.requires_grad:
+        return rows / divisor
     return rows / divisor.masked_fill(length == 0, torch.inf)
 
 
