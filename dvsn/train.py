@@ -149,6 +149,8 @@ def train(config: Config) -> dict[str, Any]:
     trainer = runtime.build_trainer(config, task)
     taught = task.distiller is not None and config["distillation"].get("measure", True)
     teacher_score = teaching.measure(task, config) if taught else None
+    # now, since the file may be gone at the end
+    measured_by = None if teacher_score is None else teaching.measured_by(config)
     resume = find_resume(config.get("resume"), folder)
     if resume is not None:
         check_resume(resume, config)
@@ -180,7 +182,7 @@ def train(config: Config) -> dict[str, Any]:
         "epoch_seconds": epoch_seconds(time.perf_counter() - started, trainer, before),
         "peak_memory_bytes": runtime.peak_memory(),
         "teacher_score": teacher_score,
-        "teacher_measured_by": None if teacher_score is None else teaching.measured_by(config),
+        "teacher_measured_by": measured_by,
         "parameters": sum(parameter.numel() for parameter in task.deployable().parameters()),
         "folder": str(folder),
     }

@@ -162,6 +162,17 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     ) and not unfinished
 
 
+def test_a_teacher_may_be_gone_at_the_end(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.ckpt"
+    mine.write_bytes(teacher.read_bytes())
+    fitting = pl.Trainer.fit
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *a, **k: (mine.unlink(), fitting(*a, **k))[1])
+    config = distilled(blobs, tmp_path, str(mine), {"soft": node(Soft)}, "trainer.max_epochs=1")
+    assert train.train(config)["teacher_measured_by"] and (Path(config["run_dir"]) / "result.json").is_file()
+
+
 def test_kept_answers_train_the_same_student_and_ask_once(
     blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
