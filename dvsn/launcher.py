@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from dvsn import commands, config
 from dvsn.atomic import replacing
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 TARGET = "hydra_plugins.dvsn.ProcessLauncher"  # Hydra takes launchers from this package only
 GRACE = 60.0  # seconds in which an interrupted job may write its checkpoint
+LONG = 60  # characters of the options of one group in the name of a sweep
 TICK = 0.05  # seconds between looks at the jobs
 QUIET = 10.0  # seconds between two updates of a progress bar that are shown, of each of several jobs
 DDP_VARIABLES = {
@@ -205,6 +208,8 @@ def sweep(
     refuse_jobs(cfg, separate=separate)
     if not separate:
         refuse_devices(cfg)
+    name_choices(cfg, overrides)
+    HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
     with commands.translated(name, hydra.config_loader):
         result = hydra.multirun(
             config_name=name, task_function=task if separate else SharedTask(task), overrides=overrides
@@ -216,6 +221,22 @@ def sweep(
         if any(job.code for job in jobs):
             raise SystemExit(1)
     return result
+
+
+def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Put the swept options of a group into the sweep's own choices, so that `${name}` tells what the sweep is about.
+
+    `network=unet_128,resnet_6blocks` gives `unet_128+resnet_6blocks`; more than `LONG` characters give `2_network`.
+    """
+    choices = cfg.hydra.runtime.choices
+    for each in OverridesParser.create().parse_overrides(list(overrides)):
+        if each.is_sweep_override() and each.key_or_group in choices:
+            swept = list(each.sweep_string_iterator())
+            joined = "+".join(swept)
+            with read_write(choices):
+                choices[each.key_or_group] = (
+                    joined if len(joined) <= LONG else f"{len(swept)}_{each.key_or_group}"
+                )
 
 
 class SharedTask:

@@ -335,3 +335,14 @@ def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], mes
         file.write("sweep: {jobs: 1, skip_finished: false}\n")
     done = sweep(root, "seed=1,2", *words)
     assert done.returncode == 2 and done.stderr.startswith(message) and done.stdout == ""
+
+
+def test_a_sweep_of_the_real_command_has_a_folder_named_after_its_choices(tmp_path: Path) -> None:
+    """`name` in conf/train.yaml reads `${hydra:...}`, which must resolve before any job is composed."""
+    words = "-m task=pix2pix network=unet_128,resnet_6blocks seed=-1,-2".split()  # ends every job early
+    done = subprocess.run(
+        [sys.executable, "-m", "dvsn.train", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "0 of 4 jobs finished" in done.stdout, done.stderr
+    assert "seed: found -2" in done.stdout
+    assert len(list(tmp_path.glob("runs/pix2pix_unet_128+resnet_6blocks_street/sweep_*/3/output.log"))) == 1
