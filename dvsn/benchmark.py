@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn import commands
 from dvsn.benchmark_table import PROTOCOLS, markdown, show
+from dvsn.config import compose as commands
 from dvsn.errors import CheckpointError, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def benchmark(config: Config) -> Config:
 
 def check_options(config: Config) -> None:
     """Refuse values that have no meaning, before torch is loaded. Raises `ConfigError`."""
-    from dvsn.config import number, whole
+    from dvsn.config.build import number, whole
 
     size, protocols, output = config["size"], config["protocols"], config["output"]
     sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
@@ -139,7 +139,7 @@ def read_given(config: Config, device: torch.device) -> Given:
     import torch
 
     from dvsn import benchmark_kinds as kinds
-    from dvsn.config import build
+    from dvsn.config.build import build
 
     kind: Kind | None
     if config["checkpoint"] is None:

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.errors import CheckpointError, ConfigError, nearest
 from dvsn.tasks.base import Task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def job(config: Any) -> None:
 
         network = dvsn.load(tree["checkpoint"]).student
     else:
-        from dvsn.config import build
+        from dvsn.config.build import build
 
         network = build(tree["network"], path="network")
     show(network, size, depth=depth)

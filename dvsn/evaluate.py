@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
@@ -56,7 +56,7 @@ def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
     from dvsn import runtime
     from dvsn.checkpoint import build_task, load_state, read_checkpoint, read_recipe
-    from dvsn.config import check
+    from dvsn.config.build import check
     from dvsn.train import quiet
 
     quiet()

@@ -10,7 +10,7 @@ from torch import nn
 
 from dvsn.callbacks import seed_everything
 from dvsn.checkpoint import compare
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.distill import taps
 from dvsn.distill.distiller import within
 from dvsn.distill.joints import FITTING

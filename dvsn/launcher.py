@@ -33,8 +33,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf, read_write
 
-from dvsn import commands, config
 from dvsn.atomic import replacing
+from dvsn.config import build as config
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:

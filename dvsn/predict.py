@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError, DataError
 
 log = logging.getLogger("dvsn")

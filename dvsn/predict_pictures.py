@@ -19,7 +19,7 @@ class Reader:
     """Files as the task's input: read as its data set does, and sized by the `size` option."""
 
     def __init__(self, task: Any, size: str) -> None:
-        from dvsn.config import build
+        from dvsn.config.build import build
         from dvsn.data.transforms import Pair, Transform
 
         data = task.data_recipe

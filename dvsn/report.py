@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands, search_study
+from dvsn import search_study
+from dvsn.config import compose as commands
 from dvsn.errors import DataError
 
 log = logging.getLogger("dvsn")

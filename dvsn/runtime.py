@@ -20,7 +20,7 @@ from dvsn.atomic import replacing
 from dvsn.averaging import WeightAverage
 from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
 from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
-from dvsn.config import build, check_options
+from dvsn.config.build import build, check_options
 from dvsn.data.module import DataModule
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.loggers import CsvLogger

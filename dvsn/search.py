@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dvsn import commands, launcher, search_space, search_table
-from dvsn.config import check_options, number, whole
+from dvsn import launcher, search_space, search_table
+from dvsn.config import compose as commands
+from dvsn.config.build import check_options, number, whole
 from dvsn.errors import ConfigError, UserError
 from dvsn.search_space import Range
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:

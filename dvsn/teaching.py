@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dvsn.callbacks import seed_everything
 from dvsn.checkpoint import load, read_checkpoint, require_equal
-from dvsn.config import build, conf_dir
+from dvsn.config.build import build, conf_dir
 from dvsn.data.module import DataModule, collate
 from dvsn.distill import taps
 from dvsn.distill.cache import Answers

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands
-from dvsn.config import check_options
+from dvsn.config import compose as commands
+from dvsn.config.build import check_options
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
@@ -133,7 +133,7 @@ def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
     from dvsn import runtime, teaching
     from dvsn.callbacks import Checkpoints
-    from dvsn.config import check
+    from dvsn.config.build import check
     from dvsn.pictures import define_wandb, finish_wandb
 
     quiet()

@@ -18,8 +18,8 @@ from dvsn import benchmark_kinds as kinds
 from dvsn import levers, stopwatch
 from dvsn.benchmark import COMMAND, benchmark, compare, kept_modules
 from dvsn.benchmark_table import COLUMNS, cells, markdown
-from dvsn.commands import plain
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
+from dvsn.config.compose import plain
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.folding import Folded
 from dvsn.stopwatch import Stopwatch, highest, peak_memory

@@ -18,7 +18,7 @@ from torch import nn
 
 import dvsn
 from dvsn import evaluate, runtime, train
-from dvsn.config import build, conf_dir
+from dvsn.config.build import build, conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import CheckpointError, ConfigError, DataError

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from dvsn import __main__ as dvsn_main
-from dvsn import commands, config
-from dvsn.commands import REQUIRED, Command, Option
+from dvsn.config import build as config
+from dvsn.config import compose as commands
+from dvsn.config.compose import REQUIRED, Command, Option
 from dvsn.errors import ConfigError, DataError
 
 TREE = {
@@ -52,7 +53,9 @@ hydra:
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-from dvsn import commands, config, errors
+from dvsn import errors
+from dvsn.config import compose as commands
+from dvsn.config import build as config
 config.conf_dir = lambda: str(Path(__file__).parent / "conf")
 
 def job(cfg):

@@ -17,9 +17,10 @@ import torch
 from support import TINY, composed
 from torch import nn
 
-from dvsn import config, runtime
-from dvsn.commands import choices
-from dvsn.config import build, conf_dir
+from dvsn import runtime
+from dvsn.config import build as config
+from dvsn.config.build import build, conf_dir
+from dvsn.config.compose import choices
 from dvsn.distill.method import Kind, Method
 from dvsn.networks.blocks import class_layers
 from dvsn.schedules import Schedule

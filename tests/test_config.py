@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from dvsn import config
-from dvsn.config import build, fits, validate
+from dvsn.config import build as config
+from dvsn.config.build import build, fits, validate
 from dvsn.errors import ConfigError, DataError
 
 SOURCE = """
@@ -301,6 +301,6 @@ def test_values_keep_the_kind_of_their_default() -> None:
 
 def test_importing_config_is_light() -> None:
     """A typo must be answered before torch is imported."""
-    code = "import sys, dvsn.commands; print(sorted({'torch', 'hydra', 'numpy', 'yaml'} & set(sys.modules)))"
+    code = "import sys, dvsn.config.compose; print(sorted({'torch', 'hydra', 'numpy', 'yaml'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -21,7 +21,7 @@ from bisenet_reference import (
 )
 from torch import Tensor, nn
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
 from dvsn.errors import CheckpointError, ConfigError

@@ -15,7 +15,7 @@ from reference_cifar import fill, resnet, resnet_keys, vgg, vgg_keys, wrn, wrn_k
 from torch import Tensor, nn
 
 import dvsn
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.convert.__main__ import COMMAND
 from dvsn.convert.__main__ import convert as convert_command
 from dvsn.convert.release import Converted

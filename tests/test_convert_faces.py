@@ -14,7 +14,7 @@ from reference_pfld import PFLDReference, auxiliary_keys, backbone_keys, pfld_ke
 from torch import Tensor, nn
 
 import dvsn
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.convert.__main__ import COMMAND
 from dvsn.convert.__main__ import convert as convert_command
 from dvsn.convert.release import Converted

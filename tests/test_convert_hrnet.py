@@ -20,7 +20,7 @@ from reference_hrnet import (
 )
 from torch import Tensor, nn
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.convert.release import Converted, build_empty
 from dvsn.convert.rules import convert
 from dvsn.convert.segmentation import partial_weights, trunk_weights

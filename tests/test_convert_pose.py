@@ -24,7 +24,7 @@ from reference_pose import PoseReference, baseline_keys, pose_keys, resnet_keys
 from torch import Tensor, nn
 
 import dvsn
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.convert.__main__ import COMMAND
 from dvsn.convert.__main__ import convert as convert_command
 from dvsn.convert.release import Converted

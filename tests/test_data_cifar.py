@@ -18,7 +18,7 @@ from support import composed
 
 import dvsn
 from dvsn import runtime, train
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.data.__main__ import with_task
 from dvsn.data.cifar import Cifar, around_classes
 from dvsn.data.transforms import Pair, Transform

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from support import write_pairs
 
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.data import __main__ as dispatch
 from dvsn.data import check as check_command
 from dvsn.data import show as show_command

@@ -10,7 +10,7 @@ import pytest
 from support import composed, write_pairs
 
 from dvsn import runtime
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.data.dataset import split_parts
 from dvsn.data.module import TrainBatches
 from dvsn.errors import ConfigError, DataError

@@ -30,9 +30,9 @@ from test_resume import Died, Dies, equal
 from torch import nn
 
 import dvsn
-from dvsn import config as checks
 from dvsn import report, runtime, teaching, train
 from dvsn.checkpoint import read_checkpoint
+from dvsn.config import build as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.errors import CheckpointError, ConfigError

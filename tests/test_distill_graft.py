@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import dvsn
 from dvsn import runtime, teaching, train
 from dvsn.checkpoint import read_checkpoint
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.distill import taps
 from dvsn.distill.dwpose_head import HeadOnly
 from dvsn.distill.joints import steps

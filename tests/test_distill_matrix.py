@@ -20,7 +20,7 @@ from test_detection import TINY_DETECTION
 
 import dvsn
 from dvsn import runtime
-from dvsn.config import build, conf_dir
+from dvsn.config.build import build, conf_dir
 from dvsn.distill.taps import roles
 
 METHODS = sorted(file.stem for file in Path(conf_dir(), "distill").glob("*.yaml") if file.stem != "none")

@@ -16,7 +16,7 @@ import yaml
 from distilling import assert_equals, cast, gradients, sides, total, views
 from torch import Tensor, nn
 
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.distill.bounded_regression import BoundedRegression
 from dvsn.distill.cirkd import CrossImageRelations
 from dvsn.distill.class_memory import ClassMemory

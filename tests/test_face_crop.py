@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import composed
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.data.crop import move_points
 from dvsn.data.face_crop import FaceCrop, cut, occlude
 from dvsn.data.head_angles import MODEL, to_rotation

@@ -19,7 +19,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 import dvsn
 from dvsn import predict, runtime
 from dvsn.checkpoint import newest, read_checkpoint
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
 from dvsn.errors import CheckpointError, ConfigError, DataError

@@ -16,7 +16,7 @@ from test_resume import run as train_until
 
 import dvsn
 from dvsn import runtime, teaching
-from dvsn.commands import hydra_main
+from dvsn.config.compose import hydra_main
 from dvsn.data.head_angles import head_angles
 from dvsn.data.street import write_wflw
 from dvsn.errors import ConfigError

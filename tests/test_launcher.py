@@ -277,7 +277,7 @@ def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None
     """Each is told, by the same signal, and may save."""
     script = tmp_path / "call.py"
     script.write_text(
-        "import signal, sys\nfrom pathlib import Path\nfrom dvsn import commands, launcher\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom dvsn.config import compose as commands\nfrom dvsn import launcher\n"
         "from test_launcher import FAKE\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main():\n"
@@ -339,7 +339,7 @@ def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], mes
 
 def test_a_sweep_of_the_real_command_has_a_folder_named_after_its_choices(tmp_path: Path) -> None:
     """`name` in conf/train.yaml reads `${hydra:...}`, which must resolve before any job is composed."""
-    words = "-m task=pix2pix network=unet_128,resnet_6blocks seed=-1,-2".split()  # ends every job early
+    words = ["-m", "task=pix2pix", "network=unet_128,resnet_6blocks", "seed=-1,-2"]  # ends every job early
     done = subprocess.run(
         [sys.executable, "-m", "dvsn.train", *words], cwd=tmp_path, capture_output=True, text=True
     )

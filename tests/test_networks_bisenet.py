@@ -21,7 +21,7 @@ from bisenet_reference import (
 )
 from torch import Tensor, nn
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.costs import costs
 from dvsn.errors import UserError
 from dvsn.folding import fold_batch_norms

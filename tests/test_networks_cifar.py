@@ -16,7 +16,7 @@ import yaml
 from reference_cifar import GOLDEN, digest, fill, resnet, resnet_keys, vgg, vgg_keys, wrn, wrn_keys
 from torch import Tensor, nn
 
-from dvsn.config import build, conf_dir
+from dvsn.config.build import build, conf_dir
 from dvsn.convert.release import build_empty
 from dvsn.costs import costs
 from dvsn.errors import ConfigError, UserError

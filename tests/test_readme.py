@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import commands, evaluate, predict, report, search
-from dvsn.config import conf_dir, validate
+from dvsn import evaluate, predict, report, search
+from dvsn.config import compose as commands
+from dvsn.config.build import conf_dir, validate
 from dvsn.convert import __main__ as convert
 from dvsn.data import faces
 

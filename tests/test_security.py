@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dvsn import config
+from dvsn.config import build as config
 from dvsn.errors import ConfigError
 
 CANARY = "CANARY"  # stands for the path of a file that must never appear

@@ -22,7 +22,7 @@ from torch import nn
 import dvsn
 from dvsn import predict, runtime
 from dvsn.checkpoint import AtomicCheckpointIO, read_checkpoint
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
 from dvsn.data.transforms import Pair, Transform

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands
-from dvsn.config import conf_dir
+from dvsn.config import compose as commands
+from dvsn.config.build import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, nearest
 
 log = logging.getLogger("dvsn")

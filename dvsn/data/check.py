@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def draw(config: Config) -> Path:
 
 def outline_options(config: Config) -> dict[str, int] | None:
     """How the loss of the task wants outlines drawn; None if it wants none."""
-    from dvsn.config import build
+    from dvsn.config.build import build
 
     if not config.get("loss"):
         return None

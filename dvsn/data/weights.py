@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dvsn import commands
+from dvsn.config import compose as commands
 from dvsn.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger("dvsn")

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, UserError

@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.data.class_ids import distinct_palette
 from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind

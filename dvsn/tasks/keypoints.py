@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
 from dvsn.metrics.keypoints import make_score

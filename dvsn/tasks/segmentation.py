@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from dvsn.config import build
+from dvsn.config.build import build
 from dvsn.data.boundary import boundary_map
 from dvsn.data.class_ids import distinct_palette
 from dvsn.distill.method import Kind

@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from dvsn import runtime, teaching
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.data.module import collate
 
 METHODS = ("kd", "dkd", "at", "fitnet", "sp", "rkd", "pkt", "nst", "crd", "ofd")

@@ -31,8 +31,8 @@ from dvsn import levers, stopwatch
 from dvsn.benchmark import benchmark
 from dvsn.benchmark_table import markdown
 from dvsn.codecs.heatmaps import HeatmapCodec
-from dvsn.commands import plain
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
+from dvsn.config.compose import plain
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
 from dvsn.tasks.normalise import Normalise

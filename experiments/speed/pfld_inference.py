@@ -29,8 +29,8 @@ from hydra import compose, initialize_config_dir
 from dvsn import levers, runtime, stopwatch
 from dvsn.benchmark import benchmark
 from dvsn.benchmark_table import markdown
-from dvsn.commands import plain
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
+from dvsn.config.compose import plain
 from dvsn.data import face_crop, people
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.transforms import Transform

@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 
 from dvsn.benchmark import benchmark
 from dvsn.benchmark_table import markdown
-from dvsn.commands import plain
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
+from dvsn.config.compose import plain
 
 SAME, MUST, AIM = 0.995, 3.5, 5.0
 KEPT = ["keep=[final_layer,dfm]"]  # what int8 leaves alone: the last two modules decide the ties

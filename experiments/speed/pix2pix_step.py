@@ -37,7 +37,7 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from dvsn import runtime
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.tasks.pix2pix import Pix2Pix
 from dvsn.train import quiet
 

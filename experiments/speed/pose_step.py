@@ -28,8 +28,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from dvsn import runtime
-from dvsn.commands import plain
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
+from dvsn.config.compose import plain
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
 

@@ -28,7 +28,7 @@ from input_pipeline import SCENES, draw
 from omegaconf import OmegaConf
 
 from dvsn import runtime
-from dvsn.config import build, conf_dir
+from dvsn.config.build import build, conf_dir
 from dvsn.data import augment, cityscapes, transforms
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb

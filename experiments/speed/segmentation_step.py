@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from dvsn import runtime
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.data.boundary import boundary_map
 from dvsn.losses import segmentation
 from dvsn.losses.resized import resized_cross_entropy

@@ -34,7 +34,7 @@ from omegaconf import OmegaConf
 
 from dvsn import runtime
 from dvsn.callbacks import ProgressBar, Rates, StatelessRandom, seed_everything
-from dvsn.config import conf_dir
+from dvsn.config.build import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.loggers import CsvLogger
 from dvsn.tasks.pix2pix import Pix2Pix, frozen, picture_to_range, total

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from dvsn.errors import CheckpointError, ConfigError, DataError, UserError, nearest
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 MAX_DEPTH, MAX_NODES, MAX_TEXT = 40, 50_000, 65_536
 TARGET = re.compile(
     r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+"

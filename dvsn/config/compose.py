@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dvsn import config
+from dvsn.config import build as config
 from dvsn.errors import ConfigError, UserError, nearest
 
 if TYPE_CHECKING:
