@@ -19,6 +19,6 @@ def load(path: str | Path, *, device: str = "cpu") -> Task:
     No Hydra, no data and no training code are touched; the file is unpickled weights-only and its recipe
     may only build what the allow-list permits. Raises `CheckpointError` with the reason otherwise.
     """
-    from dvsn.checkpoint import load as load_checkpoint
+    from dvsn.engine.checkpoint import load as load_checkpoint
 
     return load_checkpoint(path, device=device)

@@ -299,7 +299,7 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
 
     import torch
 
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
 
     return {
         "name": given.name,
@@ -330,7 +330,7 @@ def counts(network: nn.Module, shape: tuple[int, ...]) -> Config:
 
 def write(result: Config, path: Path) -> None:
     from dvsn.atomic import replacing
-    from dvsn.runtime import write_json
+    from dvsn.engine.trainer import write_json
 
     if path.suffix == ".json":
         write_json(path, result)

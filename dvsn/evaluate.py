@@ -54,9 +54,9 @@ COMMAND = commands.Command(
 
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
-    from dvsn import runtime
-    from dvsn.checkpoint import build_task, load_state, read_checkpoint, read_recipe
     from dvsn.config.build import check
+    from dvsn.engine import trainer as runtime
+    from dvsn.engine.checkpoint import build_task, load_state, read_checkpoint, read_recipe
     from dvsn.train import quiet
 
     quiet()
@@ -86,7 +86,7 @@ def evaluate(config: Config) -> dict[str, float]:
     task.ask_data(data)
     task.use_metrics(**metric_options(config["metrics"], task))
     load_state(task, content["state_dict"], path)
-    from dvsn.callbacks import PictureFiles
+    from dvsn.engine.callbacks import PictureFiles
     from dvsn.pictures import write_picture
 
     pictures = PictureFiles(folder=output, count=int(config["pictures"]), save_all=bool(config["save_all"]))

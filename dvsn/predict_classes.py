@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dvsn import runtime
 from dvsn.data.files import read_rgb
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, nearest
 from dvsn.pictures import write_picture
 from dvsn.predict import refuse_others

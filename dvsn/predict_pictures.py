@@ -116,7 +116,7 @@ def predict_files(
     import numpy as np
     import torch
 
-    from dvsn.callbacks import seed_everything
+    from dvsn.engine.callbacks import seed_everything
     from dvsn.pictures import grid, to_array, write_picture
 
     if not task.answers:

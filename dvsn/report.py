@@ -262,8 +262,8 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
         from dvsn import search_table
 
         return search_table.report(search_study.load(folder), output or folder)
+    from dvsn.engine.trainer import write_csv
     from dvsn.report_table import csv_rows, markdown, picture, text
-    from dvsn.runtime import write_csv
 
     runs, unfinished = read_runs(folder)
     if not runs:

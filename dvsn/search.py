@@ -120,7 +120,7 @@ def plan(hydra: Any, arguments: Any, *, name: str, trial: str, module: str) -> P
     loggers = [
         node.get("_target_") for node in (whole_config.get("logger") or {}).values() if isinstance(node, dict)
     ]
-    if options["pruner"] == "median" and "dvsn.loggers.CsvLogger" not in loggers:
+    if options["pruner"] == "median" and "dvsn.engine.loggers.CsvLogger" not in loggers:
         raise ConfigError(
             "search.pruner: median reads metrics.csv, which is not written. Use logger=csv, or search.pruner=none."
         )

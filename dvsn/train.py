@@ -66,7 +66,7 @@ def run_stamp(name: str, resume: str | None) -> str:
 
 def find_resume(resume: str | None, folder: Path) -> Path | None:
     """The checkpoint to continue from. Raises `CheckpointError` for a path that cannot be used."""
-    from dvsn.checkpoint import newest, read_checkpoint, read_recipe
+    from dvsn.engine.checkpoint import newest, read_checkpoint, read_recipe
 
     if resume is None:
         return None
@@ -83,7 +83,7 @@ def find_resume(resume: str | None, folder: Path) -> Path | None:
 
 def check_resume(path: Path, config: Config) -> None:
     """Refuse to continue with another network than the one that was trained."""
-    from dvsn.checkpoint import read_checkpoint, read_recipe
+    from dvsn.engine.checkpoint import read_checkpoint, read_recipe
     from dvsn.errors import CheckpointError
 
     header = read_recipe(read_checkpoint(path, verify=False), path)
@@ -131,9 +131,10 @@ def quiet() -> None:
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
-    from dvsn import runtime, teaching
-    from dvsn.callbacks import Checkpoints
     from dvsn.config.build import check
+    from dvsn.engine import teaching
+    from dvsn.engine import trainer as runtime
+    from dvsn.engine.callbacks import Checkpoints
     from dvsn.pictures import define_wandb, finish_wandb
 
     quiet()
@@ -219,7 +220,7 @@ def keep_class_weights(config: Config) -> None:
 
 def step_of(checkpoint: Path) -> int:
     """The step of the loggers, which counts batches, at which a checkpoint was written."""
-    from dvsn.checkpoint import read_checkpoint
+    from dvsn.engine.checkpoint import read_checkpoint
 
     loops = read_checkpoint(checkpoint, verify=False)["loops"]
     return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
@@ -234,7 +235,7 @@ def describe(
         count = sum(parameter.numel() for parameter in network.parameters())
         log.info("%-11s %s, %s parameters", name, type(network).__name__, f"{count:,}")
     if task.distiller is not None:
-        from dvsn import teaching
+        from dvsn.engine import teaching
 
         if teacher_score is not None:
             log.info("%-11s %s %.4f", "teacher", config["monitor"]["name"], teacher_score)

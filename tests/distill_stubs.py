@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from support import composed
 from torch import Tensor, nn
 
-from dvsn import runtime, teaching
-from dvsn.checkpoint import newest, read_checkpoint
 from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Kind, Method, Side, Stage, View
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import newest, read_checkpoint
 from dvsn.types import Batch, Terms
 
 
@@ -153,7 +154,7 @@ def fit(config: dict[str, Any], *callbacks: Any) -> tuple[Any, Any, dict[str, An
 
 def save_teacher(config: dict[str, Any], path: Path) -> Path:
     """A checkpoint of a task that was not trained, its norms no identities."""
-    from dvsn.checkpoint import AtomicCheckpointIO
+    from dvsn.engine.checkpoint import AtomicCheckpointIO
 
     torch.manual_seed(7)
     task = runtime.make_task(config)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from dvsn import runtime, teaching
-from dvsn.checkpoint import newest
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import newest
 
 
 def main() -> None:

@@ -207,7 +207,7 @@ def test_a_batch_that_does_not_divide_by_the_devices(pairs: Path, tmp_path: Path
 
     from support import composed
 
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
     from dvsn.errors import ConfigError
 
     data = runtime.build_data(composed([*TINY, f"data.root={pairs}", "data.batch_size=3"], tmp_path))
@@ -228,7 +228,7 @@ def test_sync_batchnorm_on_a_cpu_is_explained(
 ) -> None:
     from support import composed
 
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
 
     options = [*TINY, "trainer.sync_batchnorm=true", "trainer.devices=2"]
     config = composed(options, tmp_path)

@@ -18,8 +18,8 @@ import torch
 from support import TINY, composed, write_pairs
 
 import dvsn
-from dvsn import runtime
-from dvsn.checkpoint import AtomicCheckpointIO, newest, read_checkpoint, read_recipe, require_equal
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import AtomicCheckpointIO, newest, read_checkpoint, read_recipe, require_equal
 from dvsn.errors import CheckpointError, UserError
 from dvsn.train import find_resume
 

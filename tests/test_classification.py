@@ -17,10 +17,11 @@ from test_resume import equal, run
 from torch import nn
 
 import dvsn
-from dvsn import evaluate, runtime, train
+from dvsn import evaluate, train
 from dvsn.config.build import build, conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
+from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.tasks.classification import Classification, card

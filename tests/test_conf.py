@@ -17,13 +17,13 @@ import torch
 from support import TINY, composed
 from torch import nn
 
-from dvsn import runtime
 from dvsn.config import build as config
 from dvsn.config.build import build, conf_dir
 from dvsn.config.compose import choices
 from dvsn.distill.method import Kind, Method
+from dvsn.engine import trainer as runtime
 from dvsn.networks.blocks import class_layers
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import Task
 from dvsn.types import LandmarkOutput, SegmentationOutput
 

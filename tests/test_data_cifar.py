@@ -17,11 +17,12 @@ import torch
 from support import composed
 
 import dvsn
-from dvsn import runtime, train
+from dvsn import train
 from dvsn.config.build import build
 from dvsn.data.__main__ import with_task
 from dvsn.data.cifar import Cifar, around_classes
 from dvsn.data.transforms import Pair, Transform
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 
 NAMES = tuple("abcdefghij")

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from support import composed
 
-from dvsn import runtime
 from dvsn.data.check_people import OUTSIDE_JOINTS, remarks_on
 from dvsn.data.module import DataModule
 from dvsn.data.wflw import Wflw
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.metrics.keypoints import make_score
 

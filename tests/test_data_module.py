@@ -9,10 +9,10 @@ import cv2
 import pytest
 from support import composed, write_pairs
 
-from dvsn import runtime
 from dvsn.config.build import conf_dir
 from dvsn.data.dataset import split_parts
 from dvsn.data.module import TrainBatches
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 
 DATA = sorted(p.stem for p in Path(conf_dir(), "data").glob("*.yaml") if not p.stem.startswith("_"))

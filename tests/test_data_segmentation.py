@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from support import composed
 
-from dvsn import runtime
 from dvsn.data.camvid import ALPHABETICAL_OF, COLORS, CamVid
 from dvsn.data.cityscapes import Cityscapes
 from dvsn.data.class_ids import ClassIds, ColorIds, distinct_palette
@@ -23,6 +22,7 @@ from dvsn.data.lip import LIP
 from dvsn.data.pascal_context import LISTED_NAMES, SORTED_NAMES, PascalContext
 from dvsn.data.pascal_context import PUBLISHED_IDS as CONTEXT_IDS
 from dvsn.data.segmentation_folders import SegmentationFolders
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 
 REAL = Path(os.environ.get("DVSN_DATA", "data")) / "camvid"

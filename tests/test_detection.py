@@ -20,9 +20,10 @@ from test_resume import run as train_until
 from torchvision.models.detection.image_list import ImageList
 
 import dvsn
-from dvsn import predict, runtime
-from dvsn.checkpoint import AtomicCheckpointIO
+from dvsn import predict
 from dvsn.data.objects import CocoObjects
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.metrics.detection import FIGURES, DetectionScore, coco_results

@@ -30,11 +30,13 @@ from test_resume import Died, Dies, equal
 from torch import nn
 
 import dvsn
-from dvsn import report, runtime, teaching, train
-from dvsn.checkpoint import read_checkpoint
+from dvsn import report, train
 from dvsn.config import build as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import NotFinite
 
@@ -452,7 +454,7 @@ def test_initial_stages_come_first_and_train_what_they_say(
 
 
 def test_the_schedule_starts_after_the_stages(blobs: Path, teacher: Path, tmp_path: Path) -> None:
-    from dvsn.schedules import Step
+    from dvsn.optim.schedules import Step
 
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     schedule = Step(milestones=[1]).attach(

@@ -21,8 +21,7 @@ from test_resume import Died, Dies, equal
 from torch import Tensor, nn
 
 import dvsn
-from dvsn import runtime, teaching, train
-from dvsn.checkpoint import read_checkpoint
+from dvsn import train
 from dvsn.config.build import build
 from dvsn.distill import taps
 from dvsn.distill.dwpose_head import HeadOnly
@@ -30,6 +29,9 @@ from dvsn.distill.joints import steps
 from dvsn.distill.method import Joint, Method, Side
 from dvsn.distill.norm import ManyToOne
 from dvsn.distill.simkd import ReusedClassifier
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.graft import Graft, Grafted, LinearPair, Projector, shipped
 from dvsn.tasks.parameters import parameter_groups

@@ -19,9 +19,9 @@ from test_data_objects import write_coco
 from test_detection import TINY_DETECTION
 
 import dvsn
-from dvsn import runtime
 from dvsn.config.build import build, conf_dir
 from dvsn.distill.taps import roles
+from dvsn.engine import trainer as runtime
 
 METHODS = sorted(file.stem for file in Path(conf_dir(), "distill").glob("*.yaml") if file.stem != "none")
 KINDS = {

@@ -180,7 +180,7 @@ def test_points_tell_shape_and_whether_they_can_be_tapped() -> None:
 
 
 def test_the_command_lists_places_with_shapes() -> None:
-    from dvsn.distill_taps import rows
+    from dvsn.engine.tap_table import rows
 
     table = {
         row[0]: row[1:]

@@ -15,10 +15,10 @@ from support import TINY, composed, write_pairs
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from dvsn import teaching
 from dvsn.distill.method import Method, View
 from dvsn.distill.omgd import GeneratorToGenerator, gram
 from dvsn.distill.vgg import Vgg
+from dvsn.engine import teaching
 from dvsn.errors import CheckpointError, ConfigError
 
 PICTURES: dict[str, Any] = {"kind": "image", "outputs": ((3, 16, 24), (3, 16, 24))}

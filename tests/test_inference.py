@@ -17,11 +17,12 @@ from test_convert import Published, post_unet, reference_patchgan, reference_une
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
-from dvsn import predict, runtime
-from dvsn.checkpoint import newest, read_checkpoint
+from dvsn import predict
 from dvsn.config.build import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import newest, read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan

@@ -16,7 +16,7 @@ import torch
 import yaml
 from support import TINY, composed, write_pairs
 
-from dvsn.loggers import CsvLogger
+from dvsn.engine.loggers import CsvLogger
 from dvsn.train import train
 
 OPTIONS = [

@@ -14,9 +14,9 @@ from test_classification import write_blobs
 from test_resume import Died, Dies, equal
 from torch import Tensor
 
-from dvsn import runtime
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
-from dvsn.optim import DistillationOriented
+from dvsn.optim.distillation_oriented import DistillationOriented
 
 SHAPES = ((3, 2), (4,), (5,))  # reached by both, by the task alone, by distillation alone
 Gradients = list[tuple[Tensor | None, Tensor | None]]

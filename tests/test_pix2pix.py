@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from support import TINY, composed, write_pairs
 
-from dvsn import runtime
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.tasks.base import NotFinite
 from dvsn.tasks.pix2pix import Encoder, Pix2Pix, picture_to_range, range_to_unit

@@ -15,9 +15,9 @@ from test_resume import run as train_until
 from torch import Tensor, nn
 
 import dvsn
-from dvsn import runtime
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.data.people import JoinedPeople
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.losses.heatmaps import JointMSE

@@ -15,8 +15,8 @@ import torch
 from support import composed
 from torchmetrics.classification import MulticlassCalibrationError
 
-from dvsn import runtime
-from dvsn.checkpoint import AtomicCheckpointIO
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.predict import COMMAND, predict

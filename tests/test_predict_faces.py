@@ -15,12 +15,13 @@ from support import composed
 from torch import Tensor
 
 import dvsn
-from dvsn import face_boxes, predict, runtime
+from dvsn import face_boxes, predict
 from dvsn.data import show
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.head_angles import head_angles
 from dvsn.data.keypoints import KeypointSet
 from dvsn.draw import draw_head
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.predict_faces import in_order
 from dvsn.tasks.keypoints import KeypointTask

@@ -16,7 +16,7 @@ import pytest
 import torch
 from support import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
 
-from dvsn.checkpoint import read_checkpoint
+from dvsn.engine.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
 TWO = ["trainer.devices=2", "network.norm=none", "network.dropout=0", "discriminator.norm=none"]
@@ -81,7 +81,7 @@ def test_two_processes_agree_and_equal_one_with_the_whole_batch(pairs: Path, tmp
     ranks = [torch.load(tmp_path / "two" / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
     assert_same(ranks[0], ranks[1], rtol=0, atol=0)
 
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
 
     torch.set_num_threads(1)
     config = composed([*options, "trainer.devices=1"], tmp_path / "one")
@@ -94,8 +94,8 @@ def test_two_processes_agree_and_equal_one_with_the_whole_batch(pairs: Path, tmp
 
 def test_two_processes_score_each_picture_once(tmp_path: Path) -> None:
     """Five pictures on two ranks: the scores are those of one process, none counted twice; outlines travel too."""
-    from dvsn import runtime
-    from dvsn.checkpoint import load
+    from dvsn.engine import trainer as runtime
+    from dvsn.engine.checkpoint import load
 
     scenes = write_scenes(tmp_path / "scenes", train=8, val=5)
     options = [*TINY_SEGMENTATION, f"data.root={scenes}", "data.batch_size=4", "trainer.max_epochs=1"]

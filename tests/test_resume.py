@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 import torch
 from support import TINY, composed, write_pairs
 
-from dvsn import runtime
-from dvsn.checkpoint import newest, read_checkpoint
 from dvsn.data.module import EvalBatches, TrainBatches
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import newest, read_checkpoint
 
 EPOCHS, BATCHES = 3, 5
 

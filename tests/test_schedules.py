@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dvsn.errors import ConfigError
-from dvsn.schedules import Constant, Cosine, LinearDecay, Poly, Schedule, Step
+from dvsn.optim.schedules import Constant, Cosine, LinearDecay, Poly, Schedule, Step
 from dvsn.tasks.base import Task
 
 

@@ -428,7 +428,7 @@ def test_a_training_does_not_know_the_options_of_a_search() -> None:
 
 
 def test_scores_are_on_the_disk_after_each_validation(tmp_path: Path) -> None:
-    from dvsn.loggers import CsvLogger
+    from dvsn.engine.loggers import CsvLogger
 
     logger = CsvLogger(folder=str(tmp_path), flush_every=50)
     logger.log_metrics({"train/loss": 1.0}, step=0)

@@ -20,12 +20,13 @@ from test_resume import run as train_until
 from torch import nn
 
 import dvsn
-from dvsn import predict, runtime
-from dvsn.checkpoint import AtomicCheckpointIO, read_checkpoint
+from dvsn import predict
 from dvsn.config.build import conf_dir
 from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
 from dvsn.data.transforms import Pair, Transform
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import AtomicCheckpointIO, read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.tasks.painted_score import PaintedScore, ids_of_colors

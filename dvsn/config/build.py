@@ -62,14 +62,16 @@ GROUPS: dict[str, Group] = {
         {"torch.optim.": ("torch.optim.Optimizer",), "dvsn.optim.": ("torch.optim.Optimizer",)},
         ("torch.optim.Optimizer",),
     ),
-    "schedule": Group({"dvsn.schedules.": (), "torch.optim.lr_scheduler.": SCHEDULE}, SCHEDULE),
+    "schedule": Group({"dvsn.optim.schedules.": (), "torch.optim.lr_scheduler.": SCHEDULE}, SCHEDULE),
     "task": Group(
         {"dvsn.tasks.": ("pytorch_lightning.LightningModule",)}, ("pytorch_lightning.LightningModule",)
     ),
     "trainer": TRAINER,
     "strategy": TRAINER,
-    "logger": Group({"dvsn.loggers.": LOGGER, "pytorch_lightning.loggers.": LOGGER}, LOGGER),
-    "callbacks": Group({"dvsn.callbacks.": CALLBACK, "pytorch_lightning.callbacks.": CALLBACK}, CALLBACK),
+    "logger": Group({"dvsn.engine.loggers.": LOGGER, "pytorch_lightning.loggers.": LOGGER}, LOGGER),
+    "callbacks": Group(
+        {"dvsn.engine.callbacks.": CALLBACK, "pytorch_lightning.callbacks.": CALLBACK}, CALLBACK
+    ),
     "metrics": Group({"dvsn.metrics.": MODULE, "torchmetrics.": MODULE}, MODULE),
 }
 

@@ -72,9 +72,9 @@ class Report(NamedTuple):
 
 def check(config: Config) -> Report:
     """Walks all splits of a resolved, plain config. Raises for wrong options only."""
-    from dvsn import runtime
     from dvsn.data import check_people
     from dvsn.data.walk import Tally, Walk, choose_kind, label_of, open_split, walk
+    from dvsn.engine import trainer as runtime
 
     data = runtime.build_data(config)
     choose_kind(data, config)
@@ -328,7 +328,7 @@ def job(config: Any) -> None:
     show(report)
     output = plain_config["output"]
     if output:
-        from dvsn import runtime
+        from dvsn.engine import trainer as runtime
 
         runtime.write_json(Path(output), report.plain())
         log.info("%s", output)

@@ -44,8 +44,8 @@ COMMAND = commands.Command(
 
 def draw(config: Config) -> Path:
     """Writes `<output>/<split>.png`, or `<split>_augmented.png`, by a resolved, plain config."""
-    from dvsn import runtime
     from dvsn.data.walk import choose_kind
+    from dvsn.engine import trainer as runtime
     from dvsn.pictures import grid, shrink, write_picture
 
     count, side = int(config["count"]), int(config["max_side"])

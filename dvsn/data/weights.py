@@ -33,9 +33,9 @@ COMMAND = commands.Command(
 
 def weigh(config: Config) -> dict[str, Any]:
     """What the file holds: `method`; by class `weights`, `classes` (names), `counts` (pixels) and `images`; `ignored`."""
-    from dvsn import runtime
     from dvsn.data.check import class_names
     from dvsn.data.walk import Tally, Walk, label_of, open_split, walk
+    from dvsn.engine import trainer as runtime
     from dvsn.losses.class_weights import enet, median_frequency
     from dvsn.types import IGNORE
 
@@ -92,7 +92,7 @@ def show(content: dict[str, Any]) -> None:
 
 
 def job(config: Any) -> None:
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
 
     plain_config = commands.plain(config)
     output = Path(plain_config["output"])

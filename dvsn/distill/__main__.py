@@ -8,7 +8,7 @@ import sys
 from dvsn.errors import nearest
 
 COMMANDS = {"taps": "list the places of a network where distillation may look, with their shapes"}
-MODULES = {"taps": "dvsn.distill_taps"}
+MODULES = {"taps": "dvsn.engine.tap_table"}
 
 
 def help_text() -> str:

@@ -21,8 +21,8 @@ from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.graft import Graft
-from dvsn.optim import DistillationOriented
-from dvsn.schedules import Constant, Schedule
+from dvsn.optim.distillation_oriented import DistillationOriented
+from dvsn.optim.schedules import Constant, Schedule
 from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
 

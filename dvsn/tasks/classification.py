@@ -19,7 +19,7 @@ from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import shipped
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.parameters import parameter_groups

@@ -20,7 +20,7 @@ from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch, Terms, Vocabulary

@@ -15,7 +15,7 @@ from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.parameters import parameter_groups

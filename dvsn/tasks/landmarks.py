@@ -16,7 +16,7 @@ from dvsn.errors import ConfigError
 from dvsn.losses.heatmaps import AdaptiveWing, JointMSE
 from dvsn.losses.landmarks import PFLDLoss
 from dvsn.metrics.angles import AngleError
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.pose import Pose

@@ -18,7 +18,7 @@ from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.translation import TranslationLoss
 from dvsn.metrics.translation import translation_metrics
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore

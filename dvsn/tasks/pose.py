@@ -12,7 +12,7 @@ from dvsn.data.crop import PersonCrop
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.landmarks import LandmarkLoss, PFLDLoss
-from dvsn.schedules import Schedule
+from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD

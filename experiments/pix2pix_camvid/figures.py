@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import dvsn
-from dvsn import runtime
-from dvsn.callbacks import seed_everything
-from dvsn.checkpoint import read_checkpoint
+from dvsn.engine import trainer as runtime
+from dvsn.engine.callbacks import seed_everything
+from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.pictures import grid, shrink, to_array, write_picture
 from dvsn.tasks.pix2pix import to_bytes
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 import dvsn
-from dvsn import runtime
 from dvsn.draw import draw_skeleton
+from dvsn.engine import trainer as runtime
 from dvsn.pictures import grid, write_picture
 from dvsn.tasks.keypoints import to_picture
 

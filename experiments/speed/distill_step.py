@@ -22,9 +22,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dvsn import runtime, teaching
 from dvsn.config.build import conf_dir
 from dvsn.data.module import collate
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
 
 METHODS = ("kd", "dkd", "at", "fitnet", "sp", "rkd", "pkt", "nst", "crd", "ofd")
 GOAL = 5.0  # %

@@ -26,7 +26,7 @@ import cv2
 import torch
 from hydra import compose, initialize_config_dir
 
-from dvsn import levers, runtime, stopwatch
+from dvsn import levers, stopwatch
 from dvsn.benchmark import benchmark
 from dvsn.benchmark_table import markdown
 from dvsn.config.build import conf_dir
@@ -34,6 +34,7 @@ from dvsn.config.compose import plain
 from dvsn.data import face_crop, people
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.transforms import Transform
+from dvsn.engine import trainer as runtime
 
 GOAL, NEAR = 3.0, 0.1  # times plain; pixels that a point may move
 NETWORKS = {"pfld": "PFLD 1X", "pfld_025": "PFLD 0.25X"}

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 import dvsn
-from dvsn import levers, runtime
+from dvsn import levers
+from dvsn.engine import trainer as runtime
 
 ROWS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "plain": ("plain", (), "f32"),

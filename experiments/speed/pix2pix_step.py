@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from dvsn import runtime
 from dvsn.config.build import conf_dir
+from dvsn.engine import trainer as runtime
 from dvsn.tasks.pix2pix import Pix2Pix
 from dvsn.train import quiet
 

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from dvsn import runtime
 from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
+from dvsn.engine import trainer as runtime
 
 SETTINGS = {"device": "cpu", "batch": "16", "rounds": "5"}
 GOAL = 0.05

@@ -27,11 +27,11 @@ from hydra import compose, initialize_config_dir
 from input_pipeline import SCENES, draw
 from omegaconf import OmegaConf
 
-from dvsn import runtime
 from dvsn.config.build import build, conf_dir
 from dvsn.data import augment, cityscapes, transforms
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb
+from dvsn.engine import trainer as runtime
 
 SETTINGS = {"rounds": "4", "epochs": "16"}
 WATCHED: dict[str, tuple[Any, str]] = {

@@ -75,7 +75,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for case in CASES:
                 measure(case, folder)
-    from dvsn.runtime import environment
+    from dvsn.engine.trainer import environment
 
     facts = environment()
     print("# How long until dvsn answers\n")

@@ -32,11 +32,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dvsn import runtime
-from dvsn.callbacks import ProgressBar, Rates, StatelessRandom, seed_everything
 from dvsn.config.build import conf_dir
 from dvsn.data.module import DataModule
-from dvsn.loggers import CsvLogger
+from dvsn.engine import trainer as runtime
+from dvsn.engine.callbacks import ProgressBar, Rates, StatelessRandom, seed_everything
+from dvsn.engine.loggers import CsvLogger
 from dvsn.tasks.pix2pix import Pix2Pix, frozen, picture_to_range, total
 from dvsn.train import quiet
 from dvsn.types import Batch

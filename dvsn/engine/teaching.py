@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dvsn.callbacks import seed_everything
-from dvsn.checkpoint import load, read_checkpoint, require_equal
 from dvsn.config.build import build, conf_dir
 from dvsn.data.module import DataModule, collate
 from dvsn.distill import taps
@@ -24,8 +22,10 @@ from dvsn.distill.distiller import Distiller, Part
 from dvsn.distill.method import Facts, Kind, Method, Shape, Side
 from dvsn.distill.taps import Probe, Taps
 from dvsn.distill.teacher import Teacher
+from dvsn.engine.callbacks import seed_everything
+from dvsn.engine.checkpoint import load, read_checkpoint, require_equal
+from dvsn.engine.grafting import Names, Notes, graft, only_one, renew
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.grafting import Names, Notes, graft, only_one, renew
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
 
@@ -184,7 +184,7 @@ def require_reads(name: str, found: type[Method], kind: Kind) -> None:
 
 def require_company(name: str, found: type[Method], node: Config, config: Config) -> None:
     """Refuse a method of relations for batches of one item, unless it gathers those of several processes."""
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
 
     if not found.relates or config["data"].get("batch_size") != 1:
         return
@@ -408,7 +408,7 @@ def _copied(module: nn.Module) -> nn.Module:
 def measure(task: Task, config: Config) -> float | None:
     """The teacher's own score on the validation split, by the run's monitor; None where it cannot be had here: several
     teachers or devices, a network of the user's own, or one that takes crops of another size."""
-    from dvsn import runtime
+    from dvsn.engine import trainer as runtime
 
     name = (config.get("monitor") or {}).get("name")
     assert task.distiller is not None

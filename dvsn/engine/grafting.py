@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dvsn.callbacks import seed_everything
-from dvsn.checkpoint import compare
 from dvsn.config.build import build
 from dvsn.distill import taps
 from dvsn.distill.distiller import within
 from dvsn.distill.joints import FITTING
 from dvsn.distill.method import Method
 from dvsn.distill.teacher import Teacher
+from dvsn.engine.callbacks import seed_everything
+from dvsn.engine.checkpoint import compare
 from dvsn.errors import ConfigError, nearest
 from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import Graft

@@ -17,15 +17,15 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from dvsn.atomic import replacing
-from dvsn.averaging import WeightAverage
-from dvsn.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
-from dvsn.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
 from dvsn.config.build import build, check_options
 from dvsn.data.module import DataModule
+from dvsn.engine.averaging import WeightAverage
+from dvsn.engine.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
+from dvsn.engine.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
+from dvsn.engine.loggers import CsvLogger
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.loggers import CsvLogger
 from dvsn.networks.blocks import class_layers
-from dvsn.optim import DistillationOriented
+from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -344,7 +344,7 @@ def processor() -> str:
 
 def git_state() -> dict[str, Any] | None:
     """The commit of the checkout dvsn runs from, and whether files differ from it; None in a wheel."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None
     try:
