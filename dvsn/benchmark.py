@@ -70,7 +70,7 @@ def benchmark(config: Config) -> Config:
     import torch
 
     from dvsn import levers
-    from dvsn.predict import find_device
+    from dvsn.predict.__main__ import find_device
 
     device = torch.device(find_device(str(config["device"])))
     variants = levers.parse(config["variants"] or levers.defaults(str(device)), str(device))

@@ -87,7 +87,7 @@ def evaluate(config: Config) -> dict[str, float]:
     task.use_metrics(**metric_options(config["metrics"], task))
     load_state(task, content["state_dict"], path)
     from dvsn.engine.callbacks import PictureFiles
-    from dvsn.pictures import write_picture
+    from dvsn.pictures.grids import write_picture
 
     pictures = PictureFiles(folder=output, count=int(config["pictures"]), save_all=bool(config["save_all"]))
     trainer = runtime.build_trainer({**config, "run_dir": str(output), "callbacks": {}}, task, fitting=False)

@@ -276,7 +276,7 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
     (target / "report.txt").write_text(shown, encoding="utf-8")
     (target / "report.md").write_text(markdown(found, unfinished), encoding="utf-8")
     write_csv(target / "report.csv", csv_rows(found))
-    from dvsn.pictures import write_picture
+    from dvsn.pictures.grids import write_picture
 
     write_picture(target / "report.png", picture(found))
     return shown

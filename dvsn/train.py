@@ -135,7 +135,7 @@ def train(config: Config) -> dict[str, Any]:
     from dvsn.engine import teaching
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import Checkpoints
-    from dvsn.pictures import define_wandb, finish_wandb
+    from dvsn.pictures.grids import define_wandb, finish_wandb
 
     quiet()
     check(config)

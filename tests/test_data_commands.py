@@ -26,7 +26,7 @@ from dvsn.data.show import LEGEND, VOID, draw, legend, spread
 from dvsn.data.weights import weigh
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.class_weights import resolve
-from dvsn.pictures import HEADER, MARGIN
+from dvsn.pictures.grids import HEADER, MARGIN
 from dvsn.types import Vocabulary
 
 SIZE = (12, 22)  # height x width

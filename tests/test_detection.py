@@ -20,7 +20,6 @@ from test_resume import run as train_until
 from torchvision.models.detection.image_list import ImageList
 
 import dvsn
-from dvsn import predict
 from dvsn.data.objects import CocoObjects
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
@@ -30,6 +29,7 @@ from dvsn.metrics.detection import FIGURES, DetectionScore, coco_results
 from dvsn.networks.detectors import Detector, ResNetPyramid
 from dvsn.networks.hrnetv2 import HRNetClassifier
 from dvsn.networks.hrnetv2p import HRNetV2p
+from dvsn.predict import __main__ as predict
 from dvsn.tasks.detection import Detection, encode_masks
 
 TINY_DETECTION = [

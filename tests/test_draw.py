@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from dvsn.data.keypoints import KeypointSet
-from dvsn.draw import AXES, draw_axes, draw_boxes, draw_head, draw_skeleton, joint_colours, line_width, sides
+from dvsn.pictures.draw import (
+    AXES,
+    draw_axes,
+    draw_boxes,
+    draw_head,
+    draw_skeleton,
+    joint_colours,
+    line_width,
+    sides,
+)
 
 NAMES = ["nose", "right_hand", "left_hand"]
 SKELETON = [["nose", "left_hand"], ["nose", "right_hand"], ["left_hand", "right_hand"]]

@@ -17,7 +17,6 @@ from test_convert import Published, post_unet, reference_patchgan, reference_une
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
-from dvsn import predict
 from dvsn.config.build import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
@@ -27,6 +26,7 @@ from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
+from dvsn.predict import __main__ as predict
 from dvsn.train import check_resume, find_resume
 
 OPTIONS = [

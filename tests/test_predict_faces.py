@@ -15,15 +15,16 @@ from support import composed
 from torch import Tensor
 
 import dvsn
-from dvsn import face_boxes, predict
 from dvsn.data import show
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.head_angles import head_angles
 from dvsn.data.keypoints import KeypointSet
-from dvsn.draw import draw_head
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
-from dvsn.predict_faces import in_order
+from dvsn.pictures.draw import draw_head
+from dvsn.predict import __main__ as predict
+from dvsn.predict import face_boxes
+from dvsn.predict.faces import in_order
 from dvsn.tasks.keypoints import KeypointTask
 
 NAMES = ["b0", "b1", "b2", "b3", "e0", "e1", "e2", "e3", "n0", "n1", "m0", "m1", "lip", "chin"]

@@ -19,10 +19,12 @@ from pycocotools.coco import COCO
 from torch import Tensor, nn
 
 import dvsn
-from dvsn import person_boxes, predict, predict_people
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.heatmaps import JointMSE
+from dvsn.predict import __main__ as predict
+from dvsn.predict import people as predict_people
+from dvsn.predict import person_boxes
 from dvsn.tasks.pose import Pose
 
 SIZE = (120, 160)

@@ -11,11 +11,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import evaluate, predict, report, search
+from dvsn import evaluate, report, search
 from dvsn.config import compose as commands
 from dvsn.config.build import conf_dir, validate
 from dvsn.convert import __main__ as convert
 from dvsn.data import faces
+from dvsn.predict import __main__ as predict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

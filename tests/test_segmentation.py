@@ -20,7 +20,6 @@ from test_resume import run as train_until
 from torch import nn
 
 import dvsn
-from dvsn import predict
 from dvsn.config.build import conf_dir
 from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
@@ -29,6 +28,7 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO, read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
+from dvsn.predict import __main__ as predict
 from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter

@@ -46,7 +46,7 @@ def draw(config: Config) -> Path:
     """Writes `<output>/<split>.png`, or `<split>_augmented.png`, by a resolved, plain config."""
     from dvsn.data.walk import choose_kind
     from dvsn.engine import trainer as runtime
-    from dvsn.pictures import grid, shrink, write_picture
+    from dvsn.pictures.grids import grid, shrink, write_picture
 
     count, side = int(config["count"]), int(config["max_side"])
     if count < 1 or side < 1:
@@ -131,7 +131,7 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
     the axes of the head, by the sample's `angles`."""
     import numpy as np
 
-    from dvsn.draw import draw_boxes, draw_head, draw_skeleton
+    from dvsn.pictures.draw import draw_boxes, draw_head, draw_skeleton
 
     assert data.keypoints is not None
     whole, crop = read["photo"].copy(), paint(sample["image"], None)
@@ -150,7 +150,7 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
 
 def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
     """The picture, and the picture with boxes and the names of their classes."""
-    from dvsn.draw import draw_boxes
+    from dvsn.pictures.draw import draw_boxes
 
     picture, target = paint(sample["image"], None), sample["target"]
     names = getattr(dataset, "categories", {})

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dvsn.atomic import replacing
 from dvsn.errors import ConfigError, UserError
-from dvsn.pictures import Gallery, to_array, write_picture
+from dvsn.pictures.grids import Gallery, to_array, write_picture
 from dvsn.tasks.base import NotFinite, Task
 
 log = logging.getLogger(__name__)

@@ -96,7 +96,7 @@ class Task(pl.LightningModule):
         self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
     ) -> list[Path]:
         """The work of `dvsn.predict`: each (picture, where its result goes) by the command's options; the files written."""
-        from dvsn.predict_pictures import predict_files
+        from dvsn.predict.pictures import predict_files
 
         return predict_files(self, items, options, device)
 

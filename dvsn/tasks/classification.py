@@ -212,7 +212,7 @@ class Classification(Task):
     def predict_files(
         self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
     ) -> list[Path]:
-        from dvsn.predict_classes import predict_files
+        from dvsn.predict.classes import predict_files
 
         return predict_files(self, items, options, device)
 

@@ -254,7 +254,7 @@ class Detection(Task):
 
     def draw(self, photo: np.ndarray, found: Found) -> np.ndarray:
         """A copy of a picture (H, W, 3) uint8 with its objects: boxes, names, scores and masks."""
-        from dvsn.draw import draw_boxes
+        from dvsn.pictures.draw import draw_boxes
 
         picture, words = np.array(photo, order="C"), self.vocabulary
         scores = found["scores"].cpu().numpy() if "scores" in found else None
@@ -285,8 +285,8 @@ class Detection(Task):
     def predict_files(
         self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
     ) -> list[Path]:
-        """See `dvsn.predict_objects.predict_files`."""
-        from dvsn.predict_objects import predict_files
+        """See `dvsn.predict.objects.predict_files`."""
+        from dvsn.predict.objects import predict_files
 
         return predict_files(self, items, options, device)
 

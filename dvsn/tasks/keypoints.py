@@ -167,7 +167,7 @@ class KeypointTask(Task):
         return columns
 
     def _drawn(self, image: Tensor, answer: Tensor) -> Tensor:
-        from dvsn.draw import draw_skeleton
+        from dvsn.pictures.draw import draw_skeleton
 
         pictures = image.permute(0, 2, 3, 1).cpu().contiguous().numpy().copy()
         for picture, points in zip(pictures, answer.float().cpu().numpy(), strict=True):
@@ -197,8 +197,9 @@ class KeypointTask(Task):
     def predict_files(
         self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
     ) -> list[Path]:
-        """See `dvsn.predict_people.predict_files`, and of faces `dvsn.predict_faces.predict_files`."""
-        from dvsn import predict_faces, predict_people
+        """See `dvsn.predict.people.predict_files`, and of faces `dvsn.predict.faces.predict_files`."""
+        from dvsn.predict import faces as predict_faces
+        from dvsn.predict import people as predict_people
 
         predict_files = (predict_faces if self.kind == "landmarks" else predict_people).predict_files
         return predict_files(self, items, options, device)

@@ -257,7 +257,7 @@ class Segmentation(Task):
         return {"classes": rows}
 
     def detail_pictures(self) -> dict[str, Any]:
-        from dvsn.pictures import matrix_picture
+        from dvsn.pictures.grids import matrix_picture
 
         with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
             matrix = self.score.confusion.double()

@@ -20,10 +20,10 @@ import torch
 
 import dvsn
 from dvsn.data.head_angles import head_angles
-from dvsn.draw import draw_head, draw_skeleton
 from dvsn.engine import trainer as runtime
 from dvsn.metrics.ced import area_under_curve, draw_curves, failure_rate
-from dvsn.pictures import grid, write_picture
+from dvsn.pictures.draw import draw_head, draw_skeleton
+from dvsn.pictures.grids import grid, write_picture
 from dvsn.tasks.keypoints import to_picture
 
 HERE = Path(__file__).parent

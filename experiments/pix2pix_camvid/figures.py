@@ -17,7 +17,7 @@ import dvsn
 from dvsn.engine import trainer as runtime
 from dvsn.engine.callbacks import seed_everything
 from dvsn.engine.checkpoint import read_checkpoint
-from dvsn.pictures import grid, shrink, to_array, write_picture
+from dvsn.pictures.grids import grid, shrink, to_array, write_picture
 from dvsn.tasks.pix2pix import to_bytes
 
 matplotlib.use("Agg")

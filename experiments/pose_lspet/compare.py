@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import dvsn
-from dvsn.draw import draw_skeleton
 from dvsn.engine import trainer as runtime
-from dvsn.pictures import grid, write_picture
+from dvsn.pictures.draw import draw_skeleton
+from dvsn.pictures.grids import grid, write_picture
 from dvsn.tasks.keypoints import to_picture
 
 HERE = Path(__file__).parent

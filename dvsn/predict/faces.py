@@ -11,15 +11,15 @@ import numpy as np
 
 from dvsn.data.crop import invert, move_points
 from dvsn.data.head_angles import head_angles
-from dvsn.draw import draw_head, draw_skeleton
 from dvsn.errors import ConfigError
-from dvsn.face_boxes import make_finder
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import rescore
-from dvsn.person_boxes import Finder
-from dvsn.predict import refuse_others
-from dvsn.predict_people import Scene, Work
-from dvsn.smoothing import OneEuro, Tracks
+from dvsn.pictures.draw import draw_head, draw_skeleton
+from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.face_boxes import make_finder
+from dvsn.predict.people import Scene, Work
+from dvsn.predict.person_boxes import Finder
+from dvsn.predict.smoothing import OneEuro, Tracks
 
 log = logging.getLogger("dvsn")
 

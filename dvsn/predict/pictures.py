@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.predict import refuse_others
+from dvsn.predict.__main__ import refuse_others
 
 log = logging.getLogger("dvsn")
 
@@ -117,7 +117,7 @@ def predict_files(
     import torch
 
     from dvsn.engine.callbacks import seed_everything
-    from dvsn.pictures import grid, to_array, write_picture
+    from dvsn.pictures.grids import grid, to_array, write_picture
 
     if not task.answers:
         raise ConfigError(

@@ -17,13 +17,13 @@ from dvsn.atomic import replacing
 from dvsn.data.coco_files import read_json
 from dvsn.data.files import read_rgb
 from dvsn.data.keypoints import KeypointSet
-from dvsn.draw import draw_skeleton
 from dvsn.errors import DataError
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import oks_nms, rescore
-from dvsn.person_boxes import Boxes, Finder, make_finder, picture_ids
-from dvsn.pictures import grid, write_picture
-from dvsn.predict import refuse_others
+from dvsn.pictures.draw import draw_skeleton
+from dvsn.pictures.grids import grid, write_picture
+from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.person_boxes import Boxes, Finder, make_finder, picture_ids
 from dvsn.tasks.keypoints import to_picture
 
 log = logging.getLogger("dvsn")

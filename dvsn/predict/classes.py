@@ -11,9 +11,9 @@ import torch
 from dvsn.data.files import read_rgb
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, nearest
-from dvsn.pictures import write_picture
-from dvsn.predict import refuse_others
-from dvsn.predict_pictures import Reader, batches
+from dvsn.pictures.grids import write_picture
+from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.pictures import Reader, batches
 from dvsn.tasks.classification import GREY, card
 
 log = logging.getLogger("dvsn")

@@ -12,7 +12,7 @@ import numpy as np
 
 from dvsn.data.coco_files import read_coco, read_json
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.person_boxes import (
+from dvsn.predict.person_boxes import (
     Boxes,
     Finder,
     from_annotations,
