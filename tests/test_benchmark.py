@@ -14,15 +14,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from dvsn import benchmark_kinds as kinds
-from dvsn import levers, stopwatch
-from dvsn.benchmark import COMMAND, benchmark, compare, kept_modules
-from dvsn.benchmark_table import COLUMNS, cells, markdown
+from dvsn.benchmark import kinds, levers, stopwatch
+from dvsn.benchmark.__main__ import COMMAND, benchmark, compare, kept_modules
+from dvsn.benchmark.folding import Folded
+from dvsn.benchmark.stopwatch import Stopwatch, highest, peak_memory
+from dvsn.benchmark.table import COLUMNS, cells, markdown
 from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
 from dvsn.errors import CheckpointError, ConfigError, DataError
-from dvsn.folding import Folded
-from dvsn.stopwatch import Stopwatch, highest, peak_memory
 
 TINY = [
     "network=pidnet_s", "network.width=4", "network.pyramid_width=4", "network.head_width=4", "data.classes=3",
@@ -141,8 +140,8 @@ def test_onnx_runtime_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_published_figures_of_pose(
     network: str, parameters: int, giga: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsn.benchmark.measure_all", lambda *_: [])
-    monkeypatch.setattr("dvsn.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
+    monkeypatch.setattr("dvsn.benchmark.__main__.measure_all", lambda *_: [])
+    monkeypatch.setattr("dvsn.benchmark.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = plain(compose("benchmark", overrides=[f"network={network}", "size=[256,192]", "device=cpu"]))
     result = benchmark(config)

@@ -250,7 +250,7 @@ def test_lightnings_own_resume_is_as_strict(
 
 
 HOSTILE = [
-    "os.system", "subprocess.Popen", "torch.load", "dvsn.launcher.sweep", "dvsn.networks.unet.torch.hub.load",
+    "os.system", "subprocess.Popen", "torch.load", "dvsn.sweep.launcher.sweep", "dvsn.networks.unet.torch.hub.load",
     "pytorch_lightning.Trainer", "dvsn.tasks.base.Callable", "builtins.eval",
 ]  # fmt: skip
 

@@ -30,7 +30,7 @@ from test_resume import Died, Dies, equal
 from torch import nn
 
 import dvsn
-from dvsn import report, train
+from dvsn import train
 from dvsn.config import build as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
@@ -38,6 +38,7 @@ from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.sweep import report
 from dvsn.tasks.base import NotFinite
 
 

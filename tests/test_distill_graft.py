@@ -493,7 +493,7 @@ def test_what_is_shipped_can_be_exported(blobs: Path, teacher_of: Any, tmp_path:
             expected = task(image)
             torch.testing.assert_close(graph(image), expected, rtol=1e-4, atol=1e-5)
         if all(map(importable, ("onnx", "onnxscript", "onnxruntime"))):
-            from dvsn.levers import onnxruntime
+            from dvsn.benchmark.levers import onnxruntime
 
             torch.testing.assert_close(onnxruntime(ready, image)(image), expected, rtol=1e-3, atol=1e-4)
 
@@ -507,7 +507,7 @@ def importable(name: str) -> bool:
 def test_the_run_says_what_the_student_will_cost(
     blobs: Path, teacher_of: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dvsn.report import report
+    from dvsn.sweep.report import report
 
     caplog.set_level("INFO")
     for name, methods in (("alone", {}), ("simkd", {"simkd": node_of("simkd")})):

@@ -11,8 +11,8 @@ import cv2
 import pytest
 import yaml
 
-from dvsn import launcher, report
 from dvsn.errors import DataError
+from dvsn.sweep import launcher, report
 
 
 def write_run(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dvsn.costs import costs
-from dvsn.folding import fold_batch_norms, relative_error
+from dvsn.benchmark.costs import costs
+from dvsn.benchmark.folding import fold_batch_norms, relative_error
 from dvsn.networks.pidnet import PIDNet
 
 S = {"width": 32, "deep_blocks": 3}

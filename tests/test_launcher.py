@@ -14,8 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 from test_commands import environment, write_tree
 
-from dvsn import launcher
 from dvsn.errors import ConfigError
+from dvsn.sweep import launcher
 
 CALL = [sys.executable, "-m", "tiny_command", "root=x"]
 
@@ -277,7 +277,8 @@ def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None
     """Each is told, by the same signal, and may save."""
     script = tmp_path / "call.py"
     script.write_text(
-        "import signal, sys\nfrom pathlib import Path\nfrom dvsn.config import compose as commands\nfrom dvsn import launcher\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom dvsn.config import compose as commands\n"
+        "from dvsn.sweep import launcher\n"
         "from test_launcher import FAKE\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main():\n"

@@ -21,10 +21,10 @@ from bisenet_reference import (
 )
 from torch import Tensor, nn
 
+from dvsn.benchmark.costs import costs
+from dvsn.benchmark.folding import fold_batch_norms
 from dvsn.config.build import build
-from dvsn.costs import costs
 from dvsn.errors import UserError
-from dvsn.folding import fold_batch_norms
 from dvsn.networks.bisenet import BiSeNet, BiSeNetDerivative, ResNet18Classifier
 from dvsn.networks.bisenetv2 import BiSeNetV2
 from dvsn.types import SegmentationOutput

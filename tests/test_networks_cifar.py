@@ -16,9 +16,9 @@ import yaml
 from reference_cifar import GOLDEN, digest, fill, resnet, resnet_keys, vgg, vgg_keys, wrn, wrn_keys
 from torch import Tensor, nn
 
+from dvsn.benchmark.costs import costs
 from dvsn.config.build import build, conf_dir
 from dvsn.convert.release import build_empty
-from dvsn.costs import costs
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.blocks import class_layers
 from dvsn.networks.cifar_mobilenetv2 import CifarMobileNetV2

@@ -24,8 +24,8 @@ from reference_hrnet import (
 )
 from torch import Tensor, nn
 
+from dvsn.benchmark.costs import costs
 from dvsn.convert.release import build_empty
-from dvsn.costs import costs
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnet import Exchange, HighResolutionTrunk
 from dvsn.networks.hrnetv2 import HRNetClassifier, HRNetV2

@@ -14,8 +14,8 @@ from reference_hrnet import VARIANTS, Reference, digest, fill, mixing_keys, trun
 from reference_pfld import PFLDReference, auxiliary_keys, backbone_keys, pfld_keys
 from torch import Tensor, nn
 
+from dvsn.benchmark.costs import costs
 from dvsn.convert.release import build_empty
-from dvsn.costs import costs
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnetv2_face import HRNetV2Face
 from dvsn.networks.pfld import PFLD, HeadAngles

@@ -14,8 +14,8 @@ from reference_hrnet import VARIANTS, Shapes, conv, digest, fill, trunk_keys
 from reference_pose import BLOCKS, PoseReference, baseline_keys, pose_keys, resnet_keys
 from torch import Tensor, nn
 
+from dvsn.benchmark.costs import costs
 from dvsn.convert.release import build_empty
-from dvsn.costs import costs
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnet_pose import PoseHRNet
 from dvsn.networks.hrnetv2p import HRNetV2p

@@ -11,12 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import evaluate, report, search
+from dvsn import evaluate
 from dvsn.config import compose as commands
 from dvsn.config.build import conf_dir, validate
 from dvsn.convert import __main__ as convert
 from dvsn.data import faces
 from dvsn.predict import __main__ as predict
+from dvsn.sweep import report, search
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

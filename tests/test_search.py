@@ -16,11 +16,11 @@ import cv2
 import pytest
 from test_commands import environment, write_tree
 
-from dvsn import launcher, report, search, search_space, search_study, search_table
 from dvsn.config import build as config
 from dvsn.config import compose as commands
 from dvsn.errors import ConfigError, DataError, UserError
-from dvsn.search_space import Range
+from dvsn.sweep import launcher, report, search, search_space, search_study, search_table
+from dvsn.sweep.search_space import Range
 
 optuna = pytest.importorskip("optuna")
 
@@ -392,7 +392,7 @@ def test_the_whole_command(tmp_path: Path) -> None:
     """Over Hydra's composition, in a process of its own, with trials that are processes again."""
     root = search_tree(tmp_path)
     (root / "tiny_search.py").write_text(
-        "import tiny_command\nfrom dvsn.config import compose as commands\nfrom dvsn import search\n"
+        "import tiny_command\nfrom dvsn.config import compose as commands\nfrom dvsn.sweep import search\n"
         "commands.run(lambda: search.search(trial='tiny', module='tiny_command'))\n"
     )
     call = [

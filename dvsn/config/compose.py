@@ -300,7 +300,7 @@ def hydra_main(
         if arguments.info:
             return hydra.show_info(arguments.info, config_name=name, overrides=overrides)
         if sweep:
-            from dvsn import launcher
+            from dvsn.sweep import launcher
 
             return launcher.sweep(hydra, name, task, [*overrides, "hydra.mode=MULTIRUN"], cfg)
         preflight(cfg, defaults)
@@ -314,7 +314,7 @@ def opened(task_name: str, argv: Sequence[str] | None = None) -> Iterator[tuple[
     from hydra import version
     from hydra.core.global_hydra import GlobalHydra
 
-    from dvsn import launcher
+    from dvsn.sweep import launcher
 
     version.setbase("1.3")
     GlobalHydra.instance().clear()

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from dvsn.benchmark.stopwatch import highest
 from dvsn.distill.ab import ActivationBoundaries
 from dvsn.distill.at import AttentionTransfer
 from dvsn.distill.cc import CorrelationCongruence
@@ -44,7 +45,6 @@ from dvsn.distill.rkd import RelationalDistillation
 from dvsn.distill.skd import StructuredDistillation
 from dvsn.distill.sp import SimilarityPreserving
 from dvsn.distill.vid import VariationalInformation
-from dvsn.stopwatch import highest
 
 SETTINGS = {"rounds": "5", "batch": "64", "only": ""}
 STEM, STAGES, POOLED = (32, 32, 32), [(64, 32, 32), (128, 16, 16), (256, 8, 8)], (256,)

@@ -26,9 +26,9 @@ import cv2
 import torch
 from hydra import compose, initialize_config_dir
 
-from dvsn import levers, stopwatch
-from dvsn.benchmark import benchmark
-from dvsn.benchmark_table import markdown
+from dvsn.benchmark import levers, stopwatch
+from dvsn.benchmark.__main__ import benchmark
+from dvsn.benchmark.table import markdown
 from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
 from dvsn.data import face_crop, people

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import dvsn
-from dvsn import levers
+from dvsn.benchmark import levers
 from dvsn.engine import trainer as runtime
 
 ROWS: dict[str, tuple[str, tuple[str, ...], str]] = {

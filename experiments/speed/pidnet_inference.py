@@ -15,8 +15,8 @@ import sys
 
 from hydra import compose, initialize_config_dir
 
-from dvsn.benchmark import benchmark
-from dvsn.benchmark_table import markdown
+from dvsn.benchmark.__main__ import benchmark
+from dvsn.benchmark.table import markdown
 from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
 

@@ -32,12 +32,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from dvsn.benchmark.stopwatch import highest
 from dvsn.config.build import conf_dir
 from dvsn.data.boundary import boundary_map
 from dvsn.engine import trainer as runtime
 from dvsn.losses import segmentation
 from dvsn.losses.resized import resized_cross_entropy
-from dvsn.stopwatch import highest
 from dvsn.tasks.segmentation import Segmentation
 from dvsn.types import IGNORE, SegmentationOutput
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dvsn import launcher, search_space, search_table
 from dvsn.config import compose as commands
 from dvsn.config.build import check_options, number, whole
 from dvsn.errors import ConfigError, UserError
-from dvsn.search_space import Range
+from dvsn.sweep import launcher, search_space, search_table
+from dvsn.sweep.search_space import Range
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -175,7 +175,7 @@ def open_study(plan: Plan) -> Study:
     """The study in the folder, new or begun before. Raises `ConfigError` where that was over something else."""
     from optuna import create_study
 
-    from dvsn.search_study import storage
+    from dvsn.sweep.search_study import storage
 
     direction: Literal["maximize", "minimize"] = "maximize" if plan.mode == "max" else "minimize"
     study = create_study(
@@ -274,7 +274,7 @@ class Search:
 
     def ask(self) -> Trial:
         """The next trial, a function of seed, number and earlier trials, so that a continued search goes on alike."""
-        from dvsn.search_study import pruner, sampler
+        from dvsn.sweep.search_study import pruner, sampler
 
         self.study.sampler = sampler(self.plan.options, number=len(self.study.get_trials(deepcopy=False)))
         self.study.pruner = pruner(self.plan.options)

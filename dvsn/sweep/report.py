@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvsn import search_study
 from dvsn.config import compose as commands
 from dvsn.errors import DataError
+from dvsn.sweep import search_study
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -259,11 +259,11 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
             f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/sweep_DATE_TIME."
         )
     if (folder / search_study.FILE).is_file():
-        from dvsn import search_table
+        from dvsn.sweep import search_table
 
         return search_table.report(search_study.load(folder), output or folder)
     from dvsn.engine.trainer import write_csv
-    from dvsn.report_table import csv_rows, markdown, picture, text
+    from dvsn.sweep.report_table import csv_rows, markdown, picture, text
 
     runs, unfinished = read_runs(folder)
     if not runs:

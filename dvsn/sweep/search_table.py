@@ -152,7 +152,7 @@ def picture(study: Study, table: list[Row]) -> np.ndarray:
     """
     import numpy as np
 
-    from dvsn.report_table import BLACK, write
+    from dvsn.sweep.report_table import BLACK, write
 
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     scored = [row for row in table if row.score is not None]
@@ -186,7 +186,7 @@ def panel(
 ) -> None:  # fmt: skip
     import cv2
 
-    from dvsn.report_table import BLACK, BLUE, GREEN, GREY, write
+    from dvsn.sweep.report_table import BLACK, BLUE, GREEN, GREY, write
 
     top, wide = MARGIN, PANEL - MARGIN
     cv2.rectangle(canvas, (left, top), (left + wide, top + HIGH), GREY, 1)

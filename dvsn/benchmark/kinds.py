@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dvsn.benchmark.levers import MainAnswer
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.errors import ConfigError
-from dvsn.levers import MainAnswer
 from dvsn.tasks.inference import resize
 from dvsn.tasks.landmarks import LandmarkEstimator
 from dvsn.tasks.normalise import Normalise

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn.benchmark_table import PROTOCOLS, markdown, show
+from dvsn.benchmark.table import PROTOCOLS, markdown, show
 from dvsn.config import compose as commands
 from dvsn.errors import CheckpointError, ConfigError, nearest
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from dvsn.benchmark_kinds import Kind
-    from dvsn.levers import Subject
+    from dvsn.benchmark.kinds import Kind
+    from dvsn.benchmark.levers import Subject
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -69,7 +69,7 @@ def benchmark(config: Config) -> Config:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler, which counts memory, is chatty otherwise
     import torch
 
-    from dvsn import levers
+    from dvsn.benchmark import levers
     from dvsn.predict.__main__ import find_device
 
     device = torch.device(find_device(str(config["device"])))
@@ -138,7 +138,7 @@ def read_given(config: Config, device: torch.device) -> Given:
     """The network of the command line, with random weights, or that of a checkpoint."""
     import torch
 
-    from dvsn import benchmark_kinds as kinds
+    from dvsn.benchmark import kinds
     from dvsn.config.build import build
 
     kind: Kind | None
@@ -215,7 +215,7 @@ def arrange(
     keep: tuple[str, ...] = (),
 ) -> tuple[Subject, list[Tensor]]:
     """The subject of one protocol, and the images as it takes them, the timed one first."""
-    from dvsn.levers import Subject
+    from dvsn.benchmark.levers import Subject
 
     if protocol == "end_to_end":
         whole: Any = given.kind.around
@@ -240,9 +240,9 @@ def measure_all(
     """The rows of one protocol. The variants take turns, so that the moods of the machine meet all of them."""
     import torch
 
-    from dvsn.folding import relative_error
-    from dvsn.levers import pull
-    from dvsn.stopwatch import Stopwatch, peak_memory
+    from dvsn.benchmark.folding import relative_error
+    from dvsn.benchmark.levers import pull
+    from dvsn.benchmark.stopwatch import Stopwatch, peak_memory
 
     timing = {"seconds": config["seconds"], "runs": config["runs"], "turns": config["rounds"]}
     rows, watches = [], {}
@@ -316,8 +316,8 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
 
 def counts(network: nn.Module, shape: tuple[int, ...]) -> Config:
     """Parameters, multiply-accumulates an image, and what folding does to the batch norms."""
-    from dvsn.costs import costs
-    from dvsn.folding import fold_batch_norms
+    from dvsn.benchmark.costs import costs
+    from dvsn.benchmark.folding import fold_batch_norms
 
     one = (1, *shape[1:])
     folded = fold_batch_norms(network, one)
