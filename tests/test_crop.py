@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dvsn.data.crop import PersonCrop, box_to_extent, crop_matrix, invert, move_points
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 
 NAMES = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
 KEYPOINTS = KeypointSet(

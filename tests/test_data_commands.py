@@ -18,12 +18,12 @@ from support import write_pairs
 
 from dvsn.config.build import conf_dir
 from dvsn.data import __main__ as dispatch
-from dvsn.data import check as check_command
-from dvsn.data import show as show_command
-from dvsn.data import weights as weights_command
-from dvsn.data.check import Finding, Report, check
-from dvsn.data.show import LEGEND, VOID, draw, legend, spread
-from dvsn.data.weights import weigh
+from dvsn.data_tools import check as check_command
+from dvsn.data_tools import show as show_command
+from dvsn.data_tools import weights as weights_command
+from dvsn.data_tools.check import Finding, Report, check
+from dvsn.data_tools.show import LEGEND, VOID, draw, legend, spread
+from dvsn.data_tools.weights import weigh
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.class_weights import resolve
 from dvsn.pictures.grids import HEADER, MARGIN

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from support import composed
 
-from dvsn.data.check_people import OUTSIDE_JOINTS, remarks_on
 from dvsn.data.module import DataModule
 from dvsn.data.wflw import Wflw
+from dvsn.data_tools.check_people import OUTSIDE_JOINTS, remarks_on
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.metrics.keypoints import make_score
@@ -174,7 +174,7 @@ def test_joined_splits_keep_flags_and_crops(tmp_path: Path) -> None:
 
 
 def test_a_list_of_your_own_points(tmp_path: Path) -> None:
-    from dvsn.data.keypoints import KeypointSet
+    from dvsn.geometry.keypoints import KeypointSet
 
     picture(tmp_path / "photos/a.png")
     (tmp_path / "val.txt").write_text("1 2 3 4 0 0 9 9 1 a.png\n\n5 6 7 8 1 1 9 9 0 a.png\n")
@@ -456,7 +456,7 @@ def test_faces_of_the_street_are_a_wflw_tree(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_same_tree(tmp_path: Path) -> None:
-    from dvsn.data.faces import COMMAND, write
+    from dvsn.data_tools.faces import COMMAND, write
 
     options = [f"root={tmp_path}/faces", "train=5", "test=1", "height=256", "width=512", "seed=3"]
     counts = write(COMMAND.parse(options))

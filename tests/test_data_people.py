@@ -18,11 +18,11 @@ from pycocotools.cocoeval import COCOeval, Params
 from support import composed
 
 from dvsn.data.coco_people import CocoPeople
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.module import DataModule
 from dvsn.data.mpii import Mpii
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError, UserError
+from dvsn.geometry.keypoints import KeypointSet
 
 SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
 Entry = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dvsn.data.keypoints import KeypointSet
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.pictures.draw import (
     AXES,
     draw_axes,

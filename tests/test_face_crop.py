@@ -13,9 +13,9 @@ from support import composed
 from dvsn.config.build import build
 from dvsn.data.crop import move_points
 from dvsn.data.face_crop import FaceCrop, cut, occlude
-from dvsn.data.head_angles import MODEL, to_rotation
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.head_angles import MODEL, to_rotation
+from dvsn.geometry.keypoints import KeypointSet
 
 KEYPOINTS = KeypointSet(names=["chin", "left", "right", "nose"], pairs=[["left", "right"]])
 POINTS = np.array([[60.2, 88.7], [81.5, 50.3], [42.9, 47.1], [61.0, 66.6]], np.float32)

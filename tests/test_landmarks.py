@@ -16,11 +16,11 @@ from test_resume import run as train_until
 
 import dvsn
 from dvsn.config.compose import hydra_main
-from dvsn.data.head_angles import head_angles
 from dvsn.data.street import write_wflw
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
+from dvsn.geometry.head_angles import head_angles
 from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
 from dvsn.tasks.keypoints import to_picture

@@ -17,9 +17,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import AP_NAMES, KeypointAP
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.oks import oks_between, oks_nms, oks_to_truth, rescore

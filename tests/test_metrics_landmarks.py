@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.integrate import simpson
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.ced import area_under_curve, cumulative, draw_curves, failure_rate
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.landmarks import NME

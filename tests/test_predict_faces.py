@@ -15,12 +15,12 @@ from support import composed
 from torch import Tensor
 
 import dvsn
-from dvsn.data import show
 from dvsn.data.face_crop import FaceCrop
-from dvsn.data.head_angles import head_angles
-from dvsn.data.keypoints import KeypointSet
+from dvsn.data_tools import show
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.head_angles import head_angles
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.pictures.draw import draw_head
 from dvsn.predict import __main__ as predict
 from dvsn.predict import face_boxes

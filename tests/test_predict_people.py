@@ -29,7 +29,7 @@ from dvsn.tasks.pose import Pose
 
 SIZE = (120, 160)
 KEYPOINTS = {
-    "_target_": "dvsn.data.keypoints.KeypointSet",
+    "_target_": "dvsn.geometry.keypoints.KeypointSet",
     "names": ["head", "left_hand", "right_hand"],
     "pairs": [["left_hand", "right_hand"]],
     "skeleton": [["head", "left_hand"], ["head", "right_hand"]],

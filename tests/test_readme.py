@@ -15,7 +15,7 @@ from dvsn import evaluate
 from dvsn.config import compose as commands
 from dvsn.config.build import conf_dir, validate
 from dvsn.convert import __main__ as convert
-from dvsn.data import faces
+from dvsn.data_tools import faces
 from dvsn.predict import __main__ as predict
 from dvsn.sweep import report, search
 

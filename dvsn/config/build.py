@@ -56,7 +56,9 @@ GROUPS: dict[str, Group] = {
     "distill": Group({"dvsn.distill.": MODULE}, MODULE),
     "graft": Group({"dvsn.networks.graft.": GRAFT}, GRAFT),
     "transform": Group({"albumentations.": TRANSFORM, "dvsn.data.": ()}, TRANSFORM),
-    "data": Group({"dvsn.data.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)),
+    "data": Group(
+        {"dvsn.data.": (), "dvsn.geometry.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)
+    ),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),
     "optim": Group(
         {"torch.optim.": ("torch.optim.Optimizer",), "dvsn.optim.": ("torch.optim.Optimizer",)},

@@ -46,7 +46,7 @@ def main() -> None:
         sys.stdout.write(help_text())
     elif name in COMMANDS:
         sys.argv[1:] = with_task(sys.argv[2:])
-        runpy.run_module(f"dvsn.data.{name}", run_name="__main__", alter_sys=True)
+        runpy.run_module(f"dvsn.data_tools.{name}", run_name="__main__", alter_sys=True)
     else:
         sys.stderr.write(f"error: {name}: unknown command. {nearest(name, COMMANDS)}\n")
         raise SystemExit(2)

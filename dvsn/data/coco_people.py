@@ -20,9 +20,9 @@ from dvsn.data.coco_files import (
     table,
 )
 from dvsn.data.files import require_file, require_folder
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 log = logging.getLogger(__name__)

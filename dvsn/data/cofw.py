@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.files import require_file
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, require_count
 from dvsn.data.wflw import face_record
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 TREE = "    ROOT/{annotations}   MATLAB files with {pictures}, {points}, for {{split}} = {split}"

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import torch
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.transforms import Transform
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 HALF_BODY_PADDING = 1.5

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from dvsn.data.crop import DROPOUTS, crop_matrix, invert, move_points
-from dvsn.data.head_angles import head_angles
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.labelled import check_choices
 from dvsn.data.transforms import Transform
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.head_angles import head_angles
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 TRIES = 10  # of an augmentation that leaves every point inside the crop
@@ -29,7 +29,7 @@ class FaceCrop:
     float32 (2, 3) from crop to picture, `extent` float32 (2,), the square's side twice, `attributes` float32 (A,) if
     there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0. Where the keypoints tell how a
     head is turned (`KeypointSet.head`), also `angles` float32 (3,), pitch, yaw and roll in radians of the points as they
-    lie in the crop, NaN where they cannot be known: see `dvsn.data.head_angles`.
+    lie in the crop, NaN where they cannot be known: see `dvsn.geometry.head_angles`.
 
     Without augmentation this is the test crop of the PyTorch PFLD (github.com/polarisZhao/PFLD-pytorch), to the bit:
     a square of `padding` times the longer side of what `box` says, rounded as there, black outside of the picture,

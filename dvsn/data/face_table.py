@@ -10,10 +10,10 @@ import numpy as np
 
 from dvsn.data.coco_files import check_ids, list_pictures, read_coco, table
 from dvsn.data.files import require_file, require_folder
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.data.wflw import face_record, parse_numbers
 from dvsn.errors import DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 TREE = """\

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from dvsn.data.files import require_file
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.labelled import check_choices
 from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
 from dvsn.errors import DataError, nearest
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 TREE = """\

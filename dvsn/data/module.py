@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.objects import JoinedObjects
 from dvsn.data.people import JoinedPeople
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Vocabulary
 
 Key = tuple[int, int]

@@ -10,9 +10,9 @@ import numpy as np
 
 from dvsn.data.coco_files import is_numbers, read_json
 from dvsn.data.files import require_file, require_folder
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 TREE = """\

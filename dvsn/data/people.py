@@ -11,8 +11,8 @@ import numpy as np
 
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.files import read_rgb
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 

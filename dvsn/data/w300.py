@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dvsn.data.files import SUFFIXES, require_folder
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.data.wflw import face_record, parse_numbers
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 TREE = """\

@@ -10,9 +10,9 @@ import numpy as np
 
 from dvsn.data.coco_files import first_present
 from dvsn.data.files import SUFFIXES, read_list, require_file, require_folder
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
 from dvsn.errors import DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Sample
 
 Box = tuple[float, float, float, float]

@@ -11,7 +11,7 @@ NAMES = ("pitch", "yaw", "roll")
 
 class AngleError(Metric):
     """Mean absolute errors of pitch, yaw and roll in degrees, and `angle_error_degrees`, the mean of the three, over the
-    faces whose true angles are known. Truth is what `dvsn.data.head_angles` makes of the true points: a fit of a mean
+    faces whose true angles are known. Truth is what `dvsn.geometry.head_angles` makes of the true points: a fit of a mean
     face, not a measurement of the head. Differences are taken the short way around."""
 
     full_state_update = False

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset
 from dvsn.errors import ConfigError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_score import KeypointScore, Row
 from dvsn.metrics.oks import keypoint_similarity, oks_nms, rescore
 

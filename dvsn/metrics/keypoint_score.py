@@ -16,8 +16,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset
+from dvsn.geometry.keypoints import KeypointSet
 
 Row = dict[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoint_score import KeypointScore
 from dvsn.metrics.landmarks import NME

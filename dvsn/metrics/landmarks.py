@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvsn.data.keypoints import KeypointSet
 from dvsn.data.people import PeopleDataset
 from dvsn.errors import ConfigError, DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.ced import area_under_curve, cumulative, draw_curves, failure_rate
 from dvsn.metrics.keypoint_score import KeypointScore, Row
 

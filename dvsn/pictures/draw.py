@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dvsn.data.head_angles import to_rotation
-from dvsn.data.keypoints import KeypointSet
+from dvsn.geometry.head_angles import to_rotation
+from dvsn.geometry.keypoints import KeypointSet
 
 Array = np.ndarray[Any, Any]
 Colour = tuple[int, int, int]
@@ -74,8 +74,8 @@ def line_width(points: Array, count: int = FEW) -> float:
 def draw_axes(picture: Array, centre: Array, angles: Array, length: float) -> None:
     """Where a head looks: its axes from `centre` (2,), `length` pixels long where they lie in the picture's plane.
 
-    `angles`: pitch, yaw, roll in radians, with the signs of `dvsn.data.head_angles`. Red goes to the side of the face that
-    is on the right of the picture, green down to the chin, blue out of the face to where the nose points, so that of a
+    `angles`: pitch, yaw, roll in radians, with the signs of `dvsn.geometry.head_angles`. Red goes to the side of the face
+    that is on the right of the picture, green down to the chin, blue out of the face to where the nose points, so that of a
     face that looks at the camera it is a dot. Seen from afar: without perspective. Angles that are not numbers draw
     nothing.
     """

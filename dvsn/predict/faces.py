@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.crop import invert, move_points
-from dvsn.data.head_angles import head_angles
 from dvsn.errors import ConfigError
+from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import rescore
 from dvsn.pictures.draw import draw_head, draw_skeleton
@@ -40,7 +40,7 @@ def predict_files(
     The file holds an entry of COCO's results format for each face: `keypoints` as x, y, confidence in pixels of the
     picture, `bbox`, of which the crop was made (of a detector, where it expects the points: the file is good as boxes of
     another prediction), `score` (the box's, times the mean of the sure confidences), `file_name`; `angles_degrees`,
-    pitch, yaw and roll of the head in degrees as `dvsn.data.head_angles` counts them, or null where they are not known;
+    pitch, yaw and roll of the head in degrees as `dvsn.geometry.head_angles` counts them, or null where they are not known;
     and in a sequence `track`, a number for each face.
     """
     refuse_others(options, OPTIONS, task.kind)

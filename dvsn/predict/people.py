@@ -16,8 +16,8 @@ import torch
 from dvsn.atomic import replacing
 from dvsn.data.coco_files import read_json
 from dvsn.data.files import read_rgb
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import oks_nms, rescore
 from dvsn.pictures.draw import draw_skeleton

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from dvsn.config.build import build
-from dvsn.data.keypoints import KeypointSet
 from dvsn.errors import ConfigError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
 from dvsn.optim.schedules import Schedule

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import dvsn
-from dvsn.data.head_angles import head_angles
 from dvsn.engine import trainer as runtime
+from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.ced import area_under_curve, draw_curves, failure_rate
 from dvsn.pictures.draw import draw_head, draw_skeleton
 from dvsn.pictures.grids import grid, write_picture

@@ -33,8 +33,8 @@ COMMAND = commands.Command(
 
 def weigh(config: Config) -> dict[str, Any]:
     """What the file holds: `method`; by class `weights`, `classes` (names), `counts` (pixels) and `images`; `ignored`."""
-    from dvsn.data.check import class_names
-    from dvsn.data.walk import Tally, Walk, label_of, open_split, walk
+    from dvsn.data_tools.check import class_names
+    from dvsn.data_tools.walk import Tally, Walk, label_of, open_split, walk
     from dvsn.engine import trainer as runtime
     from dvsn.losses.class_weights import enet, median_frequency
     from dvsn.types import IGNORE

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dvsn.data.check import Finding, counted
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.people import PeopleDataset, PersonRecord
-from dvsn.data.walk import Record, Tally, digest, turned
+from dvsn.data_tools.check import Finding, counted
+from dvsn.data_tools.walk import Record, Tally, digest, turned
 from dvsn.errors import UserError
 
 if TYPE_CHECKING:
-    from dvsn.data.keypoints import KeypointSet
+    from dvsn.geometry.keypoints import KeypointSet
 
 OUTSIDE_BOX = "box outside the picture"
 OUTSIDE_JOINTS = "keypoints outside the picture"

@@ -44,7 +44,7 @@ COMMAND = commands.Command(
 
 def draw(config: Config) -> Path:
     """Writes `<output>/<split>.png`, or `<split>_augmented.png`, by a resolved, plain config."""
-    from dvsn.data.walk import choose_kind
+    from dvsn.data_tools.walk import choose_kind
     from dvsn.engine import trainer as runtime
     from dvsn.pictures.grids import grid, shrink, write_picture
 

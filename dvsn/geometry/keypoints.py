@@ -8,7 +8,7 @@ import numpy as np
 
 from dvsn.errors import ConfigError, nearest
 
-HEAD_POINTS = 14  # that the angles of a head are made of: dvsn.data.head_angles
+HEAD_POINTS = 14  # that the angles of a head are made of: dvsn.geometry.head_angles
 
 
 class KeypointSet:
@@ -20,7 +20,7 @@ class KeypointSet:
       (Ronchi and Perona, 2017, arXiv:1707.05388).
     - `upper_body`: of the half-body augmentation, which shows these or the others.
     - `joint_weights`: factors of the loss, one a keypoint; 1 if null.
-    - `head`: of a face, the 14 points that tell how the head is turned, in the order of `dvsn.data.head_angles.MODEL`:
+    - `head`: of a face, the 14 points that tell how the head is turned, in the order of `dvsn.geometry.head_angles.MODEL`:
       brows (outer, inner, inner, outer, from the left of the picture), eyes likewise, nostrils, corners of the mouth, the
       middle of the lower lip, chin. Empty: this set does not tell.
 
@@ -60,7 +60,7 @@ class KeypointSet:
         if self.head and (len(self.head) != HEAD_POINTS or len(set(self.head)) != HEAD_POINTS):
             raise ConfigError(
                 f"data.keypoints.head: found {len(self.head)} points, expected {HEAD_POINTS} different ones: brows, eyes, "
-                "nostrils, corners of the mouth, lower lip and chin, in the order of dvsn.data.head_angles.MODEL; or none."
+                "nostrils, corners of the mouth, lower lip and chin, as dvsn.geometry.head_angles.MODEL orders them; or none."
             )
         self.mirror = np.arange(len(self.names))
         for one, other in self.pairs:

@@ -13,7 +13,7 @@ from dvsn.errors import DataError
 
 if TYPE_CHECKING:
     from dvsn.data.module import DataModule
-    from dvsn.data.walk import Tally
+    from dvsn.data_tools.walk import Tally
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -72,8 +72,8 @@ class Report(NamedTuple):
 
 def check(config: Config) -> Report:
     """Walks all splits of a resolved, plain config. Raises for wrong options only."""
-    from dvsn.data import check_people
-    from dvsn.data.walk import Tally, Walk, choose_kind, label_of, open_split, walk
+    from dvsn.data_tools import check_people
+    from dvsn.data_tools.walk import Tally, Walk, choose_kind, label_of, open_split, walk
     from dvsn.engine import trainer as runtime
 
     data = runtime.build_data(config)
@@ -281,7 +281,7 @@ def show(report: Report) -> None:
     if report.names:
         console.print(class_table(report))
     if report.keypoints:
-        from dvsn.data.check_people import table as keypoint_table
+        from dvsn.data_tools.check_people import table as keypoint_table
 
         console.print(keypoint_table(report.splits, report.keypoints))
     for heading, findings in (("FAULT", report.faults), ("note", report.notes)):
