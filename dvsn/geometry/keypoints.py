@@ -60,7 +60,7 @@ class KeypointSet:
         if self.head and (len(self.head) != HEAD_POINTS or len(set(self.head)) != HEAD_POINTS):
             raise ConfigError(
                 f"data.keypoints.head: found {len(self.head)} points, expected {HEAD_POINTS} different ones: brows, eyes, "
-                "nostrils, corners of the mouth, lower lip and chin, as dvsn.geometry.head_angles.MODEL orders them; or none."
+                "nostrils, corners of the mouth, lower lip, chin, as dvsn.geometry.head_angles.MODEL orders them; or none."
             )
         self.mirror = np.arange(len(self.names))
         for one, other in self.pairs:
