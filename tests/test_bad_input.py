@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support import TINY, write_pairs
 
 from dvsn import train
+from tests.support.tiny import TINY, write_pairs
 
 Run = Callable[..., str]
 
@@ -205,10 +205,9 @@ def test_wrong_options(fault: str, run: Run, pairs: Path) -> None:
 def test_a_batch_that_does_not_divide_by_the_devices(pairs: Path, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from support import composed
-
     from dvsn.engine import trainer as runtime
     from dvsn.errors import ConfigError
+    from tests.support.tiny import composed
 
     data = runtime.build_data(composed([*TINY, f"data.root={pairs}", "data.batch_size=3"], tmp_path))
     data.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
@@ -226,9 +225,8 @@ def test_nothing_is_opened_before_the_options_are_right(run: Run, tmp_path: Path
 def test_sync_batchnorm_on_a_cpu_is_explained(
     pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from support import composed
-
     from dvsn.engine import trainer as runtime
+    from tests.support.tiny import composed
 
     options = [*TINY, "trainer.sync_batchnorm=true", "trainer.devices=2"]
     config = composed(options, tmp_path)

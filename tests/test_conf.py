@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from support import TINY, composed
 from torch import nn
 
 from dvsn.config import build as config
@@ -26,6 +25,7 @@ from dvsn.networks.blocks import class_layers
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import Task
 from dvsn.types import LandmarkOutput, SegmentationOutput
+from tests.support.tiny import TINY, composed
 
 FILES = sorted(Path(conf_dir()).rglob("*.yaml"))
 GROUPS = choices()

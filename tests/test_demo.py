@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from support import composed
 
 from dvsn.train import train
+from tests.support.tiny import composed
 
 SIZE = (32, 64)
 MARGIN = 0.5  # dB above the baseline that the run must reach; measured: 0.9

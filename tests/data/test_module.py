@@ -1,0 +1,166 @@
+"""The data module: what it refuses before any file, the messages for missing folders, the embedded scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from dvsn.config.build import conf_dir
+from dvsn.data.dataset import split_parts
+from dvsn.data.module import TrainBatches
+from dvsn.engine import trainer as runtime
+from dvsn.errors import ConfigError, DataError
+from tests.support.tiny import composed, write_pairs
+
+DATA = sorted(p.stem for p in Path(conf_dir(), "data").glob("*.yaml") if not p.stem.startswith("_"))
+PAIRS = ["task=pix2pix", "data=folders", "transform=none", "data.workers=0"]
+
+
+def module(options: list[str], folder: Path) -> Any:
+    return runtime.build_data(composed(["task=pix2pix", *options], folder))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), train=6)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_missing_root_is_answered_with_the_tree_and_the_option(name: str, tmp_path: Path) -> None:
+    people = (
+        "people:" in Path(conf_dir(), "data", f"{name}.yaml").read_text(encoding="utf-8")
+        and "street" not in name
+    )
+    crop = ["codec=msra", "transform=pose"] if people else []
+    data = module(
+        [f"data={name}", *crop, f"data.root={tmp_path}/nowhere"], tmp_path
+    )  # building opens nothing
+    for split in ("train", "val", "test"):
+        with pytest.raises(DataError) as caught:
+            data.open(split)
+        message = str(caught.value)
+        assert f"{tmp_path}/nowhere" in message and "data.root" in message
+        assert "Expected this tree" in message and len(message.splitlines()) >= 3
+    assert not (tmp_path / "nowhere").exists()  # reading never writes
+    assert set(data.splits) == {"train", "val", "test"}
+    with pytest.raises(ConfigError, match="split: found 'valid'"):
+        data.open("valid")
+
+
+@pytest.mark.parametrize("name", ["street", "street_onehot"])
+def test_the_street_scenes_are_drawn_on_first_use(name: str, tmp_path: Path) -> None:
+    options = [
+        f"data={name}", f"data.root={tmp_path}/street", "data.scenes={train: 2, val: 1, test: 1}",
+        "data.height=64", "data.width=128", "transform=none", "data.workers=0",
+    ]  # fmt: skip
+    data = module(options, tmp_path)
+    assert not (tmp_path / "street").exists()
+    data.prepare_data()
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "street").rglob("*.png")}
+    module(options, tmp_path).prepare_data()  # a second run finds them
+    assert files and files == {p: p.stat().st_mtime_ns for p in (tmp_path / "street").rglob("*.png")}
+    counts = {split: len(data.open(split)) for split in ("train", "val", "test")}
+    assert counts == {"train": 2, "val": 1, "test": 1}
+    sample = data.open("train")[0]
+    channels = 2 if name == "street_onehot" else 3
+    assert tuple(sample["image"].shape) == (channels, 64, 128)
+    assert tuple(sample["target"].shape) == (3, 64, 128)
+    photo = next((tmp_path / "street" / "leftImg8bit" / "train").rglob("*.png"))
+    assert cv2.imread(str(photo)).shape == (64, 128, 3)
+    if name == "street_onehot":
+        assert int(sample["image"][0].max()) < 34 and set(sample["image"][1].unique().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["data.batch_size=0"], "data.batch_size: found 0"),
+        (["data.eval_batch_size=-1"], "data.batch_size: found 1 and -1"),
+        (["data.workers=-1"], "data.workers: found -1"),
+        (["data.label_classes=5"], r"data.input_channels: found 3, .*Set data.input_channels=5"),
+        (
+            ["data.label_classes=5", "data.input_channels=5", "data.pair.edges=true"],
+            r"an edge channel make 6\. Set data.input_channels=6",
+        ),
+        (["data.pair.edges=true"], "data.pair.edges: .*cityscapes_onehot"),
+        (["+data.transform.evaluate=[]"], r"transform: found keys .*'evaluate'.*expected 'train' and 'eval'"),
+        (["data.pair.source=label"], "data.pair.source: found 'label'"),
+    ],
+)  # fmt: skip
+def test_inconsistent_options_are_refused(
+    options: list[str], message: str, pairs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        module([*PAIRS, f"data.root={pairs}", *options], tmp_path).open("train")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["data.output_channels=1"], r"'target' has 3 channels, expected 1\. Set data\.output_channels=3"),
+        (["data.input_channels=4"], r"'image' has 3 channels, expected 4\. Set data\.input_channels=3"),
+        (["data.label_classes=4", "data.input_channels=4"], r"000.png.*'image' has 3 channels, expected 1"),
+    ],
+)
+def test_the_first_sample_is_checked(options: list[str], message: str, pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        module([*PAIRS, f"data.root={pairs}", *options], tmp_path).open("train")
+
+
+def test_augmentation_is_for_training_alone(pairs: Path, tmp_path: Path) -> None:
+    options = [*PAIRS, f"data.root={pairs}", "data.transform.eval=[]"]
+    flip = "data.transform.train=[{_target_: albumentations.HorizontalFlip, p: 1.0}]"
+    data = module([*options, flip], tmp_path)
+    plain, moved = data.open("train")[0], data.open("train", augment=True)[0]
+    assert plain["image"].flip(-1).equal(moved["image"]) and plain["target"].flip(-1).equal(moved["target"])
+    assert plain["image"].equal(data.open("train")[0]["image"])
+
+
+def test_setup_opens_what_the_stage_needs(pairs: Path, tmp_path: Path) -> None:
+    data = module([*PAIRS, f"data.root={pairs}"], tmp_path)
+    for stage, expected in (("fit", {"train", "val"}), ("validate", {"val"}), ("test", {"test"})):
+        data.setup(stage)
+        assert set(data.datasets) == expected
+    data.test_split = "train"
+    data.setup("test")
+    assert len(data.datasets["test"]) == 6
+
+
+def test_every_epoch_is_another_permutation() -> None:
+    batches = TrainBatches(size=10, batch_size=4, seed=1)
+    first = list(batches)
+    batches.set_epoch(1)
+    second = list(batches)
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    for epoch, seen in enumerate((first, second)):
+        assert {key[0] for batch in seen for key in batch} == {epoch}
+        assert sorted(key[1] for batch in seen for key in batch) == list(range(10))
+    assert [key[1] for batch in first for key in batch] != [key[1] for batch in second for key in batch]
+    other = list(TrainBatches(size=10, batch_size=4, seed=2))
+    assert other != first
+
+
+def test_a_short_batch_can_be_dropped() -> None:
+    batches = TrainBatches(size=10, batch_size=4, seed=1, drop_last=True)
+    assert len(batches) == 2 and [len(batch) for batch in batches] == [4, 4]
+
+
+def test_ranges_of_a_split_are_disjoint_and_whole() -> None:
+    assert split_parts("train") == [("train", 0, 100)]
+    assert split_parts("train[:90%]+val[10%:20%]") == [("train", 0, 90), ("val", 10, 20)]
+    for wrong in ("train[90%:10%]", "train[:101%]", "train[:0.5]", "train[", "[:10%]"):
+        with pytest.raises(ConfigError, match=r"data\.splits"):
+            split_parts(wrong)
+
+
+def test_a_range_is_read_as_a_data_set_of_its_own(pairs: Path, tmp_path: Path) -> None:
+    """6 pictures: 70 % are the first 4."""
+    data = module([*PAIRS[1:], f"data.root={pairs}"], tmp_path)
+    names = [sample["name"] for sample in data.open("train")]
+    data.splits = {"train": "train[:70%]", "val": "train[70%:]", "test": "train[50%:70%]+train[:20%]"}
+    assert [sample["name"] for sample in data.open("train")] == names[:4]
+    assert [sample["name"] for sample in data.open("val")] == names[4:]
+    assert [sample["name"] for sample in data.open("test")] == [names[3], names[0]]

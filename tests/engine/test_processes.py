@@ -1,0 +1,193 @@
+"""Runs of several processes, and what signals do to a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dvsn.engine.checkpoint import read_checkpoint
+from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "tests" / "support"
+TWO = ["trainer.devices=2", "network.norm=none", "network.dropout=0", "discriminator.norm=none"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), train=10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
+
+
+def two_ranks(config: dict[str, Any], folder: Path, *, dies_after: int | None = None) -> None:
+    """Start both ranks as torchrun would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "config.json"
+    file.write_text(json.dumps(config))
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+    }
+    ranks = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                str(HERE / "processes.py"),
+                str(file),
+                *([] if dies_after is None else [str(dies_after)]),
+            ],
+            env=environment(**shared, LOCAL_RANK=str(rank), RANK=str(rank)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in ranks]
+    if dies_after is None:
+        assert [process.returncode for process in ranks] == [0, 0], errors[0][-2000:]
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any], **tolerance: float) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], msg=lambda text, key=key: f"{key}: {text}", **tolerance)
+
+
+def test_two_processes_agree_and_equal_one_with_the_whole_batch(pairs: Path, tmp_path: Path) -> None:
+    options = [*TINY, *TWO, f"data.root={pairs}", "data.batch_size=4", "trainer.max_steps=1",
+               "trainer.limit_val_batches=0"]  # fmt: skip
+    two_ranks(composed(options, tmp_path / "two"), tmp_path / "two")
+    ranks = [torch.load(tmp_path / "two" / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+    assert_same(ranks[0], ranks[1], rtol=0, atol=0)
+
+    from dvsn.engine import trainer as runtime
+
+    torch.set_num_threads(1)
+    config = composed([*options, "trainer.devices=1"], tmp_path / "one")
+    task = runtime.make_task(config)
+    before = {key: value.clone() for key, value in task.state_dict().items()}
+    runtime.build_trainer(config, task).fit(task, runtime.build_data(config))
+    assert_same(ranks[0], dict(task.state_dict()), rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(before[key], value) for key, value in task.state_dict().items())
+
+
+def test_two_processes_score_each_picture_once(tmp_path: Path) -> None:
+    """Five pictures on two ranks: the scores are those of one process, none counted twice; outlines travel too."""
+    from dvsn.engine import trainer as runtime
+    from dvsn.engine.checkpoint import load
+
+    scenes = write_scenes(tmp_path / "scenes", train=8, val=5)
+    options = [*TINY_SEGMENTATION, f"data.root={scenes}", "data.batch_size=4", "trainer.max_epochs=1"]
+    config = composed([*options, "trainer.devices=2"], tmp_path / "two")
+    two_ranks(config, tmp_path / "two")
+    ranks = [json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    torch.set_num_threads(1)
+    task: Any = load(tmp_path / "two" / "checkpoints" / "last.ckpt")
+    data = runtime.build_data(config).open("val")
+    for sample in (data[index] for index in range(5)):
+        task.metrics.update(task(sample["image"][None]), sample["target"])
+    expected = {f"val/{name}": float(value) for name, value in task.metrics.compute().items()}
+    assert task.score.confusion.sum() == 5 * 64 * 64
+    for rank in ranks:
+        assert {name: rank[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_resumed_end_bit_equal(pairs: Path, tmp_path: Path) -> None:
+    """Batch norm, dropout, EMA, unequal validation counts (3 samples on 2 ranks)."""
+    options = [*TINY, "trainer.devices=2", f"data.root={pairs}", "data.batch_size=4", "trainer.max_epochs=3",
+               "checkpoint.every_n_steps=1", "ema=0.9"]  # fmt: skip
+    two_ranks(composed(options, tmp_path / "whole"), tmp_path / "whole")
+    for point in (2, 3):
+        two_ranks(composed(options, tmp_path / "broken"), tmp_path / "broken", dies_after=point)
+    two_ranks(composed(options, tmp_path / "broken"), tmp_path / "broken")
+    whole, broken = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "broken")
+    )
+    assert whole["global_step"] == broken["global_step"] == 9
+    for part in ("state_dict", "current_model_state"):
+        assert_same(whole[part], broken[part], rtol=0, atol=0)
+
+
+def command(pairs: Path, folder: Path, *options: str) -> list[str]:
+    shared = [*TINY, f"data.root={pairs}", f"hydra.run.dir={folder}", "name=test", *options]
+    return [sys.executable, "-m", "dvsn.train", *shared]
+
+
+def start_and_signal(arguments: list[str], number: int, folder: Path, **more: str) -> tuple[int, str]:
+    """Run a command, send it a signal once it has saved its first checkpoint, and wait for the end."""
+    process = subprocess.Popen(
+        arguments, env=environment(**more), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+LONG = ["trainer.max_epochs=100000", "checkpoint.every_n_steps=5", "trainer.limit_val_batches=0"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
+def test_signals_save_and_leave_quietly(number: int, code: int, pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    found, errors = start_and_signal(command(pairs, folder, *LONG), number, folder)
+    assert found == code, errors[-2000:]
+    assert "Traceback" not in errors
+    assert "resume=auto" in errors
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] > 0
+
+
+@pytest.mark.slow
+def test_slurm_saves_and_requeues(pairs: Path, tmp_path: Path) -> None:
+    """With a `scontrol` that only writes down what it was asked."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    asked = tmp_path / "asked"
+    script = programs / "scontrol"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    script.chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_NODELIST": "localhost", "SLURM_NTASKS_PER_NODE": "1",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    folder = tmp_path / "run"
+    code, errors = start_and_signal(command(pairs, folder, *LONG), signal.SIGUSR1, folder, **slurm)
+    assert code == 0, errors[-2000:]
+    assert asked.read_text().split() == ["requeue", "4711"]
+    saved = next(folder.glob("hpc_ckpt_*.ckpt"))
+    step = read_checkpoint(saved)["global_step"]
+    again = subprocess.run(
+        command(pairs, folder, *LONG, f"trainer.max_steps={step + 3}"),
+        env=environment(**slurm), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == step + 3

@@ -1,0 +1,155 @@
+"""A run that dies at any step and is resumed ends with the same bits as the unbroken run."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from dvsn.data.module import EvalBatches, TrainBatches
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import newest, read_checkpoint
+from tests.support.tiny import TINY, composed, write_pairs
+
+EPOCHS, BATCHES = 3, 5
+
+
+class Died(BaseException):
+    """Stands for SIGKILL: nothing may be saved on the way out."""
+
+
+class Dies(pl.Callback):
+    def __init__(self, step: int) -> None:
+        self.step, self.seen = step, 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen += 1
+        if self.seen > self.step:
+            raise Died
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def run(config: dict[str, Any], *, dies_after: int | None = None) -> dict[str, Any] | None:
+    """Train, from the newest checkpoint if there is one. None when it died; else last.ckpt."""
+    torch.set_num_threads(1)
+    folder = Path(config["run_dir"]) / "checkpoints"
+    resume = newest(folder) if folder.is_dir() else None
+    task = runtime.make_task(config)
+    trainer = runtime.build_trainer(config, task)
+    if dies_after is not None:
+        trainer.callbacks.insert(0, Dies(dies_after))  # type: ignore[attr-defined]
+    try:
+        trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
+    except Died:
+        return None
+    return read_checkpoint(folder / "last.ckpt")
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+VARIANTS: dict[str, list[str]] = {
+    "plain": [],
+    "ema, dropout, schedule": ["ema=0.9", "schedule=linear_decay", "schedule.constant_epochs=1"],
+    "validation inside the epoch": ["trainer.val_check_interval=2", "checkpoint.every_n_steps=1"],
+    "every second epoch": ["checkpoint.every_n_epochs=2", "checkpoint.every_n_steps=3"],
+    "accumulation": ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5"],
+}
+
+
+def config_of(variant: str, pairs: Path, folder: Path) -> dict[str, Any]:
+    return composed(
+        [
+            *TINY, f"data.root={pairs}", "data.batch_size=2", f"trainer.max_epochs={EPOCHS}",
+            "network.norm=batch", "checkpoint.every_n_steps=2", *VARIANTS[variant],
+        ],
+        folder,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_twice_ends_bit_equal(variant: str, pairs: Path, tmp_path: Path) -> None:
+    unbroken = run(config_of(variant, pairs, tmp_path / "unbroken"))
+    assert unbroken is not None
+    points = random.Random(variant).sample(range(1, EPOCHS * BATCHES), 2)
+    broken = config_of(variant, pairs, tmp_path / "broken")
+    for point in points:
+        run(broken, dies_after=point)
+    resumed = run(broken)
+    assert resumed is not None
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "DataModule"):
+        assert equal(unbroken.get(part), resumed.get(part)), part
+    assert equal(unbroken.get("averaging_state"), resumed.get("averaging_state"))
+
+
+@pytest.mark.parametrize("steps", [7, 10])
+def test_a_run_ended_by_max_steps_continues_exactly(steps: int, pairs: Path, tmp_path: Path) -> None:
+    unbroken = run(config_of("plain", pairs, tmp_path / "unbroken"))
+    config = config_of("plain", pairs, tmp_path / "two parts")
+    first = run({**config, "trainer": {**config["trainer"], "max_steps": steps}})
+    second = run(config)
+    assert unbroken is not None and first is not None and second is not None
+    assert (first["global_step"], second["global_step"]) == (steps, EPOCHS * BATCHES)
+    assert equal(unbroken["state_dict"], second["state_dict"])
+    assert equal(unbroken["optimizer_states"], second["optimizer_states"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_point(variant: str, pairs: Path, tmp_path: Path) -> None:
+    unbroken = run(config_of(variant, pairs, tmp_path / "unbroken"))
+    assert unbroken is not None
+    for point in range(EPOCHS * BATCHES):
+        broken = config_of(variant, pairs, tmp_path / f"broken{point}")
+        run(broken, dies_after=point)
+        resumed = run(broken)
+        assert resumed is not None
+        assert equal(unbroken["state_dict"], resumed["state_dict"]), point
+        assert equal(unbroken["optimizer_states"], resumed["optimizer_states"]), point
+
+
+def test_a_batch_is_a_pure_function_of_its_place() -> None:
+    whole = list(make(start=0))
+    assert list(make(start=2)) == whole[2:]
+    sampler = make(start=2)
+    list(sampler)
+    sampler.set_epoch(4)
+    assert len(list(sampler)) == len(whole)  # only the epoch that was interrupted starts late
+
+
+def make(*, start: int) -> TrainBatches:
+    sampler = TrainBatches(size=11, batch_size=4, seed=3)
+    sampler.epoch, sampler.start = 3, start
+    return sampler
+
+
+def test_ranks_share_the_batches_of_one_process() -> None:
+    whole = list(TrainBatches(size=12, batch_size=4, seed=1))
+    ranks = [list(TrainBatches(size=12, batch_size=4, seed=1, rank=rank, world=2)) for rank in range(2)]
+    for batch, first, second in zip(whole, *ranks, strict=True):
+        assert sorted(batch) == sorted(first + second)
+    odd = [list(TrainBatches(size=11, batch_size=4, seed=1, rank=rank, world=2)) for rank in range(2)]
+    assert [len(batch) for batch in odd[0]] == [len(batch) for batch in odd[1]] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_sees_every_sample_once(world: int) -> None:
+    seen = [
+        i for r in range(world) for b in EvalBatches(size=7, batch_size=2, rank=r, world=world) for _, i in b
+    ]
+    assert sorted(seen) == list(range(7))

@@ -1,0 +1,45 @@
+"""One rank of a two-process run: trains, then writes its weights to RUN_DIR/rank_N.pt. Run by test_processes.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import newest
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    config = json.loads(Path(sys.argv[1]).read_text())
+    dies_after = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    folder = Path(config["run_dir"])
+    checkpoints = folder / "checkpoints"
+    task = runtime.make_task(config)
+    if config.get("distill"):
+        teaching.distil(task, config, runtime.build_data(config))
+    trainer = runtime.build_trainer(config, task)
+    if dies_after is not None:
+        from tests.engine.test_resume import Dies
+
+        class Killed(Dies):
+            def on_train_batch_start(self, *arguments: object) -> None:
+                self.seen += 1
+                if self.seen > self.step:
+                    os._exit(9)
+
+        trainer.callbacks.insert(0, Killed(dies_after))
+    resume = newest(checkpoints) if checkpoints.is_dir() else None
+    trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
+    torch.save(task.state_dict(), folder / f"rank_{trainer.global_rank}.pt")
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    (folder / f"rank_{trainer.global_rank}.json").write_text(json.dumps(scores))
+
+
+if __name__ == "__main__":
+    main()
