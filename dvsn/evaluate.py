@@ -7,41 +7,43 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.config import compose
 from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 SHOWN = 40  # rows of a table on the screen
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="evaluate",
     summary="Measure a checkpoint on a split of a data set.",
     groups=True,
     options=(
-        commands.Option(
-            "checkpoint", commands.REQUIRED, "what to measure; it knows its task and its data set"
+        Option(
+            "checkpoint", REQUIRED, "what to measure; it knows its task and its data set"
         ),
-        commands.Option("split", "val", "val, test or train"),
-        commands.Option("root", "null", "where the data set lies now"),
-        commands.Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
-        commands.Option("batch_size", "null", "null: as in training's validation"),
-        commands.Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
+        Option("split", "val", "val, test or train"),
+        Option("root", "null", "where the data set lies now"),
+        Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
+        Option("batch_size", "null", "null: as in training's validation"),
+        Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
                         "there is one, the test server's form"),
-        commands.Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),
-        commands.Option("test_norm", "null", "pix2pix: running or batch statistics; null: as the recipe"),
-        commands.Option("inference.mode", "null", "segmentation: whole or slide; null: as the recipe"),
-        commands.Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
-        commands.Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
-        commands.Option("inference.flip", "null", "true: averaged with the mirrored picture"),
-        commands.Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
-        commands.Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
-        commands.Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),
-        commands.Option("flip_test", "null", "pose: whether to average with the mirrored crop; null: as the recipe"),
-        commands.Option("metrics.reference", "null", "pose: of PCK, torso, box or length; metrics.threshold likewise"),
-        commands.Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
-        commands.Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
-        commands.Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
+        Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),
+        Option("test_norm", "null", "pix2pix: running or batch statistics; null: as the recipe"),
+        Option("inference.mode", "null", "segmentation: whole or slide; null: as the recipe"),
+        Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
+        Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
+        Option("inference.flip", "null", "true: averaged with the mirrored picture"),
+        Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
+        Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
+        Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),
+        Option("flip_test", "null", "pose: whether to average with the mirrored crop; null: as the recipe"),
+        Option("metrics.reference", "null", "pose: of PCK, torso, box or length; metrics.threshold likewise"),
+        Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
+        Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
+        Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
     ),
     examples=(
         "python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test",
@@ -54,7 +56,7 @@ COMMAND = commands.Command(
 
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
-    from dvsn.config.build import check
+    from dvsn.config.allow import check
     from dvsn.engine import trainer as runtime
     from dvsn.engine.checkpoint import build_task, load_state, read_checkpoint, read_recipe
     from dvsn.train import quiet
@@ -191,11 +193,11 @@ def show_rows(title: str, rows: list[Config]) -> None:
 
 
 def job(config: Any) -> dict[str, float]:
-    return evaluate(commands.plain(config))
+    return evaluate(compose.plain(config))
 
 
 def main() -> None:
-    commands.run(lambda: commands.hydra_main("evaluate", job), command=COMMAND)
+    command_line.run(lambda: compose.hydra_main("evaluate", job), command=COMMAND)
 
 
 if __name__ == "__main__":

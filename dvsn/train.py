@@ -11,33 +11,33 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dvsn.config import compose as commands
-from dvsn.config.build import check_options
+from dvsn import command_line
+from dvsn.command_line import Command, Option
+from dvsn.config import compose
+from dvsn.config.rules import check_options
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="train",
     summary="Train a task on a data set.",
     groups=True,
     options=(
-        commands.Option("seed", "0", "everything random derives from it"),
-        commands.Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
-        commands.Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
-        commands.Option(
-            "weights", "null", "start from the networks of a checkpoint, such as a converted one"
-        ),
-        commands.Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
-        commands.Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
-        commands.Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
-        commands.Option("compile", "false", "torch.compile the networks"),
-        commands.Option("channels_last", "auto", "memory layout: auto, true, false"),
-        commands.Option("checkpoint.every_n_steps", "null", "save within an epoch too"),
-        commands.Option("trainer.devices", "1", "GPUs or processes; several mean DDP"),
-        commands.Option("sweep.jobs", "1", "of -m at the same time, on the same device"),
-        commands.Option("data.root", "data/NAME", "where the data set lies"),
+        Option("seed", "0", "everything random derives from it"),
+        Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
+        Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
+        Option("weights", "null", "start from the networks of a checkpoint, such as a converted one"),
+        Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
+        Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
+        Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
+        Option("compile", "false", "torch.compile the networks"),
+        Option("channels_last", "auto", "memory layout: auto, true, false"),
+        Option("checkpoint.every_n_steps", "null", "save within an epoch too"),
+        Option("trainer.devices", "1", "GPUs or processes; several mean DDP"),
+        Option("sweep.jobs", "1", "of -m at the same time, on the same device"),
+        Option("data.root", "data/NAME", "where the data set lies"),
     ),
     examples=(
         "python -m dvsn.train task=pix2pix data=cityscapes trainer.devices=4",
@@ -131,7 +131,7 @@ def quiet() -> None:
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
-    from dvsn.config.build import check
+    from dvsn.config.allow import check
     from dvsn.engine import teaching
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import Checkpoints
@@ -267,7 +267,7 @@ def report(result: dict[str, Any], folder: Path) -> None:
 
 def job(config: Any) -> dict[str, Any]:
     """One job of the command line: the composed config made plain, and trained."""
-    plain_config = commands.plain(config)
+    plain_config = compose.plain(config)
     name = str(plain_config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
@@ -279,11 +279,11 @@ def compose_and_train() -> Any:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
-    return commands.hydra_main("train", job)
+    return compose.hydra_main("train", job)
 
 
 def main() -> None:
-    commands.run(compose_and_train, command=COMMAND)
+    command_line.run(compose_and_train, command=COMMAND)
 
 
 if __name__ == "__main__":

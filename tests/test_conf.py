@@ -16,9 +16,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from dvsn.config import build as config
-from dvsn.config.build import build, conf_dir
-from dvsn.config.compose import choices
+from dvsn.config import rules
+from dvsn.config.build import build
+from dvsn.config.menu import choices, conf_dir
 from dvsn.distill.method import Kind, Method
 from dvsn.engine import trainer as runtime
 from dvsn.networks.blocks import class_layers
@@ -162,7 +162,7 @@ def test_the_menu_offers_every_group() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_passes_the_checks(option: str) -> None:
-    config.validate(tree(option))
+    rules.validate(tree(option))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -355,7 +355,7 @@ def test_every_method_states_the_same_options(name: str) -> None:
     node = whole["distill"]
     assert list(node) == [name]
     assert set(node[name]) - {"task_weight"} == {"weight", "taps", "start", "end", "ramp", "method"}
-    config.check_distillation({**whole, "teacher": "teacher.ckpt"})
+    rules.check_distillation({**whole, "teacher": "teacher.ckpt"})
     kind = build(node[name]["method"], path=f"distill.{name}.method").func
     assert issubclass(kind, Method) and set(kind.reads) <= set(typing.get_args(Kind))
     parameters = inspect.signature(kind).parameters
@@ -559,7 +559,7 @@ def test_every_debug_option_builds_its_trainer(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("name", "task"), EXPERIMENTS)
 def test_every_experiment_builds_its_task(name: str, task: str, tmp_path: Path) -> None:
     node = composed([f"experiment={name}"], tmp_path)
-    config.validate(node)
+    rules.validate(node)
     assert node["task"]["_target_"].startswith(f"dvsn.tasks.{task.partition('_')[0]}.")
     for key in ("network", "discriminator"):  # the real ones are built above
         if isinstance(node["task"].get(key), dict):
@@ -574,7 +574,7 @@ def test_every_experiment_builds_its_task(name: str, task: str, tmp_path: Path) 
 def test_every_task_composes_alone(task: str, tmp_path: Path) -> None:
     """Its YAML chooses whatever it needs; nothing else has to be said."""
     node = composed([f"task={task}"], tmp_path)
-    config.validate(node)
+    rules.validate(node)
     for group in ("network", "transform", "data", "optim", "schedule"):
         assert node[group], group
     assert node.get("loss") or task == "detection"  # torchvision's detectors bring their own

@@ -7,13 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose as compose_config
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from dvsn import evaluate
-from dvsn.config import compose as commands
-from dvsn.config.build import conf_dir, validate
+from dvsn.config import compose
+from dvsn.config.menu import conf_dir
+from dvsn.config.rules import validate
 from dvsn.convert import __main__ as convert
 from dvsn.data_tools import faces
 from dvsn.predict import __main__ as predict
@@ -48,7 +50,7 @@ def test_commands_compose(line: str) -> None:
     elif command == "dvsn.report":
         assert report.COMMAND.parse(rest)["runs"]
     elif command == "dvsn.search":
-        with commands.opened("search", ["hydra.run.dir=x", *rest]) as (hydra, arguments):
+        with compose.opened("search", ["hydra.run.dir=x", *rest]) as (hydra, arguments):
             assert search.plan(hydra, arguments, name="search", trial="train", module="dvsn.train").ranges
     elif rest[0] == "faces" and command == "dvsn.data":
         assert faces.COMMAND.parse(rest[1:])["root"]
@@ -74,7 +76,7 @@ def test_commands_compose(line: str) -> None:
             rest = [word for word in rest if not word.endswith("=...")]
             bare = name in ("benchmark", "distill_taps")  # no trainer
             given = [*([] if bare else ["run_dir=x"]), *(["name=x"] if trains else [])]
-            config = compose(name, overrides=[*given, *rest])
+            config = compose_config(name, overrides=[*given, *rest])
         plain = OmegaConf.to_container(config, resolve=True)
         assert isinstance(plain, dict)
         if not bare:

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dvsn import command_line
 from dvsn.benchmark.table import PROTOCOLS, markdown, show
-from dvsn.config import compose as commands
+from dvsn.command_line import Command, Option
+from dvsn.config import compose, menu
 from dvsn.errors import CheckpointError, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -20,29 +22,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
-COMMAND = commands.Command(
+COMMAND = Command(
     name="benchmark",
     summary="Count, time and compare a network for segmentation, pose or landmarks, plain and with what makes it faster.",
     groups=True,
     options=(
-        commands.Option("checkpoint", "null", "measure a trained network instead of network=..., which is random"),
-        commands.Option("size", [1024, 2048], "height and width of the image"),
-        commands.Option("batch", 1, "images at a time"),
-        commands.Option("protocols", list(PROTOCOLS), "network: to the raw answer, as papers do; end_to_end: from bytes"),
-        commands.Option("variants", [], "rows, such as folded+channels_last+bf16+compiled; []: those of the device"),
-        commands.Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
-        commands.Option("threads", "null", "of the CPU; null: PyTorch's choice"),
-        commands.Option("seconds", 6, "how long a row is timed, about as long again for warming up"),
-        commands.Option("runs", "null", "time so many runs of a row instead"),
-        commands.Option("rounds", 3, "the rows take turns so many times"),
-        commands.Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
-        commands.Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
-        commands.Option("calibration_pictures", 16, "how many of them; int8 needs some hundreds where it is inexact"),
-        commands.Option("keep", [], "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
-        commands.Option("rest", "bf16", "that precision: bf16, or f32, which moves points less"),
-        commands.Option("data.classes", 19, "how many classes a random network for segmentation has"),
-        commands.Option("data.joints", 17, "how many keypoints a random network for pose or landmarks has"),
-        commands.Option("output", "null", "also write a file.json or file.md"),
+        Option("checkpoint", "null", "measure a trained network instead of network=..., which is random"),
+        Option("size", [1024, 2048], "height and width of the image"),
+        Option("batch", 1, "images at a time"),
+        Option("protocols", list(PROTOCOLS), "network: to the raw answer, as papers do; end_to_end: from bytes"),
+        Option("variants", [], "rows, such as folded+channels_last+bf16+compiled; []: those of the device"),
+        Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
+        Option("threads", "null", "of the CPU; null: PyTorch's choice"),
+        Option("seconds", 6, "how long a row is timed, about as long again for warming up"),
+        Option("runs", "null", "time so many runs of a row instead"),
+        Option("rounds", 3, "the rows take turns so many times"),
+        Option("images", "null", "folder of pictures to agree on (16 of them); null: noise"),
+        Option("calibration", "null", "folder of other pictures, for the scales of int8; null: images"),
+        Option("calibration_pictures", 16, "how many of them; int8 needs some hundreds where it is inexact"),
+        Option("keep", [], "module paths that int8 leaves in higher precision, such as [final_layer,dfm]"),
+        Option("rest", "bf16", "that precision: bf16, or f32, which moves points less"),
+        Option("data.classes", 19, "how many classes a random network for segmentation has"),
+        Option("data.joints", 17, "how many keypoints a random network for pose or landmarks has"),
+        Option("output", "null", "also write a file.json or file.md"),
     ),
     examples=(
         "python -m dvsn.benchmark network=pidnet_s size=[1024,2048]",
@@ -98,7 +100,7 @@ def benchmark(config: Config) -> Config:
 
 def check_options(config: Config) -> None:
     """Refuse values that have no meaning, before torch is loaded. Raises `ConfigError`."""
-    from dvsn.config.build import number, whole
+    from dvsn.config.types import number, whole
 
     size, protocols, output = config["size"], config["protocols"], config["output"]
     sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
@@ -127,7 +129,7 @@ def check_options(config: Config) -> None:
         found = "neither" if config.get("network") is None else "both"
         raise ConfigError(
             f"network, checkpoint: found {found}, expected one of them: network=pidnet_s for random weights, or "
-            f"checkpoint=best.ckpt. {nearest('', commands.choices()['network'])}"
+            f"checkpoint=best.ckpt. {nearest('', menu.choices()['network'])}"
         )
 
 
@@ -341,11 +343,11 @@ def write(result: Config, path: Path) -> None:
 
 
 def job(config: Any) -> Config:
-    return benchmark(commands.plain(config))
+    return benchmark(compose.plain(config))
 
 
 def main() -> None:
-    commands.run(lambda: commands.hydra_main("benchmark", job), command=COMMAND)
+    command_line.run(lambda: compose.hydra_main("benchmark", job), command=COMMAND)
 
 
 if __name__ == "__main__":

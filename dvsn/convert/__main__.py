@@ -8,67 +8,63 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dvsn.config import compose as commands
-from dvsn.config.build import conf_dir
+from dvsn import command_line
+from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.config import menu
+from dvsn.config.menu import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, nearest
 
 log = logging.getLogger("dvsn")
 ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
 SGD = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="convert",
     summary="Turn a published checkpoint into a dvsn checkpoint.",
     options=(
-        commands.Option(
+        Option(
             "source",
-            commands.REQUIRED,
+            REQUIRED,
             "the published network, such as latest_net_G.pth or PIDNet_S_Cityscapes_val.pt",
         ),
-        commands.Option("output", commands.REQUIRED, "the checkpoint to write, such as facades.ckpt"),
-        commands.Option(
+        Option("output", REQUIRED, "the checkpoint to write, such as facades.ckpt"),
+        Option(
             "align_corners",
             None,
             "HRNet: how it and its task resize, which its keys do not tell; null: a guess, noted",
         ),
-        commands.Option(
+        Option(
             "channels",
             None,
             "SimpleBaseline: rgb or bgr, as it was trained; null: bgr, of mmpose's files rgb",
         ),
-        commands.Option(
+        Option(
             "codec",
             "msra",
             "of heatmaps: how they were made and are read, msra, dark or udp: the keys do not tell",
         ),
-        commands.Option(
+        Option(
             "size",
             None,
             "of heatmaps: [HEIGHT,WIDTH] of the crops, which the keys do not tell; null: a guess, noted",
         ),
-        commands.Option(
+        Option(
             "data",
             None,
             "the data set that knows the names: of keypoints, such as coco or wflw, null: one by their number, noted; "
             "of the classes of small pictures, null: cifar10 or cifar100",
         ),
-        commands.Option(
-            "joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"
-        ),
-        commands.Option(
-            "heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"
-        ),
-        commands.Option("discriminator", None, "the published discriminator, to go on training with it"),
-        commands.Option("dropout", None, "the dropout rate, which the keys may not tell"),
-        commands.Option(
-            "value_range", None, "of a generator, signed or unit; null: what the release trains with"
-        ),
-        commands.Option(
+        Option("joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"),
+        Option("heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"),
+        Option("discriminator", None, "the published discriminator, to go on training with it"),
+        Option("dropout", None, "the dropout rate, which the keys may not tell"),
+        Option("value_range", None, "of a generator, signed or unit; null: what the release trains with"),
+        Option(
             "test_dropout",
             False,
             "a generator's dropout when used; the authors' release has it on unless --no_dropout",
         ),
-        commands.Option(
+        Option(
             "test_norm",
             "running",
             "a generator's running or batch statistics; the authors' release tests with batch",
@@ -246,7 +242,7 @@ def read_codec(options: dict[str, Any]) -> dict[str, Any]:
     """The node of the codec that was asked for."""
     import yaml
 
-    name, known = str(options["codec"]), commands.choices()["codec"]
+    name, known = str(options["codec"]), menu.choices()["codec"]
     if name not in known:
         raise ConfigError(f"codec: there is no {name!r}. {nearest(name, known)}")
     codec: dict[str, Any] = yaml.safe_load(
@@ -326,7 +322,7 @@ def data_node(name: str, *overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    known = commands.choices()["data"]
+    known = menu.choices()["data"]
     if name not in known:
         raise ConfigError(f"data: there is no {name!r}. {nearest(name, known)}")
     with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -346,7 +342,7 @@ RECIPES = {
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands.run(lambda: convert(COMMAND.parse(sys.argv[1:])), command=COMMAND)
+    command_line.run(lambda: convert(COMMAND.parse(sys.argv[1:])), command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def with_task(arguments: Sequence[str]) -> list[str]:
     """Also `task=classification`, where the data set has a class a picture and no task is asked for."""
     import yaml
 
-    from dvsn.config.build import conf_dir
+    from dvsn.config.menu import conf_dir
 
     asked = dict(each.partition("=")[::2] for each in arguments if "=" in each)
     file = Path(conf_dir(), "data", f"{asked.get('data', '')}.yaml")

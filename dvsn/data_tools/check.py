@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import Command, Option
+from dvsn.config import compose
 from dvsn.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,15 +22,15 @@ Config = dict[str, Any]
 
 SHOWN = 5  # findings of a kind on the screen, and files of a finding
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="data check",
     summary="Walk every split of a data set and report every fault. Exit code 2 if there is one, else 0.",
     groups=True,
     options=(
-        commands.Option("data.root", "data/NAME", "where the data set lies"),
-        commands.Option("output", "null", "a JSON file with everything that was found, every file by name"),
-        commands.Option("workers", "2", "processes that read; 0: the main one"),
-        commands.Option("limit", "null", "only the first so many samples of each split"),
+        Option("data.root", "data/NAME", "where the data set lies"),
+        Option("output", "null", "a JSON file with everything that was found, every file by name"),
+        Option("workers", "2", "processes that read; 0: the main one"),
+        Option("limit", "null", "only the first so many samples of each split"),
     ),
     examples=(
         "python -m dvsn.data check data=camvid output=report.json",
@@ -323,7 +325,7 @@ def lines(heading: str, kind: str, findings: list[Finding]) -> Iterator[str]:
 
 
 def job(config: Any) -> None:
-    plain_config = commands.plain(config)
+    plain_config = compose.plain(config)
     report = check(plain_config)
     show(report)
     output = plain_config["output"]
@@ -339,7 +341,7 @@ def job(config: Any) -> None:
 
 
 def main() -> None:
-    commands.run(lambda: commands.hydra_main("data_check", job), command=COMMAND)
+    command_line.run(lambda: compose.hydra_main("data_check", job), command=COMMAND)
 
 
 if __name__ == "__main__":

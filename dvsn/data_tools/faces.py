@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import Command, Option
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
 COUNTS = ("train", "test", "height", "width")
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="data faces",
     summary="Draw street scenes and write their faces in WFLW's published layout, to try a recipe without its data.",
     options=(
-        commands.Option("root", "data/street_faces", "the folder to write, for data=wflw data.root=..."),
-        commands.Option("train", 200, "scenes of the training split; one in two or three shows faces"),
-        commands.Option("test", 40, "scenes of the test split"),
-        commands.Option("height", 1024, "pixels of a scene; faces are 1/25 to 1/12 as high"),
-        commands.Option("width", 2048, "pixels of a scene"),
-        commands.Option("seed", 0, "other scenes"),
+        Option("root", "data/street_faces", "the folder to write, for data=wflw data.root=..."),
+        Option("train", 200, "scenes of the training split; one in two or three shows faces"),
+        Option("test", 40, "scenes of the test split"),
+        Option("height", 1024, "pixels of a scene; faces are 1/25 to 1/12 as high"),
+        Option("width", 2048, "pixels of a scene"),
+        Option("seed", 0, "other scenes"),
     ),
     examples=(
         "python -m dvsn.data faces root=data/street_faces train=500",
@@ -48,4 +49,4 @@ if __name__ == "__main__":
     import sys
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands.run(lambda: write(COMMAND.parse(sys.argv[1:])), command=COMMAND)
+    command_line.run(lambda: write(COMMAND.parse(sys.argv[1:])), command=COMMAND)

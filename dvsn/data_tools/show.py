@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import Command, Option
+from dvsn.config import compose
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,17 +25,17 @@ Config = dict[str, Any]
 VOID = (224, 224, 192)  # the colour of ignored pixels, as PASCAL VOC displays them
 LINE, SWATCH, LEGEND = 18, 14, 190  # pixels of the legend: a row, a colour, its width
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="data show",
     summary="Draw samples after augmentation, as the network will see them.",
     groups=True,
     options=(
-        commands.Option("data.root", "data/NAME", "where the data set lies"),
-        commands.Option("split", "train", "train, val or test"),
-        commands.Option("augment", "true", "the steps of training; false: those of evaluation"),
-        commands.Option("count", "6", "samples, spread evenly over the split"),
-        commands.Option("max_side", "512", "larger pictures are shrunk in the drawing"),
-        commands.Option("output", "samples", "a folder"),
+        Option("data.root", "data/NAME", "where the data set lies"),
+        Option("split", "train", "train, val or test"),
+        Option("augment", "true", "the steps of training; false: those of evaluation"),
+        Option("count", "6", "samples, spread evenly over the split"),
+        Option("max_side", "512", "larger pictures are shrunk in the drawing"),
+        Option("output", "samples", "a folder"),
     ),
     examples=(
         "python -m dvsn.data show data=camvid transform.crop_height=360 transform.crop_width=480",
@@ -205,11 +207,11 @@ def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def job(config: Any) -> None:
-    log.info("%s", draw(commands.plain(config)))
+    log.info("%s", draw(compose.plain(config)))
 
 
 def main() -> None:
-    commands.run(lambda: commands.hydra_main("data_show", job), command=COMMAND)
+    command_line.run(lambda: compose.hydra_main("data_show", job), command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import Command, Option
+from dvsn.config import compose
 from dvsn.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger("dvsn")
@@ -14,15 +16,15 @@ Config = dict[str, Any]
 
 METHODS = ("median_frequency", "enet")
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="data weights",
     summary="Count the pixels of each class in the training split and weigh the classes.",
     groups=True,
     options=(
-        commands.Option("data.root", "data/NAME", "where the data set lies"),
-        commands.Option("method", "median_frequency", "median_frequency (SegNet), or enet: 1 / ln(1.02 + share)"),
-        commands.Option("output", "weights.json", "the file to write, for loss.class_weights"),
-        commands.Option("workers", "2", "processes that read; 0: the main one"),
+        Option("data.root", "data/NAME", "where the data set lies"),
+        Option("method", "median_frequency", "median_frequency (SegNet), or enet: 1 / ln(1.02 + share)"),
+        Option("output", "weights.json", "the file to write, for loss.class_weights"),
+        Option("workers", "2", "processes that read; 0: the main one"),
     ),
     examples=(
         "python -m dvsn.data weights data=camvid",
@@ -94,7 +96,7 @@ def show(content: dict[str, Any]) -> None:
 def job(config: Any) -> None:
     from dvsn.engine import trainer as runtime
 
-    plain_config = commands.plain(config)
+    plain_config = compose.plain(config)
     output = Path(plain_config["output"])
     content = weigh(plain_config)
     runtime.write_json(output, content)
@@ -106,7 +108,7 @@ def job(config: Any) -> None:
 
 
 def main() -> None:
-    commands.run(lambda: commands.hydra_main("data_weights", job), command=COMMAND)
+    command_line.run(lambda: compose.hydra_main("data_weights", job), command=COMMAND)
 
 
 if __name__ == "__main__":

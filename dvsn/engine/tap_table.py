@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import Command, Option
+from dvsn.config import compose
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
 Config = dict[str, Any]
-COMMAND = commands.Command(
+COMMAND = Command(
     name="distill taps",
     summary="List the places of a network where distillation may look, with their shapes.",
     groups=True,
     options=(
-        commands.Option("checkpoint", "null", "a trained network instead of network=..."),
-        commands.Option("size", [32, 32], "height and width of the picture"),
-        commands.Option("depth", 2, "how deep modules may lie to be listed"),
-        commands.Option("data.classes", 100, "how many classes a new network has"),
+        Option("checkpoint", "null", "a trained network instead of network=..."),
+        Option("size", [32, 32], "height and width of the picture"),
+        Option("depth", 2, "how deep modules may lie to be listed"),
+        Option("data.classes", 100, "how many classes a new network has"),
     ),
     examples=(
         "python -m dvsn.distill taps network=resnet8x4",
@@ -86,7 +88,7 @@ def show(network: nn.Module, size: list[int], *, depth: int) -> None:
 
 
 def job(config: Any) -> None:
-    tree = commands.plain(config)
+    tree = compose.plain(config)
     size, depth = tree["size"], tree["depth"]
     if not (
         isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
@@ -110,7 +112,7 @@ def job(config: Any) -> None:
 
 
 def main() -> None:
-    commands.run(lambda: commands.hydra_main("distill_taps", job), command=COMMAND)
+    command_line.run(lambda: compose.hydra_main("distill_taps", job), command=COMMAND)
 
 
 if __name__ == "__main__":

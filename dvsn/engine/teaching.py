@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dvsn.config.build import build, conf_dir
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule, collate
 from dvsn.distill import taps
 from dvsn.distill.cache import Answers

@@ -17,7 +17,8 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from dvsn.atomic import replacing
-from dvsn.config.build import build, check_options
+from dvsn.config.build import build
+from dvsn.config.rules import check_options
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
 from dvsn.engine.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything

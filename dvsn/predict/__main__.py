@@ -8,55 +8,56 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import ConfigError, DataError
 
 log = logging.getLogger("dvsn")
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="predict",
     summary="Run a checkpoint on a picture, a folder or a glob.",
     options=(
-        commands.Option("checkpoint", commands.REQUIRED, "a dvsn checkpoint"),
-        commands.Option("input", commands.REQUIRED, "a picture, a folder (with all below it), or a quoted glob"),
-        commands.Option("output", "predictions", "folder of the results: a PNG a picture, and of pose keypoints.json, of "
+        Option("checkpoint", REQUIRED, "a dvsn checkpoint"),
+        Option("input", REQUIRED, "a picture, a folder (with all below it), or a quoted glob"),
+        Option("output", "predictions", "folder of the results: a PNG a picture, and of pose keypoints.json, of "
                         "landmarks landmarks.json, of detection detections.json, in COCO's results format, of "
                         "classification classes.csv and .json"),
-        commands.Option("size", "recipe", "recipe: the checkpoint's own evaluation size; keep: the picture's (padded "
+        Option("size", "recipe", "recipe: the checkpoint's own evaluation size; keep: the picture's (padded "
                         "to what the network needs and cropped back); or HEIGHTxWIDTH"),
-        commands.Option("write", None, "what: of pix2pix picture; of segmentation color, overlay, ids, or submission (ids "
+        Option("write", None, "what: of pix2pix picture; of segmentation color, overlay, ids, or submission (ids "
                         "of the data set's test server); of classification cards (and the table) or table; null: the first"),
-        commands.Option("original_size", False, "resize each result to its picture's size at the end"),
-        commands.Option("side_by_side", False, "write input and result in one picture"),
-        commands.Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
-        commands.Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; "
+        Option("original_size", False, "resize each result to its picture's size at the end"),
+        Option("side_by_side", False, "write input and result in one picture"),
+        Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
+        Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; "
                         "FILE.json: annotations or detections in COCO's format; FILE.ckpt: a dvsn detection checkpoint; "
                         "FILE.pth: weights of a detector of torchvision, with detector=NAME; FILE.onnx: weights of "
                         "YuNet, which finds faces"),
-        commands.Option("annotations", None, "pose, landmarks: COCO file with the pictures' ids, for detections of "
+        Option("annotations", None, "pose, landmarks: COCO file with the pictures' ids, for detections of "
                         "pictures that are not called by their number"),
-        commands.Option("detector", None, "pose, landmarks: the model of FILE.pth, such as fasterrcnn_resnet50_fpn; of "
+        Option("detector", None, "pose, landmarks: the model of FILE.pth, such as fasterrcnn_resnet50_fpn; of "
                         "faces also yunet, of FILE.onnx, or haar, which OpenCV 4 ships with its weights"),
-        commands.Option("category", None, "pose, landmarks: the number of people or faces among the boxes' categories; "
+        Option("category", None, "pose, landmarks: the number of people or faces among the boxes' categories; "
                         "null: person or face"),
-        commands.Option("score", None, "objects, people's and faces' boxes below it are left out; null: 0.5 of people "
+        Option("score", None, "objects, people's and faces' boxes below it are left out; null: 0.5 of people "
                         "and faces, 0.6 of YuNet, of detection as the recipe"),
-        commands.Option("padding", None, "landmarks: the crop's side, as a factor of the box's longer one. null: as "
+        Option("padding", None, "landmarks: the crop's side, as a factor of the box's longer one. null: as "
                         "trained, 1.2 of the points' box, to which boxes of yunet and haar are brought first; of whole "
                         "pictures 1: they should show the face with 10 % around it, wider ones want less"),
-        commands.Option("nms", 0.9, "pose: people more alike than this (OKS) to a better one are left out"),
-        commands.Option("joint_score", 0.2, "pose, landmarks: keypoints of less confidence are not drawn"),
-        commands.Option("points", True, "landmarks: draw them as dots"),
-        commands.Option("outline", True, "landmarks: draw the lines between them"),
-        commands.Option("axes", True, "landmarks: draw how the head is turned: red to its side, green down, blue forward"),
-        commands.Option("smooth", False, "landmarks: the pictures of a folder, by name, are frames of a video, in which "
+        Option("nms", 0.9, "pose: people more alike than this (OKS) to a better one are left out"),
+        Option("joint_score", 0.2, "pose, landmarks: keypoints of less confidence are not drawn"),
+        Option("points", True, "landmarks: draw them as dots"),
+        Option("outline", True, "landmarks: draw the lines between them"),
+        Option("axes", True, "landmarks: draw how the head is turned: red to its side, green down, blue forward"),
+        Option("smooth", False, "landmarks: the pictures of a folder, by name, are frames of a video, in which "
                         "each face is followed and its points are smoothed by a One-Euro filter"),
-        commands.Option("fps", 30.0, "smooth: frames in a second"),
-        commands.Option("min_cutoff", 1.0, "smooth: Hz; lower is calmer, at rest"),
-        commands.Option("beta", 20.0, "smooth: Hz more for a speed of one face's side a second; higher follows faster"),
-        commands.Option("top", 5, "classification: how many classes of a picture are written"),
-        commands.Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
-        commands.Option("seed", 0, "for networks tested with dropout"),
+        Option("fps", 30.0, "smooth: frames in a second"),
+        Option("min_cutoff", 1.0, "smooth: Hz; lower is calmer, at rest"),
+        Option("beta", 20.0, "smooth: Hz more for a speed of one face's side a second; higher follows faster"),
+        Option("top", 5, "classification: how many classes of a picture are written"),
+        Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
+        Option("seed", 0, "for networks tested with dropout"),
     ),
     examples=(
         "python -m dvsn.predict runs/demo/latest/checkpoints/best.ckpt labels/ output=painted",
@@ -143,7 +144,7 @@ def main() -> None:
     import sys
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands.run(lambda: predict(COMMAND.parse(sys.argv[1:])), command=COMMAND)
+    command_line.run(lambda: predict(COMMAND.parse(sys.argv[1:])), command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf, read_write
 
 from dvsn.atomic import replacing
-from dvsn.config import build as config
-from dvsn.config import compose as commands
+from dvsn.config import compose, rules
+from dvsn.config.types import whole
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class ProcessLauncher(Launcher):
         faults = []
         for overrides in job_overrides:
             try:
-                commands.preflight(*commands.compose(
+                compose.preflight(*compose.compose(
                     self.context.config_loader, self.config.hydra.job.config_name, [*shared, *overrides]
                 ))  # fmt: skip
                 return
@@ -211,7 +211,7 @@ def sweep(
         refuse_devices(cfg)
     name_choices(cfg, overrides)
     HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
-    with commands.translated(name, hydra.config_loader):
+    with compose.translated(name, hydra.config_loader):
         result = hydra.multirun(
             config_name=name, task_function=task if separate else SharedTask(task), overrides=overrides
         )
@@ -249,7 +249,7 @@ class SharedTask:
 
     def __call__(self, cfg: DictConfig) -> Any:
         refuse_devices(cfg)
-        config.validate(commands.plain(cfg))
+        rules.validate(compose.plain(cfg))
         return self.task(cfg)
 
 
@@ -275,7 +275,7 @@ def refuse_devices(cfg: DictConfig) -> None:
 def refuse_jobs(cfg: DictConfig, *, separate: bool) -> None:
     """Raises `ConfigError` for a `sweep.jobs` that is no number of jobs, or is not for the chosen launcher."""
     jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
-    if not config.whole(jobs, 1):
+    if not whole(jobs, 1):
         raise ConfigError(f"sweep.jobs: found {jobs!r}, expected a whole number, 1 or more.")
     if jobs > 1 and not separate:
         raise ConfigError(

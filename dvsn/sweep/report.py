@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvsn.config import compose as commands
+from dvsn import command_line
+from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import DataError
 from dvsn.sweep import search_study
 
@@ -34,14 +35,14 @@ SETTINGS = (
 )
 """The keys of a config that make runs comparable; runs that differ in them get sections of their own."""
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="report",
     summary="Compare the runs below a folder: methods, seeds, gains, share of the teacher's gap, time and memory; or the\n"
     "trials of a search.",
     options=(
-        commands.Option("runs", commands.REQUIRED, "a folder of runs, such as that of a sweep or of a search"),
-        commands.Option("output", None, "where report.txt, .csv, .md and .png go; null: into the folder of the runs"),
-        commands.Option("teacher", None, "the teacher's score, where the runs do not know it"),
+        Option("runs", REQUIRED, "a folder of runs, such as that of a sweep or of a search"),
+        Option("output", None, "where report.txt, .csv, .md and .png go; null: into the folder of the runs"),
+        Option("teacher", None, "the teacher's score, where the runs do not know it"),
     ),
     examples=(
         "python -m dvsn.report runs/cifar/sweep_2026-01-01_12-00-00",
@@ -291,7 +292,7 @@ def main() -> None:
         name = "search.md" if (Path(options["runs"]) / search_study.FILE).is_file() else "report.md"
         log.info("%s", (output or Path(options["runs"])) / name)
 
-    commands.run(command, command=COMMAND)
+    command_line.run(command, command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dvsn.config import compose as commands
-from dvsn.config.build import check_options, number, whole
+from dvsn import command_line
+from dvsn.command_line import Command, Option
+from dvsn.config import compose
+from dvsn.config.rules import check_options
+from dvsn.config.types import number, whole
 from dvsn.errors import ConfigError, UserError
 from dvsn.sweep import launcher, search_space, search_table
 from dvsn.sweep.search_space import Range
@@ -31,24 +34,24 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 LOOK = 0.5  # seconds between two looks at the scores of running trials
 
-COMMAND = commands.Command(
+COMMAND = Command(
     name="search",
     summary="Search over options of a training with Optuna. Takes every group and option of dvsn.train, ranges for some.",
     options=(
-        commands.Option("KEY", "interval(A,B)", "a range of numbers for an option of dvsn.train"),
-        commands.Option("KEY", "tag(log,interval(A,B))", "the same, searched by orders of magnitude"),
-        commands.Option("KEY", "int(interval(A,B))", "whole numbers"),
-        commands.Option("KEY", "range(START,STOP,STEP)", "numbers in steps, without STOP"),
-        commands.Option("KEY", "choice(A,B,C)", "values, or options of a group; A,B,C is the same"),
-        commands.Option("search.dir", "runs/NAME/search", "the same line again continues what is there"),
-        commands.Option("search.trials", 20, "finished or pruned, in all; a repeated line makes up for those that crashed"),
-        commands.Option("search.jobs", 1, "trials at the same time"),
-        commands.Option("search.hours", None, "after which no more trials begin"),
-        commands.Option("search.sampler", "tpe", "tpe, random"),
-        commands.Option("search.seed", "SEED", "of what is drawn"),
-        commands.Option("search.pruner", "median", "median: end a trial that is below the median of the others; none"),
-        commands.Option("search.startup_trials", 5, "that finish before any is pruned"),
-        commands.Option("search.warmup", 1, "validations of a trial before it may be pruned"),
+        Option("KEY", "interval(A,B)", "a range of numbers for an option of dvsn.train"),
+        Option("KEY", "tag(log,interval(A,B))", "the same, searched by orders of magnitude"),
+        Option("KEY", "int(interval(A,B))", "whole numbers"),
+        Option("KEY", "range(START,STOP,STEP)", "numbers in steps, without STOP"),
+        Option("KEY", "choice(A,B,C)", "values, or options of a group; A,B,C is the same"),
+        Option("search.dir", "runs/NAME/search", "the same line again continues what is there"),
+        Option("search.trials", 20, "finished or pruned, in all; a repeated line makes up for those that crashed"),
+        Option("search.jobs", 1, "trials at the same time"),
+        Option("search.hours", None, "after which no more trials begin"),
+        Option("search.sampler", "tpe", "tpe, random"),
+        Option("search.seed", "SEED", "of what is drawn"),
+        Option("search.pruner", "median", "median: end a trial that is below the median of the others; none"),
+        Option("search.startup_trials", 5, "that finish before any is pruned"),
+        Option("search.warmup", 1, "validations of a trial before it may be pruned"),
     ),
     examples=(
         "python -m dvsn.search task=classification data=cifar10 network=resnet8 teacher=t.ckpt distill=kd \\\n"
@@ -98,18 +101,18 @@ def plan(hydra: Any, arguments: Any, *, name: str, trial: str, module: str) -> P
     if not ranges:
         raise ConfigError(f"dvsn.search: no range is given. Write one of an option, KEY={search_space.HOW}.")
     corners = search_space.corners(ranges)
-    cfg, defaults = commands.compose(loader, name, [*shared, *corners[0]])
-    shared = commands.in_form(cfg, shared)
-    cfg, defaults = commands.compose(loader, name, [*shared, *corners[0]])
-    commands.preflight(cfg, defaults)
-    whole_config = commands.plain(cfg)
+    cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
+    shared = compose.in_form(cfg, shared)
+    cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
+    compose.preflight(cfg, defaults)
+    whole_config = compose.plain(cfg)
     options, monitor = whole_config["search"], whole_config.get("monitor") or {}
     check_search(options)
     shared = [each for each in shared if not each.startswith("search.")]
     for corner in corners:
-        checked, before = commands.compose(loader, trial, [*shared, *corner])
-        commands.preflight(checked, before)
-        tree = commands.plain(checked)
+        checked, before = compose.compose(loader, trial, [*shared, *corner])
+        compose.preflight(checked, before)
+        tree = compose.plain(checked)
         check_options(tree)
         if (tree.get("monitor") or {}) != monitor:
             raise ConfigError(
@@ -350,7 +353,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
     from dvsn.train import run_stamp
 
     OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
-    with commands.opened(name) as (hydra, arguments):
+    with compose.opened(name) as (hydra, arguments):
         if arguments.cfg or arguments.info:
             raise ConfigError(
                 "--cfg, --info: ask dvsn.train; a search adds the node `search` of conf/search.yaml."
@@ -376,7 +379,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
 
 
 def main() -> None:
-    commands.run(search, command=COMMAND)
+    command_line.run(search, command=COMMAND)
 
 
 if __name__ == "__main__":

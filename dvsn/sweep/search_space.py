@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from dvsn.config import compose as commands
+from dvsn.config import compose
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[str], li
 
     parser, parsed = OverridesParser.create(config_loader=loader), []
     for text in overrides:
-        with commands.translated():
+        with compose.translated():
             try:
                 parsed += parser.parse_overrides([text])
             except OverrideParseException as error:

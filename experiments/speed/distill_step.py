@@ -22,7 +22,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.data.module import collate
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime

@@ -31,8 +31,8 @@ from dvsn.benchmark import levers, stopwatch
 from dvsn.benchmark.__main__ import benchmark
 from dvsn.benchmark.table import markdown
 from dvsn.codecs.heatmaps import HeatmapCodec
-from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
+from dvsn.config.menu import conf_dir
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
 from dvsn.tasks.normalise import Normalise

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from dvsn.config.build import build, conf_dir
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.data.boundary import boundary_map
 from dvsn.losses.cross_entropy import OhemCrossEntropy
 from dvsn.losses.segmentation import Scores

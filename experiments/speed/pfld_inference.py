@@ -29,8 +29,8 @@ from hydra import compose, initialize_config_dir
 from dvsn.benchmark import levers, stopwatch
 from dvsn.benchmark.__main__ import benchmark
 from dvsn.benchmark.table import markdown
-from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
+from dvsn.config.menu import conf_dir
 from dvsn.data import face_crop, people
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.transforms import Transform

@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 
 from dvsn.benchmark.__main__ import benchmark
 from dvsn.benchmark.table import markdown
-from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
+from dvsn.config.menu import conf_dir
 
 SAME, MUST, AIM = 0.995, 3.5, 5.0
 KEPT = ["keep=[final_layer,dfm]"]  # what int8 leaves alone: the last two modules decide the ties

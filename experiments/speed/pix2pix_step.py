@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.engine import trainer as runtime
 from dvsn.tasks.pix2pix import Pix2Pix
 from dvsn.train import quiet

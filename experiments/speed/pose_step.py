@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
+from dvsn.config.menu import conf_dir
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
 from dvsn.engine import trainer as runtime

@@ -27,7 +27,8 @@ from hydra import compose, initialize_config_dir
 from input_pipeline import SCENES, draw
 from omegaconf import OmegaConf
 
-from dvsn.config.build import build, conf_dir
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.data import augment, cityscapes, transforms
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb

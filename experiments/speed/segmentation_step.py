@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from dvsn.benchmark.stopwatch import highest
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.data.boundary import boundary_map
 from dvsn.engine import trainer as runtime
 from dvsn.losses import segmentation

@@ -32,7 +32,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.engine import trainer as runtime
 from dvsn.engine.callbacks import ProgressBar, Rates, StatelessRandom, seed_everything

@@ -19,8 +19,8 @@ from dvsn.benchmark.__main__ import COMMAND, benchmark, compare, kept_modules
 from dvsn.benchmark.folding import Folded
 from dvsn.benchmark.stopwatch import Stopwatch, highest, peak_memory
 from dvsn.benchmark.table import COLUMNS, cells, markdown
-from dvsn.config.build import conf_dir
 from dvsn.config.compose import plain
+from dvsn.config.menu import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, DataError
 
 TINY = [

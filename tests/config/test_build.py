@@ -11,8 +11,11 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from dvsn.config import build as config
-from dvsn.config.build import build, fits, validate
+from dvsn.config import build as builder
+from dvsn.config import menu
+from dvsn.config.build import build
+from dvsn.config.rules import validate
+from dvsn.config.types import fits
 from dvsn.errors import ConfigError, DataError
 
 SOURCE = """
@@ -59,12 +62,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "my_nets" / "nets.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("DVSN_ALLOW", "my_nets")
-    monkeypatch.setattr(config, "READ", (*config.READ, "my_nets"))
-    config._source.cache_clear()
+    monkeypatch.setattr(builder, "READ", (*builder.READ, "my_nets"))
+    builder._source.cache_clear()
     yield
     for name in ("my_nets", "my_nets.nets"):
         sys.modules.pop(name, None)
-    config._source.cache_clear()
+    builder._source.cache_clear()
 
 
 def net(kind: str = "Net", **options: Any) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def net(kind: str = "Net", **options: Any) -> dict[str, Any]:
 
 
 def test_conf_dir_exists() -> None:
-    folder = Path(config.conf_dir())
+    folder = Path(menu.conf_dir())
     assert folder.is_absolute() and folder.is_dir()
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from dvsn import __main__ as dvsn_main
-from dvsn.config import build as config
-from dvsn.config import compose as commands
-from dvsn.config.compose import REQUIRED, Command, Option
+from dvsn import command_line
+from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.config import compose as composing
+from dvsn.config import menu
 from dvsn.errors import ConfigError, DataError
 
 TREE = {
@@ -53,10 +54,9 @@ hydra:
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-from dvsn import errors
-from dvsn.config import compose as commands
-from dvsn.config import build as config
-config.conf_dir = lambda: str(Path(__file__).parent / "conf")
+from dvsn import command_line, errors
+from dvsn.config import compose, menu
+menu.conf_dir = lambda: str(Path(__file__).parent / "conf")
 
 def job(cfg):
     from hydra.core.hydra_config import HydraConfig
@@ -74,7 +74,7 @@ def job(cfg):
     (out / "result.json").write_text(json.dumps({"objective": cfg.seed * 2.0}))
 
 if __name__ == "__main__":
-    commands.run(lambda: commands.hydra_main("tiny", job))
+    command_line.run(lambda: compose.hydra_main("tiny", job))
 """
 
 
@@ -89,7 +89,7 @@ def write_tree(root: Path) -> Path:
 
 
 def environment(root: Path, **more: str) -> dict[str, str]:
-    repository = str(Path(config.PACKAGE).parent)
+    repository = str(Path(menu.PACKAGE).parent)
     return {**os.environ, "PYTHONPATH": os.pathsep.join([repository, str(root)]), **more}
 
 
@@ -97,14 +97,14 @@ def environment(root: Path, **more: str) -> dict[str, str]:
 def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs the command in this process; answers the resolved config that its job got."""
     root = write_tree(tmp_path)
-    monkeypatch.setattr(config, "conf_dir", lambda: str(root / "conf"))
+    monkeypatch.setattr(menu, "conf_dir", lambda: str(root / "conf"))
     monkeypatch.chdir(root)
     monkeypatch.setenv("DVSN_ALLOW", "")
 
     def call(*argv: str, root: str | None = "data") -> Any:
         got: list[Any] = []
         given = [*argv, *([] if root is None else [f"root={root}"])]
-        commands.hydra_main("tiny", lambda cfg: got.append(commands.plain(cfg)), argv=given)
+        composing.hydra_main("tiny", lambda cfg: got.append(composing.plain(cfg)), argv=given)
         return got[0] if got else None
 
     return call
@@ -122,7 +122,7 @@ def test_a_run_gets_its_config(compose: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_the_job_returns_its_value(compose: Callable[..., Any]) -> None:
-    assert commands.hydra_main("tiny", lambda cfg: cfg.seed * 2, argv=["root=x", "seed=4"]) == 8
+    assert composing.hydra_main("tiny", lambda cfg: cfg.seed * 2, argv=["root=x", "seed=4"]) == 8
 
 
 def test_hydras_flags_of_lightnings_ranks(compose: Callable[..., Any], tmp_path: Path) -> None:
@@ -235,10 +235,10 @@ def test_nothing_runs_before_the_config_is_right(compose: Callable[..., Any], tm
 
 def test_allow_goes_to_the_environment(compose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVSN_ALLOW", "first")
-    assert commands.take_allowed(["a=1", "--allow", "second", "--allow=third", "-m"]) == ["a=1", "-m"]
+    assert composing.take_allowed(["a=1", "--allow", "second", "--allow=third", "-m"]) == ["a=1", "-m"]
     assert os.environ["DVSN_ALLOW"] == "first,second,third"
     with pytest.raises(ConfigError, match="--allow"):
-        commands.take_allowed(["--allow"])
+        composing.take_allowed(["--allow"])
 
 
 def test_files_from_outside_are_bounded(compose: Callable[..., Any], tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_files_from_outside_are_bounded(compose: Callable[..., Any], tmp_path: P
         for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     (folder / "bomb.yaml").write_text(bomb)
-    (folder / "huge.yaml").write_text("a: 1 #" + "x" * commands.MAX_FILE)
+    (folder / "huge.yaml").write_text("a: 1 #" + "x" * composing.MAX_FILE)
     (folder / "broken.yaml").write_text("a: [1\nb: {")
     (folder / "star.yaml").write_text("_target_: dvsn.networks.unet.UNet\nwidth: 5  # 5 * 1\n")
     begin = time.monotonic()
@@ -298,7 +298,7 @@ def test_help_names_groups_options_and_examples(compose: Callable[..., Any]) -> 
 def test_help_is_answered_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--help", "-h"):
         monkeypatch.setattr(sys, "argv", ["x", "broken=", flag])
-        assert commands.run(lambda: 1 / 0, command=COMMAND) is None
+        assert command_line.run(lambda: 1 / 0, command=COMMAND) is None
         assert "examples:" in capsys.readouterr().out
 
 
@@ -330,7 +330,7 @@ def test_values_of_options() -> None:
         ("[]", []),
         ("'null'", "null"),
     ):
-        assert commands.scalar(text) == value
+        assert command_line.scalar(text) == value
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_errors_become_a_message_and_a_code(
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        commands.run(main, debug=False)
+        command_line.run(main, debug=False)
     shown = capsys.readouterr().err
     assert stop.value.code == code and text in shown and "Traceback" not in shown
     assert bool(shown) == bool(text)
@@ -408,7 +408,7 @@ def test_lightnings_exit_after_ctrl_c_is_130(capsys: pytest.CaptureFixture[str])
             sys.exit(1)
 
     with pytest.raises(SystemExit) as stop:
-        commands.run(main, debug=False)
+        command_line.run(main, debug=False)
     assert stop.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
@@ -417,7 +417,7 @@ def test_debug_shows_the_traceback(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["x", "debug=true"])
     with pytest.raises(SystemExit) as stop:
-        commands.run(lambda: 1 / 0)
+        command_line.run(lambda: 1 / 0)
     assert stop.value.code == 1 and "Traceback" in capsys.readouterr().err
 
 
@@ -425,14 +425,14 @@ def test_what_counts_as_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVSN_DEBUG", raising=False)
     for given, expected in (("true", True), ("1", True), ("overfit", True), ("none", False), ("false", False),
                             ("0", False), ("null", False)):  # fmt: skip
-        assert commands.wants_debug([f"debug={given}"]) is expected
-    assert not commands.wants_debug([]) and not commands.wants_debug(["data.debug=1"])
+        assert command_line.wants_debug([f"debug={given}"]) is expected
+    assert not command_line.wants_debug([]) and not command_line.wants_debug(["data.debug=1"])
     monkeypatch.setenv("DVSN_DEBUG", "1")
-    assert commands.wants_debug([])
+    assert command_line.wants_debug([])
 
 
 def test_run_returns_the_result() -> None:
-    assert commands.run(lambda: 3, debug=False) == 3
+    assert command_line.run(lambda: 3, debug=False) == 3
 
 
 # ---- from a shell ----------------------------------------------------------------------------------------

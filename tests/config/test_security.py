@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dvsn.config import build as config
+from dvsn.config import allow, build
 from dvsn.errors import ConfigError
 
 CANARY = "CANARY"  # stands for the path of a file that must never appear
@@ -140,7 +140,7 @@ def planted(node: Any, canary: Path) -> Any:
 def test_hostile_config_is_refused(name: str, canary: Path) -> None:
     group, node = HOSTILE[name]
     with pytest.raises(ConfigError, match=group):
-        config.build(planted(node, canary), path=group)
+        build.build(planted(node, canary), path=group)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -149,8 +149,8 @@ def test_hostile_config_is_refused_as_a_recipe(name: str, canary: Path) -> None:
     group, node = HOSTILE[name]
     recipe = {"_target_": "dvsn.tasks.pix2pix.Pix2Pix", group: planted(node, canary)}
     with pytest.raises(ConfigError):
-        config.check({"task": recipe})
-        config.build(recipe[group], path=f"task.{group}")
+        allow.check({"task": recipe})
+        build.build(recipe[group], path=f"task.{group}")
 
 
 def test_the_whole_tree_is_checked_before_the_first_import(canary: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_whole_tree_is_checked_before_the_first_import(canary: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVSN_ALLOW", "canary_package")
         with pytest.raises(ConfigError, match=r"network\.second\._target_"):
-            config.build(tree, path="network")
+            build.build(tree, path="network")
 
 
 def test_an_allowed_package_still_needs_the_base_class(
@@ -171,29 +171,29 @@ def test_an_allowed_package_still_needs_the_base_class(
         "        super().__init__()\n        self.width = width\nclass Other: pass\n"
     )
     with pytest.raises(ConfigError, match="not allowed here"):
-        config.build({"_target_": "my_package.Net"}, path="network")
+        build.build({"_target_": "my_package.Net"}, path="network")
     assert "my_package" not in sys.modules
     monkeypatch.setenv("DVSN_ALLOW", "my_package")
-    assert config.build({"_target_": "my_package.Net", "width": 3}, path="network").width == 3
+    assert build.build({"_target_": "my_package.Net", "width": 3}, path="network").width == 3
     with pytest.raises(ConfigError, match="not a subclass of"):
-        config.build({"_target_": "my_package.Other"}, path="network")
+        build.build({"_target_": "my_package.Other"}, path="network")
     (tmp_path / "my_other.py").write_text("from torch.nn import Linear\n")
     monkeypatch.setenv("DVSN_ALLOW", "my_other")
     with pytest.raises(ConfigError, match="really torch"):
-        config.build({"_target_": "my_other.Linear", "in_features": 1, "out_features": 1}, path="network")
+        build.build({"_target_": "my_other.Linear", "in_features": 1, "out_features": 1}, path="network")
 
 
 def test_nothing_in_a_config_widens_the_list() -> None:
     tree = {"DVSN_ALLOW": "os", "allow": ["os"], "network": {"_target_": "os.system", "allow": "os"}}
     with pytest.raises(ConfigError, match=r"network\._target_"):
-        config.check(tree)
+        allow.check(tree)
 
 
 @pytest.mark.parametrize("names", ["os;system", "../x", "a b", "a..b", "*"])
 def test_bad_names_of_packages(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVSN_ALLOW", names)
     with pytest.raises(ConfigError, match="DVSN_ALLOW"):
-        config.check({})
+        allow.check({})
 
 
 def test_bombs_are_refused() -> None:
@@ -201,20 +201,20 @@ def test_bombs_are_refused() -> None:
     for _ in range(5000):
         nested = [nested]
     with pytest.raises(ConfigError, match="nested deeper"):
-        config.check({"a": nested})
+        allow.check({"a": nested})
     shared: Any = [0] * 10
     for _ in range(9):
         shared = [shared] * 10  # 10^10 values when walked
     with pytest.raises(ConfigError, match="values in all"):
-        config.check({"a": shared})
+        allow.check({"a": shared})
     cycle: list[Any] = []
     cycle.append(cycle)
     with pytest.raises(ConfigError, match="nested deeper"):
-        config.check({"a": cycle})
+        allow.check({"a": cycle})
     with pytest.raises(ConfigError, match="characters"):
-        config.check({"a": "x" * 100_000})
+        allow.check({"a": "x" * 100_000})
     with pytest.raises(ConfigError, match="key of type"):
-        config.check({(1, 2): 3})
+        allow.check({(1, 2): 3})
 
 
 def test_good_nodes_are_built() -> None:
@@ -225,6 +225,6 @@ def test_good_nodes_are_built() -> None:
 
     node = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.5, 0.9]}
     for group in ("optim", "optim_discriminator"):
-        built = config.build(node, path=f"task.{group}")
+        built = build.build(node, path=f"task.{group}")
         assert isinstance(built, functools.partial)
         assert built.func is torch.optim.Adam and built.keywords == {"lr": 0.1, "betas": [0.5, 0.9]}

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import pytest
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.data.dataset import split_parts
 from dvsn.data.module import TrainBatches
 from dvsn.engine import trainer as runtime

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.data import __main__ as dispatch
 from dvsn.data_tools import check as check_command
 from dvsn.data_tools import show as show_command

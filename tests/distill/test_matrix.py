@@ -14,7 +14,8 @@ import torch
 import yaml
 
 import dvsn
-from dvsn.config.build import build, conf_dir
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.distill.taps import roles
 from dvsn.engine import trainer as runtime
 from tests.data.test_objects import write_coco

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.distill.bounded_regression import BoundedRegression
 from dvsn.distill.cirkd import CrossImageRelations
 from dvsn.distill.class_memory import ClassMemory

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from dvsn.config.build import build, conf_dir, validate
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
+from dvsn.config.rules import validate
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.losses import segmentation
 from dvsn.losses.boundary import BoundaryCrossEntropy

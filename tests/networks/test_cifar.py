@@ -16,7 +16,8 @@ import yaml
 from torch import Tensor, nn
 
 from dvsn.benchmark.costs import costs
-from dvsn.config.build import build, conf_dir
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.convert.release import build_empty
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.blocks import class_layers

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
 from dvsn.engine import trainer as runtime

@@ -10,7 +10,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 
 TINY = [
     "task=pix2pix",

@@ -277,7 +277,7 @@ def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None
     """Each is told, by the same signal, and may save."""
     script = tmp_path / "call.py"
     script.write_text(
-        "import signal, sys\nfrom pathlib import Path\nfrom dvsn.config import compose as commands\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom dvsn import command_line\n"
         "from dvsn.sweep import launcher\n"
         "from tests.sweep.test_launcher import FAKE\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -288,7 +288,7 @@ def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None
         "signal.signal(15, lambda *_: sys.exit(1)); signal.signal(2, signal.default_int_handler); import json', 1)\n"
         "            pool.start(n, ['a=1', 'hang=1'], Path(sys.argv[1], str(n)), [sys.executable, '-S', '-c', fake])\n"
         "        while True: pool.wait()\n"
-        "commands.run(main)\n"
+        "command_line.run(main)\n"
     )
     call = [sys.executable, str(script), str(tmp_path)]
     process = subprocess.Popen(

@@ -15,8 +15,7 @@ from typing import Any
 import cv2
 import pytest
 
-from dvsn.config import build as config
-from dvsn.config import compose as commands
+from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.sweep import launcher, report, search, search_space, search_study, search_table
 from dvsn.sweep.search_space import Range
@@ -73,8 +72,8 @@ def states(study: Any) -> list[str]:
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = write_tree(tmp_path_factory.mktemp("ranges"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "conf_dir", lambda: str(root / "conf"))
-        opened = commands.opened("tiny", [])
+        patch.setattr(menu, "conf_dir", lambda: str(root / "conf"))
+        opened = compose.opened("tiny", [])
         hydra, _ = opened.__enter__()
     yield hydra.config_loader
     opened.__exit__(None, None, None)
@@ -353,7 +352,7 @@ def test_mistakes_are_answered_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     root = search_tree(tmp_path)
-    monkeypatch.setattr(config, "conf_dir", lambda: str(root / "conf"))
+    monkeypatch.setattr(menu, "conf_dir", lambda: str(root / "conf"))
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "argv", ["search", "root=x", *words])
     with pytest.raises(ConfigError, match=message):
@@ -383,7 +382,7 @@ def search_tree(tmp_path: Path) -> Path:
     root = write_tree(tmp_path)
     with (root / "conf" / "tiny.yaml").open("a") as file:
         file.write("monitor: {name: val/score, mode: max}\n")
-    text = Path(config.conf_dir(), "search.yaml").read_text().replace("- train", "- tiny")
+    text = Path(menu.conf_dir(), "search.yaml").read_text().replace("- train", "- tiny")
     (root / "conf" / "search.yaml").write_text(text.replace("pruner: median", "pruner: none"))
     return root
 
@@ -392,8 +391,8 @@ def test_the_whole_command(tmp_path: Path) -> None:
     """Over Hydra's composition, in a process of its own, with trials that are processes again."""
     root = search_tree(tmp_path)
     (root / "tiny_search.py").write_text(
-        "import tiny_command\nfrom dvsn.config import compose as commands\nfrom dvsn.sweep import search\n"
-        "commands.run(lambda: search.search(trial='tiny', module='tiny_command'))\n"
+        "import tiny_command\nfrom dvsn import command_line\nfrom dvsn.sweep import search\n"
+        "command_line.run(lambda: search.search(trial='tiny', module='tiny_command'))\n"
     )
     call = [
         sys.executable,
@@ -424,7 +423,7 @@ def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_training_does_not_know_the_options_of_a_search() -> None:
     with pytest.raises(ConfigError, match=r"search\.trials: unknown|search: unknown"):
-        commands.hydra_main("train", lambda _: None, argv=["search.trials=3", "--cfg", "job"])
+        compose.hydra_main("train", lambda _: None, argv=["search.trials=3", "--cfg", "job"])
 
 
 def test_scores_are_on_the_disk_after_each_validation(tmp_path: Path) -> None:

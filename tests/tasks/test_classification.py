@@ -16,7 +16,8 @@ from torch import nn
 
 import dvsn
 from dvsn import evaluate, train
-from dvsn.config.build import build, conf_dir
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime

@@ -163,7 +163,7 @@ def evaluation(checkpoint: Path, output: Path, *overrides: str) -> dict[str, Any
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from dvsn.config.build import conf_dir
+    from dvsn.config.menu import conf_dir
 
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         options = [

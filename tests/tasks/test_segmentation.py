@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import dvsn
-from dvsn.config.build import conf_dir
+from dvsn.config.menu import conf_dir
 from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
 from dvsn.data.transforms import Pair, Transform

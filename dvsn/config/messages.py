@@ -1,0 +1,88 @@
+"""Messages of Hydra and OmegaConf, in our words: the path, what was found, the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dvsn.config.rules import TRAINER_OPTIONS
+from dvsn.errors import nearest
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+
+
+def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if pairs is None:
+        yield path, node
+    else:
+        for key, value in pairs:
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+
+
+def composition_message(
+    error: BaseException,
+    name: str = "",
+    loader: ConfigLoader | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> str:
+    """One message: path, what was found, the nearest valid name."""
+    kind, text = type(error).__name__, str(error)
+    if kind == "OverrideParseException":
+        override = getattr(error, "override", "")
+        return f"{override}: not understood. Write key=value; quote special characters: key='a b'"
+    if kind == "MissingConfigException":
+        return _missing_option(error, name)
+    if isinstance(error, RecursionError):
+        return "a config is nested too deeply"
+    if kind in ("ScannerError", "ParserError", "ComposerError", "ConstructorError", "ReaderError"):
+        return f"a YAML file cannot be read: {' '.join(text.split())}"
+    quoted = re.search(r"'([^'\n]+)'", text)
+    if text.startswith(("Could not override", "Could not delete")) and quoted and loader is not None:
+        return _unknown_key(quoted.group(1).partition("=")[0], loader.list_groups(""), defaults or {})
+    if text.startswith("Ambiguous value") and quoted:
+        key, _, value = quoted.group(1).partition("=")
+        return f"{key}: found several values, {value}. For a list write {key}=[{value}]; for a sweep add -m."
+    if error.__cause__ is not None and kind == "ConfigCompositionException":
+        override = text.removeprefix("Error merging override ").strip()
+        cause = composition_message(error.__cause__)
+        return f"{override}: {cause}" if override else cause
+    full_key = getattr(error, "full_key", None)
+    message = " ".join(str(getattr(error, "msg", None) or text).split("\n    full_key")[0].split())
+    return f"{full_key}: {message}" if full_key and not message.startswith(str(full_key)) else message or kind
+
+
+def _missing_option(error: BaseException, name: str) -> str:
+    """A group has no such option, chosen on the command line or in a YAML file."""
+    group, _, option = str(getattr(error, "missing_cfg_file", "") or "").rpartition("/")
+    options = getattr(error, "options", None) or []
+    if not group:
+        return f"--config-name: there is no config named {option or name!r}"
+    where = re.match(r"In '([^']+)'", str(error))
+    ours = where is not None and where.group(1) != name and not where.group(1).startswith("hydra/")
+    source = f" (asked for by {where.group(1)}.yaml)" if where and ours else ""
+    return f"{group}={option}: no such option of the group {group!r}{source}. {nearest(option, options)}"
+
+
+def _unknown_key(key: str, groups: Sequence[str], tree: Mapping[str, Any]) -> str:
+    """A key that the chosen groups do not have, with the nearest that there is in `tree`."""
+    if key.partition("@")[0] in groups:
+        return f"{key}: this group is not part of the config. Write +{key}=..."
+    if not key.startswith("hydra"):
+        tree = {name: value for name, value in tree.items() if name != "hydra"}
+    parent, _, last = key.rpartition(".")
+    if not parent:
+        return f"{key}: unknown group or key. {nearest(key, {*tree, *groups} - {'hydra'})}"
+    node: Any = tree
+    for part in parent.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
+        return f"{key}: unknown key. {nearest(key, {path for path, _ in leaves(tree, '')})}"
+    near = nearest(last, node).replace("Did you mean '", f"Did you mean '{parent}.")
+    message = f"{key}: unknown key. {near}"
+    target = str(node.get("_target_", ""))
+    if (target and not target.startswith("dvsn.")) or (parent == "trainer" and last in TRAINER_OPTIONS):
+        message += f" To give an option that the config does not name, write +{key}=..."
+    return message

@@ -1,0 +1,247 @@
+"""Options with a meaning of their own, and everything that can be said of a config before torch is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from dvsn.config.allow import check, join
+from dvsn.config.build import Option, check_signature, static_options
+from dvsn.config.types import fits, found, number, spell, whole
+from dvsn.errors import ConfigError, nearest
+
+Count = int | None
+
+
+Share = int | float | None
+
+
+Precision = Literal[
+    "auto", 16, 32, 64, "16", "32", "64", "bf16", "16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true",
+    "64-true", "transformer-engine", "transformer-engine-float16",
+]  # fmt: skip
+
+
+TRAINER_OPTIONS: dict[str, Any] = {
+    "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+    "precision": Precision,
+    "devices": int | list[int] | str,
+    "num_nodes": int,
+    "max_epochs": Count,
+    "min_epochs": Count,
+    "max_steps": int,
+    "min_steps": Count,
+    "limit_train_batches": Share,
+    "limit_val_batches": Share,
+    "limit_test_batches": Share,
+    "limit_predict_batches": Share,
+    "overfit_batches": int | float,
+    "val_check_interval": Share,
+    "check_val_every_n_epoch": Count,
+    "num_sanity_val_steps": Count,
+    "log_every_n_steps": Count,
+    "accumulate_grad_batches": int,
+    "gradient_clip_val": Share,
+    "gradient_clip_algorithm": Literal["norm", "value"] | None,
+    "deterministic": bool | Literal["warn"] | None,
+    "benchmark": bool | None,
+    "inference_mode": bool,
+    "fast_dev_run": bool | int,
+    "sync_batchnorm": bool,
+    "use_distributed_sampler": bool,
+    "detect_anomaly": bool,
+    "enable_checkpointing": bool | None,
+    "enable_progress_bar": bool | None,
+    "enable_model_summary": bool | None,
+    "reload_dataloaders_every_n_epochs": int,
+    "barebones": bool,
+    **dict.fromkeys(
+        ("strategy", "logger", "callbacks", "plugins", "profiler", "max_time", "model_registry"), Any
+    ),
+    "default_root_dir": str | None,
+}
+
+
+def check_options(config: Mapping[str, Any]) -> None:
+    """Refuse values of the top-level options that have no meaning. Raises `ConfigError`."""
+    monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
+    saving = saving if isinstance(saving, dict) else {}  # evaluate's `checkpoint` is a file
+    ema, clip = config.get("ema"), config["trainer"].get("gradient_clip_val")
+    steps, epochs = saving.get("every_n_steps"), saving.get("every_n_epochs", 1)
+    rules = (
+        ("seed", config["seed"], whole(config["seed"], 0), "a whole number, 0 or more"),
+        ("monitor.mode", monitor.get("mode"), monitor.get("mode", "min") in ("min", "max"), "min or max"),
+        ("ema", ema, ema is None or (number(ema) and 0 < ema < 1), "null, or a decay between 0 and 1 such as 0.999"),
+        ("checkpoint.every_n_epochs", epochs, whole(epochs, 1), "a whole number, 1 or more"),
+        ("checkpoint.every_n_steps", steps, steps is None or whole(steps, 1), "null, or a whole number, 1 or more"),
+        ("channels_last", config.get("channels_last"), config.get("channels_last", "auto") in ("auto", True, False),
+         "auto, true or false"),
+        ("trainer.gradient_clip_val", clip, clip is None or (number(clip) and clip >= 0), "null, or 0 or more"),
+    )  # fmt: skip
+    for path, value, good, expected in rules:
+        if not good:
+            raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+    check_distillation(config)
+
+
+Rules = tuple[tuple[str, Any, Any, str], ...]
+
+
+PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")
+
+
+def check_distillation(config: Mapping[str, Any]) -> None:
+    """Refuse methods without a teacher, a teacher without methods, and options of them that have no meaning."""
+    chosen, options = config.get("distill"), config.get("distillation") or {}
+    methods = {name: node for name, node in (chosen or {}).items() if node is not None}
+    teachers, network = config.get("teacher"), options.get("network")
+    teachers = teachers if isinstance(teachers, list) else [] if teachers is None else [teachers]
+    if not all(isinstance(each, str) and each for each in teachers):
+        raise ConfigError(
+            f"teacher: {found(config['teacher'])}, expected the path of a checkpoint, or a list of paths."
+        )
+    if methods and not teachers and network is None:
+        raise ConfigError(
+            f"distill: {', '.join(methods)} needs a teacher. Set teacher=PATH, a checkpoint of dvsn or a converted one, or "
+            "distillation.network for a network of your own."
+        )
+    if teachers and network is not None:
+        raise ConfigError("teacher, distillation.network: found both, expected one of them.")
+    if chosen is None and (teachers or network is not None):
+        raise ConfigError(
+            "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "
+            "student alone."
+        )
+    precision = str(config["trainer"].get("precision") or "32-true") if methods else "32-true"
+    if precision.endswith("-true") and precision != "32-true":
+        raise ConfigError(
+            f"trainer.precision: found {precision}, but distillation works in float32. Use 32-true, bf16-mixed or "
+            "16-mixed."
+        )
+    for name, node in methods.items():
+        path = f"distill.{name}"
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"{path}: {found(node)}, expected a method's options.")
+        for key in node:
+            if key not in PART:
+                raise ConfigError(f"{path}.{key}: unknown key. {nearest(str(key), PART)}")
+        for key in ("weight", "method"):
+            if node.get(key) is None:
+                raise ConfigError(f"{path}.{key}: is missing.")
+        taps, end = node.get("taps"), node.get("end")
+        lists = (
+            isinstance(taps, list)
+            and taps != []
+            and all(
+                isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
+                for pair in taps
+            )
+        )
+        own: Rules = (
+            ("weight", node["weight"], number(node["weight"]) and node["weight"] >= 0, "a number, 0 or more"),
+            ("start", node.get("start"), whole(node.get("start", 0), 0), "a whole number, 0 or more"),
+            ("ramp", node.get("ramp"), whole(node.get("ramp", 0), 0), "a whole number, 0 or more"),
+            ("end", end, end is None or whole(end, node.get("start", 0) + 1), "null, or an epoch after start"),
+            ("task_weight", node.get("task_weight"), node.get("task_weight") is None or
+             (number(node["task_weight"]) and node["task_weight"] >= 0), "null, or a number, 0 or more"),
+            ("taps", taps, taps is None or isinstance(taps, str) or lists, "null, a role, or [[STUDENT,TEACHER],...]"),
+        )  # fmt: skip
+        for key, value, good, expected in own:
+            if not good:
+                raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
+    size, weight, rate = options.get("size"), options.get("task_weight"), options.get("stage_lr")
+    sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
+    average, cache = options.get("average", "probabilities"), options.get("cache")
+    shared: Rules = (
+        ("size", size, size is None or sides, "null, or [HEIGHT, WIDTH]"),
+        ("task_weight", weight, weight is None or (number(weight) and weight >= 0), "null, or a number, 0 or more"),
+        ("stage_lr", rate, rate is None or (number(rate) and rate > 0), "null, or a number above 0"),
+        ("cache", cache, cache is None or (isinstance(cache, str) and cache != ""), "null, or a folder"),
+        ("average", average, average in ("probabilities", "logits"), "probabilities or logits"),
+    )  # fmt: skip
+    for key, value, good, expected in shared:
+        if not good:
+            raise ConfigError(f"distillation.{key}: found {value!r}, expected {expected}.")
+
+
+def validate(tree: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    """Everything that can be said about a resolved config without importing what it builds.
+
+    The allow-list; keys and simple types of our own classes and of the optimisers, read from their sources;
+    the trainer's options; and elsewhere the type of each value of `defaults`, the same composition without
+    the values set by hand (not resolved). Raises `ConfigError` for the first fault.
+    """
+    check(tree)
+    for key in tree if defaults else ():
+        if key not in (defaults or {}):
+            raise ConfigError(f"{key}: unknown key. {nearest(key, defaults or {})}")
+    trainer, usual = tree.get("trainer"), (defaults or {}).get("trainer")
+    if isinstance(trainer, Mapping):
+        _validate_trainer(trainer, usual if isinstance(usual, Mapping) else {})
+    _validate(tree, defaults, "")
+
+
+def _validate_trainer(trainer: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    for key, value in trainer.items():
+        path, hint = f"trainer.{key}", TRAINER_OPTIONS.get(key, Any)
+        if key not in TRAINER_OPTIONS and key not in usual and usual:
+            raise ConfigError(f"{path}: unknown option. {nearest(key, {*TRAINER_OPTIONS, *usual})}")
+        if not fits(value, hint):
+            raise ConfigError(f"{path}: expected {spell(hint)}, {found(value)}")
+    devices = trainer.get("devices", "auto")
+    words = isinstance(devices, str) and devices != "auto" and not re.fullmatch(r"-1|\d+(,\d+)*,?", devices)
+    if words or devices in (0, "0", []):
+        raise ConfigError(
+            f"trainer.devices: expected auto, a number of devices, or a list of their ids, {found(devices)}"
+        )
+
+
+def _validate(node: Any, default: Any, path: str) -> None:
+    if isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            same = isinstance(default, list | tuple) and i < len(default)
+            _validate(value, default[i] if same else None, join(path, i))
+    if not isinstance(node, Mapping):
+        return
+    default = (
+        default if isinstance(default, Mapping) and default.get("_target_") == node.get("_target_") else {}
+    )
+    judged: Mapping[str, Option] = {}
+    if "_target_" in node:
+        try:
+            options = static_options(node["_target_"])
+        except ConfigError as error:
+            raise ConfigError(f"{join(path, '_target_')}: {error}") from None
+        if options is not None:
+            given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+            check_signature(given, options, path, node.get("_partial_", False))
+            judged = {key: option for key, option in options.named.items() if option.hint is not Any}
+    for key, value in node.items():
+        known = key in judged or (path == "trainer" and key in TRAINER_OPTIONS)
+        known |= (
+            key in PART and path.startswith("distill.") and path.count(".") == 1
+        )  # see check_distillation
+        usual = default.get(key)
+        hint = None if known else _usual_hint(usual)
+        if hint is not None and not fits(value, hint):
+            raise ConfigError(
+                f"{join(path, key)}: expected {spell(hint)} like the default {usual!r}, {found(value)}"
+            )
+        _validate(value, usual, join(path, key))
+
+
+def _usual_hint(default: Any) -> Any:
+    """What may replace a default value whose class is not known: null, or the same kind of thing."""
+    if isinstance(default, bool):
+        return bool | None
+    if isinstance(default, int | float):
+        return float | None
+    if isinstance(default, str):
+        if "${" in default or default == "???":  # not resolved: unknown
+            return None
+        return str | float | bool | None  # names may be numbers, and words are often switched off by false
+    if isinstance(default, list | tuple):
+        numbers = all(isinstance(value, int | float) for value in default)
+        return list | float | None if numbers else list | None
+    return None
