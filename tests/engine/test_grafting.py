@@ -41,7 +41,7 @@ ZOO = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2_half", "shufflen
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "distill_stubs")
+    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
     torch.set_num_threads(1)
 
 

@@ -44,7 +44,7 @@ from tests.tasks.test_classification import write_blobs
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "distill_stubs")
+    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
     torch.set_num_threads(1)
 
 

@@ -24,7 +24,7 @@ Gradients = list[tuple[Tensor | None, Tensor | None]]
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "distill_stubs")
+    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
     torch.set_num_threads(1)
 
 

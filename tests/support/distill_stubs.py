@@ -115,7 +115,7 @@ class Second(Method):
 def node(kind: type, *, weight: float = 1.0, taps: Any = None, **more: Any) -> dict[str, Any]:
     """What a method's YAML would hold."""
     part = {key: more.pop(key) for key in ("start", "end", "ramp", "task_weight") if key in more}
-    method = {"_target_": f"distill_stubs.{kind.__name__}", "_partial_": True, **more}
+    method = {"_target_": f"{kind.__module__}.{kind.__name__}", "_partial_": True, **more}
     return {"weight": weight, "taps": taps, "start": 0, "end": None, "ramp": 0, **part, "method": method}
 
 
