@@ -15,7 +15,7 @@ from torch import nn
 
 import dvsn
 from dvsn import train
-from dvsn.config import build as checks
+from dvsn.config import rules as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import teaching
