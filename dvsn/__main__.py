@@ -5,8 +5,8 @@ from __future__ import annotations
 import runpy
 import sys
 
-from dvsn import __version__
 from dvsn.errors import nearest
+from dvsn.version import VERSION
 
 COMMANDS = {
     "train": "train a task on a data set",
@@ -24,7 +24,7 @@ COMMANDS = {
 def help_text() -> str:
     """The commands, one line each."""
     lines = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
-    head = f"dvsn {__version__}: dense vision networks\n\nusage: dvsn COMMAND ..."
+    head = f"dvsn {VERSION}: dense vision networks\n\nusage: dvsn COMMAND ..."
     return f"{head}\n\n{lines}\n\ndvsn COMMAND --help says more.\n"
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     if name in ("--help", "-h", "help"):
         sys.stdout.write(help_text())
     elif name == "--version":
-        sys.stdout.write(f"{__version__}\n")
+        sys.stdout.write(f"{VERSION}\n")
     elif name in COMMANDS:
         del sys.argv[1]
         runpy.run_module(f"dvsn.{name}", run_name="__main__", alter_sys=True)

@@ -58,8 +58,9 @@ def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
     from dvsn.config.allow import check
     from dvsn.engine import trainer as runtime
-    from dvsn.engine.checkpoint import build_task, load_state, read_checkpoint, read_recipe
+    from dvsn.tasks.recipe import build_task, load_state, read_recipe
     from dvsn.train import quiet
+    from dvsn.weights import read_checkpoint
 
     quiet()
     check({key: config.get(key) for key in ("data", "trainer")})

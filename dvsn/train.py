@@ -66,7 +66,9 @@ def run_stamp(name: str, resume: str | None) -> str:
 
 def find_resume(resume: str | None, folder: Path) -> Path | None:
     """The checkpoint to continue from. Raises `CheckpointError` for a path that cannot be used."""
-    from dvsn.engine.checkpoint import newest, read_checkpoint, read_recipe
+    from dvsn.engine.checkpoint import newest
+    from dvsn.tasks.recipe import read_recipe
+    from dvsn.weights import read_checkpoint
 
     if resume is None:
         return None
@@ -83,8 +85,9 @@ def find_resume(resume: str | None, folder: Path) -> Path | None:
 
 def check_resume(path: Path, config: Config) -> None:
     """Refuse to continue with another network than the one that was trained."""
-    from dvsn.engine.checkpoint import read_checkpoint, read_recipe
     from dvsn.errors import CheckpointError
+    from dvsn.tasks.recipe import read_recipe
+    from dvsn.weights import read_checkpoint
 
     header = read_recipe(read_checkpoint(path, verify=False), path)
     recipe, wanted = header["recipe"], config["task"]
@@ -220,7 +223,7 @@ def keep_class_weights(config: Config) -> None:
 
 def step_of(checkpoint: Path) -> int:
     """The step of the loggers, which counts batches, at which a checkpoint was written."""
-    from dvsn.engine.checkpoint import read_checkpoint
+    from dvsn.weights import read_checkpoint
 
     loops = read_checkpoint(checkpoint, verify=False)["loops"]
     return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])

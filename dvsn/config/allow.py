@@ -113,6 +113,37 @@ def group_of(path: str) -> Group | None:
     )
 
 
+RENAMED = {
+    "dvsn.callbacks.": "dvsn.engine.callbacks.",
+    "dvsn.data.keypoints.": "dvsn.geometry.keypoints.",
+    "dvsn.loggers.": "dvsn.engine.loggers.",
+    "dvsn.optim.DistillationOriented": "dvsn.optim.distillation_oriented.DistillationOriented",
+    "dvsn.schedules.": "dvsn.optim.schedules.",
+}
+"""What classes were called in earlier versions, by the start of their names: in checkpoints and in YAML files of users."""
+
+
+def renamed(tree: Any, *, depth: int = 0) -> Any:
+    """A copy of a plain tree in which each `_target_` has the name that its class has today.
+
+    What lies deeper than `MAX_DEPTH` stays as it is: `check` refuses it.
+    """
+    if isinstance(tree, Mapping) and depth <= MAX_DEPTH:
+        return {
+            key: new_name(value) if key == "_target_" else renamed(value, depth=depth + 1)
+            for key, value in tree.items()
+        }
+    if isinstance(tree, list | tuple) and depth <= MAX_DEPTH:
+        return [renamed(value, depth=depth + 1) for value in tree]
+    return tree
+
+
+def new_name(target: Any) -> Any:
+    """Today's name of a class that was called `target`."""
+    old = next((start for start in RENAMED if isinstance(target, str) and target.startswith(start)), None)
+    return target if old is None else RENAMED[old] + target.removeprefix(old)
+
+
 def check(tree: Any, *, path: str = "", extra: Sequence[str] = ()) -> None:
     """Refuses every target outside its group's allow-list. Imports nothing.
 
@@ -153,7 +184,7 @@ def _check_keys(node: Mapping[Any, Any], path: str, prefixes: Sequence[str]) -> 
     if not isinstance(node.get("_partial_", False), bool):
         raise ConfigError(f"{join(path, '_partial_')}: expected true or false, {found(node['_partial_'])}")
     if "_target_" in node:
-        _check_target(node["_target_"], path, prefixes)
+        _check_target(new_name(node["_target_"]), path, prefixes)
     elif "_partial_" in node:
         raise ConfigError(f"{join(path, '_partial_')}: there is no _target_ beside it")
 

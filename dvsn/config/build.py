@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvsn.config.allow import allowed, check, group_of, join
+from dvsn.config.allow import allowed, check, group_of, join, renamed
 from dvsn.config.menu import PACKAGE
 from dvsn.config.types import fits, found, read_hint, spell
 from dvsn.errors import CheckpointError, ConfigError, DataError, UserError, nearest
@@ -34,7 +34,7 @@ def build(node: Any, *, path: str = "", **extra: Any) -> Any:
     if omegaconf is not None and omegaconf.OmegaConf.is_config(node):
         node = omegaconf.OmegaConf.to_container(node, resolve=True)
     check(node, path=path)
-    return _build(node, path, extra)
+    return _build(renamed(node), path, extra)
 
 
 def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:

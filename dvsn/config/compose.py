@@ -287,7 +287,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         for key in (str(key) for key in cfg if key != "hydra"):
             value = cfg[key]
             tree[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return tree
+    return {key: allow.renamed(value) for key, value in tree.items()}
 
 
 def _run(hydra: Hydra, task: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:

@@ -101,7 +101,7 @@ def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
     """The `Converted` network of a published file, with a report of what was read and dropped."""
     from dvsn.convert.release import shorten
     from dvsn.convert.rules import convert
-    from dvsn.engine.checkpoint import read_checkpoint
+    from dvsn.weights import read_checkpoint
 
     state = read_checkpoint(path, plain=(argparse.Namespace,))  # a training script's options: values by name
     if "dvsn" in state:
@@ -124,7 +124,8 @@ def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
 
 def convert(options: dict[str, Any]) -> Path:
     """Write the checkpoint. Its recipe holds the inferred architecture; it is loaded strictly before it is saved."""
-    from dvsn.engine.checkpoint import AtomicCheckpointIO, build_task, load_state
+    from dvsn.engine.checkpoint import AtomicCheckpointIO
+    from dvsn.tasks.recipe import build_task, load_state
 
     told = ("heads", "align_corners", "channels", "joints")
     chosen = {name: options[name] for name in told if options[name] is not None}

@@ -63,10 +63,7 @@ class Vgg:
 
 def read(weights: str, where: str) -> tuple[str, list[list[tuple[Tensor, Tensor]]]]:
     """Which network the file holds, and weight and bias of each convolution of the blocks in use."""
-    from dvsn.engine.checkpoint import (  # which imports the tasks, and these the methods
-        compare,
-        read_checkpoint,
-    )
+    from dvsn.weights import compare, read_checkpoint
 
     if not Path(weights).is_file():
         raise ConfigError(

@@ -6,14 +6,12 @@ import errno
 import logging
 import math
 import os
-import random
 import signal
 import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
@@ -22,22 +20,10 @@ from torch import Tensor
 from dvsn.atomic import replacing
 from dvsn.errors import ConfigError, UserError
 from dvsn.pictures.grids import Gallery, to_array, write_picture
+from dvsn.seeding import seed_everything
 from dvsn.tasks.base import NotFinite, Task
 
 log = logging.getLogger(__name__)
-
-
-def seed_everything(seed: int, *, rank: int, epoch: int, batch: int, stage: int) -> None:
-    """Seed torch, numpy and random from a place in the run."""
-    state = int(np.random.SeedSequence([seed, rank, epoch, batch, stage]).generate_state(1)[0])
-    # Not torch.manual_seed, which formats a stack trace for each kind of device that is not in use: 2 ms a step.
-    torch.default_generator.manual_seed(state)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(state)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(state)
-    np.random.seed(state)  # noqa: NPY002 - third-party code draws from the global generator
-    random.seed(state)
 
 
 class StatelessRandom(Callback):

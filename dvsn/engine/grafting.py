@@ -14,12 +14,12 @@ from dvsn.distill.distiller import within
 from dvsn.distill.joints import FITTING
 from dvsn.distill.method import Method
 from dvsn.distill.teacher import Teacher
-from dvsn.engine.callbacks import seed_everything
-from dvsn.engine.checkpoint import compare
 from dvsn.errors import ConfigError, nearest
 from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import Graft
+from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
+from dvsn.weights import compare
 
 Names = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
 """Of each method its taps in the student and in the teacher."""

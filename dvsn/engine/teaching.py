@@ -23,12 +23,13 @@ from dvsn.distill.distiller import Distiller, Part
 from dvsn.distill.method import Facts, Kind, Method, Shape, Side
 from dvsn.distill.taps import Probe, Taps
 from dvsn.distill.teacher import Teacher
-from dvsn.engine.callbacks import seed_everything
-from dvsn.engine.checkpoint import load, read_checkpoint, require_equal
 from dvsn.engine.grafting import Names, Notes, graft, only_one, renew
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
+from dvsn.tasks.recipe import load
+from dvsn.weights import read_checkpoint, require_equal
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]

@@ -21,13 +21,16 @@ from dvsn.config.build import build
 from dvsn.config.rules import check_options
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
-from dvsn.engine.callbacks import Checkpoints, ProgressBar, StatelessRandom, seed_everything
-from dvsn.engine.checkpoint import AtomicCheckpointIO, build_task, read_checkpoint, read_recipe, require_equal
+from dvsn.engine.callbacks import Checkpoints, ProgressBar, StatelessRandom
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.engine.loggers import CsvLogger
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.blocks import class_layers
 from dvsn.optim.distillation_oriented import DistillationOriented
+from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
+from dvsn.tasks.recipe import build_task, read_recipe
+from dvsn.weights import read_checkpoint, require_equal
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]

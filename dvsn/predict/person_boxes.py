@@ -171,7 +171,7 @@ def load_detector(file: Path, name: str | None) -> torch.nn.Module:
     """The model, in eval mode. Nothing is downloaded."""
     from torchvision.models import detection, get_model, list_models
 
-    from dvsn.engine.checkpoint import read_checkpoint, require_equal
+    from dvsn.weights import read_checkpoint, require_equal
 
     valid = list_models(module=detection)
     if name not in valid:

@@ -116,8 +116,8 @@ def predict_files(
     import numpy as np
     import torch
 
-    from dvsn.engine.callbacks import seed_everything
     from dvsn.pictures.grids import grid, to_array, write_picture
+    from dvsn.seeding import seed_everything
 
     if not task.answers:
         raise ConfigError(

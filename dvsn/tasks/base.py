@@ -25,6 +25,7 @@ from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.optim.schedules import Constant, Schedule
 from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
+from dvsn.version import VERSION
 
 TEACHER = "teacher"
 OptimizerFactory = Callable[..., Optimizer]
@@ -384,11 +385,9 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()
-        from dvsn import __version__
-
         checkpoint["dvsn"] = {
             "format": 1,
-            "version": __version__,
+            "version": VERSION,
             "task": self.kind,
             "recipe": self.recipe,
             "data": self.data_recipe,

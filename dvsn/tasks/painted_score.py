@@ -30,7 +30,7 @@ class PaintedScore(FcnScore):
     """
 
     def __init__(self, checkpoint: str, *, size: Sequence[int] | None = None) -> None:
-        from dvsn.engine.checkpoint import load
+        from dvsn.tasks.recipe import load
         from dvsn.tasks.segmentation import Segmentation
 
         if size is not None and (len(size) != 2 or min(size) < 1):

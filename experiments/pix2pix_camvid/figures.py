@@ -15,10 +15,10 @@ import torch
 
 import dvsn
 from dvsn.engine import trainer as runtime
-from dvsn.engine.callbacks import seed_everything
-from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.pictures.grids import grid, shrink, to_array, write_picture
+from dvsn.seeding import seed_everything
 from dvsn.tasks.pix2pix import to_bytes
+from dvsn.weights import read_checkpoint
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -35,8 +35,9 @@ from omegaconf import OmegaConf
 from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.engine import trainer as runtime
-from dvsn.engine.callbacks import ProgressBar, Rates, StatelessRandom, seed_everything
+from dvsn.engine.callbacks import ProgressBar, Rates, StatelessRandom
 from dvsn.engine.loggers import CsvLogger
+from dvsn.seeding import seed_everything
 from dvsn.tasks.pix2pix import Pix2Pix, frozen, picture_to_range, total
 from dvsn.train import quiet
 from dvsn.types import Batch

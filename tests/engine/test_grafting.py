@@ -25,10 +25,10 @@ from dvsn.distill.norm import ManyToOne
 from dvsn.distill.simkd import ReusedClassifier
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.graft import Graft, Grafted, LinearPair, Projector, shipped
 from dvsn.tasks.parameters import parameter_groups
+from dvsn.weights import read_checkpoint
 from tests.distill.test_matrix import node_of
 from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import Hint, Soft, distilled, fit, node, prepare, save_teacher

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from dvsn.engine.checkpoint import read_checkpoint
+from dvsn.weights import read_checkpoint
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_two_processes_agree_and_equal_one_with_the_whole_batch(pairs: Path, tmp
 def test_two_processes_score_each_picture_once(tmp_path: Path) -> None:
     """Five pictures on two ranks: the scores are those of one process, none counted twice; outlines travel too."""
     from dvsn.engine import trainer as runtime
-    from dvsn.engine.checkpoint import load
+    from dvsn.tasks.recipe import load
 
     scenes = write_scenes(tmp_path / "scenes", train=8, val=5)
     options = [*TINY_SEGMENTATION, f"data.root={scenes}", "data.batch_size=4", "trainer.max_epochs=1"]

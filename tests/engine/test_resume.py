@@ -12,7 +12,8 @@ import torch
 
 from dvsn.data.module import EvalBatches, TrainBatches
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest, read_checkpoint
+from dvsn.engine.checkpoint import newest
+from dvsn.weights import read_checkpoint
 from tests.support.tiny import TINY, composed, write_pairs
 
 EPOCHS, BATCHES = 3, 5

@@ -20,10 +20,10 @@ from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import read_checkpoint
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import report
 from dvsn.tasks.base import NotFinite
+from dvsn.weights import read_checkpoint
 from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import (
     SMALL,

@@ -19,13 +19,14 @@ from dvsn.config.menu import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest, read_checkpoint
+from dvsn.engine.checkpoint import newest
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 from dvsn.predict import __main__ as predict
 from dvsn.train import check_resume, find_resume
+from dvsn.weights import read_checkpoint
 from tests.convert.test_junyanz_and_post import (
     Published,
     post_unet,

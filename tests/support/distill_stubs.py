@@ -13,8 +13,9 @@ from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Kind, Method, Side, Stage, View
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest, read_checkpoint
+from dvsn.engine.checkpoint import newest
 from dvsn.types import Batch, Terms
+from dvsn.weights import read_checkpoint
 from tests.support.tiny import composed
 
 

@@ -22,13 +22,14 @@ from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import AtomicCheckpointIO, read_checkpoint
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.predict import __main__ as predict
 from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter
+from dvsn.weights import read_checkpoint
 from tests.engine.test_resume import equal
 from tests.engine.test_resume import run as train_until
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_scenes

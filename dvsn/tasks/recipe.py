@@ -1,0 +1,80 @@
+"""A task from its recipe: what a checkpoint says of the task that wrote it, and the task rebuilt from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from dvsn.config.build import build
+from dvsn.errors import CheckpointError, ConfigError
+from dvsn.tasks.base import Task
+from dvsn.weights import read_checkpoint, require_equal
+
+FORMAT = 1
+
+
+def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
+    """The part of a checkpoint that says how to rebuild its task."""
+    header = content.get("dvsn")
+    if not isinstance(header, dict) or not isinstance(header.get("recipe"), dict):
+        keys = ", ".join(list(map(str, content))[:5])
+        raise CheckpointError(
+            f"{path}: not a dvsn checkpoint (it holds {keys}). Convert a published one first: "
+            f"python -m dvsn.convert {path} converted.ckpt"
+        )
+    number = header.get("format")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise CheckpointError(f"{path}: found the format {number!r}, expected a number from 1 to {FORMAT}.")
+    if number > FORMAT:
+        raise CheckpointError(
+            f"{path}: written by dvsn {header.get('version')}, in a newer format than this version reads. Update dvsn."
+        )
+    if not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path}: the file holds no weights (state_dict); it cannot be used.")
+    return {**header, "recipe": renamed(header["recipe"]), "data": renamed(header.get("data"))}
+
+
+def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, path: Any = None) -> Task:
+    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first. Its `graft` is what a method of
+    distillation has added to the network, and no option of the task.
+
+    `path` is the checkpoint that the recipe comes from, for messages.
+    """
+    try:
+        task = build({key: node for key, node in recipe.items() if key != "graft"}, path="task")
+        if not isinstance(task, Task):
+            raise ConfigError(
+                "task: expected a node whose _target_ is a task, such as dvsn.tasks.pix2pix.Pix2Pix."
+            )
+        if recipe.get("graft") is not None:
+            task.use_graft(recipe["graft"])
+    except ConfigError as error:
+        if path is None:
+            raise
+        raise CheckpointError(f"{path}: its recipe is refused: {error}") from error
+    task.recipe, task.data_recipe = recipe, data or {}
+    return task
+
+
+def load(path: Any, *, device: str = "cpu") -> Task:
+    """See `dvsn.load`."""
+    content = read_checkpoint(path, map_location="cpu")
+    header = read_recipe(content, path)
+    task = build_task(header["recipe"], data=header.get("data"), path=path)
+    load_state(task, content["state_dict"], path)
+    task.to(device)
+    task.eval()
+    return task.requires_grad_(False)  # type: ignore[return-value]
+
+
+def load_state(task: Task, state: Mapping[str, Tensor], path: Any) -> None:
+    """Strictly load a task's weights; a difference is refused with the keys listed.
+
+    What a distilled run holds beside its student, the modules and memory of the methods, is left out.
+    """
+    if task.distiller is None:
+        state = {key: value for key, value in state.items() if not key.startswith("distiller.")}
+    require_equal(task.state_dict(), state, path)
+    task.load_state_dict(state, strict=True)

@@ -1,0 +1,3 @@
+"""The version of dvsn."""
+
+VERSION = "0.1.0"
