@@ -339,7 +339,7 @@ def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], mes
 
 def test_a_sweep_of_the_real_command_has_a_folder_named_after_its_choices(tmp_path: Path) -> None:
     """`name` in conf/train.yaml reads `${hydra:...}`, which must resolve before any job is composed."""
-    words = "-m task=pix2pix network=unet_128,resnet_6blocks seed=-1,-2".split()  # ends every job early
+    words = ["-m", "task=pix2pix", "network=unet_128,resnet_6blocks", "seed=-1,-2"]  # ends every job early
     done = subprocess.run(
         [sys.executable, "-m", "dvsn.train", *words], cwd=tmp_path, capture_output=True, text=True
     )
