@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from dvsn import commands
@@ -44,8 +45,10 @@ def write(options: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-if __name__ == "__main__":
-    import sys
-
+def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     commands.run(lambda: write(COMMAND.parse(sys.argv[1:])), command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()
