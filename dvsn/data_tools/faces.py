@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from dvsn import command_line
@@ -45,8 +46,10 @@ def write(options: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-if __name__ == "__main__":
-    import sys
-
+def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command_line.run(lambda: write(COMMAND.parse(sys.argv[1:])), command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()

@@ -45,8 +45,8 @@ COMMAND = Command(
         Option("teacher", None, "the teacher's score, where the runs do not know it"),
     ),
     examples=(
-        "python -m dvsn.report runs/cifar/sweep_2026-01-01_12-00-00",
-        "python -m dvsn.report runs/cifar teacher=0.794",
+        "python -m dvsn.report runs/classification_resnet8x4_cifar100",
+        "python -m dvsn.report runs/classification_resnet8x4_cifar100/sweep_2026-01-01_12-00-00 teacher=0.794",
     ),
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dvsn.config.allow import renamed
 from dvsn.config.build import build
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
