@@ -159,7 +159,7 @@ def make(name: str, arguments: list[str], folder: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def keeping(kept: Path, number: int) -> Iterator[None]:
     """Inside, last.ckpt is copied to `kept` when it is written for that time."""
-    from dvsn.checkpoint import AtomicCheckpointIO
+    from dvsn.engine.checkpoint import AtomicCheckpointIO
 
     original, written = AtomicCheckpointIO.save_checkpoint, []
 
@@ -185,7 +185,7 @@ GRAFTS = {("task.graft", "dvsn.networks.graft.LinearPair"), ("task.graft", "dvsn
 
 def conf_targets() -> Iterator[tuple[str, str]]:
     """Every class that a file of conf/ names, at its place in a composed config."""
-    from dvsn.config import conf_dir
+    from dvsn.config.menu import conf_dir
 
     for file in sorted(Path(conf_dir()).rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
