@@ -28,7 +28,7 @@ from dvsn.config import build, menu
 from dvsn.convert import __main__ as convert
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.engine import tap_table
-from dvsn.predict import __main__ as predict
+from dvsn.predict import command as predict
 from dvsn.sweep import report
 
 ROOT = Path(__file__).parent.parent

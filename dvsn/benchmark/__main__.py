@@ -72,7 +72,7 @@ def benchmark(config: Config) -> Config:
     import torch
 
     from dvsn.benchmark import levers
-    from dvsn.predict.__main__ import find_device
+    from dvsn.predict.command import find_device
 
     device = torch.device(find_device(str(config["device"])))
     variants = levers.parse(config["variants"] or levers.defaults(str(device)), str(device))

@@ -101,9 +101,9 @@ def job(config: Any) -> None:
             "network, checkpoint: expected one of them: network=resnet8x4, or checkpoint=best.ckpt."
         )
     if tree["checkpoint"] is not None:
-        import dvsn
+        from dvsn.tasks.recipe import load
 
-        network = dvsn.load(tree["checkpoint"]).student
+        network = load(tree["checkpoint"]).student
     else:
         from dvsn.config.build import build
 

@@ -12,7 +12,7 @@ from dvsn.data.files import read_rgb
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, nearest
 from dvsn.pictures.grids import write_picture
-from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.command import refuse_others
 from dvsn.predict.pictures import Reader, batches
 from dvsn.tasks.classification import GREY, card
 

@@ -15,7 +15,7 @@ from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import rescore
 from dvsn.pictures.draw import draw_head, draw_skeleton
-from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.command import refuse_others
 from dvsn.predict.face_boxes import make_finder
 from dvsn.predict.people import Scene, Work
 from dvsn.predict.person_boxes import Finder

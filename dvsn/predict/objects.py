@@ -14,7 +14,7 @@ from dvsn.atomic import replacing
 from dvsn.data.files import read_rgb
 from dvsn.metrics.detection import coco_results
 from dvsn.pictures.grids import grid, write_picture
-from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.command import refuse_others
 from dvsn.predict.person_boxes import picture_ids
 
 log = logging.getLogger("dvsn")

@@ -22,7 +22,7 @@ from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import oks_nms, rescore
 from dvsn.pictures.draw import draw_skeleton
 from dvsn.pictures.grids import grid, write_picture
-from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.command import refuse_others
 from dvsn.predict.person_boxes import Boxes, Finder, make_finder, picture_ids
 from dvsn.tasks.keypoints import to_picture
 

@@ -147,9 +147,9 @@ def from_detections(file: Path, ids: Mapping[Path, int], least: float, category:
 
 def from_task(file: Path, least: float, category: int | None, device: str, *, name: str = PERSON) -> Finder:
     """A detection checkpoint of dvsn."""
-    import dvsn
+    from dvsn.tasks.recipe import load
 
-    task: Any = dvsn.load(file, device=device)
+    task: Any = load(file, device=device)
     if task.kind != "detection":
         raise ConfigError(f"boxes: {file} is a checkpoint of the task '{task.kind}', expected detection.")
     if category is None:

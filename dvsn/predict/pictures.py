@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.predict.__main__ import refuse_others
+from dvsn.predict.command import refuse_others
 
 log = logging.getLogger("dvsn")
 

@@ -6,7 +6,6 @@ import functools
 import math
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -93,13 +92,9 @@ class Task(pl.LightningModule):
         """uint8 inputs (N, C, H, W) -> uint8 pictures (N, 3, H, W), or ids (N, H, W), of one of `answers`."""
         raise NotImplementedError
 
-    def predict_files(
-        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-    ) -> list[Path]:
-        """The work of `dvsn.predict`: each (picture, where its result goes) by the command's options; the files written."""
-        from dvsn.predict.pictures import predict_files
-
-        return predict_files(self, items, options, device)
+    shows: ClassVar[str] = "pictures"
+    """What its answer is, for whoever writes it down: `pictures`, `classes`, `objects`, `people` or `faces`. `dvsn.predict`
+    has a file of this name."""
 
     def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """What evaluation writes a file of when all results are wanted, by folder: as `answer` returns it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
@@ -209,12 +208,7 @@ class Classification(Task):
 
     answers: ClassVar[tuple[str, ...]] = ("cards", "table")
 
-    def predict_files(
-        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-    ) -> list[Path]:
-        from dvsn.predict.classes import predict_files
-
-        return predict_files(self, items, options, device)
+    shows: ClassVar[str] = "classes"
 
     def deployable(self) -> nn.Module:
         return Classifier(self.normalise, shipped(self.network)).eval()

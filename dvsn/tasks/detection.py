@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -282,13 +281,7 @@ class Detection(Task):
         self.score.compute()
         return {"detections.json": self.score.results}
 
-    def predict_files(
-        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-    ) -> list[Path]:
-        """See `dvsn.predict.objects.predict_files`."""
-        from dvsn.predict.objects import predict_files
-
-        return predict_files(self, items, options, device)
+    shows: ClassVar[str] = "objects"
 
     def deployable(self) -> torch.nn.Module:
         return ObjectDetector(self.network).eval()

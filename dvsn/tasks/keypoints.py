@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -194,15 +193,7 @@ class KeypointTask(Task):
                 given[name] = tell()
         return given
 
-    def predict_files(
-        self, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-    ) -> list[Path]:
-        """See `dvsn.predict.people.predict_files`, and of faces `dvsn.predict.faces.predict_files`."""
-        from dvsn.predict import faces as predict_faces
-        from dvsn.predict import people as predict_people
-
-        predict_files = (predict_faces if self.kind == "landmarks" else predict_people).predict_files
-        return predict_files(self, items, options, device)
+    shows: ClassVar[str] = "people"
 
 
 def to_picture(points: Tensor, inverse: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class Landmarks(KeypointTask):
     """
 
     kind: ClassVar[str] = "landmarks"
+    shows: ClassVar[str] = "faces"
     response: ClassVar[Kind] = "points"
 
     def __init__(
@@ -186,6 +187,7 @@ class HeatmapLandmarks(Pose):
     """
 
     kind: ClassVar[str] = "landmarks"
+    shows: ClassVar[str] = "faces"
 
     @property
     def size(self) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError
 from dvsn.metrics.calibration import CalibrationError
-from dvsn.predict.__main__ import COMMAND, predict
+from dvsn.predict.command import COMMAND, predict
 from dvsn.tasks.classification import warn_of_enlarging
 from tests.support.tiny import composed
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import dvsn
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data_tools import show
 from dvsn.engine import trainer as runtime
@@ -21,10 +20,10 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.pictures.draw import draw_head
-from dvsn.predict import __main__ as predict
+from dvsn.predict import command as predict
 from dvsn.predict import face_boxes
 from dvsn.predict.faces import in_order
-from dvsn.tasks.keypoints import KeypointTask
+from dvsn.tasks import recipe
 from tests.support.tiny import composed
 
 NAMES = ["b0", "b1", "b2", "b3", "e0", "e1", "e2", "e3", "n0", "n1", "m0", "m1", "lip", "chin"]
@@ -46,7 +45,7 @@ class Laid:
     kind = "landmarks"
     size = (96, 96)
     keypoints = KeypointSet(names=NAMES, head=NAMES, skeleton=[["m0", "lip"], ["lip", "m1"]])
-    predict_files = KeypointTask.predict_files
+    shows = "faces"
 
     def crop(self) -> FaceCrop:
         return FaceCrop(size=self.size, padding=1.2, box="rectangle")
@@ -65,7 +64,7 @@ class Laid:
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Laid:
     made = Laid()
-    monkeypatch.setattr(dvsn, "load", lambda path, device="cpu": made)
+    monkeypatch.setattr(recipe, "load", lambda path, device="cpu": made)
     return made
 
 
@@ -351,7 +350,7 @@ def test_the_landmark_task_predicts(form: str, tmp_path: Path, monkeypatch: pyte
     config = composed([*FORMS[form], "data=faces68"], Path("runs/test"))
     made: Any = runtime.make_task(config).eval()
     made.data_recipe = config["data"]
-    monkeypatch.setattr(dvsn, "load", lambda path, device="cpu": made)
+    monkeypatch.setattr(recipe, "load", lambda path, device="cpu": made)
     (entry,) = predicted(paint(tmp_path / "a.png"), tmp_path / "out", padding=0.8)[1]
     assert len(entry["keypoints"]) == 3 * 68 and set(entry) >= {"angles_degrees", "bbox", "score"}
 

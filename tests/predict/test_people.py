@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from pycocotools.coco import COCO
 from torch import Tensor, nn
 
-import dvsn
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.heatmaps import JointMSE
-from dvsn.predict import __main__ as predict
+from dvsn.predict import command as predict
 from dvsn.predict import people as predict_people
 from dvsn.predict import person_boxes
+from dvsn.tasks import recipe
 from dvsn.tasks.pose import Pose
 
 SIZE = (120, 160)
@@ -57,7 +57,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Pose:
         mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), flip_test=False,
     ).eval()  # fmt: skip
     made.data_recipe = {"keypoints": KEYPOINTS, "padding": 1.25}
-    monkeypatch.setattr(dvsn, "load", lambda path, device="cpu": made)
+    monkeypatch.setattr(recipe, "load", lambda path, device="cpu": made)
     return made
 
 
@@ -217,7 +217,9 @@ def test_a_detection_checkpoint_finds_the_people(
             asked.extend(images)
             return [found]
 
-    monkeypatch.setattr(dvsn, "load", lambda path, device="cpu": Detector() if "found" in str(path) else task)
+    monkeypatch.setattr(
+        recipe, "load", lambda path, device="cpu": Detector() if "found" in str(path) else task
+    )
     source = paint(tmp_path / "a.png", PEOPLE)
     (tmp_path / "found.ckpt").touch()
     (entry,) = predicted(source, tmp_path / "out", boxes=tmp_path / "found.ckpt")[1]

@@ -24,7 +24,7 @@ from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
-from dvsn.predict import __main__ as predict
+from dvsn.predict import command as predict
 from dvsn.train import check_resume, find_resume
 from dvsn.weights import read_checkpoint
 from tests.convert.test_junyanz_and_post import (

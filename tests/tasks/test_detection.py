@@ -25,7 +25,7 @@ from dvsn.metrics.detection import FIGURES, DetectionScore, coco_results
 from dvsn.networks.detectors import Detector, ResNetPyramid
 from dvsn.networks.hrnetv2 import HRNetClassifier
 from dvsn.networks.hrnetv2p import HRNetV2p
-from dvsn.predict import __main__ as predict
+from dvsn.predict import command as predict
 from dvsn.tasks.detection import Detection, encode_masks
 from tests.data.test_objects import HEIGHT, SAMPLE, WIDTH, write_coco
 from tests.engine.test_resume import equal

@@ -25,7 +25,7 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
-from dvsn.predict import __main__ as predict
+from dvsn.predict import command as predict
 from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter
