@@ -1,6 +1,6 @@
 """One rank of two: works out relation losses of its half of a batch with gathering, and writes value and gradients.
 
-Run by test_distill_gather.py as `gathering.py FOLDER`, with the variables that torchrun sets.
+Run by tests/distill/test_gather.py as `gathering.py FOLDER`, with the variables that torchrun sets.
 """
 
 from __future__ import annotations

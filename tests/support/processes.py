@@ -1,4 +1,4 @@
-"""One rank of a two-process run: trains, then writes its weights to RUN_DIR/rank_N.pt. Run by test_processes.py."""
+"""One rank of a run of two processes: trains, then writes RUN_DIR/rank_N.pt. Run by tests/engine/test_processes.py."""
 
 from __future__ import annotations
 
