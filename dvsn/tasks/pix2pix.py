@@ -381,10 +381,12 @@ class Pix2Pix(Task):
     def _evaluate(self, batch: Batch) -> Tensor:
         self.check_sides(batch)
         output = self(batch["image"])
-        for score in self._fcn:
-            score.update(output, self.show_input(batch["image"]))
-        # torchmetrics flattens by `view`, which a channels_last picture does not allow
-        self.metrics.update(output.contiguous(), batch["target"].float() / 255)
+        # float32: in bfloat16 SSIM is about halved; FID, LPIPS and the FCN score run networks
+        with torch.autocast(output.device.type, enabled=False):
+            for score in self._fcn:
+                score.update(output, self.show_input(batch["image"]))
+            # torchmetrics flattens by `view`, which a channels_last picture does not allow
+            self.metrics.update(output.contiguous(), batch["target"].float() / 255)
         return output
 
     def validation_step(self, batch: Batch, _: int) -> Tensor:

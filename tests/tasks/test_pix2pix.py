@@ -275,3 +275,19 @@ def test_pictures_are_generated_in_float32_also_in_mixed_precision(tmp_path: Pat
         expected = task(image)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(task(image), expected)
+
+
+def test_pictures_are_measured_in_float32_also_in_mixed_precision(tmp_path: Path) -> None:
+    """Against a smooth picture: bfloat16 loses the small variances that SSIM divides by."""
+    task = task_of(tmp_path=tmp_path).eval()
+    image = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    ramp = torch.linspace(100, 130, 16).expand(2, 3, 16, 16).round().to(torch.uint8)
+    batch = {"image": image, "target": ramp, "index": torch.arange(2), "name": ["a", "b"]}
+    found = {}
+    with torch.no_grad():
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                task.validation_step(batch, 0)
+            found[enabled] = task.metrics.compute()
+            task.metrics.reset()
+    assert found[True] == found[False]
