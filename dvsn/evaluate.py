@@ -56,14 +56,14 @@ COMMAND = Command(
 
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
-    from dvsn.config.allow import check
+    from dvsn.config.build import inspect_tree
     from dvsn.engine import trainer as runtime
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
     from dvsn.train import quiet
     from dvsn.weights import read_checkpoint
 
     quiet()
-    check({key: config.get(key) for key in ("data", "trainer")})
+    inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     path = Path(config["checkpoint"])
     content = read_checkpoint(path)
     header = read_recipe(content, path)

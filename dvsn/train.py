@@ -14,7 +14,6 @@ from typing import Any
 from dvsn import command_line
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
-from dvsn.config.rules import check_options
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
@@ -134,14 +133,14 @@ def quiet() -> None:
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
-    from dvsn.config.allow import check
+    from dvsn.config.build import inspect_tree
     from dvsn.engine import teaching
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import Checkpoints
     from dvsn.pictures.grids import define_wandb, finish_wandb
 
     quiet()
-    check(config)
+    inspect_tree(config)
     keep_class_weights(config)
     folder = Path(config["run_dir"])
     data = runtime.build_data(config)
@@ -274,7 +273,6 @@ def job(config: Any) -> dict[str, Any]:
     name = str(plain_config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
-    check_options(plain_config)  # before torch is loaded
     return train(plain_config)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvsn.config import allow, menu, rules
+from dvsn.config.build import inspect_tree
 from dvsn.config.messages import composition_message, leaves
 from dvsn.errors import ConfigError, nearest
 
@@ -33,7 +34,7 @@ def hydra_main(
     """Composes the config from the command line and calls `task` with it, once or for every job of a sweep.
 
     `task` gets the composed `DictConfig` without its `hydra` node. Before that the config is resolved and
-    validated without importing what it builds. `argv` defaults to the command line. Returns what `task`
+    validated. `argv` defaults to the command line. Returns what `task`
     returns; raises `ConfigError` for all that is wrong with the config, SystemExit(1) for failed sweep jobs.
     """
     with opened(config_name, argv) as (hydra, arguments):
@@ -258,7 +259,11 @@ def _before_values() -> Iterator[dict[str, Any]]:
 
 
 def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
-    """Resolves and validates a composed config without importing what it builds. Raises `ConfigError`."""
+    """Resolves and validates a composed config, before a folder is made or anything built. Raises `ConfigError`.
+
+    What can be said from the YAML alone is said first; then the classes are imported, and the options compared with
+    their signatures.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
 
@@ -270,7 +275,9 @@ def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
         plain(cfg)  # names the value that the folder is made of, if that is what is wrong
         raise
     HydraConfig.instance().set_config(cfg)
-    rules.validate(plain(cfg), defaults)
+    tree = plain(cfg)
+    rules.validate(tree, defaults)
+    inspect_tree(tree)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -78,9 +79,13 @@ if __name__ == "__main__":
 """
 
 
-def write_tree(root: Path) -> Path:
-    """The small tree of configs and a command over it, `python -m tiny_command`."""
+def write_tree(root: Path, *, built: bool = True) -> Path:
+    """The small tree of configs and a command over it, `python -m tiny_command`.
+
+    With `built=False` its nodes name no class, and the command starts without importing torch.
+    """
     for name, text in TREE.items():
+        text = text if built else re.sub(r"^_(target|partial)_: .*\n", "", text, flags=re.MULTILINE)
         file = root / "conf" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
