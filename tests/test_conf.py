@@ -21,6 +21,7 @@ from dvsn.config.build import build
 from dvsn.config.menu import choices, conf_dir
 from dvsn.distill.method import Kind, Method
 from dvsn.engine import trainer as runtime
+from dvsn.engine.loggers import build_loggers
 from dvsn.networks.blocks import class_layers
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import Task
@@ -515,7 +516,7 @@ def test_every_logger_builds(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    loggers = runtime.build_loggers(composed(["task=pix2pix", f"logger={name}"], tmp_path))
+    loggers = build_loggers(composed(["task=pix2pix", f"logger={name}"], tmp_path))
     kinds = {type(logger).__name__ for logger in loggers}
     expected = {
         "csv": {"CsvLogger"}, "none": set(), "tensorboard": {"CsvLogger", "TensorBoardLogger"},

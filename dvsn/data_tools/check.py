@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvsn import command_line
+from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.errors import DataError
@@ -330,9 +331,7 @@ def job(config: Any) -> None:
     show(report)
     output = plain_config["output"]
     if output:
-        from dvsn.engine import trainer as runtime
-
-        runtime.write_json(Path(output), report.plain())
+        write_json(Path(output), report.plain())
         log.info("%s", output)
     if report.faults:
         where = f"all are in {output}" if output else "output=report.json writes them all, file by file"

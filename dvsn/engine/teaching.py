@@ -23,6 +23,7 @@ from dvsn.distill.distiller import Distiller, Part
 from dvsn.distill.method import Facts, Kind, Method, Shape, Side
 from dvsn.distill.taps import Probe, Taps
 from dvsn.distill.teacher import Teacher
+from dvsn.engine.devices import device_count
 from dvsn.engine.grafting import Names, Notes, graft, only_one, renew
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.seeding import seed_everything
@@ -186,11 +187,9 @@ def require_reads(name: str, found: type[Method], kind: Kind) -> None:
 
 def require_company(name: str, found: type[Method], node: Config, config: Config) -> None:
     """Refuse a method of relations for batches of one item, unless it gathers those of several processes."""
-    from dvsn.engine import trainer as runtime
-
     if not found.relates or config["data"].get("batch_size") != 1:
         return
-    if not (node["method"].get("gather") and runtime.device_count(config["trainer"]) > 1):
+    if not (node["method"].get("gather") and device_count(config["trainer"]) > 1):
         raise ConfigError(
             f"distill.{name}: relates the items of a batch to each other, and data.batch_size is 1: it would teach nothing. "
             "Set data.batch_size to 2 or more, or choose a method of single items such as distill=kd."
@@ -416,7 +415,7 @@ def measure(task: Task, config: Config) -> float | None:
     assert task.distiller is not None
     holders = [each.holder for each in task.distiller.teachers]
     teacher = holders[0]
-    if len(holders) > 1 or not isinstance(teacher, Task) or runtime.device_count(config["trainer"]) > 1:
+    if len(holders) > 1 or not isinstance(teacher, Task) or device_count(config["trainer"]) > 1:
         return None
     if task.teaching_size is not None and teacher.teaching_size != task.teaching_size:
         return None

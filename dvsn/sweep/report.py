@@ -263,7 +263,7 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
         from dvsn.sweep import search_table
 
         return search_table.report(search_study.load(folder), output or folder)
-    from dvsn.engine.trainer import write_csv
+    from dvsn.atomic import write_csv
     from dvsn.sweep.report_table import csv_rows, markdown, picture, text
 
     runs, unfinished = read_runs(folder)

@@ -350,7 +350,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
     """
     from omegaconf import OmegaConf
 
-    from dvsn.train import run_stamp
+    from dvsn.engine.run_folder import run_stamp
 
     OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
     with compose.opened(name) as (hydra, arguments):

@@ -75,7 +75,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for case in CASES:
                 measure(case, folder)
-    from dvsn.engine.trainer import environment
+    from dvsn.engine.run_folder import environment
 
     facts = environment()
     print("# How long until dvsn answers\n")

@@ -19,9 +19,9 @@ import torch
 import dvsn
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO, newest
+from dvsn.engine.resume import find_resume
 from dvsn.errors import CheckpointError, UserError
 from dvsn.tasks.recipe import read_recipe
-from dvsn.train import find_resume
 from dvsn.weights import read_checkpoint, require_equal
 from tests.support.tiny import TINY, composed, write_pairs
 

@@ -591,7 +591,7 @@ def test_a_bank_too_large_is_said_with_its_bytes(blobs: Path, teacher: Path, tmp
 
 
 def test_a_resumed_run_keeps_its_methods(blobs: Path, teacher: Path, tmp_path: Path) -> None:
-    from dvsn.train import check_resume
+    from dvsn.engine.resume import check_resume
 
     config = distilled(
         blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, "trainer.max_epochs=1"

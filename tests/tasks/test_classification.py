@@ -21,6 +21,7 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime
+from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.tasks.classification import Classification, card
@@ -347,7 +348,7 @@ def test_a_classifier_hands_its_trunk_to_a_segmenter(blobs: Path, tmp_path: Path
     ]
     target = runtime.make_task(composed([*names, "seed=3"], tmp_path))
     before = {key: value.clone() for key, value in target.networks["network"].state_dict().items()}
-    runtime.start_from(target, path)
+    start_from(target, path)
     given, own = source.networks["network"].state_dict(), target.networks["network"].state_dict()
     shared = [key for key in own if key in given and given[key].shape == own[key].shape]
     assert all(torch.equal(own[key], given[key]) for key in shared)
@@ -358,7 +359,7 @@ def test_a_classifier_hands_its_trunk_to_a_segmenter(blobs: Path, tmp_path: Path
     }  # fmt: skip
     foreign = runtime.make_task(composed([*names[:2], "network=bisenetv2"], tmp_path))
     with pytest.raises(CheckpointError, match="same family"):
-        runtime.start_from(foreign, path)
+        start_from(foreign, path)
 
 
 def test_the_recipe_is_the_papers(tmp_path: Path) -> None:

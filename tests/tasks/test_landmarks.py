@@ -16,13 +16,13 @@ from dvsn.config.compose import hydra_main
 from dvsn.data.street import write_wflw
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
+from dvsn.engine.run_folder import run_stamp
 from dvsn.errors import ConfigError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
 from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.landmarks import HeatmapLandmarks, LandmarkEstimator, Landmarks
-from dvsn.train import run_stamp
 from tests.engine.test_resume import equal
 from tests.engine.test_resume import run as train_until
 from tests.support.tiny import composed
