@@ -21,7 +21,8 @@ from dvsn.atomic import replacing
 from dvsn.errors import ConfigError, UserError
 from dvsn.pictures.grids import Gallery, to_array, write_picture
 from dvsn.seeding import seed_everything
-from dvsn.tasks.base import NotFinite, Task
+from dvsn.tasks.base import Task
+from dvsn.tasks.finite import NotFinite
 
 log = logging.getLogger(__name__)
 

@@ -108,11 +108,7 @@ class Classification(Task):
         groups = parameter_groups(
             self.network, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
         )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
+        return self.scheduled(groups)
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: the classes of this task, in its order."""

@@ -102,11 +102,7 @@ class Detection(Task):
             factor=self.head_factor,
             decay_norms=self.decay_norms,
         )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
+        return self.scheduled(groups)
 
     def ask_data(self, data: Any) -> None:
         data.use("objects")
