@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
+from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import Graft
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.loop import OptimizerFactory
+from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
 from dvsn.version import VERSION
@@ -21,7 +23,7 @@ class Task(Student):
 
     A task writes:
 
-    - `networks`, `configure_optimizers` (by `scheduled`) and `use_metrics` (see `dvsn.tasks.loop.Loop`);
+    - `networks` and `use_metrics` (see `dvsn.tasks.loop.Loop`);
     - `normalise` and `objective`, how an answer of the network becomes named terms (see `dvsn.tasks.student.Student`);
     - `panels`, `answer` and `deployable`: how an output becomes pictures, and what is shipped;
     - the steps of Lightning, of which training is `record(terms)` of `terms = learn(batch)`.
@@ -51,6 +53,15 @@ class Task(Student):
     input_classes: int = 0
     """K when the input is a map of ids below K, 0 when it is a picture."""
 
+    head_factor: float = 1.0
+    """Multiplies the learning rate of the layers that make the answer."""
+
+    head_modules: list[str] | None = None
+    """The paths of these layers; None: those that the network names itself (`class_layers`)."""
+
+    decay_norms: bool = True
+    """False spares batch norms and biases the weight decay."""
+
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__(optim=optim, schedule=schedule)
         self.recipe: dict[str, Any] = {}
@@ -58,6 +69,19 @@ class Task(Student):
         self.test_details: dict[str, list[dict[str, Any]]] = {}
         self.test_pictures: dict[str, Any] = {}
         self.test_files: dict[str, Any] = {}
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser for the student. Raises `ConfigError` for a `head_factor` where no head is known."""
+        heads = self.head_modules or class_layers(self.student)
+        if self.head_factor != 1.0 and not heads:
+            raise ConfigError(
+                f"task.head_factor: {type(self.student).__name__} does not say which its class layers are. Set "
+                "task.head_modules, such as [fc]."
+            )
+        groups = parameter_groups(
+            self.student, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
+        )
+        return self.scheduled(groups)
 
     # Input ------------------------------------------------------------------------------------------
 

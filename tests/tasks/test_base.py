@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dvsn.errors import ConfigError
 from dvsn.optim.schedules import Poly
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import FiniteGuard, NotFinite, Pending
@@ -120,3 +123,41 @@ def test_a_checkpoint_holds_the_recipes_and_finished_stages() -> None:
     assert other.distiller is not None and other.distiller.finished == []
     other.on_load_checkpoint(checkpoint)
     assert other.distiller.finished == ["ab"]
+
+
+class Single(Task):
+    """A task of one network."""
+
+    def __init__(self, network: nn.Module, **options: Any) -> None:
+        super().__init__(optim=functools.partial(torch.optim.SGD, lr=0.1))
+        self.network = network
+        self._trainer = SimpleNamespace(  # type: ignore[assignment]
+            estimated_stepping_batches=0,
+            num_training_batches=1,
+            accumulate_grad_batches=1,
+            max_epochs=1,
+            max_steps=-1,
+        )
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+
+def test_the_head_that_a_network_names_learns_faster() -> None:
+    network = nn.Sequential(OrderedDict(trunk=nn.Linear(2, 3), fc=nn.Linear(3, 4)))
+    network.classifier = ("fc",)  # type: ignore[assignment]
+    trunk, head = Single(network, head_factor=10.0).configure_optimizers()["optimizer"].param_groups
+    assert [p.shape for p in trunk["params"]] == [(3, 2), (3,)] and trunk["lr"] == 0.1
+    assert [p.shape for p in head["params"]] == [(4, 3), (4,)] and head["lr"] == 1.0
+
+
+def test_a_factor_for_a_head_that_nothing_names_is_refused() -> None:
+    network = nn.Sequential(OrderedDict(fc=nn.Linear(2, 3)))
+    with pytest.raises(ConfigError, match=r"task\.head_factor: Sequential does not say.*task\.head_modules"):
+        Single(network, head_factor=10.0).configure_optimizers()
+    task = Single(network, head_factor=10.0, head_modules=["fc"])
+    (group,) = task.configure_optimizers()["optimizer"].param_groups
+    assert group["lr"] == 1.0
