@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dvsn.atomic import replacing
 from dvsn.errors import UserError
-from dvsn.tasks.base import NotFinite, Task
+from dvsn.tasks.base import Task
+from dvsn.tasks.finite import NotFinite
 
 log = logging.getLogger(__name__)
 

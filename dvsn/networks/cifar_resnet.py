@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
 from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.initialise import kaiming
 from dvsn.networks.tapped import Tapped
 
 
@@ -48,9 +49,7 @@ class CifarResNet(Tapped):
         last = [f"{path}.{blocks - 1}" for path in self.taps]
         self.pre_activation_taps = tuple(f"{path}.relu:in" for path in last)
         self.tap_norms = tuple(f"{path}.bn2" for path in last)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=1, minimum=1)

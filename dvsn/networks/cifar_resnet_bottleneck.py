@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
 from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import EXPANSION
 from dvsn.networks.resnet import BASIC, BLOCKS
 from dvsn.networks.tapped import Tapped
-
-EXPANSION = 4
 
 
 class CifarBottleneckResNet(Tapped):
@@ -45,9 +45,7 @@ class CifarBottleneckResNet(Tapped):
         last = [f"{path}.{count - 1}" for path, count in zip(self.taps, BLOCKS[depth], strict=True)]
         self.pre_activation_taps = tuple(f"{path}.relu:in" for path in last)
         self.tap_norms = tuple(f"{path}.bn3" for path in last)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=1, minimum=1)

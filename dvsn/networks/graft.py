@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.blocks import conv_bn
+from dvsn.networks.initialise import kaiming
 
 
 class Grafted(nn.Module):
@@ -80,11 +82,11 @@ class Projector(Graft):
         self.classes, self.outputs, self.bias = classes, outputs, bias
         self.pool, self.without = (int(pool[0]), int(pool[1])), tuple(without)
         self.layers = nn.Sequential(
-            *normed(inputs, middle, kernel=1),
+            *conv_bn(inputs, middle, 1),
             nn.ReLU(),
-            *normed(middle, middle, kernel=3),
+            *conv_bn(middle, middle, 3),
             nn.ReLU(),
-            *normed(middle, outputs, kernel=1),
+            *conv_bn(middle, outputs, 1),
             nn.ReLU(),
         )
 
@@ -114,10 +116,9 @@ class LinearPair(Graft):
 
     def __init__(self, *, at: str, head: str, channels: int, width: int) -> None:
         super().__init__(at=at, head=head)
-        self.expand = nn.Sequential(*normed(channels, width, kernel=1))
-        self.contract = nn.Sequential(*normed(width, channels, kernel=1))
-        for convolution in (self.expand[0], self.contract[0]):
-            nn.init.kaiming_normal_(convolution.get_parameter("weight"), mode="fan_out", nonlinearity="relu")
+        self.expand = conv_bn(channels, width, 1)
+        self.contract = conv_bn(width, channels, 1)
+        kaiming(self)
 
     def forward(self, feature: Tensor) -> Tensor:
         transformed: Tensor = feature + self.contract(self.expand(feature))
@@ -151,12 +152,6 @@ def affine(layer: nn.Module) -> tuple[Tensor, Tensor]:
     assert mean is not None and variance is not None
     scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
     return convolution.weight.double().flatten(1) * scale[:, None], norm.bias.double() - mean.double() * scale
-
-
-def normed(inputs: int, outputs: int, *, kernel: int) -> list[nn.Module]:
-    """A convolution without bias that keeps the size, and batch norm."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs)]
 
 
 def find(network: nn.Module, path: str, where: str) -> nn.Module:

@@ -14,10 +14,12 @@ from dvsn.networks.blocks import (
     Norm,
     Upsample,
     at_least_float32,
+    conv_bias,
     make_norm,
     require_choice,
     require_image,
     require_number,
+    require_positive,
     upsampling,
 )
 from dvsn.networks.initialise import Init, initialise
@@ -71,9 +73,7 @@ class UNet(nn.Module):
         require_choice(self, "norm", norm, Norm)
         require_choice(self, "skip_order", skip_order, SkipOrder)
         require_choice(self, "upsample", upsample, Upsample)
-        for name, value in (("input_channels", input_channels), ("output_channels", output_channels)):
-            require_number(self, name, value, least=1)
-        require_number(self, "width", width, least=1)
+        require_positive(self, input_channels=input_channels, output_channels=output_channels, width=width)
         require_number(self, "depth", depth, least=2)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         dropout_steps = range(2, depth - 3) if dropout_steps is None else dropout_steps
@@ -84,7 +84,7 @@ class UNet(nn.Module):
         self.input_channels, self.multiple, self.skip_order = input_channels, 2**depth, skip_order
         self.bottleneck_norm = norm if bottleneck_norm else "none"
 
-        bias = norm != "batch" if bias is None else bias
+        bias = conv_bias(bias, norm)
         first_bias = bias if first_bias is None else first_bias
         widths = [width * min(2**level, 8) for level in range(depth)]
         self.downs = nn.ModuleList([conv_down(input_channels, widths[0], first_bias)])

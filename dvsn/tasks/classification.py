@@ -16,12 +16,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
-from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import shipped
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
@@ -97,22 +95,6 @@ class Classification(Task):
         return tuple(known) if known else tuple(f"class {number}" for number in range(self.classes))
 
     # Training ---------------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> Any:
-        heads = self.head_modules or class_layers(self.network)
-        if self.head_factor != 1.0 and not heads:
-            raise ConfigError(
-                f"task.head_factor: {type(self.network).__name__} does not say which its class layers are. Set "
-                "task.head_modules, such as [fc]."
-            )
-        groups = parameter_groups(
-            self.network, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: the classes of this task, in its order."""

@@ -21,7 +21,6 @@ from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch, Terms, Vocabulary
 
 Found = dict[str, Any]
@@ -93,20 +92,6 @@ class Detection(Task):
         return Vocabulary(names, distinct_palette(self.network.classes))
 
     # Training ---------------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or self.network.classifier,
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
 
     def ask_data(self, data: Any) -> None:
         data.use("objects")

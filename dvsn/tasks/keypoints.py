@@ -17,7 +17,6 @@ from dvsn.metrics.pck import Reference
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch
 
 
@@ -75,20 +74,6 @@ class KeypointTask(Task):
         return found
 
     # Training ---------------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or list(getattr(self.network, "classifier", ())),  # type: ignore[arg-type]
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
 
     def ask_data(self, data: Any) -> None:
         data.use("people")

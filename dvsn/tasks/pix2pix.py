@@ -254,7 +254,7 @@ class Pix2Pix(Task):
         terms, right = self.discriminator_objective(condition, fake.detach(), target)
         self._backward(total(terms) / size, sync=closing)
         self.record(terms)
-        if self._logging:
+        if self.logs_now:
             self.log("train/discriminator_accuracy", right)
         self._window.append((condition, target, batch))
         if not closing:

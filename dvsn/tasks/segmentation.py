@@ -20,7 +20,6 @@ from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.inference import answers, read_options, resize
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
 from dvsn.types import Batch, SegmentationOutput, Terms, Vocabulary
 
 
@@ -119,20 +118,6 @@ class Segmentation(Task):
         return Vocabulary(names, distinct_palette(self.classes))
 
     # Training ---------------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or list(getattr(self.network, "classifier", ())),  # type: ignore[arg-type]
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
 
     def ask_data(self, data: Any) -> None:
         data.outlines = self.loss.boundary_options

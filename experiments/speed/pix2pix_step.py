@@ -233,7 +233,7 @@ class Race(pl.Callback):
         size = len(batch["image"])
         self.end(size, OURS)
         if batch_idx == 0:
-            self.ours = [float(pl_module._latest[f"train/{name}"]) for name in
+            self.ours = [float(pl_module.latest[f"train/{name}"]) for name in
                          ("discriminator_fake", "discriminator_real", "gan", "l1")]  # fmt: skip
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()

@@ -253,7 +253,7 @@ def test_lightnings_own_resume_is_as_strict(
 
 HOSTILE = [
     "os.system", "subprocess.Popen", "torch.load", "dvsn.sweep.launcher.sweep", "dvsn.networks.unet.torch.hub.load",
-    "pytorch_lightning.Trainer", "dvsn.tasks.base.Callable", "builtins.eval",
+    "pytorch_lightning.Trainer", "dvsn.tasks.loop.Callable", "builtins.eval",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import report
-from dvsn.tasks.base import NotFinite
+from dvsn.tasks.finite import NotFinite
 from dvsn.weights import read_checkpoint
 from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import (
