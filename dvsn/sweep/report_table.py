@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dvsn.sweep.report import ALONE, Row, Section
+from dvsn.sweep.runs import ALONE, Row, Section
 
 COLUMNS = ("method", "weight", "seeds", "last", "best", "gain", "gap closed", "s/epoch", "peak MiB")
 

@@ -21,7 +21,7 @@ from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.sweep import report
+from dvsn.sweep import runs as report
 from dvsn.tasks.base import NotFinite
 from dvsn.weights import read_checkpoint
 from tests.engine.test_resume import Died, Dies, equal

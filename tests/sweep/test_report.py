@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from dvsn.errors import DataError
-from dvsn.sweep import launcher, report
+from dvsn.sweep import launcher
+from dvsn.sweep import runs as report
 
 
 def write_run(

@@ -17,7 +17,8 @@ import pytest
 
 from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
-from dvsn.sweep import launcher, report, search, search_space, search_study, search_table
+from dvsn.sweep import launcher, search, search_space, search_study, search_table
+from dvsn.sweep import runs as report
 from dvsn.sweep.search_space import Range
 from tests.config.test_compose import environment, write_tree
 
