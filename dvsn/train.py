@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 import warnings
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ COMMAND = Command(
     name="train",
     summary="Train a task on a data set.",
     groups=True,
+    sweeps=True,
     options=(
         Option("seed", "0", "everything random derives from it"),
         Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
@@ -46,22 +45,6 @@ COMMAND = Command(
         "python -m dvsn.train -m task=distillation network=resnet8x4 teacher=best.ckpt distill=none,kd,sp,crd seed=0,1,2",
     ),
 )
-
-
-def run_stamp(name: str, resume: str | None) -> str:
-    """The folder of a run below its name: new, unless it is to be continued.
-
-    A SLURM job keeps its folder when it is requeued; `resume=auto` takes up the newest folder with a
-    checkpoint.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job:
-        return f"slurm_{job}"
-    if resume == "auto":
-        found = [p.parent.parent for p in Path("runs", name).glob("*/checkpoints/*.ckpt")]
-        if found:
-            return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime_ns).name
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def find_resume(resume: str | None, folder: Path) -> Path | None:
@@ -279,10 +262,11 @@ def job(config: Any) -> dict[str, Any]:
 
 
 def compose_and_train() -> Any:
-    from omegaconf import OmegaConf
+    """Runs the command line, once or for every job of a sweep."""
+    from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
-    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
-    return compose.hydra_main("train", job)
+    launcher.register()
+    return compose.hydra_main("train", job, sweep=launcher.sweep)
 
 
 def main() -> None:

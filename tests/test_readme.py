@@ -29,7 +29,7 @@ from dvsn.convert import __main__ as convert
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.engine import tap_table
 from dvsn.predict import command as predict
-from dvsn.sweep import runs as report
+from dvsn.sweep import report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

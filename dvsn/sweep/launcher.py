@@ -560,7 +560,7 @@ def distilled(jobs: Sequence[Job]) -> str:
 
     if not any(_distils(job.folder / "config.yaml") for job in jobs if job.code == 0):
         return ""
-    from dvsn.sweep.runs import report
+    from dvsn.sweep.report import report
 
     try:
         return "\n" + report(jobs[0].folder.parent)

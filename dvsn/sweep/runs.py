@@ -1,23 +1,17 @@
-"""`python -m dvsn.report RUNS`: the runs of a sweep of distillation, or the trials of a search, in one ranked table."""
+"""The runs of a sweep of distillation: read from their folders, grouped by setting and method, ranked by score."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvsn import command_line
-from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import DataError
-from dvsn.sweep import search_study
 
-log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 ALONE = "student alone"
 SETTINGS = (
@@ -34,21 +28,6 @@ SETTINGS = (
     "distillation",
 )
 """The keys of a config that make runs comparable; runs that differ in them get sections of their own."""
-
-COMMAND = Command(
-    name="report",
-    summary="Compare the runs below a folder: methods, seeds, gains, share of the teacher's gap, time and memory; or the\n"
-    "trials of a search.",
-    options=(
-        Option("runs", REQUIRED, "a folder of runs, such as that of a sweep or of a search"),
-        Option("output", None, "where report.txt, .csv, .md and .png go; null: into the folder of the runs"),
-        Option("teacher", None, "the teacher's score, where the runs do not know it"),
-    ),
-    examples=(
-        "python -m dvsn.report runs/classification_resnet8x4_cifar100",
-        "python -m dvsn.report runs/classification_resnet8x4_cifar100/sweep_2026-01-01_12-00-00 teacher=0.794",
-    ),
-)  # fmt: skip
 
 
 @dataclass
@@ -248,52 +227,3 @@ def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
         row.share = row.gain / gap if gap is not None and gap > 0 else None
     ranked = sorted(rows.values(), key=lambda row: -sign * (row.mean("last") or 0.0))
     return Section(title, runs[0].monitor, score, ranked)
-
-
-def report(folder: Path, *, output: Path | None = None, teacher: float | None = None) -> str:
-    """Write report.txt, .csv, .md and .png, and give back the text; of a search, see `search_table.report`.
-
-    Raises `DataError` where there is no finished run.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/sweep_DATE_TIME."
-        )
-    if (folder / search_study.FILE).is_file():
-        from dvsn.sweep import search_table
-
-        return search_table.report(search_study.load(folder), output or folder)
-    from dvsn.engine.trainer import write_csv
-    from dvsn.sweep.report_table import csv_rows, markdown, picture, text
-
-    runs, unfinished = read_runs(folder)
-    if not runs:
-        raise DataError(
-            f"{folder}: no finished run below it ({unfinished} without a result.json). Expected config.yaml and result.json."
-        )
-    found, target = sections(runs, teacher=teacher), output or folder
-    target.mkdir(parents=True, exist_ok=True)
-    shown = text(found, unfinished)
-    (target / "report.txt").write_text(shown, encoding="utf-8")
-    (target / "report.md").write_text(markdown(found, unfinished), encoding="utf-8")
-    write_csv(target / "report.csv", csv_rows(found))
-    from dvsn.pictures.grids import write_picture
-
-    write_picture(target / "report.png", picture(found))
-    return shown
-
-
-def main() -> None:
-    def command() -> None:
-        options = COMMAND.parse(sys.argv[1:])
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        output = None if options["output"] is None else Path(str(options["output"]))
-        sys.stdout.write(report(Path(options["runs"]), output=output, teacher=options["teacher"]))
-        name = "search.md" if (Path(options["runs"]) / search_study.FILE).is_file() else "report.md"
-        log.info("%s", (output or Path(options["runs"])) / name)
-
-    command_line.run(command, command=COMMAND)
-
-
-if __name__ == "__main__":
-    main()

@@ -348,11 +348,6 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
 
     SystemExit(1) when no trial has finished.
     """
-    from omegaconf import OmegaConf
-
-    from dvsn.train import run_stamp
-
-    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
     with compose.opened(name) as (hydra, arguments):
         if arguments.cfg or arguments.info:
             raise ConfigError(
@@ -372,7 +367,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(f"{stop}. The same line goes on from there") from None
         finally:
-            table = search_table.report(study, chosen.folder)
+            table = search_table.report(study).write(chosen.folder)
     sys.stdout.write(f"{table}results: {chosen.folder}\n")
     if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise SystemExit(1)

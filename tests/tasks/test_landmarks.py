@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import dvsn
 from dvsn.config.compose import hydra_main
@@ -22,7 +21,6 @@ from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
 from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.landmarks import HeatmapLandmarks, LandmarkEstimator, Landmarks
-from dvsn.train import run_stamp
 from tests.engine.test_resume import equal
 from tests.engine.test_resume import run as train_until
 from tests.support.tiny import composed
@@ -208,7 +206,6 @@ def test_heatmaps_teach_points(faces: Path, tmp_path: Path) -> None:
 
 def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`task=landmarks network=hrnetv2_w18_face` is the other form of the task; its own network stays what it was."""
-    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
     for network in ("hrnetv2_w18_face", "pfld"):
