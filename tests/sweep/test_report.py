@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dvsn.errors import DataError
-from dvsn.sweep import launcher, report, runs
+from dvsn.sweep import job, report, runs
 
 
 def write_run(
@@ -114,7 +114,7 @@ def test_a_job_of_an_earlier_sweep_is_found_by_its_overrides(tmp_path: Path) -> 
     for number, overrides in ((0, ["distill=kd", "seed=0"]), (3, ["distill=at", "seed=0"])):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "job.json").write_text(json.dumps({"overrides": overrides}))
-    find = launcher.find_place
+    find = job.find_place
     assert (
         find(tmp_path, 5, ["seed=0", "distill=at", "sweep.skip_finished=true", "hydra.sweep.dir=x"]).name
         == "3"

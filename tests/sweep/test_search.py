@@ -17,7 +17,7 @@ import pytest
 
 from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
-from dvsn.sweep import launcher, report, search, search_space, search_study, search_table
+from dvsn.sweep import pool, report, search, search_space, search_study, search_table
 from dvsn.sweep.search_space import Range
 from tests.config.test_compose import environment, write_tree
 
@@ -437,4 +437,4 @@ def test_scores_are_on_the_disk_after_each_validation(tmp_path: Path) -> None:
         logger.log_metrics({"train/loss": 1.0}, step=step)
         assert search.validations(tmp_path / "metrics.csv", "val/score") == [0.5, 0.25][:step]
     assert search.validations(tmp_path / "none.csv", "val/score") == []
-    assert launcher.cores() >= 1
+    assert pool.cores() >= 1
