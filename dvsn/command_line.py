@@ -54,6 +54,7 @@ class Command:
     options: Sequence[Option]
     groups: bool = False  # whether the command composes the config groups
     examples: Sequence[str] = ()
+    sweeps: bool = False  # whether -m starts several jobs
 
     def help_text(self) -> str:
         """The answer to `--help`. Reads file names only."""
@@ -69,9 +70,9 @@ class Command:
                 "groups and their choices:\n" + _table({k: ", ".join(v) for k, v in choices().items()})
             )
         rows = {_usual(option): option.help for option in self.options}
-        parts.append(
-            "options:\n" + _table(rows | FLAGS if self.groups else rows | {"debug=true": FLAGS["debug=true"]})
-        )
+        flags = FLAGS if self.groups else {"debug=true": FLAGS["debug=true"]}
+        rows |= {name: text for name, text in flags.items() if self.sweeps or not name.startswith("-m")}
+        parts.append("options:\n" + _table(rows))
         parts.append("examples:\n" + "\n".join(f"  {example}" for example in self.examples))
         return "\n\n".join(parts) + "\n"
 

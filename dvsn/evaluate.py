@@ -21,6 +21,7 @@ COMMAND = Command(
     name="evaluate",
     summary="Measure a checkpoint on a split of a data set.",
     groups=True,
+    sweeps=True,
     options=(
         Option(
             "checkpoint", REQUIRED, "what to measure; it knows its task and its data set"
@@ -205,8 +206,16 @@ def job(config: Any) -> dict[str, float]:
     return evaluate(compose.plain(config))
 
 
+def compose_and_evaluate() -> Any:
+    """Runs the command line, once or for every job of a sweep."""
+    from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
+
+    launcher.register()
+    return compose.hydra_main("evaluate", job, sweep=launcher.sweep)
+
+
 def main() -> None:
-    command_line.run(lambda: compose.hydra_main("evaluate", job), command=COMMAND)
+    command_line.run(compose_and_evaluate, command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ COMMAND = Command(
     name="train",
     summary="Train a task on a data set.",
     groups=True,
+    sweeps=True,
     options=(
         Option("seed", "0", "everything random derives from it"),
         Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
@@ -97,12 +98,11 @@ def job(config: Any) -> dict[str, Any]:
 
 
 def compose_and_train() -> Any:
-    from omegaconf import OmegaConf
+    """Runs the command line, once or for every job of a sweep."""
+    from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
-    from dvsn.engine.run_folder import run_stamp
-
-    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
-    return compose.hydra_main("train", job)
+    launcher.register()
+    return compose.hydra_main("train", job, sweep=launcher.sweep)
 
 
 def main() -> None:

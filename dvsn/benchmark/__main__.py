@@ -27,6 +27,7 @@ COMMAND = Command(
     name="benchmark",
     summary="Count, time and compare a network for segmentation, pose or landmarks, plain and with what makes it faster.",
     groups=True,
+    sweeps=True,
     options=(
         Option("checkpoint", "null", "measure a trained network instead of network=..., which is random"),
         Option("size", [1024, 2048], "height and width of the image"),
@@ -343,8 +344,16 @@ def job(config: Any) -> Config:
     return benchmark(compose.plain(config))
 
 
+def compose_and_benchmark() -> Any:
+    """Runs the command line, once or for every job of a sweep."""
+    from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
+
+    launcher.register()
+    return compose.hydra_main("benchmark", job, sweep=launcher.sweep)
+
+
 def main() -> None:
-    command_line.run(lambda: compose.hydra_main("benchmark", job), command=COMMAND)
+    command_line.run(compose_and_benchmark, command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvsn.config import allow, menu, rules
 from dvsn.config.build import inspect_tree
+from dvsn.config.folders import run_stamp
 from dvsn.config.messages import composition_message, leaves
 from dvsn.errors import ConfigError, nearest
 
@@ -29,32 +30,41 @@ FORMS = (("landmarks", "joints", "landmarks_heatmaps"),)
 
 
 def hydra_main(
-    config_name: str, task: Callable[[DictConfig], Any], *, argv: Sequence[str] | None = None
+    config_name: str,
+    task: Callable[[DictConfig], Any],
+    *,
+    argv: Sequence[str] | None = None,
+    sweep: Callable[[Hydra, str, Callable[[DictConfig], Any], list[str], DictConfig], Any] | None = None,
 ) -> Any:
     """Composes the config from the command line and calls `task` with it, once or for every job of a sweep.
 
     `task` gets the composed `DictConfig` without its `hydra` node. Before that the config is resolved and
-    validated. `argv` defaults to the command line. Returns what `task`
+    validated. `argv` defaults to the command line. `sweep` runs the jobs of
+    `-m`, as `dvsn.sweep.launcher.sweep` does; a command without it refuses `-m`. Returns what `task`
     returns; raises `ConfigError` for all that is wrong with the config, SystemExit(1) for failed sweep jobs.
     """
     with opened(config_name, argv) as (hydra, arguments):
         name, overrides = arguments.config_name or config_name, arguments.overrides
-        sweep = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
-        cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=sweep)
+        several = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
+        if several and sweep is None:
+            command = config_name.replace("_", " ")
+            raise ConfigError(
+                f"-m: {command} does one thing at a time. Leave out -m, and call it once for each value."
+            )
+        cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=several)
         fitting = in_form(cfg, overrides)
         if fitting != overrides:
             overrides = fitting
-            cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=sweep)
+            cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=several)
         if arguments.cfg:
             return hydra.show_cfg(
                 name, overrides, arguments.cfg, arguments.package, resolve=arguments.resolve
             )
         if arguments.info:
             return hydra.show_info(arguments.info, config_name=name, overrides=overrides)
-        if sweep:
-            from dvsn.sweep import launcher
-
-            return launcher.sweep(hydra, name, task, [*overrides, "hydra.mode=MULTIRUN"], cfg)
+        if several:
+            assert sweep is not None
+            return sweep(hydra, name, task, [*overrides, "hydra.mode=MULTIRUN"], cfg)
         preflight(cfg, defaults)
         return _run(hydra, task, cfg)
 
@@ -65,14 +75,13 @@ def opened(task_name: str, argv: Sequence[str] | None = None) -> Iterator[tuple[
     arguments = _arguments(take_allowed(sys.argv[1:] if argv is None else argv))
     from hydra import version
     from hydra.core.global_hydra import GlobalHydra
-
-    from dvsn.sweep import launcher
+    from omegaconf import OmegaConf
 
     version.setbase("1.3")
     GlobalHydra.instance().clear()
     try:
         hydra = _open(arguments, task_name)
-        launcher.register()
+        OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
         arguments.overrides = _repair(hydra.config_loader, arguments.overrides)
         yield hydra, arguments
     finally:

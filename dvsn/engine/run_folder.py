@@ -1,34 +1,16 @@
-"""The folder of a run: its name, and what is recorded in it. Imports torch only where it is asked for its version."""
+"""What is recorded in the folder of a run. Imports torch only where it is asked for its version."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 Config = dict[str, Any]
-
-
-def run_stamp(name: str, resume: str | None) -> str:
-    """The folder of a run below its name: new, unless it is to be continued.
-
-    A SLURM job keeps its folder when it is requeued; `resume=auto` takes up the newest folder with a
-    checkpoint.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job:
-        return f"slurm_{job}"
-    if resume == "auto":
-        found = [p.parent.parent for p in Path("runs", name).glob("*/checkpoints/*.ckpt")]
-        if found:
-            return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime_ns).name
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def record_run(folder: Path, config: Config) -> None:

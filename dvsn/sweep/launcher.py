@@ -6,66 +6,37 @@ every rank (lightning #11300). Here a job is an ordinary run: DDP works in it, a
 
 from __future__ import annotations
 
-import codecs
 import importlib
-import json
-import math
 import os
-import re
-import signal
-import subprocess
 import sys
-import threading
-import time
 import types
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf, read_write
 
-from dvsn.atomic import replacing
 from dvsn.config import compose, rules
 from dvsn.config.types import whole
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, DataError
+from dvsn.sweep.job import Job, filtered, find_place, read_result, summary
+from dvsn.sweep.pool import Pool, Process
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
 TARGET = "hydra_plugins.dvsn.ProcessLauncher"  # Hydra takes launchers from this package only
-GRACE = 60.0  # seconds in which an interrupted job may write its checkpoint
 LONG = 60  # characters of the options of one group in the name of a sweep
-TICK = 0.05  # seconds between looks at the jobs
-QUIET = 10.0  # seconds between two updates of a progress bar that are shown, of each of several jobs
-DDP_VARIABLES = {
-    "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
-    "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "HYDRA_MAIN_MODULE",
-}  # fmt: skip
 PARENT_ONLY = ("hydra.mode", "hydra.sweep.", "hydra.sweeper", "hydra.launcher", "hydra.run.dir",
                "hydra/launcher", "hydra/sweeper")  # fmt: skip
-
-
-@dataclass
-class Job:
-    """A finished job of a sweep."""
-
-    number: int
-    overrides: list[str]
-    folder: Path
-    code: int
-    seconds: float
-    result: float | None
-    error: str
 
 
 class ProcessLauncher(Launcher):
@@ -118,9 +89,7 @@ class ProcessLauncher(Launcher):
         return [self._answer(job, overrides) for job, overrides in zip(ordered, job_overrides, strict=True)]
 
     def _answer(self, job: Job, overrides: Sequence[str]) -> JobReturn:
-        answer = JobReturn(
-            overrides=filter_overrides(list(overrides)), working_dir=str(Path.cwd()), task_name="process"
-        )
+        answer = JobReturn(overrides=filtered(overrides), working_dir=str(Path.cwd()), task_name="process")
         # A sweeper that only enumerates has no use for a failure; one that searches must hear of it.
         enumerates = str(self.config.hydra.sweeper._target_).endswith(".BasicSweeper")
         failed = job.code != 0 and not enumerates
@@ -144,30 +113,11 @@ class ProcessLauncher(Launcher):
             raise faults[0]
 
 
-def own_overrides(overrides: Sequence[str]) -> list[str]:
-    """What makes a job what it is: its overrides, less those of Hydra and of the sweep itself."""
-    own = filter_overrides(list(overrides))
-    return sorted(each for each in own if not each.lstrip("+").startswith("sweep."))
-
-
-def find_place(folder: Path, number: int, overrides: Sequence[str]) -> Path:
-    """The folder of a job in a repeated sweep: that of the same overrides, else its number, else the next free one."""
-    wanted = own_overrides(overrides)
-    for file in sorted(folder.glob("*/job.json")):
-        with suppress(OSError, ValueError):
-            if json.loads(file.read_text(encoding="utf-8")).get("overrides") == wanted:
-                return file.parent
-    taken = {item.name for item in folder.glob("*")}
-    while str(number) in taken:
-        number += 1
-    return folder / str(number)
-
-
 def finished_before(folder: Path, overrides: Sequence[str]) -> Job:
     """A job of an earlier sweep that need not run again."""
     sys.stdout.write(f"[sweep] job {folder.name}: finished before\n")
     result = read_result(folder / "result.json")
-    return Job(int(folder.name), list(filter_overrides(list(overrides))), folder, 0, 0.0, result, "")
+    return Job(int(folder.name), filtered(overrides), folder, 0, 0.0, result, "")
 
 
 ProcessLauncher.__module__ = TARGET.rpartition(".")[0]
@@ -306,261 +256,11 @@ def shared_arguments(config: DictConfig, *, name: str | None = None) -> list[str
     return arguments
 
 
-# Processes ---------------------------------------------------------------------------------------------------
-
-
-class Process:
-    """A job that runs: its output goes to `output.log` in its folder and, each line after `prefix`, to the console."""
-
-    def __init__(
-        self,
-        number: int,
-        overrides: Sequence[str],
-        folder: Path,
-        popen: subprocess.Popen[bytes],
-        *,
-        prefix: str,
-    ) -> None:
-        self.number, self.overrides, self.folder, self.popen = number, list(overrides), folder, popen
-        self.begin, self.deadline, self.seconds = time.monotonic(), math.inf, 0.0
-        self.tail = bytearray()
-        console = Lines(prefix) if prefix else Stream()
-        self.reader = threading.Thread(target=self._copy, args=(console,), daemon=True)
-        self.reader.start()
-
-    def _copy(self, console: Stream) -> None:
-        assert self.popen.stdout is not None
-        with (self.folder / "output.log").open("ab") as output:
-            while chunk := os.read(self.popen.stdout.fileno(), 65536):
-                output.write(chunk)
-                output.flush()
-                self.tail += chunk
-                del self.tail[:-8192]
-                console.write(chunk)
-        console.write(b"", last=True)
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask the job, once, to stop: it may write its checkpoint, and is killed after `GRACE` seconds."""
-        if self.deadline == math.inf:
-            self.deadline = time.monotonic() + GRACE
-            self.send(number)
-
-    def send(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.popen.pid, number)
-
-    def ended(self) -> bool:
-        if self.popen.poll() is None:
-            if time.monotonic() < self.deadline:
-                return False
-            self.send(signal.SIGKILL)
-            self.popen.wait()
-        if self.popen.returncode != 0:
-            self.send(signal.SIGKILL)  # what a crash left behind, such as other ranks
-        self.seconds = self.seconds or time.monotonic() - self.begin
-        self.reader.join(timeout=5)
-        return True
-
-    def job(self) -> Job:
-        """What became of it, once it has ended."""
-        code = self.popen.returncode
-        error = "" if code == 0 else _reason(self.tail.decode("utf-8", "replace"), code)
-        overrides, result = filter_overrides(self.overrides), read_result(self.folder / "result.json")
-        return Job(self.number, list(overrides), self.folder, code, self.seconds, result, error)
-
-
-class Pool:
-    """Up to `size` jobs at a time, each a process with a folder of its own.
-
-    A context: Ctrl-C and SIGTERM stop all jobs politely and leave it as KeyboardInterrupt and SystemExit(143), a second
-    signal kills them; so does any exception inside. `what` and `unit` are the words of the messages, `files` the
-    descriptors that the jobs inherit.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        what: str = "sweep",
-        unit: str = "job",
-        group: str | None = None,
-        files: Sequence[int] = (),
-    ) -> None:
-        self.size, self.what, self.unit, self.group, self.files = size, what, unit, group, tuple(files)
-        self.running: list[Process] = []
-        self._signals: list[int] = []
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        # Only noted, so that none is lost between the start of a job and its place in the list. What was ignored stays so.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            main = threading.current_thread() is threading.main_thread()
-            if main and signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, lambda got, _: self._signals.append(got))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop(signal.SIGTERM)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    @property
-    def full(self) -> bool:
-        return len(self.running) >= self.size
-
-    def start(
-        self,
-        number: int,
-        overrides: Sequence[str],
-        folder: Path,
-        command: Sequence[str],
-        *,
-        again: bool = False,
-    ) -> Process:
-        """Start `command` with the overrides, in `folder`, emptied of an earlier result unless the job goes on `again`."""
-        sys.stdout.write(
-            f"[{self.what}] {self.unit} {number}: {' '.join(filter_overrides(list(overrides)))}\n"
-        )
-        sys.stdout.flush()
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("result.json",) if again else ("result.json", "output.log"):
-            (folder / name).unlink(missing_ok=True)
-        with replacing(folder / "job.json") as temporary:
-            temporary.write_text(json.dumps({"overrides": own_overrides(overrides)}), encoding="utf-8")
-        place = f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"
-        # A process group of its own: Ctrl-C reaches the job through us, once.
-        popen = subprocess.Popen(
-            [*command, *overrides, place], env=self._environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, process_group=0, pass_fds=self.files,
-        )  # fmt: skip
-        prefix = f"[{number}] " if self.size > 1 else ""
-        process = Process(number, overrides, folder, popen, prefix=prefix)
-        self.running.append(process)
-        return process
-
-    def _environment(self, folder: Path) -> dict[str, str]:
-        drop = ("TORCHELASTIC_", "TORCHRUN_")
-        kept = {k: v for k, v in os.environ.items() if k not in DDP_VARIABLES and not k.startswith(drop)}
-        kept.setdefault("PYTHONUNBUFFERED", "1")
-        kept.setdefault(
-            "WANDB_RUN_GROUP", self.group or folder.parent.name
-        )  # the jobs of a sweep are one group
-        if self.size > 1:
-            kept.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.size)))
-        return kept
-
-    def wait(self, seconds: float = math.inf) -> list[Process]:
-        """The jobs that have ended, as soon as there are any; after `seconds` also none."""
-        end = time.monotonic() + seconds
-        while True:
-            if self._signals:
-                self._interrupt(self._signals[0])
-            ended = [process for process in self.running if process.ended()]
-            if ended or time.monotonic() >= end:
-                break
-            time.sleep(TICK)
-        self.running = [process for process in self.running if process not in ended]
-        for process in ended:
-            code = process.popen.returncode
-            if code != 0 and process.deadline == math.inf:
-                reason = process.job().error
-                sys.stderr.write(
-                    f"[{self.what}] {self.unit} {process.number} failed with exit code {code}: {reason}\n"
-                )
-        return ended
-
-    def _interrupt(self, number: int) -> None:
-        names = [str(process.number) for process in self.running]
-        self._stop(number)
-        text = f"the {self.what} was stopped"
-        if names:
-            plural, was, it = ("s", "were", "them") if len(names) > 1 else ("", "was", "it")
-            text = f"{self.unit}{plural} {', '.join(names)} {was} stopped, and the {self.what} with {it}"
-        if number == signal.SIGTERM:
-            sys.stderr.write(f"stopped by SIGTERM: {text}\n")
-            raise SystemExit(143)
-        raise KeyboardInterrupt(text)
-
-    def _stop(self, number: int) -> None:
-        """Stops all jobs: asks them, waits, and kills those that are left or, at one more signal, at once."""
-        seen = len(self._signals)
-        for process in self.running:
-            process.stop(number)
-        while self.running:
-            if len(self._signals) > seen:
-                for process in self.running:
-                    process.deadline = 0.0
-            self.running = [process for process in self.running if not process.ended()]
-            time.sleep(TICK if self.running else 0.0)
-
-
-class Stream:
-    """The console, for the output of one job."""
-
-    def __init__(self) -> None:
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def write(self, chunk: bytes, *, last: bool = False) -> None:
-        sys.stdout.write(self.decoder.decode(chunk, last))
-        sys.stdout.flush()
-
-
-class Lines(Stream):
-    """The console, for one of several jobs: whole lines after a prefix, and of a progress bar an update now and then."""
-
-    def __init__(self, prefix: str) -> None:
-        super().__init__()
-        self.prefix, self.rest, self.shown = prefix, "", -math.inf
-
-    def write(self, chunk: bytes, *, last: bool = False) -> None:
-        *lines, self.rest = re.split(
-            r"(?<=[\r\n])", self.rest + self.decoder.decode(chunk, last) + "\n" * last
-        )
-        now = time.monotonic()
-        for line in lines:
-            if line.strip() and (line.endswith("\n") or now - self.shown > QUIET):
-                sys.stdout.write(
-                    f"{self.prefix}{line.rstrip()}\n"
-                )  # one call, so that lines of two jobs do not mix
-                self.shown = now
-        sys.stdout.flush()
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def read_result(file: Path) -> float | None:
-    """The number a job left for the sweeper: "objective", or else "score". None where there is none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    for key in ("objective", "score"):
-        value = found.get(key) if isinstance(found, dict) else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
-
-
-def _reason(tail: str, code: int) -> str:
-    """Why a job failed: its last message, else its last lines."""
-    lines = [line.strip() for line in tail.replace("\r", "\n").splitlines() if line.strip()]
-    for i in range(len(lines) - 1, -1, -1):
-        if lines[i].startswith(("error: ", "internal error: ", "interrupted", "stopped by")):
-            return lines[i]
-    ended = f"ended by signal {signal.Signals(-code).name}" if code < 0 else ""
-    return " | ".join(filter(None, [ended, *lines[-3:]])) or f"no output, exit code {code}"
-
-
 def distilled(jobs: Sequence[Job]) -> str:
     """The report of a sweep in which jobs learned from a teacher; nothing where none did, or none has finished."""
-    from dvsn.errors import DataError
-
     if not any(_distils(job.folder / "config.yaml") for job in jobs if job.code == 0):
         return ""
-    from dvsn.sweep.report import report
+    from dvsn.sweep.report import report  # the tables, which most sweeps do without
 
     try:
         return "\n" + report(jobs[0].folder.parent)
@@ -574,19 +274,3 @@ def _distils(file: Path) -> bool:
     if not file.is_file():
         return False
     return bool((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("distill"))
-
-
-def summary(jobs: Sequence[Job]) -> str:
-    """A line per job: number, state, seconds, result, overrides, and the error of a failed one."""
-    good = sum(job.code == 0 for job in jobs)
-    lines = [f"[sweep] {good} of {len(jobs)} jobs finished"]
-    for job in jobs:
-        state = "finished" if job.code == 0 else f"FAILED ({job.code})"
-        result = "-" if job.result is None or math.isnan(job.result) else f"{job.result:.6g}"
-        words = [*job.overrides, job.error[:160]]
-        lines.append(
-            f"  {job.number:>3}  {state:<12} {job.seconds:7.1f} s  {result:>10}  {' '.join(words).rstrip()}"
-        )
-    if jobs:
-        lines.append(f"  results: {jobs[0].folder.parent}")
-    return "\n".join(lines) + "\n"

@@ -1,16 +1,40 @@
-"""How the report of a sweep looks: text, Markdown, rows of a CSV, a picture."""
+"""The report of a sweep of distillation: a table for each setting, and a picture of the scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
+from dvsn.sweep.runs import ALONE, Row, Section
+from dvsn.sweep.table import Report, Table
 
-from dvsn.sweep.report import ALONE, Row, Section
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dvsn.sweep.painter import Canvas
 
 COLUMNS = ("method", "weight", "seeds", "last", "best", "gain", "gap closed", "s/epoch", "peak MiB")
+EXPLANATION = (
+    "Last and best score: mean and standard deviation over seeds; ranked by the last epoch's. Gain: over the student",
+    "alone, positive is better. Gap closed: share of the way from the student alone to the teacher.",
+)
+
+
+def report(sections: Sequence[Section], unfinished: int) -> Report:
+    """All forms of the report. `unfinished` counts the runs that have no result."""
+    lines, marked = [], []
+    note = [f"{unfinished} runs have no result yet, or failed."] if unfinished else []
+    for section in sections:
+        table = Table(head(section), COLUMNS, [cells(row) for row in section.rows], left=frozenset((0, 1)))
+        lines += [*table.text(), *shipped(section), ""]
+        marked += [*table.markdown(), "", *([*shipped(section), ""] if shipped(section) else [])]
+    return Report(
+        name="report",
+        text="\n".join([*lines, *note]) + "\n",
+        markdown="\n".join([*marked, *EXPLANATION, *note]) + "\n",
+        rows=csv_rows(sections),
+        picture=picture(sections),
+    )
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -43,23 +67,6 @@ def head(section: Section) -> str:
     return f"{section.monitor}{teacher}{': ' if section.title else ''}{section.title}"
 
 
-def text(sections: Sequence[Section], unfinished: int) -> str:
-    """Aligned columns."""
-    lines = []
-    for section in sections:
-        table = [COLUMNS, *map(cells, section.rows)]
-        widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
-        lines.append(head(section))
-        for row in table:
-            padded = [
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  " + "  ".join(padded).rstrip())
-        lines += [*shipped(section), ""]
-    return "\n".join([*lines, *note(unfinished)]) + "\n"
-
-
 def shipped(section: Section) -> list[str]:
     """A line where methods ship networks of unequal size, which a comparison of scores must know."""
     sizes: dict[int, list[str]] = {}
@@ -68,35 +75,8 @@ def shipped(section: Section) -> list[str]:
             sizes.setdefault(size, []).append(row.method)
     if len(sizes) < 2:
         return []
-    return [
-        "Parameters as shipped: "
-        + "; ".join(f"{', '.join(rows)} {size:,}" for size, rows in sizes.items())
-        + "."
-    ]
-
-
-def note(unfinished: int) -> list[str]:
-    return [f"{unfinished} runs have no result yet, or failed."] if unfinished else []
-
-
-def markdown(sections: Sequence[Section], unfinished: int) -> str:
-    lines = []
-    for section in sections:
-        lines += [
-            f"**{head(section)}**",
-            "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "|---" * 2 + "|---:" * 7 + "|",
-        ]
-        lines += ["| " + " | ".join(cells(row)).replace("+-", "±") + " |" for row in section.rows]
-        lines += ["", *([*shipped(section), ""] if shipped(section) else [])]
-    lines.append(
-        "Last and best score: mean and standard deviation over seeds; ranked by the last epoch's. Gain: over the student"
-    )
-    lines.append(
-        "alone, positive is better. Gap closed: share of the way from the student alone to the teacher."
-    )
-    return "\n".join([*lines, *note(unfinished)]) + "\n"
+    listed = "; ".join(f"{', '.join(rows)} {size:,}" for size, rows in sizes.items())
+    return [f"Parameters as shipped: {listed}."]
 
 
 def csv_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -117,62 +97,42 @@ def csv_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 # The picture ---------------------------------------------------------------------------------------------
 
-LINE, LEFT, WIDE, FONT = 26, 230, 460, cv2.FONT_HERSHEY_SIMPLEX
-BLUE, GREY, GREEN, BLACK = (60, 110, 200), (150, 150, 150), (0, 130, 60), (30, 30, 30)
+LINE, LEFT, WIDE = 26, 230, 460  # pixels: the height of a row, where the axis begins, and its length
 
 
 def picture(sections: Sequence[Section]) -> np.ndarray:
-    """RGB: of each method the last score of every seed as a dot, their mean as a bar, and the student alone and the teacher
-    as lines."""
-    height = sum(LINE * (len(section.rows) + 3) for section in sections)
-    canvas = np.full((height, LEFT + WIDE + 130, 3), 255, np.uint8)
+    """(H, W, 3) RGB: of each method the last score of every seed as a dot and their mean as a bar; the scores of the
+    student alone and of the teacher as lines."""
+    from dvsn.sweep.painter import Canvas  # OpenCV, which the text does without
+
+    canvas = Canvas(sum(LINE * (len(section.rows) + 3) for section in sections), LEFT + WIDE + 130)
     top = 0
     for section in sections:
         plot(canvas, section, top)
         top += LINE * (len(section.rows) + 3)
-    return canvas
+    return canvas.pixels
 
 
-def plot(canvas: np.ndarray, section: Section, top: int) -> None:
+def plot(canvas: Canvas, section: Section, top: int) -> None:
+    """One section, from the pixel row `top` on."""
+    from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis
+
     scores = [run.last for row in section.rows for run in row.runs]
-    scores += [] if section.teacher is None else [section.teacher]
-    low, high = min(scores), max(scores)
-    margin = 0.08 * (high - low) or 0.01 * (abs(high) or 1.0)
-    low, high = low - margin, high + margin
-
-    def place(score: float) -> int:
-        return LEFT + round(WIDE * (score - low) / (high - low))
-
-    write(canvas, head(section)[:90], 8, top + LINE - 8, BLACK)
+    place = Axis([*scores, *([] if section.teacher is None else [section.teacher])], LEFT, WIDE)
+    canvas.words(head(section)[:90], 8, top + LINE - 8)
     first, last = top + LINE + 4, top + LINE * (len(section.rows) + 1) + 4
-    for score, colour, word in (
-        (section.teacher, GREEN, "teacher"),
-        (next((row.mean("last") for row in section.rows if row.method == ALONE), None), GREY, "alone"),
-    ):
+    alone = next((row.mean("last") for row in section.rows if row.method == ALONE), None)
+    for score, colour, word in ((section.teacher, GREEN, "teacher"), (alone, GREY, "alone")):
         if score is not None:
-            cv2.line(canvas, (place(score), first), (place(score), last), colour, 1, cv2.LINE_AA)
-            write(canvas, word, place(score) - 20, last + 16, colour, 0.38)
+            canvas.line((place(score), first), (place(score), last), colour)
+            canvas.words(word, place(score) - 20, last + 16, colour, 0.38)
     for index, row in enumerate(section.rows):
         middle = first + LINE * index + LINE // 2
         colour = GREY if row.method == ALONE else BLUE
-        write(canvas, row.method[:26], 8, middle + 5, BLACK)
-        mean = row.mean("last") or 0.0
-        deviation = row.deviation("last") or 0.0
-        cv2.line(
-            canvas,
-            (place(mean - deviation), middle),
-            (place(mean + deviation), middle),
-            colour,
-            2,
-            cv2.LINE_AA,
-        )
-        cv2.line(canvas, (place(mean), middle - 7), (place(mean), middle + 7), colour, 3, cv2.LINE_AA)
+        mean, deviation = row.mean("last") or 0.0, row.deviation("last") or 0.0
+        canvas.words(row.method[:26], 8, middle + 5)
+        canvas.line((place(mean - deviation), middle), (place(mean + deviation), middle), colour, 2)
+        canvas.line((place(mean), middle - 7), (place(mean), middle + 7), colour, 3)
         for run in row.runs:
-            cv2.circle(canvas, (place(run.last), middle), 3, colour, 1, cv2.LINE_AA)
-        write(canvas, f"{mean:.4f}", LEFT + WIDE + 20, middle + 5, colour)
-
-
-def write(
-    canvas: np.ndarray, words: str, left: int, base: int, colour: tuple[int, int, int], size: float = 0.45
-) -> None:
-    cv2.putText(canvas, words, (left, base), FONT, size, colour, 1, cv2.LINE_AA)
+            canvas.dot((place(run.last), middle), colour, 3, filled=False)
+        canvas.words(f"{mean:.4f}", LEFT + WIDE + 20, middle + 5, colour)

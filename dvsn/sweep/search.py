@@ -26,6 +26,8 @@ from dvsn.config.rules import check_options
 from dvsn.config.types import number, whole
 from dvsn.errors import ConfigError, UserError
 from dvsn.sweep import launcher, search_space, search_table
+from dvsn.sweep.job import own_overrides, read_result
+from dvsn.sweep.pool import Pool, Process
 from dvsn.sweep.search_space import Range
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Plan:
         """What must be equal for trials to be comparable."""
         return {
             "over": [str(each) for each in sorted(self.ranges, key=lambda each: each.key)],
-            "with": launcher.own_overrides(self.shared),
+            "with": own_overrides(self.shared),
             "score": f"{self.monitor}, {'more' if self.mode == 'max' else 'less'} is better",
         }
 
@@ -226,7 +228,7 @@ class Search:
 
     plan: Plan
     study: Study
-    running: dict[launcher.Process, Running] = field(default_factory=dict)
+    running: dict[Process, Running] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def run(self, lock: int) -> None:
@@ -235,7 +237,7 @@ class Search:
         hours = options["hours"]
         end = math.inf if hours is None else time.monotonic() + 3600 * hours
         group = f"{folder.parent.name}_{folder.name}"
-        with launcher.Pool(options["jobs"], what="search", unit="trial", group=group, files=[lock]) as pool:
+        with Pool(options["jobs"], what="search", unit="trial", group=group, files=[lock]) as pool:
             while True:
                 while not pool.full:
                     if left:
@@ -264,7 +266,7 @@ class Search:
 
         found = []
         for frozen in self.study.get_trials(states=(TrialState.RUNNING,)):
-            result = launcher.read_result(self.plan.folder / str(frozen.number) / "result.json")
+            result = read_result(self.plan.folder / str(frozen.number) / "result.json")
             if frozen.params.keys() != {
                 each.key.lstrip("+") for each in self.plan.ranges
             }:  # killed while it was drawn
@@ -283,7 +285,7 @@ class Search:
         self.study.pruner = pruner(self.plan.options)
         return self.study.ask({each.key.lstrip("+"): each.distribution() for each in self.plan.ranges})
 
-    def start(self, pool: launcher.Pool, trial: Trial, *, again: bool = False) -> None:
+    def start(self, pool: Pool, trial: Trial, *, again: bool = False) -> None:
         values = [each.override(trial.params[each.key.lstrip("+")]) for each in self.plan.ranges]
         folder, command = self.plan.folder / str(trial.number), self.plan.command
         if again and any((folder / "checkpoints").glob("*.ckpt")):
@@ -294,7 +296,7 @@ class Search:
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         self.running[process] = Running(trial, reported=len(known))
 
-    def watch(self, process: launcher.Process) -> None:
+    def watch(self, process: Process) -> None:
         """Report new scores of a trial, and end it where they are bad."""
         state = self.running[process]
         try:
@@ -315,7 +317,7 @@ class Search:
             state.pruned = True
             process.stop()
 
-    def tell(self, process: launcher.Process) -> None:
+    def tell(self, process: Process) -> None:
         """How a trial ended. Raises `UserError` when it failed as one before it, and none has succeeded."""
         from optuna.trial import TrialState as State
 
@@ -348,11 +350,6 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
 
     SystemExit(1) when no trial has finished.
     """
-    from omegaconf import OmegaConf
-
-    from dvsn.engine.run_folder import run_stamp
-
-    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
     with compose.opened(name) as (hydra, arguments):
         if arguments.cfg or arguments.info:
             raise ConfigError(
@@ -372,7 +369,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(f"{stop}. The same line goes on from there") from None
         finally:
-            table = search_table.report(study, chosen.folder)
+            table = search_table.report(study).write(chosen.folder)
     sys.stdout.write(f"{table}results: {chosen.folder}\n")
     if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise SystemExit(1)

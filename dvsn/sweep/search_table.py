@@ -1,20 +1,19 @@
-"""How the report of a search looks: trials by score as text, Markdown, CSV and a picture."""
+"""The report of a search: a table of trials by score, the line that runs the best one again, and a picture."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvsn.atomic import replacing
+from dvsn.sweep.table import Report, Table
 
 if TYPE_CHECKING:
     import numpy as np
     from optuna import Study
+
+    from dvsn.sweep.painter import Canvas
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
 
@@ -92,127 +91,79 @@ def cells(table: list[Row]) -> list[list[str]]:
     return lines
 
 
-def text(study: Study, table: list[Row]) -> str:
-    """Aligned columns, the errors of failed trials, and the line that runs the best one again."""
-    lines = cells(table)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    shown = [head(study, table)]
-    for line in lines:
-        padded = [
-            cell.ljust(width) if i == 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        shown.append("  " + "  ".join(padded).rstrip())
-    shown += [f"  trial {row.number}: {row.error[:160]}" for row in table if row.error]
-    best = best_line(study, table)
-    return "\n".join([*shown, *([f"best again: {best}"] if best else [])]) + "\n"
-
-
-def markdown(study: Study, table: list[Row]) -> str:
-    names, *lines = cells(table)
-    best = best_line(study, table)
-    shown = [f"**{head(study, table)}**", "", f"| {' | '.join(names)} |", "|---:" * len(names) + "|"]
-    shown += [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*shown, *(["", f"    {best}"] if best else [])]) + "\n"
-
-
-def report(study: Study, folder: Path) -> str:
-    """Write search.txt, .md, .csv and, once a trial has a score, .png; and give back the text."""
-    table = rows(study)
-    shown = text(study, table)
-    sheet = io.StringIO(newline="")
-    names, *lines = cells(table)
-    writer = csv.writer(sheet)
-    writer.writerow([*names, "error"])
-    writer.writerows([*line, row.error] for line, row in zip(lines, table, strict=True))
-    contents = {
-        "txt": shown.encode(),
-        "md": markdown(study, table).encode(),
-        "csv": sheet.getvalue().encode(),
-    }
-    if any(row.score is not None for row in table):
-        import cv2
-
-        contents["png"] = cv2.imencode(".png", picture(study, table)[:, :, ::-1])[1].tobytes()
-    for ending, content in contents.items():
-        with replacing(folder / f"search.{ending}") as temporary:
-            temporary.write_bytes(content)
-    return shown
+def report(study: Study) -> Report:
+    """All forms of the report; the picture once a trial has a score."""
+    found = rows(study)
+    names, *lines = cells(found)
+    errors = [f"  trial {row.number}: {row.error[:160]}" for row in found if row.error]
+    table = Table(head(study, found), names, lines, left=frozenset((2,)), notes=errors)
+    best = best_line(study, found)
+    scored = any(row.score is not None for row in found)
+    return Report(
+        name="search",
+        text="\n".join([*table.text(), *([f"best again: {best}"] if best else [])]) + "\n",
+        markdown="\n".join([*table.markdown(), *(["", f"    {best}"] if best else [])]) + "\n",
+        rows=[
+            dict(zip([*names, "error"], [*line, row.error], strict=True))
+            for line, row in zip(lines, found, strict=True)
+        ],
+        picture=picture(study, found) if scored else None,
+    )
 
 
 # The picture ---------------------------------------------------------------------------------------------
 
-PANEL, HIGH, MARGIN = 260, 220, 40
+PANEL, HIGH, MARGIN = 260, 220, 40  # pixels: the width of a panel, its height, and what is left free around
 
 
 def picture(study: Study, table: list[Row]) -> np.ndarray:
-    """RGB: the scores of trials in their order and over each searched key, logarithmic where it was searched so.
-
-    Finished trials are blue, the best green, pruned ones grey.
-    """
-    import numpy as np
-
-    from dvsn.sweep.report_table import BLACK, write
+    """(H, W, 3) RGB: scores of the trials in their order, then over each searched key, on a logarithmic axis where it
+    was searched so. Finished trials are blue, the best green, pruned ones grey."""
+    from dvsn.sweep.painter import Canvas  # OpenCV, which the text does without
 
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     scored = [row for row in table if row.score is not None]
     keys = list(dict.fromkeys(key for row in table for key in row.values))
-    canvas = np.full((HIGH + 2 * MARGIN, PANEL * (1 + len(keys)) + MARGIN, 3), 255, np.uint8)
-    write(canvas, head(study, table)[:110], 8, 20, BLACK, 0.4)
+    canvas = Canvas(HIGH + 2 * MARGIN, PANEL * (1 + len(keys)) + MARGIN)
+    canvas.words(head(study, table)[:110], 8, 20, size=0.4)
     panel(canvas, MARGIN, "trial", [float(row.number) for row in scored], scored)
     for index, key in enumerate(keys, 1):
         have = [row for row in scored if key in row.values]
         spread = trials[have[0].number].distributions[key] if have else None
         raw = [trials[row.number].params[key] for row in have]
-        choices = list(getattr(spread, "choices", ()))
+        choices, log = list(getattr(spread, "choices", ())), bool(getattr(spread, "log", False))
         places = [float(choices.index(value)) if choices else float(value) for value in raw]
-        if getattr(spread, "log", False):
+        if log:
             places = [math.log10(value) for value in places]
-        panel(
-            canvas,
-            MARGIN + PANEL * index,
-            key,
-            places,
-            have,
-            choices=choices,
-            log=bool(getattr(spread, "log", False)),
-        )
-    return canvas
+        panel(canvas, MARGIN + PANEL * index, key, places, have, choices=choices, log=log)
+    return canvas.pixels
 
 
 def panel(
-    canvas: np.ndarray, left: int, title: str, places: list[float], table: list[Row], *, choices: list[Any] | None = None,
+    canvas: Canvas, left: int, title: str, places: list[float], table: list[Row], *, choices: list[Any] | None = None,
     log: bool = False,
 ) -> None:  # fmt: skip
-    import cv2
-
-    from dvsn.sweep.report_table import BLACK, BLUE, GREEN, GREY, write
+    """Scores over `places`, one dot for each row, in a frame that begins at pixel column `left`."""
+    from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis
 
     top, wide = MARGIN, PANEL - MARGIN
-    cv2.rectangle(canvas, (left, top), (left + wide, top + HIGH), GREY, 1)
-    write(canvas, title[-32:], left, top + HIGH + 32, BLACK, 0.4)
+    canvas.frame((left, top), (left + wide, top + HIGH), GREY)
+    canvas.words(title[-32:], left, top + HIGH + 32, size=0.4)
     if not table:
         return
     scores = [row.score for row in table if row.score is not None]
-    (low, high), (first, last) = span(scores), span(places)
-    for place, row in reversed(list(zip(places, table, strict=True))):  # the best is drawn last
-        assert row.score is not None
-        x = left + round(wide * (place - first) / (last - first))
-        y = top + HIGH - round(HIGH * (row.score - low) / (high - low))
+    across, up = Axis(places, left, wide), Axis(scores, top + HIGH, -HIGH)
+    for place, score, row in reversed(
+        list(zip(places, scores, table, strict=True))
+    ):  # the best is drawn last
         colour = GREY if row.state != "finished" else GREEN if row is table[0] else BLUE
-        cv2.circle(canvas, (x, y), 4, colour, -1, cv2.LINE_AA)
-    names = (
+        canvas.dot((across(place), up(score)), colour, 4, filled=True)
+    ends = (
         [str(choices[0]), str(choices[-1])]
         if choices
         else [f"{10**v if log else v:.4g}" for v in (min(places), max(places))]
     )
-    write(canvas, names[0][:12], left, top + HIGH + 16, GREY, 0.38)
-    write(canvas, names[1][:12], left + wide - 8 * len(names[1][:12]), top + HIGH + 16, GREY, 0.38)
-    write(canvas, f"{max(scores):.4g}", left + 3, top + 12, GREY, 0.36)
-    write(canvas, f"{min(scores):.4g}", left + 3, top + HIGH - 4, GREY, 0.36)
-
-
-def span(values: list[float]) -> tuple[float, float]:
-    """Of an axis: all values and a margin."""
-    margin = 0.08 * (max(values) - min(values)) or 0.01 * (abs(max(values)) or 1.0)
-    return min(values) - margin, max(values) + margin
+    canvas.words(ends[0][:12], left, top + HIGH + 16, GREY, 0.38)
+    canvas.words(ends[1][:12], left + wide - 8 * len(ends[1][:12]), top + HIGH + 16, GREY, 0.38)
+    canvas.words(f"{max(scores):.4g}", left + 3, top + 12, GREY, 0.36)
+    canvas.words(f"{min(scores):.4g}", left + 3, top + HIGH - 4, GREY, 0.36)

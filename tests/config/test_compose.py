@@ -75,7 +75,9 @@ def job(cfg):
     (out / "result.json").write_text(json.dumps({"objective": cfg.seed * 2.0}))
 
 if __name__ == "__main__":
-    command_line.run(lambda: compose.hydra_main("tiny", job))
+    from dvsn.sweep import launcher
+    launcher.register()
+    command_line.run(lambda: compose.hydra_main("tiny", job, sweep=launcher.sweep))
 """
 
 
@@ -490,3 +492,9 @@ def test_dvsn_runs_a_command_as_the_main_module(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "dvsn.probe ['a=1', '-m']"
+
+
+def test_a_command_that_does_one_thing_refuses_a_sweep(compose: Callable[..., Any]) -> None:
+    for argument in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
+        with pytest.raises(ConfigError, match=r"^-m: tiny does one thing at a time\. Leave out -m"):
+            compose(argument, "seed=1,2")

@@ -21,7 +21,7 @@ from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.sweep import report
+from dvsn.sweep import runs
 from dvsn.tasks.finite import NotFinite
 from dvsn.weights import read_checkpoint
 from tests.engine.test_resume import Died, Dies, equal
@@ -157,7 +157,7 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     score = expected.validate(judge, runtime.build_data(config), verbose=False)[0]["val/top1"]
     assert result["teacher_score"] == pytest.approx(score)
     assert result["epoch_seconds"] > 0 and result["peak_memory_bytes"] > 1e6
-    (run,), unfinished = report.read_runs(tmp_path)
+    (run,), unfinished = runs.read_runs(tmp_path)
     assert (run.method, run.weight, run.teacher) == (
         "soft",
         "0.5",

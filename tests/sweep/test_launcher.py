@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dvsn.errors import ConfigError
-from dvsn.sweep import launcher
+from dvsn.sweep import job, launcher, pool
 from tests.config.test_compose import environment, write_tree
 
 CALL = [sys.executable, "-m", "tiny_command", "root=x"]
@@ -145,12 +145,12 @@ def test_which_jobs_cannot_share_a_process(trainer: dict[str, object], refused: 
 
 def test_results(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    assert launcher.read_result(file) is None
+    assert job.read_result(file) is None
     for text, value in (('{"objective": 2, "score": 3}', 2.0), ('{"objective": null, "score": 3}', 3.0),
                         ("[1]", None),
                         ('{"score": true}', None), ("{", None)):  # fmt: skip
         file.write_text(text)
-        assert launcher.read_result(file) == value
+        assert job.read_result(file) == value
 
 
 def test_a_searching_sweeper_hears_of_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,8 @@ def test_a_searching_sweeper_hears_of_failures(tmp_path: Path, monkeypatch: pyte
         )
         good, bad = one.launch([["a=1"], ["a=2"]], 5)
         assert good.return_value == 0.5 and bad.status is status
-        assert [job.number for job in one.finished] == [5, 6]
-    assert "LOCAL_RANK" in launcher.DDP_VARIABLES and "PATH" in os.environ
+        assert [each.number for each in one.finished] == [5, 6]
+    assert "LOCAL_RANK" in pool.DDP_VARIABLES and "PATH" in os.environ
 
 
 # Several at a time ------------------------------------------------------------------------------------------
@@ -230,12 +230,12 @@ def test_two_at_a_time(
 ) -> None:
     """Never more; results in the order of the jobs, though the first ends last; lines of the console say whose they are."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(launcher, "cores", lambda: 7)
+    monkeypatch.setattr(pool, "cores", lambda: 7)
     overrides = [["a=0", "sleep=1.0"], ["a=1", "sleep=0.3"], ["a=2", "sleep=0.3"], ["a=3", "sleep=0.3"]]
     one = launched(tmp_path, 2, overrides, monkeypatch)
     assert most_at_once(tmp_path) == 2
     assert [each.return_value for each in one.returns] == [0.0, 1.0, 2.0, 3.0]  # type: ignore[attr-defined]
-    assert [job.number for job in one.finished] == [0, 1, 2, 3] and one.finished[0].seconds > 0.9
+    assert [each.number for each in one.finished] == [0, 1, 2, 3] and one.finished[0].seconds > 0.9
     shown = [line for line in capfd.readouterr().out.splitlines() if not line.startswith("[sweep]")]
     assert sorted(set(shown)) == sorted(
         f"[{n}] {text}" for n in range(4) for text in ("threads 3", "bar 2 \u00e9nd")
@@ -269,7 +269,7 @@ def test_what_is_finished_is_skipped_by_several_too(tmp_path: Path, monkeypatch:
     again = launched(
         tmp_path, 2, [["a=2", "sleep=0.3"], ["a=2", "sleep=0.3"], ["a=1"]], monkeypatch, again=True
     )
-    assert [job.number for job in again.finished] == [2, 2, 1]
+    assert [each.number for each in again.finished] == [2, 2, 1]
     assert (tmp_path / "2" / "starts").read_text() == "x"
     assert [each.return_value for each in again.returns] == [2.0, 2.0, 1.0]  # type: ignore[attr-defined]
     assert (tmp_path / "1" / "result.json").stat().st_mtime_ns == before and not (tmp_path / "3").exists()
@@ -281,11 +281,11 @@ def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None
     script = tmp_path / "call.py"
     script.write_text(
         "import signal, sys\nfrom pathlib import Path\nfrom dvsn import command_line\n"
-        "from dvsn.sweep import launcher\n"
+        "from dvsn.sweep.pool import Pool\n"
         "from tests.sweep.test_launcher import FAKE\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main():\n"
-        "    with launcher.Pool(2) as pool:\n"
+        "    with Pool(2) as pool:\n"
         "        for n in range(2):\n"
         "            fake = FAKE.replace('import json', 'import json, signal; "
         "signal.signal(15, lambda *_: sys.exit(1)); signal.signal(2, signal.default_int_handler); import json', 1)\n"
@@ -313,14 +313,14 @@ def test_a_signal_stops_all_jobs(tmp_path: Path, number: int, code: int) -> None
 
 
 def test_a_job_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "GRACE", 0.2)
+    monkeypatch.setattr(pool, "GRACE", 0.2)
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-    with launcher.Pool(1) as pool:
-        process = pool.start(0, [], tmp_path / "0", [sys.executable, "-S", "-c", deaf])
+    with pool.Pool(1) as one:
+        process = one.start(0, [], tmp_path / "0", [sys.executable, "-S", "-c", deaf])
         while b"deaf" not in process.tail:
             time.sleep(0.02)
         process.stop()
-        assert pool.wait() == [process] and process.job().code == -9
+        assert one.wait() == [process] and process.job().code == -9
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dvsn.errors import DataError
-from dvsn.sweep import launcher, report
+from dvsn.sweep import job, report, runs
 
 
 def write_run(
@@ -56,7 +56,7 @@ def test_the_table_by_hand(sweep: Path) -> None:
     """Alone 0.70, kd 0.75: gains 0.05 of the 0.10 to the teacher."""
     text = report.report(sweep)
     rows = list(csv.DictReader((sweep / "report.csv").open()))
-    assert [row["method"] for row in rows] == ["kd", report.ALONE, "at"]
+    assert [row["method"] for row in rows] == ["kd", runs.ALONE, "at"]
     kd, alone, at = rows
     assert kd["seeds"] == "2" and float(kd["last_mean"]) == pytest.approx(0.75)
     assert float(kd["last_deviation"]) == pytest.approx(0.0141421, abs=1e-6) and at["last_deviation"] == ""
@@ -73,20 +73,20 @@ def test_the_table_by_hand(sweep: Path) -> None:
 def test_less_may_be_better_and_the_teacher_may_be_told(tmp_path: Path) -> None:
     write_run(tmp_path, 0, None, 4.0, mode="min")
     write_run(tmp_path, 1, "kd", 3.0, mode="min")
-    (section,) = report.sections(report.read_runs(tmp_path)[0], teacher=2.0)
-    assert [row.method for row in section.rows] == ["kd", report.ALONE]
+    (section,) = runs.sections(runs.read_runs(tmp_path)[0], teacher=2.0)
+    assert [row.method for row in section.rows] == ["kd", runs.ALONE]
     assert section.rows[0].gain == 1.0 and section.rows[0].share == 0.5
 
 
 def test_other_students_have_a_table_of_their_own(sweep: Path) -> None:
     write_run(sweep, 6, "kd", 0.9, network={"depth": 20})
     write_run(sweep, 7, "kd", 0.8, teacher="u.ckpt")
-    found = report.sections(report.read_runs(sweep)[0])
+    found = runs.sections(runs.read_runs(sweep)[0])
     titles = {section.title: [row.method for row in section.rows] for section in found}
     assert titles == {
-        'network.depth=8, teacher="t.ckpt"': ["kd", report.ALONE, "at"],
+        'network.depth=8, teacher="t.ckpt"': ["kd", runs.ALONE, "at"],
         'network.depth=20, teacher="t.ckpt"': ["kd"],
-        'network.depth=8, teacher="u.ckpt"': ["kd", report.ALONE],
+        'network.depth=8, teacher="u.ckpt"': ["kd", runs.ALONE],
     }
 
 
@@ -96,9 +96,9 @@ def test_options_set_rows_apart_and_nulls_do_not(tmp_path: Path) -> None:
         node = {"weight": 0.5, "method": {"alpha": 1.0, "beta": beta}}
         more = {"distillation": {"size": None, "measure": False} if number == 3 else {"size": None}}
         write_run(tmp_path, number, "dkd", score, seed=number, distill={"dkd": node}, **more)
-    (section,) = report.sections(report.read_runs(tmp_path)[0])
+    (section,) = runs.sections(runs.read_runs(tmp_path)[0])
     assert [(row.method, row.seeds) for row in section.rows] == [
-        ("dkd beta=2.0", 2), ("dkd beta=8.0", 1), (report.ALONE, 1)
+        ("dkd beta=2.0", 2), ("dkd beta=8.0", 1), (runs.ALONE, 1)
     ]  # fmt: skip
     assert section.rows[0].gain == pytest.approx(0.05)
 
@@ -114,7 +114,7 @@ def test_a_job_of_an_earlier_sweep_is_found_by_its_overrides(tmp_path: Path) -> 
     for number, overrides in ((0, ["distill=kd", "seed=0"]), (3, ["distill=at", "seed=0"])):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "job.json").write_text(json.dumps({"overrides": overrides}))
-    find = launcher.find_place
+    find = job.find_place
     assert (
         find(tmp_path, 5, ["seed=0", "distill=at", "sweep.skip_finished=true", "hydra.sweep.dir=x"]).name
         == "3"

@@ -17,7 +17,7 @@ import pytest
 
 from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
-from dvsn.sweep import launcher, report, search, search_space, search_study, search_table
+from dvsn.sweep import pool, report, search, search_space, search_study, search_table
 from dvsn.sweep.search_space import Range
 from tests.config.test_compose import environment, write_tree
 
@@ -176,7 +176,7 @@ def test_bad_trials_are_pruned(tmp_path: Path) -> None:
     assert "PRUNED" in states(study)
     table = search_table.rows(study)
     assert [row.state for row in table] == sorted([row.state for row in table])  # finished, then pruned
-    assert "pruned" in search_table.text(study, table)
+    assert "pruned" in search_table.report(study).text
 
 
 def test_startup_and_warmup_hold_pruning_back() -> None:
@@ -437,4 +437,4 @@ def test_scores_are_on_the_disk_after_each_validation(tmp_path: Path) -> None:
         logger.log_metrics({"train/loss": 1.0}, step=step)
         assert search.validations(tmp_path / "metrics.csv", "val/score") == [0.5, 0.25][:step]
     assert search.validations(tmp_path / "none.csv", "val/score") == []
-    assert launcher.cores() >= 1
+    assert pool.cores() >= 1

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import dvsn
 from dvsn.config.compose import hydra_main
 from dvsn.data.street import write_wflw
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.run_folder import run_stamp
 from dvsn.errors import ConfigError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.losses.landmarks import L1
@@ -208,7 +206,6 @@ def test_heatmaps_teach_points(faces: Path, tmp_path: Path) -> None:
 
 def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`task=landmarks network=hrnetv2_w18_face` is the other form of the task; its own network stays what it was."""
-    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
     for network in ("hrnetv2_w18_face", "pfld"):
