@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import at_least_float32, conv_bn, heads_wanted, require_image, require_positive
+from dvsn.networks.blocks import at_least_float32, conv_bn, heads_wanted, require_counts, require_image
 from dvsn.networks.dual_resolution import LightBag, resize
 from dvsn.networks.initialise import kaiming
 from dvsn.networks.residual import BasicBlock, Bottleneck, residual_layer
@@ -32,7 +32,7 @@ class TwoPaths(nn.Module):
 
     def __init__(self, *, classes: int, heads: bool, upsample: bool) -> None:
         super().__init__()
-        require_positive(self, classes=classes)
+        require_counts(self, classes=classes)
         self.heads, self.upsample = heads, upsample
         self.stride = 1 if upsample else 8
 
@@ -211,7 +211,7 @@ class ResNet18Classifier(nn.Module):
 
     def __init__(self, *, classes: int) -> None:
         super().__init__()
-        require_positive(self, classes=classes)
+        require_counts(self, classes=classes)
         self.cp = nn.ModuleDict({"resnet": ResNet18()})
         self.fc = nn.Linear(512, classes)
         kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
@@ -238,7 +238,7 @@ class SpatialPath(nn.Module):
 
 
 class AttentionRefinement(nn.Module):
-    """128 features, each scaled by a gate from its global mean: (N, C, h, w) -> (N, 128, h, w)."""
+    """A 3x3 convolution, times a gate per channel from its global mean: (N, C, h, w) -> (N, 128, h, w)."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ class AttentionRefinement(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Mixes the features of both paths and adds each once more, as far as a gate lets it through.
+    """A 1x1 convolution of both paths, plus its output times a gate per channel from its global mean.
 
     Keeps (N, C, h, w). The paper puts a second convolution and a ReLU before the gate, the code does not.
     """

@@ -71,7 +71,7 @@ class DetailBranch(nn.Module):
 
 
 class SemanticBranch(nn.Module):
-    """A stem and gather-expansion layers; answers the maps at 1/4, 1/8, 1/16, 1/32 and the last in context."""
+    """Stem and gather-expansion layers: (N, 3, H, W) -> maps at 1/4, 1/8, 1/16, 1/32, and of the last its context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class GatherExpansion(nn.Module):
 
 
 class GatherExpansionDown(nn.Module):
-    """The layer that halves, with two depth-wise convolutions: (N, C, H, W) -> (N, outputs, H/2, W/2)."""
+    """A gather-expansion layer of stride 2, with two depth-wise convolutions: (N, C, H, W) -> (N, outputs, H/2, W/2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class GatherExpansionDown(nn.Module):
 
 
 class ContextEmbedding(nn.Module):
-    """Adds what the whole map holds to each place; keeps (N, C, H, W)."""
+    """Adds the projected global mean to each place; keeps (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

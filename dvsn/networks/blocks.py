@@ -107,8 +107,8 @@ def require_number(
         raise ConfigError(f"{type(owner).__name__}: {name} must be {limits}, found {value!r}.")
 
 
-def require_positive(owner: nn.Module, **numbers: float) -> None:
-    """Refuse numbers below 1, by their names."""
+def require_counts(owner: nn.Module, **numbers: float) -> None:
+    """Refuse numbers below 1; the message has their names."""
     for name, value in numbers.items():
         require_number(owner, name, value, least=1)
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import conv_bn, require_image, require_number
+from dvsn.networks.blocks import conv_bn, require_counts, require_image, require_number
 from dvsn.networks.tapped import Tapped
 
 STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -15,7 +15,9 @@ POOLED = 1280
 
 
 class CifarMobileNetV2(Tapped):
-    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+    """MobileNetV2 for small pictures.
+
+    Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
 
     Sandler et al., 2018, arXiv:1801.04381, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699) has it,
     which takes `expansion` 6 and `width` 0.5: the stem has stride 2, the second stage none, and activations are plain
@@ -32,8 +34,7 @@ class CifarMobileNetV2(Tapped):
 
     def __init__(self, *, classes: int, expansion: int = 6, width: float = 0.5) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "expansion", expansion, least=1)
+        require_counts(self, classes=classes, expansion=expansion)
         require_number(self, "width", width, least=1 / 16)
         stem = int(32 * width)
         pooled = int(POOLED * width) if width > 1 else POOLED

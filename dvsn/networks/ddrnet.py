@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import conv_bn, heads_wanted, require_image, require_positive
+from dvsn.networks.blocks import conv_bn, heads_wanted, require_counts, require_image
 from dvsn.networks.dual_resolution import (
     DAPPM,
     DualResolution,
@@ -32,7 +32,7 @@ class Trunk(DualResolution):
     """
 
     def __init__(self, *, width: int, blocks: Sequence[int], split: bool) -> None:
-        require_positive(self, width=width)
+        require_counts(self, width=width)
         if len(blocks) != 4 or any(type(count) is not int or count < 1 for count in blocks):
             raise ConfigError(
                 f"{type(self).__name__}: blocks must be four counts of at least 1, found {blocks!r}."
@@ -112,7 +112,7 @@ class DDRNet(Trunk):
         heads: bool = True,
     ) -> None:
         super().__init__(width=width, blocks=blocks, split=split)
-        require_positive(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
+        require_counts(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
         self.layer5 = bottleneck_layer(8 * width, 8 * width, 1, stride=2)
         self.spp = DAPPM(16 * width, pyramid_width, 4 * width)
         self.has_derivative = derivative
@@ -169,7 +169,7 @@ class DDRNetClassifier(Trunk):
         feature_width: int = 2048,
     ) -> None:
         super().__init__(width=width, blocks=blocks, split=split)
-        require_positive(self, classes=classes, feature_width=feature_width)
+        require_counts(self, classes=classes, feature_width=feature_width)
         self.taps = ("layer2", f"layer{self.thirds[-1]}", "layer4", "layer5")  # finest first
         self.add_image_head(width=width, blocks=1, feature_width=feature_width, classes=classes)
 

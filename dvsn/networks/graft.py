@@ -20,8 +20,10 @@ from dvsn.networks.initialise import kaiming
 
 
 class Grafted(nn.Module):
-    """A module, and the graft that its answer goes through. It stands where `base` stood; taps of that path still see what
-    `base` answers, and those of PATH.graft what the graft makes of it."""
+    """A module followed by a graft, in the place of that module.
+
+    Taps of its path still record the output of `base`; taps of PATH.graft record that of the graft.
+    """
 
     def __init__(self, base: nn.Module, graft: nn.Module) -> None:
         super().__init__()
@@ -33,15 +35,18 @@ class Grafted(nn.Module):
 
 
 class Graft(nn.Module):
-    """What all grafts share: `at`, the path of the module whose answer (N, C, H, W) goes through it; `head`, that of the
-    linear class layer, which reads the average over the pixels."""
+    """Base of all grafts.
+
+    `at` is the path of the module whose output (N, C, H, W) goes through the graft, `head` that of the linear class layer,
+    which reads the average over the pixels.
+    """
 
     def __init__(self, *, at: str, head: str) -> None:
         super().__init__()
         self.at, self.head = at, head
 
     def install(self, network: nn.Module) -> None:
-        """Make it part of the network. Raises `ConfigError` for a path that leads nowhere."""
+        """Make it part of the network. Raises `ConfigError` where the network has no module of these paths."""
         base = find(network, self.at, "graft.at")
         layer = find(network, self.head, "graft.head")
         if not isinstance(layer, nn.Linear):
@@ -166,7 +171,7 @@ def find(network: nn.Module, path: str, where: str) -> nn.Module:
 
 
 def behind(module: nn.Module) -> nn.Module:
-    """What a tap of a module's path listens to."""
+    """The module that a tap of a path records: under a graft, the one that it was put behind."""
     return module.base if isinstance(module, Grafted) else module
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import conv_bn, conv_bn_relu, require_choice, require_number, require_positive
+from dvsn.networks.blocks import conv_bn, conv_bn_relu, require_choice, require_counts, require_number
 from dvsn.networks.residual import EXPANSION, BasicBlock, Bottleneck
 
 Enlarge = Literal["bilinear", "nearest"]
@@ -111,7 +111,7 @@ class HighResolutionTrunk(nn.Module):
         multi_scale: bool = True,
     ) -> None:
         super().__init__()
-        require_positive(
+        require_counts(
             self, width=width, bottlenecks=bottlenecks, bottleneck_width=bottleneck_width, blocks=blocks
         )
         if len(modules) != 3 or not all(isinstance(count, int) and count >= 1 for count in modules):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_image, require_positive
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
 from dvsn.networks.initialise import small_normal
 
@@ -41,7 +41,7 @@ class PoseHRNet(HighResolutionTrunk):
         super().__init__(
             width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners, multi_scale=False
         )
-        require_positive(self, joints=joints)
+        require_counts(self, joints=joints)
         self.final_layer = nn.Conv2d(width, joints, 1)
         small_normal(self, zero_biases=True)
         set_momentum(self, bn_momentum)

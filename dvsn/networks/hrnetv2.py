@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import conv_bn_relu, require_image, require_positive
+from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
 from dvsn.networks.initialise import kaiming, small_normal
 from dvsn.networks.residual import EXPANSION, Bottleneck
@@ -44,7 +44,7 @@ class HRNetV2(HighResolutionTrunk):
         bn_momentum: float = 0.1,
     ) -> None:
         super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
-        require_positive(self, classes=classes)
+        require_counts(self, classes=classes)
         self.last_layer = mix_and_classify(sum(self.widths), classes)
         small_normal(self)
         set_momentum(self, bn_momentum)
@@ -88,7 +88,7 @@ class HRNetClassifier(HighResolutionTrunk):
         bn_momentum: float = 0.1,
     ) -> None:
         super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
-        require_positive(self, classes=classes)
+        require_counts(self, classes=classes)
         planes = (32, 64, 128, 256)
         wide = [EXPANSION * count for count in planes]
         self.incre_modules = nn.ModuleList(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dvsn.networks.blocks import require_image, require_positive
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
 from dvsn.networks.hrnetv2 import mix_and_classify
 from dvsn.networks.initialise import small_normal
@@ -40,7 +40,7 @@ class HRNetV2Face(HighResolutionTrunk):
         bn_momentum: float = 0.01,
     ) -> None:
         super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
-        require_positive(self, joints=joints)
+        require_counts(self, joints=joints)
         self.head = mix_and_classify(sum(self.widths), joints)
         small_normal(self)
         set_momentum(self, bn_momentum)

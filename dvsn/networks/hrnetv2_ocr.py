@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import conv_bn_relu, require_image, require_number, require_positive
+from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image, require_number
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
 from dvsn.networks.hrnetv2 import mix_and_classify
 from dvsn.networks.initialise import small_normal
@@ -48,7 +48,7 @@ class HRNetV2OCR(HighResolutionTrunk):
         bn_momentum: float = 0.1,
     ) -> None:
         super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
-        require_positive(self, classes=classes, channels=channels, key_channels=key_channels)
+        require_counts(self, classes=classes, channels=channels, key_channels=key_channels)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         small_normal(self)  # the trunk, which is all there is yet
         joined = sum(self.widths)

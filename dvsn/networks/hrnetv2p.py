@@ -25,8 +25,8 @@ class HRNetV2p(HighResolutionTrunk):
     Wang et al., 2020, arXiv:1908.07919, section 3.3: all streams at the finest's size are reduced to 256 channels by
     a 1x1 convolution, averaged over squares of 1, 2, 4, 8 and 16, and each map goes through a 3x3 convolution of its
     own, which FCOS has halve its map. Neither has a norm or a ReLU. The start is that of detectors, not the
-    N(0, 0.001) of the family's other heads: He et al. for the trunk, uniform with gain 1 for the pyramid, which has
-    no norm that would forgive a scale.
+    N(0, 0.001) of the family's other heads: He et al. for the trunk, uniform with gain 1 for the pyramid, whose
+    scale no norm corrects.
     """
 
     out_channels = 256

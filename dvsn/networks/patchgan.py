@@ -12,9 +12,9 @@ from dvsn.networks.blocks import (
     conv_bias,
     make_norm,
     require_choice,
+    require_counts,
     require_image,
     require_number,
-    require_positive,
 )
 from dvsn.networks.initialise import Init, initialise
 
@@ -29,7 +29,7 @@ class PairDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         require_number(self, "condition_channels", condition_channels, least=0)
-        require_positive(self, image_channels=image_channels, width=width)
+        require_counts(self, image_channels=image_channels, width=width)
         require_choice(self, "norm", norm, Norm)
         self.input_channels = condition_channels + image_channels
         self.image_first = image_first
@@ -80,7 +80,7 @@ class PatchGan(PairDiscriminator):
         init_gain: float = 0.02,
     ) -> None:
         super().__init__(condition_channels, image_channels, image_first, width, norm)
-        require_positive(self, layers=layers)
+        require_counts(self, layers=layers)
         self.minimum = 3 * 2**layers
         bias = conv_bias(bias, norm)
         widths = [width * min(2**index, 8) for index in range(layers + 1)]

@@ -14,9 +14,9 @@ from dvsn.networks.blocks import (
     conv_bn,
     conv_bn_relu,
     require_choice,
+    require_counts,
     require_image,
     require_number,
-    require_positive,
 )
 from dvsn.types import LandmarkOutput
 
@@ -124,7 +124,7 @@ class PFLD(nn.Module):
         auxiliary_padding: int = 1,
     ) -> None:
         super().__init__()
-        require_positive(self, landmarks=landmarks)
+        require_counts(self, landmarks=landmarks)
         require_number(self, "width", width, least=1 / 16)
         require_number(self, "auxiliary_padding", auxiliary_padding, least=0, most=1)
         require_choice(self, "second", second, Second)

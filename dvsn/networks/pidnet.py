@@ -12,9 +12,9 @@ from dvsn.networks.blocks import (
     conv_bn,
     heads_wanted,
     require_choice,
+    require_counts,
     require_image,
     require_number,
-    require_positive,
 )
 from dvsn.networks.dual_resolution import (
     DAPPM,
@@ -60,7 +60,7 @@ class Trunk(DualResolution):
 
     def __init__(self, *, width: int, blocks: int, deep_blocks: int, rectified_taps: bool = True) -> None:
         require_number(self, "width", width, least=2)
-        require_positive(self, blocks=blocks, deep_blocks=deep_blocks)
+        require_counts(self, blocks=blocks, deep_blocks=deep_blocks)
         super().__init__(width=width, first=blocks, second=blocks)
         self.rectified_taps = rectified_taps
         self.layer3 = basic_layer(2 * width, 4 * width, deep_blocks, stride=2)
@@ -122,7 +122,7 @@ class PIDNet(Trunk):
         heads: bool = True,
     ) -> None:
         super().__init__(width=width, blocks=blocks, deep_blocks=deep_blocks, rectified_taps=rectified_taps)
-        require_positive(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
+        require_counts(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
         require_choice(self, "pyramid", pyramid, Pyramid)
         require_choice(self, "fusion", fusion, Fusion)
         require_choice(self, "derivative", derivative, Derivative)
@@ -181,7 +181,7 @@ class PIDNetClassifier(Trunk):
         feature_width: int = 1024,
     ) -> None:
         super().__init__(width=width, blocks=blocks, deep_blocks=deep_blocks)
-        require_positive(self, classes=classes, context_blocks=context_blocks, feature_width=feature_width)
+        require_counts(self, classes=classes, context_blocks=context_blocks, feature_width=feature_width)
         self.add_image_head(width=width, blocks=context_blocks, feature_width=feature_width, classes=classes)
 
     def forward(self, image: Tensor) -> Tensor:

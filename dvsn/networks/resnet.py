@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.initialise import kaiming
 from dvsn.networks.residual import EXPANSION, residual_layer
 
@@ -61,7 +61,7 @@ class ResNetClassifier(ResNet):
 
     def __init__(self, *, classes: int, depth: int = 50) -> None:
         super().__init__(depth=depth)
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         self.fc = nn.Linear(self.feature_width, classes)
 
     def forward(self, image: Tensor) -> Tensor:

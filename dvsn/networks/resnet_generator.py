@@ -14,9 +14,9 @@ from dvsn.networks.blocks import (
     conv_bias,
     make_norm,
     require_choice,
+    require_counts,
     require_image,
     require_number,
-    require_positive,
     upsampling,
 )
 from dvsn.networks.initialise import Init, initialise
@@ -54,7 +54,7 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         require_choice(self, "norm", norm, Norm)
         require_choice(self, "upsample", upsample, Upsample)
-        require_positive(self, input_channels=input_channels, output_channels=output_channels, width=width)
+        require_counts(self, input_channels=input_channels, output_channels=output_channels, width=width)
         require_number(self, "blocks", blocks, least=0)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         self.input_channels = input_channels

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number, require_positive
+from dvsn.networks.blocks import require_counts, require_image, require_number
 from dvsn.networks.initialise import small_normal
 from dvsn.networks.resnet import ResNet
 
@@ -39,7 +39,7 @@ class SimpleBaseline(ResNet):
         deconvolution_kernel: int = 4,
     ) -> None:
         super().__init__(depth=depth)
-        require_positive(self, joints=joints, deconvolution_width=deconvolution_width)
+        require_counts(self, joints=joints, deconvolution_width=deconvolution_width)
         require_number(self, "deconvolutions", deconvolutions, least=0, most=5)
         if deconvolution_kernel not in PADDING:
             raise ConfigError(
