@@ -60,7 +60,11 @@ def check_resume(path: Path, config: Config) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step of the loggers, which counts batches, at which a checkpoint was written."""
+    """The step, as loggers count it, of the first batch after the checkpoint.
 
-    loops = read_checkpoint(checkpoint, verify=False)["loops"]
-    return int(loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
+    Within an epoch Lightning counts a batch only after its callbacks and its validation, which is where dvsn saves.
+    """
+    content = read_checkpoint(checkpoint, verify=False)
+    stepped = int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
+    inside = int((content.get("DataModule") or {}).get("batch", 0)) > 0
+    return stepped + int(inside)

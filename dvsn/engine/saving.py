@@ -33,7 +33,8 @@ class Checkpoints(Checkpoint):
 
     Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in
     the middle of a gradient accumulation: both wait for the next clean point. A run that `max_steps` or
-    `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Weights
+    `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Where a validation
+    follows a batch, the checkpoint of that batch is written after it, so that its score is never lost. Weights
     that are not finite are never saved. A failed write, such as on a full disk, ends the run with a message
     and leaves the older file as it was.
 
@@ -57,6 +58,7 @@ class Checkpoints(Checkpoint):
         self.save_weights = save_weights
         self.best: float | None = None
         self._improved = False
+        self._postponed = False
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
@@ -80,14 +82,28 @@ class Checkpoints(Checkpoint):
             return
         due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
         ends_here = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if due or stop or ends_here:
-            self._save(trainer, "last.ckpt")
-        if stop:
-            self._stop(trainer, stop)
+        if not (due or stop or ends_here):
+            return
+        loop = trainer.fit_loop.epoch_loop
+        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
+            self._postponed = True
+            return
+        log_step(trainer)
+        self._save_and_stop(trainer, stop)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor is None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        if self.monitor is not None:
+            self._look_at_score(trainer)
+        if self._improved and not self._at_epoch_end(trainer):
+            self._save_best(trainer)
+        if self._postponed:
+            self._postponed = False
+            self._save_and_stop(trainer, self._agreed_signal(trainer))
+
+    def _look_at_score(self, trainer: pl.Trainer) -> None:
+        assert self.monitor is not None
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
@@ -95,8 +111,11 @@ class Checkpoints(Checkpoint):
         score = float(value)
         if math.isfinite(score) and (self.best is None or self.sign * score < self.sign * self.best):
             self.best, self._improved = score, True
-        if self._improved and not self._at_epoch_end(trainer):
-            self._save_best(trainer)
+
+    def _save_and_stop(self, trainer: pl.Trainer, stop: int) -> None:
+        self._save(trainer, "last.ckpt")
+        if stop:
+            self._stop(trainer, stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not self._at_epoch_end(trainer):
@@ -209,6 +228,13 @@ class Checkpoints(Checkpoint):
             self.folder,
         )
         raise SystemExit(128 + number)
+
+
+def log_step(trainer: pl.Trainer) -> None:
+    """Give the loggers the values of the batch that has just ended, which Lightning does only after its callbacks."""
+    connector = trainer._logger_connector
+    if connector.should_update_logs:
+        connector.log_metrics(connector.metrics["log"])
 
 
 def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
