@@ -73,6 +73,10 @@ class KeypointTask(Task):
         assert isinstance(found, KeypointSet)
         return found
 
+    def data_fact(self, name: str, default: Any) -> Any:
+        """What the recipe of the data set says in its `facts` (see `dvsn.data.facts.DataFacts`)."""
+        return (self.data_recipe.get("facts") or {}).get(name, default)
+
     # Training ---------------------------------------------------------------------------------------
 
     def ask_data(self, data: Any) -> None:
@@ -88,16 +92,16 @@ class KeypointTask(Task):
         threshold: float = 0.2,
         reference: Reference = "auto",
     ) -> None:
-        """The score that the data set is measured by: `data.score`. For the options see
+        """The score that the data set is measured by: `data.facts.score`. For the options see
         `dvsn.metrics.keypoints.make_score`."""
         score = make_score(
-            self.data_recipe.get("score", "pck"),
+            self.data_fact("score", "pck"),
             keypoints=self.keypoints,
             nms=nms,
             confident=confident,
             threshold=threshold,
             reference=reference,
-            normalise=self.data_recipe.get("normalise"),
+            normalise=self.data_fact("normalise", None),
         )
         self._metrics = (MetricCollection({"score": score}, compute_groups=False),)
 
