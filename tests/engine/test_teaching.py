@@ -18,7 +18,8 @@ from dvsn import train
 from dvsn.config import rules as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
-from dvsn.engine import teaching
+from dvsn.engine import methods as making
+from dvsn.engine import rehearsal, teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import report
@@ -284,7 +285,7 @@ def test_without_labels_the_task_is_left_out(blobs: Path, teacher: Path, tmp_pat
     config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft, task_weight=0)})
     task, data = prepare(config)
     task.distiller.begin("cpu")
-    batch = teaching.sample(data)
+    batch = rehearsal.sample(data)
     del batch["target"]
     with task.distiller.taps:
         terms = task.train().learn(batch)
@@ -316,11 +317,11 @@ def test_pairs_are_given_on_the_command_line(blobs: Path, teacher: Path, tmp_pat
 
 def test_task_weight_is_stated_once() -> None:
     stated = {"kd": {"task_weight": 0.1}, "crd": {}}
-    assert teaching.task_weight(stated, {}) == 0.1
-    assert teaching.task_weight(stated, {"task_weight": 0.7}) == 0.7
-    assert teaching.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
+    assert making.task_weight(stated, {}) == 0.1
+    assert making.task_weight(stated, {"task_weight": 0.7}) == 0.7
+    assert making.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
     with pytest.raises(ConfigError, match=r"kd 0\.1, other 1"):
-        teaching.task_weight({**stated, "other": {"task_weight": 1.0}}, {})
+        making.task_weight({**stated, "other": {"task_weight": 1.0}}, {})
 
 
 # Teachers --------------------------------------------------------------------------------------------
@@ -573,7 +574,7 @@ def test_a_method_of_another_kind_of_answer_lists_those_that_fit(blobs: Path, tm
         ConfigError,
         match=r"distill\.soft: reads classes, and this task answers with heatmaps. Methods that fit: ",
     ):
-        teaching.require_reads("soft", ClassesOnly, "heatmaps")
+        making.require_reads("soft", ClassesOnly, "heatmaps")
 
 
 @pytest.mark.parametrize("name", ["cc", "pkt", "rkd", "sp"])
