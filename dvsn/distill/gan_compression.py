@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from dvsn.distill.connector import connected
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, same_output, summed, tapped
+from dvsn.distill.shapes import same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -35,10 +36,7 @@ class GeneratorCompression(Method):
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        errors = []
-        for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True):
-            mine, theirs = match_size(adapter(mine), theirs)
-            errors.append(F.mse_loss(mine, theirs))
+        errors = [F.mse_loss(*pair) for pair in connected(self.adapters, student, teacher)]
         terms = {"gan_compression_features": self.feature_weight * summed(errors)}
         if self.output_weight:
             terms["gan_compression_output"] = (
