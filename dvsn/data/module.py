@@ -110,19 +110,17 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 class DataModule(pl.LightningDataModule):
     """Train, validation and test loaders over any dataset of `dvsn.data`.
 
-    `dataset` (pictures and labels), `people` (keypoints) and `objects` (boxes and masks) are reader classes with their
-    options bound, as far as the data set has them; the task says by `use` which it wants. One is built once a split
-    over the folder `root`, in `setup`, so that making a data module opens no file. `splits`
-    maps train, val and test to the split names of the data set, several joined by a plus sign.
-    `batch_size` is the total over all devices and must divide evenly. `eval_batch_size` likewise, 1 by
-    default so that pictures of different sizes need no padding. `train_samples` keeps only the first ones
-    of the training split. `transform` holds two lists of
-    albumentations steps, `train` and `eval`, or for people and objects two objects that treat a sample.
-
-    `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which
-    are built before any data is opened; the first sample read is checked against them. `classes` counts the
-    classes of the target's ids, 0 where there are none; `joints` the `keypoints`; `object_classes` those of objects, with
-    the background. What else is known of the data set, and is not used here, is in `facts`.
+    - `dataset` (pictures and labels), `people` (keypoints) and `objects` (boxes and masks): reader classes with their
+      options bound; the task chooses one by `use`. `setup` builds it once a split; the constructor opens no file.
+    - `root`: the folder. `splits`: the data set's own names of train, val and test; several are joined by a plus sign.
+    - `batch_size`: the total over all devices, which must divide it. `eval_batch_size`: likewise, 1 by default so that
+      pictures of different sizes need no padding. `train_samples`: only the first ones of the training split.
+    - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
+      sample.
+    - `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which are built
+      before any data is opened; the first sample read is checked against them. `classes` counts the classes of the target's
+      ids, 0 where there are none; `joints` the `keypoints`; `object_classes` those of objects, with the background.
+    - `facts`: what else is known of the data set, and is not used here.
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
@@ -155,7 +153,7 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         self.root, self.splits, self.pair = root, splits, pair
         given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
-        # a task leaves its options for a reader that is not there
+        # options without a class are those that a task sets for a reader that this data set does not have
         self.readers: dict[Wanted, Callable[..., ImageDataset] | None] = {
             kind: reader if callable(reader) else None for kind, reader in given.items()
         }

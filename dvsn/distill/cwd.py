@@ -1,4 +1,4 @@
-"""Channel-wise distillation: where each channel looks, as a distribution over positions."""
+"""Channel-wise distillation: the softmax of each channel over its positions."""
 
 from __future__ import annotations
 

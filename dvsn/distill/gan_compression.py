@@ -1,4 +1,4 @@
-"""GAN Compression: a small generator copies the layers of a large one."""
+"""GAN Compression: a small generator learns the intermediate feature maps of a large one."""
 
 from __future__ import annotations
 

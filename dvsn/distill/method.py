@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """How the last tap and the class layer of a network hang together, as a dry run has found it."""
+    """How the class layer of a network reads its last tap, found by a dry run."""
 
     at: str
     """The path of the tap."""

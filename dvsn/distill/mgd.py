@@ -1,4 +1,4 @@
-"""Masked generative distillation: rebuild the teacher's map from part of the student's."""
+"""Masked generative distillation: the teacher's map is reconstructed from a masked map of the student."""
 
 from __future__ import annotations
 

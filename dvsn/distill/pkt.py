@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: the neighbourhoods of the batch as probabilities."""
+"""Probabilistic knowledge transfer: similarities within a batch as conditional probabilities."""
 
 from __future__ import annotations
 

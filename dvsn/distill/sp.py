@@ -1,4 +1,4 @@
-"""Similarity preserving: inputs alike for the teacher shall be alike for the student."""
+"""Similarity preserving: the similarity matrix of the items of a batch."""
 
 from __future__ import annotations
 

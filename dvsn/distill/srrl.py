@@ -1,4 +1,4 @@
-"""Softmax regression representation learning: the student's features must serve the teacher's classifier."""
+"""Softmax regression representation learning: the teacher's classifier, applied to the student's features."""
 
 from __future__ import annotations
 

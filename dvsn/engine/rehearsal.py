@@ -50,7 +50,7 @@ class Rehearsal:
         self.student = probe(self.task.student, own_paths(paths), self.run_student)
 
     def sides(self, name: str, *, joint: bool) -> dict[str, Side]:
-        """What a method is built for, with `joint` also how its last taps hang together with the class layers."""
+        """What a method is built for, with `joint` also how the class layers read its last taps."""
         kind, own, network = self.task.response, self.task.student, self.teachers[0].network
         mine, theirs = self.paths[name]
         result = {
