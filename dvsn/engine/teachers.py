@@ -16,6 +16,7 @@ from dvsn.data.module import DataModule
 from dvsn.distill.method import Kind, Shape
 from dvsn.distill.teacher import Teacher
 from dvsn.engine.devices import device_count
+from dvsn.engine.trainer import build_data, build_trainer
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
@@ -141,8 +142,6 @@ ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
 def measure(task: Task, config: Config) -> float | None:
     """The teacher's own score on the validation split, by the run's monitor; None where it cannot be had here: several
     teachers or devices, a network of the user's own, or one that takes crops of another size."""
-    from dvsn.engine import trainer as runtime
-
     name = (config.get("monitor") or {}).get("name")
     assert task.distiller is not None
     holders = [each.holder for each in task.distiller.teachers]
@@ -154,11 +153,11 @@ def measure(task: Task, config: Config) -> float | None:
     before = measured_before(Path(config["run_dir"]), measured_by(config))
     if before is not None:
         return before
-    data = runtime.build_data(config)
+    data = build_data(config)
     teacher.ask_data(data)
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
     teacher.use_metrics(**config.get("metrics", {}))
-    trainer = runtime.build_trainer(
+    trainer = build_trainer(
         {**config, "compile": False, "callbacks": None, "distill": {}}, teacher, fitting=False
     )
     trainer.validate(teacher, data, verbose=False)
