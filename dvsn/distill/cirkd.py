@@ -36,6 +36,7 @@ class CrossImageRelations(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("pixels",)
+    compares: ClassVar[bool] = False
 
     def __init__(
         self,

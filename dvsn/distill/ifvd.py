@@ -24,6 +24,7 @@ class IntraClassVariation(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("pixels",)
+    compares: ClassVar[bool] = False
 
     def __init__(self, *, student: Side, teacher: Side) -> None:
         super().__init__()

@@ -97,6 +97,10 @@ class Method(nn.Module):
     reads: ClassVar[tuple[Kind, ...]] = ()
     """The kinds of response whose `output` it understands. Empty: it looks at features only, whatever the response is."""
 
+    compares: ClassVar[bool] = True
+    """Whether it compares the outputs of both networks, where it `reads` any: the teacher must then answer about the same
+    classes, keypoints or channels as the student."""
+
     stage: Stage | None = None
     """Its initial stage. `initial` is then the objective of these epochs, and the only one."""
 

@@ -25,6 +25,7 @@ class SoftmaxRegression(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("classes",)
+    compares: ClassVar[bool] = False
 
     def __init__(
         self, *, student: Side, teacher: Side, feature_weight: float = 1.0, answer_weight: float = 1.0

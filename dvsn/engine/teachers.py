@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dvsn.config.build import build
 from dvsn.data.module import DataModule
-from dvsn.distill.method import Kind, Shape
+from dvsn.distill.method import Shape
 from dvsn.distill.teacher import Teacher
 from dvsn.engine.devices import device_count
 from dvsn.engine.trainer import build_data, build_trainer
@@ -50,7 +50,8 @@ def checkpoint_teacher(task: Task, path: str, size: list[int] | None) -> Teacher
     ask = teacher.teach
     if teacher.response != task.response:  # another form of the same task, which may translate
         ask = getattr(teacher, f"teach_{task.response}", ask)
-    return Teacher(teacher, teacher.student, ask, name=f"{type(teacher.student).__name__} of {path}")
+    name = f"{type(teacher.student).__name__} of {path}"
+    return Teacher(teacher, teacher.student, ask, name=name, translate=task.translate_from(teacher))
 
 
 class OwnTeacher(nn.Module):
@@ -102,30 +103,40 @@ WHAT = {
 }  # fmt: skip
 
 
-def require_answer(kind: Kind, student: Shape, teacher: Shape, which: Teacher) -> None:
-    """Refuse a teacher that answers about other classes, keypoints or channels."""
-    if kind == "objects":
-        return
-    if len(student) != len(teacher) or student[:1] != teacher[:1]:
-        raise ConfigError(
-            f"teacher: {which.name} answers with {shape(teacher)}, the student with {shape(student)}; expected as many "
-            f"{WHAT[kind]}. Choose a teacher that was trained on the same {WHAT[kind]}."
-        )
+def require_alike(task: Task, data: DataModule, student: Shape, teacher: Shape, which: Teacher) -> None:
+    """Refuse a teacher that answers about other classes, keypoints or channels, given the shapes of both answers."""
+    found = unlike_answer(task, student, teacher, which) or unlike_names(data, which)
+    if found:
+        raise ConfigError(f"teacher: {which.name} {found}")
 
 
-def require_names(data: DataModule, which: Teacher) -> None:
-    """Refuse a teacher that numbers the same classes in another way, where both name them."""
+def unlike_answer(task: Task, student: Shape, teacher: Shape, which: Teacher) -> str:
+    """In what the answer of a teacher is another one than the student's, and what to do; empty where it is not."""
+    what = WHAT[task.response]
+    if task.response == "objects":
+        mine, theirs = (getattr(each, "classes", None) for each in (task.student, which.network))
+        return "" if mine == theirs else f"finds objects of {theirs} classes, the student of {mine}."
+    if len(student) == len(teacher) and student[:1] == teacher[:1]:
+        return ""
+    return (
+        f"answers with {shape(teacher)}, the student with {shape(student)}; expected as many {what}. Choose a teacher that "
+        f"was trained on the same {what}, or a method of features alone, such as distill=at."
+    )
+
+
+def unlike_names(data: DataModule, which: Teacher) -> str:
+    """In what a teacher numbers the same classes in another way, where both name them."""
     vocabulary = data.vocabulary
     own = tuple(getattr(data.datasets["train"], "class_names", ())) or (
         vocabulary.names if vocabulary else ()
     )
     others = tuple(getattr(which.holder, "class_names", ()))
     if sorted(own) != sorted(others) or own == others:
-        return
+        return ""
     number = next(i for i, pair in enumerate(zip(own, others, strict=True)) if pair[0] != pair[1])
-    raise ConfigError(
-        f"teacher: {which.name} knows the classes in another order: number {number} is '{others[number]}' there and "
-        f"'{own[number]}' here. State the order of the teacher in data.dataset.names."
+    return (
+        f"knows the classes in another order: number {number} is '{others[number]}' there and '{own[number]}' here. State "
+        "the order of the teacher in data.dataset.names."
     )
 
 
@@ -140,13 +151,19 @@ ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
 
 
 def measure(task: Task, config: Config) -> float | None:
-    """The teacher's own score on the validation split, by the run's monitor; None where it cannot be had here: several
-    teachers or devices, a network of the user's own, or one that takes crops of another size."""
+    """The score on the validation split, by the run's monitor, of what the teacher teaches: at the size that it is shown,
+    and of one view.
+
+    None where it cannot be had here: several teachers or devices, a network of the user's own, one that takes crops of
+    another size, or one that answers about other classes.
+    """
     name = (config.get("monitor") or {}).get("name")
     assert task.distiller is not None
     holders = [each.holder for each in task.distiller.teachers]
     teacher = holders[0]
     if len(holders) > 1 or not isinstance(teacher, Task) or device_count(config["trainer"]) > 1:
+        return None
+    if not task.distiller.teachers[0].alike:
         return None
     if task.teaching_size is not None and teacher.teaching_size != task.teaching_size:
         return None
@@ -157,6 +174,7 @@ def measure(task: Task, config: Config) -> float | None:
     teacher.ask_data(data)
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
     teacher.use_metrics(**config.get("metrics", {}))
+    teacher.evaluate_as_taught(task)
     trainer = build_trainer(
         {**config, "compile": False, "callbacks": None, "distill": {}}, teacher, fitting=False
     )

@@ -21,7 +21,7 @@ from dvsn.engine.methods import (
     task_weight,
 )
 from dvsn.engine.rehearsal import Rehearsal, reached, rehearse
-from dvsn.engine.teachers import measured_by, read_teachers, require_answer, require_names
+from dvsn.engine.teachers import measured_by, read_teachers, require_alike, unlike_answer, unlike_names
 from dvsn.errors import ConfigError
 from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
@@ -46,9 +46,12 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
     teachers = read_teachers(task, config.get("teacher"), options)
     paths = {name: paths_of(task.student, teachers, node, name) for name, node in chosen.items()}
     found = rehearse(task, teachers, paths, data)
+    compared = any(kind.reads and kind.compares for kind in kinds.values())
     for teacher, answer in zip(teachers, found.answers, strict=True):
-        require_names(data, teacher)
-        require_answer(task.response, found.student.output, answer.output, teacher)
+        shapes = found.student.output, answer.output
+        teacher.alike = not unlike_answer(task, *shapes, teacher) and not unlike_names(data, teacher)
+        if compared:
+            require_alike(task, data, *shapes, teacher)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=3)
     built = build_methods(found, chosen, kinds, config)
     parts = {name: part_of(found, name, node, built.methods[name]) for name, node in chosen.items()}

@@ -17,6 +17,7 @@ from dvsn.metrics.pck import Reference
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from dvsn.tasks.student import Student
 from dvsn.types import Batch
 
 
@@ -116,6 +117,10 @@ class KeypointTask(Task):
     def on_test_start(self) -> None:
         super().on_test_start()
         self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
+
+    def evaluate_as_taught(self, student: Student) -> None:
+        super().evaluate_as_taught(student)
+        self.flip_test = False
 
     def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 RGB crops (N, 3, H, W) -> points (N, K, 2) in pixels of the crop, and confidences (N, K)."""

@@ -342,7 +342,7 @@ def test_a_teacher_sees_with_its_own_eyes(blobs: Path, teacher: Path, tmp_path: 
     expected = ((0.2 - torch.tensor([0.1, 0.2, 0.3])) / std).view(1, 3, 1, 1).expand(2, 3, 16, 16)
     torch.testing.assert_close(seen[0], expected, atol=1e-6, rtol=1e-5)
     image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    output, _ = each(image)
+    output, _ = each(image, {})
     small = torch.nn.functional.interpolate(
         each.holder.normalise(image), size=(16, 16), mode="bilinear", antialias=True
     )
@@ -353,12 +353,12 @@ def test_outputs_of_several_teachers_are_averaged(blobs: Path, teacher: Path, tm
     z = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 0.0]])
     teachers = [Teacher(nn.Identity(), nn.Identity(), lambda _, each=each: each, name="x") for each in z]
     shown = torch.zeros(1)
-    shares, _ = answer(teachers, shown, kind="classes", average="probabilities")
+    shares, _ = answer(teachers, shown, {}, kind="classes", average="probabilities")
     expected = (torch.tensor([[0.5, 0.5]]) + torch.tensor([[3.0, 0.0]]).softmax(1)) / 2
     torch.testing.assert_close(shares.softmax(1), expected)
     torch.testing.assert_close(shares.exp(), expected)
-    assert answer(teachers, shown, kind="classes", average="logits")[0].tolist() == [[1.5, 0.0]]
-    assert answer(teachers, shown, kind="points", average="probabilities")[0].tolist() == [[1.5, 0.0]]
+    assert answer(teachers, shown, {}, kind="classes", average="logits")[0].tolist() == [[1.5, 0.0]]
+    assert answer(teachers, shown, {}, kind="points", average="probabilities")[0].tolist() == [[1.5, 0.0]]
     both = [str(teacher), str(teacher)]
     task, _ = prepare(distilled(blobs, tmp_path, both, {"soft": node(Soft)}))
     assert len(task.distiller.teachers) == 2
