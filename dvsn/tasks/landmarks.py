@@ -209,7 +209,7 @@ class HeatmapLandmarks(Pose):
 
 def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> FaceCrop:
     """The crop of prediction, by a box: landmarks are what is asked for, so they cannot say where the face is."""
-    padding = float(task.data_recipe.get("padding", PADDING))
+    padding = float(task.data_fact("padding", PADDING))
     crop = FaceCrop(size=size, padding=padding, box="rectangle", centred=centred)
     crop.keypoints = task.keypoints
     return crop
@@ -224,7 +224,7 @@ def with_crops(
     crop = {
         "_target_": f"{FaceCrop.__module__}.FaceCrop",
         "size": list(size),
-        "padding": node.get("padding", PADDING),
+        "padding": (node.get("facts") or {}).get("padding", PADDING),
         "box": given.get("box") or trained.get("box", "points"),
         "centred": centred,
     }

@@ -190,7 +190,7 @@ def test_another_data_set_is_cut_as_the_network_wants(trained: Path, people: Pat
             *kept,
             f"data.root={people}",
             "data.people.box=keypoints",
-            "data.padding=1.6",
+            "data.facts.padding=1.6",
         )
     )
     assert boxes["pck"] > 0.2
