@@ -130,11 +130,6 @@ class Classification(Task):
         if "names" in dataset:
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: Tensor, batch: Batch) -> Terms:
         """The loss's named terms."""
         terms: Terms = self.loss(output, batch)

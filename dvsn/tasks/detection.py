@@ -118,11 +118,6 @@ class Detection(Task):
             objects = {**objects, "names": known}
         return node | {"objects": objects, "transform": {"train": plain, "eval": plain}}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, batch: Batch) -> Terms:  # type: ignore[override]
         """The detector's own terms, as torchvision names them."""
         images = [image.float() / 255 for image in batch["image"]]

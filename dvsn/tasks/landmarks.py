@@ -132,11 +132,6 @@ class Landmarks(KeypointTask):
         """Also `points` (N, L, 2), the keypoints as fractions of the crop."""
         return {**batch, "points": batch["keypoints"] / self.sides}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: LandmarkOutput, batch: Batch) -> Terms:
         """The loss's named terms."""
         terms: Terms = self.loss(

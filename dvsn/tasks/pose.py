@@ -115,11 +115,6 @@ class Pose(KeypointTask):
         }
         return node | {"transform": {"train": crop, "eval": crop}}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: Tensor, batch: Batch) -> Terms:
         """The loss's named terms."""
         target, weight = self.codec.encode(batch["keypoints"], batch["weight"])

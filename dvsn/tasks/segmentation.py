@@ -143,11 +143,6 @@ class Segmentation(Task):
                     "last batch, or trainer.sync_batchnorm=true on several GPUs."
                 )
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: SegmentationOutput, batch: Batch) -> Terms:
         """The loss's named terms."""
         boundary, options = batch.get("boundary"), self.loss.boundary_options

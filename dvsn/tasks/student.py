@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -138,6 +139,12 @@ class Student(Loop):
         super().to_channels_last()
         for teacher in () if self.distiller is None else self.distiller.teachers:
             teacher.to_channels_last()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Learn from a batch: the sum of the terms of `learn`, each logged under its own name."""
+        terms = self.learn(batch)
+        self.record(terms)
+        return torch.stack(list(terms.values())).sum() * self.window_share(batch_idx)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """One backward pass; two, of the task's terms and of distillation's, for the optimiser that keeps them apart."""

@@ -386,7 +386,11 @@ def test_a_boundary_value_that_is_neither_weighs_nothing_but_counts_in_the_mean(
 
 def recipe(name: str, **options: Any) -> Any:
     text = Path(conf_dir(), "loss", f"{name}.yaml").read_text(encoding="utf-8")
-    plain = {"facts.class_weights": "null", "facts.boundary_frame": "0", "classes": "4"}  # of a data set without a recipe
+    plain = {
+        "facts.class_weights": "null",
+        "facts.boundary_frame": "0",
+        "classes": "4",
+    }  # of a data set without a recipe
     for key, value in plain.items():
         text = text.replace(f"${{data.{key}}}", value)
     return yaml.safe_load(text) | options
