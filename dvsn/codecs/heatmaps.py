@@ -7,7 +7,7 @@ Points are pixels (x, y) of the crop. A heatmap pixel stands for the crop pixel 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import cv2
 import torch
@@ -40,6 +40,8 @@ class HeatmapCodec(nn.Module):
     logarithm makes an added constant, so here it is left out; the peak's value is that of the map itself. Worked out
     in float32. UDP's Hessian gets 1.2e-7 added to its diagonal there; here a Hessian that cannot be inverted moves nothing.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("heatmaps",)
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ def inspect_tree(tree: Any, *, path: str = "") -> None:
 
 def _inspect(node: Any, path: str) -> None:
     if isinstance(node, Mapping) and "_target_" in node:
-        _check_options(_locate(node["_target_"], path), _given(node), path, node.get("_partial_", False))
+        _check_options(locate(node["_target_"], path), _given(node), path, node.get("_partial_", False))
     pairs = (
         node.items()
         if isinstance(node, Mapping)
@@ -73,7 +73,7 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         if extra:
             raise ConfigError(f"{path}: nothing to build, the key _target_ is missing")
         return {key: _build(value, join(path, key), {}) for key, value in node.items()}
-    kind = _locate(node["_target_"], path)
+    kind = locate(node["_target_"], path)
     partial = node.get("_partial_", False)
     given = _given(node)
     _check_options(kind, given | extra, path, partial)
@@ -94,7 +94,7 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         raise ConfigError(f"{path}: {kind.__name__} does not take these options: {error}") from error
 
 
-def _locate(target: str, path: str) -> type:
+def locate(target: str, path: str) -> type:
     """The class of a target that has passed `check`, without walking attributes."""
     at, group, prefixes = join(path, "_target_"), group_of(path), allowed()
     assert group is not None  # check() has refused it

@@ -15,6 +15,7 @@ from dvsn.config import allow, menu, rules
 from dvsn.config.build import inspect_tree
 from dvsn.config.folders import run_stamp
 from dvsn.config.messages import composition_message, leaves
+from dvsn.config.partners import check_partners
 from dvsn.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def hydra_main(
         if several:
             assert sweep is not None
             return sweep(hydra, name, task, [*overrides, "hydra.mode=MULTIRUN"], cfg)
-        preflight(cfg, defaults)
+        preflight(cfg, defaults, trains=config_name == "train")
         return _run(hydra, task, cfg)
 
 
@@ -284,11 +285,11 @@ def modernise(cfg: DictConfig) -> None:
                 cfg[key] = value
 
 
-def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
+def preflight(cfg: DictConfig, defaults: Mapping[str, Any], *, trains: bool = True) -> None:
     """Resolves and validates a composed config, before a folder is made or anything built. Raises `ConfigError`.
 
     What can be said from the YAML alone is said first; then the classes are imported, and the options compared with
-    their signatures.
+    their signatures; and, where the command `trains`, whether the parts fit each other.
     """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
@@ -301,9 +302,29 @@ def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
         plain(cfg)  # names the value that the folder is made of, if that is what is wrong
         raise
     HydraConfig.instance().set_config(cfg)
-    tree = plain(cfg)
+    checked(cfg, defaults, trains=trains)
+
+
+def checked(
+    cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, trains: bool = True
+) -> dict[str, Any]:
+    """The resolved and validated tree of a composed config, less its `hydra` node. Raises `ConfigError`.
+
+    Where a part refers to what its partner does not have, the message is about the partner.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        tree = plain(cfg)
+    except ConfigError:
+        if trains:
+            check_partners(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+        raise
     rules.validate(tree, defaults)
+    if trains:
+        check_partners(tree)
     inspect_tree(tree)
+    return tree
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

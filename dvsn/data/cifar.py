@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,8 @@ class Cifar(ImageDataset):
     sample, with exactly as many of each class as divide.
     """
 
+    gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}
+
     def __init__(
         self,
         *,
@@ -86,7 +88,7 @@ class Cifar(ImageDataset):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        self.kinds = {"photo": "photo", "class": "number"}
+        self.kinds = dict(self.gives)
         super().__init__(transform=transform, seed=seed)
         if len(set(names)) != len(names):
             raise ConfigError("data.dataset.names: a class is named twice; expected each once.")

@@ -57,6 +57,7 @@ class Detection(Task):
 
     kind: ClassVar[str] = "detection"
     response: ClassVar[Kind] = "objects"
+    samples: ClassVar[str | None] = "objects"
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class KeypointTask(Task):
     """
 
     kind: ClassVar[str] = "keypoints"
+    samples: ClassVar[str | None] = "people"
 
     def __init__(
         self,

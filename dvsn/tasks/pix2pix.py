@@ -106,6 +106,8 @@ class Pix2Pix(Task):
 
     kind: ClassVar[str] = "pix2pix"
     response: ClassVar[Kind] = "image"
+    samples: ClassVar[str | None] = "dataset"
+    targets: ClassVar[tuple[str, ...] | None] = ("photo", "label")
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)

@@ -63,6 +63,8 @@ class Segmentation(Task):
 
     kind: ClassVar[str] = "segmentation"
     response: ClassVar[Kind] = "pixels"
+    samples: ClassVar[str | None] = "dataset"
+    targets: ClassVar[tuple[str, ...] | None] = ("label",)
     answers: ClassVar[tuple[str, ...]] = ("color", "overlay", "ids", "submission")
 
     def __init__(
