@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from dvsn.distill.taps import roles
@@ -205,7 +206,7 @@ def test_crowd_regions_are_left_out_before_they_reach_the_device() -> None:
         "crowd": torch.tensor([0, 1, 0], dtype=torch.uint8),
     }
     task = Detection.__new__(Detection)
-    torch.nn.Module.__init__(task)
+    LightningModule.__init__(task)
     for training in (True, False):
         task._trainer = SimpleNamespace(training=training)  # type: ignore[assignment]
         (found,) = Detection.on_before_batch_transfer(task, {"target": [target]}, 0)["target"]
