@@ -29,7 +29,6 @@ class TwoPaths(nn.Module):
     response: ClassVar[str] = "pixels"
     multiple = 1
     align_corners = False
-    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
 
     def __init__(self, *, classes: int, heads: bool, upsample: bool) -> None:
         super().__init__()

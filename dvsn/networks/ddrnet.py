@@ -99,7 +99,6 @@ class DDRNet(Trunk):
     response: ClassVar[str] = "pixels"
     align_corners = False  # of resizing the logits to the size of the label, as released
     stride = 8
-    minimum_batch = 2  # a device, in training: the pyramid normalises one value a channel
 
     def __init__(
         self,

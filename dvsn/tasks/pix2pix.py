@@ -260,6 +260,10 @@ class Pix2Pix(Task):
         shares = self.loss.accuracy(real_logits, fake_logits)
         return terms, (shares["real"] + shares["fake"]) / 2
 
+    def try_step(self, batch: Batch) -> None:
+        condition, _ = self.prepare(batch)
+        self.judge(condition, self.layout(self.network(condition)))
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[misc, attr-defined]
         self._count_once(optimizer_d)
