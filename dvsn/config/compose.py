@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dvsn.config import allow, menu, rules
 from dvsn.config.build import inspect_tree
 from dvsn.config.folders import run_stamp
-from dvsn.config.light_imports import import_lightning
 from dvsn.config.messages import composition_message, leaves
 from dvsn.errors import ConfigError, nearest
 
@@ -304,7 +303,6 @@ def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
     HydraConfig.instance().set_config(cfg)
     tree = plain(cfg)
     rules.validate(tree, defaults)
-    import_lightning()  # before the classes of the tree import it in full
     inspect_tree(tree)
 
 
