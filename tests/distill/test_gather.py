@@ -12,8 +12,8 @@ import torch
 
 from dvsn.distill import holistic
 from dvsn.distill.gather import gather
-from tests.engine.test_processes import HERE, environment, free_port
 from tests.support.gathering import CASES, HALVES, critic, found, student, whole_batch
+from tests.support.ranks import HERE, environment, free_port
 
 LOCAL = ("crd", "dist", "mlkd")  # a process's loss is, or has a term, of its own items alone
 

@@ -11,26 +11,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import dvsn
 from dvsn.config.build import build
 from dvsn.config.menu import conf_dir
 from dvsn.distill.taps import roles
 from dvsn.engine import trainer as runtime
-from tests.data.test_objects import write_coco
+from tests.support.coco import write_coco
 from tests.support.distill_stubs import fit, save_teacher
+from tests.support.distilling import node_of
 from tests.support.tiny import (
     TINY,
+    TINY_DETECTION,
     TINY_POSE,
     TINY_SEGMENTATION,
     composed,
+    write_blobs,
     write_pairs,
     write_people,
     write_scenes,
 )
-from tests.tasks.test_classification import write_blobs
-from tests.tasks.test_detection import TINY_DETECTION
 
 METHODS = sorted(file.stem for file in Path(conf_dir(), "distill").glob("*.yaml") if file.stem != "none")
 KINDS = {
@@ -129,11 +129,6 @@ def composed_once(task: str) -> dict[str, Any]:
 
 def student_of(task: str) -> dict[str, Any]:
     return copy.deepcopy(composed_once(task))
-
-
-def node_of(method: str) -> dict[str, Any]:
-    text = Path(conf_dir(), "distill", f"{method}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)[method]
 
 
 def reads(method: str) -> tuple[str, ...]:

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.test_processes import two_ranks
 from tests.support.distill_stubs import SMALL, save_teacher
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.ranks import two_ranks
+from tests.support.tiny import composed, write_blobs
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,57 +15,15 @@ import pytest
 import torch
 
 from dvsn.weights import read_checkpoint
+from tests.support.ranks import environment, two_ranks
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
 
-ROOT = Path(__file__).parents[2]
-HERE = ROOT / "tests" / "support"
 TWO = ["trainer.devices=2", "network.norm=none", "network.dropout=0", "discriminator.norm=none"]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"), train=10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
-
-
-def two_ranks(config: dict[str, Any], folder: Path, *, dies_after: int | None = None) -> None:
-    """Start both ranks as torchrun would."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "config.json"
-    file.write_text(json.dumps(config))
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": "2",
-        "NODE_RANK": "0",
-    }
-    ranks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(HERE / "processes.py"),
-                str(file),
-                *([] if dies_after is None else [str(dies_after)]),
-            ],
-            env=environment(**shared, LOCAL_RANK=str(rank), RANK=str(rank)),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in ranks]
-    if dies_after is None:
-        assert [process.returncode for process in ranks] == [0, 0], errors[0][-2000:]
 
 
 def assert_same(a: dict[str, Any], b: dict[str, Any], **tolerance: float) -> None:

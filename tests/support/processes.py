@@ -25,7 +25,7 @@ def main() -> None:
         teaching.distil(task, config, runtime.build_data(config))
     trainer = runtime.build_trainer(config, task)
     if dies_after is not None:
-        from tests.engine.test_resume import Dies
+        from tests.support.resuming import Dies
 
         class Killed(Dies):
             def on_train_batch_start(self, *arguments: object) -> None:

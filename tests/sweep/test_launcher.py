@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dvsn.errors import ConfigError
 from dvsn.sweep import job, launcher, pool
-from tests.config.test_compose import environment, write_tree
+from tests.support.tiny_command import environment, write_tree
 
 CALL = [sys.executable, "-m", "tiny_command", "root=x"]
 
