@@ -265,7 +265,7 @@ SLIM = {
 
 def slim(node: dict[str, Any]) -> dict[str, Any]:
     """The network of a node, narrow where it has widths."""
-    return node | {key: value for key, value in SLIM.items() if key in node}
+    return node | {key: min(value, node[key]) for key, value in SLIM.items() if key in node}
 
 
 def test_every_network_and_loss_belongs_to_a_task() -> None:

@@ -143,7 +143,34 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "task"), PAIRS)
+def smallest() -> set[tuple[str, str]]:
+    """Of the matrix: every method once, with its cheapest task, and every task with a method of each sort.
+
+    A sort is what is tapped, and whether there is an initial stage. `make test-slow` runs the others.
+    """
+    chosen, met = set(), set()
+    for method, task in PAIRS:
+        options = node_of(method)
+        tapped = OTHERWISE.get(str(options["taps"]), str(options["taps"]))
+        sort = (task, tapped, "initial_epochs" in options["method"])
+        if method not in {each for each, _ in chosen} or sort not in met:
+            chosen.add((method, task))
+        met.add(sort)
+    return chosen
+
+
+SMALLEST = smallest()
+CASES = [
+    pytest.param(*pair, id="-".join(pair), marks=() if pair in SMALLEST else pytest.mark.slow)
+    for pair in PAIRS
+]
+
+
+def test_the_smallest_matrix_has_every_method_and_every_task() -> None:
+    assert {method for method, _ in SMALLEST} == set(METHODS) and {task for _, task in SMALLEST} == set(KINDS)
+
+
+@pytest.mark.parametrize(("method", "task"), CASES)
 def test_it_trains(method: str, task: str, schools: Any, tmp_path: Path) -> None:
     root, teacher = schools(task, equal=method in EQUAL)
     node = node_of(method)
