@@ -28,25 +28,29 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
-def two_ranks(config: dict[str, Any], folder: Path, *, dies_after: int | None = None) -> None:
-    """Start both ranks as torchrun would."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "config.json"
-    file.write_text(json.dumps(config))
+def two_ranks(*configs: dict[str, Any], dies_after: int | None = None) -> None:
+    """Both ranks of a run, started as torchrun would; several configs are run one after the other by the same pair."""
+    files = []
+    for config in configs:
+        files.append(Path(config["run_dir"]) / "config.json")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        files[-1].write_text(json.dumps(config))
+    start_ranks("processes.py", *map(str, files), dies=dies_after)
+
+
+def start_ranks(script: str, *arguments: str, dies: int | None = None) -> None:
+    """Runs a script of tests/support in two processes; both must succeed, unless they are to die after a step."""
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": "2",
         "NODE_RANK": "0",
     }
+    if dies is not None:
+        shared["DIES_AFTER"] = str(dies)
     ranks = [
         subprocess.Popen(
-            [
-                sys.executable,
-                str(HERE / "processes.py"),
-                str(file),
-                *([] if dies_after is None else [str(dies_after)]),
-            ],
+            [sys.executable, str(HERE / script), *arguments],
             env=environment(**shared, LOCAL_RANK=str(rank), RANK=str(rank)),
             stderr=subprocess.PIPE,
             text=True,
@@ -54,5 +58,5 @@ def two_ranks(config: dict[str, Any], folder: Path, *, dies_after: int | None = 
         for rank in range(2)
     ]
     errors = [process.communicate(timeout=300)[1] for process in ranks]
-    if dies_after is None:
+    if dies is None:
         assert [process.returncode for process in ranks] == [0, 0], errors[0][-2000:]
