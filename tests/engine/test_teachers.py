@@ -19,15 +19,15 @@ from dvsn.tasks.pix2pix import Pix2Pix
 from tests.support.distill_stubs import Hint, Soft, distilled, node, prepare, save_teacher
 from tests.support.tiny import (
     TINY,
+    TINY_DETECTION,
     TINY_POSE,
     TINY_SEGMENTATION,
     composed,
+    write_blobs,
     write_pairs,
     write_people,
     write_scenes,
 )
-from tests.tasks.test_classification import write_blobs
-from tests.tasks.test_detection import TINY_DETECTION
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,6 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
 from dvsn.tasks.finite import NotFinite
 from dvsn.weights import read_checkpoint
-from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import (
     SMALL,
     ClassesOnly,
@@ -39,8 +38,8 @@ from tests.support.distill_stubs import (
     prepare,
     save_teacher,
 )  # fmt: skip
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.resuming import Died, Dies, equal
+from tests.support.tiny import composed, write_blobs
 
 
 @pytest.fixture(autouse=True)
