@@ -182,7 +182,9 @@ def test_kept_answers_train_the_same_student_and_ask_once(
     asked: list[int] = []
     call = Teacher.__call__
     monkeypatch.setattr(
-        Teacher, "__call__", lambda self, shown: (asked.append(len(shown)), call(self, shown))[1]
+        Teacher,
+        "__call__",
+        lambda self, shown, *rest: (asked.append(len(shown)), call(self, shown, *rest))[1],
     )
     methods = {"soft": node(Soft)}
     plain = fit(distilled(blobs, tmp_path / "plain", str(teacher), methods))[2]
