@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import SUFFIXES, require_folder, to_rgb
+from dvsn.data.files import JUNK, SUFFIXES, pictures_below, require_folder, to_rgb
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.reading import read_bytes
 from dvsn.types import Sample, Vocabulary
 
 FILES = """\
@@ -187,14 +188,15 @@ def archive_members(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 def folder_members(folder: Path) -> Iterator[tuple[str, bytes]]:
     """(path below the folder, content) of every picture, sorted."""
-    for path in sorted(folder.rglob("*")):
-        if is_picture(path.name) and path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
+    for name in sorted(pictures_below(folder)):
+        yield name, read_bytes(folder / name, expected="a picture")
 
 
 def is_picture(name: str) -> bool:
+    """The rule of folders, for a path inside an archive."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    hidden = any(part.startswith(".") or part in JUNK for part in path.parts if part != ".")
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def named_pictures(

@@ -140,6 +140,11 @@ def split_parts(text: str) -> list[tuple[str, int, int]]:
     return found
 
 
+def split_names(text: str) -> list[str]:
+    """The data set's own names in `data.splits`, each once, whatever the ranges."""
+    return list(dict.fromkeys(name for name, _, _ in split_parts(text)))
+
+
 def item_seed(seed: int, epoch: int, index: int) -> int:
     """32 bits that depend on all three numbers."""
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import SUFFIXES, read_rgb, require_folder
+from dvsn.data.files import JUNK, SUFFIXES, pictures_below, read_rgb, require_folder
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample
 
@@ -66,7 +66,7 @@ class ImageFolder(ImageDataset):
                     f"{self.folder / name}: no class of this name. {nearest(name, self.class_names)} The classes "
                     f"are {origin}."
                 )
-            pictures = sorted(pictures_below(self.folder / name, name))
+            pictures = sorted(pictures_below(self.folder / name, prefix=f"{name}/"))
             if not pictures:
                 raise DataError(
                     f"{self.folder / name}: this class has no picture ({', '.join(sorted(SUFFIXES))}). Add some, or "
@@ -97,7 +97,9 @@ class ImageFolder(ImageDataset):
 def class_folders(folder: Path, tree: str) -> list[str]:
     """The sorted names of the folders in a split; hidden ones are none. Raises `DataError` without any."""
     names = sorted(
-        item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith(".")
+        item.name
+        for item in os.scandir(folder)
+        if item.is_dir() and not item.name.startswith(".") and item.name not in JUNK
     )
     if not names:
         loose = sum(1 for item in os.scandir(folder) if Path(item.name).suffix.lower() in SUFFIXES)
@@ -105,15 +107,3 @@ def class_folders(folder: Path, tree: str) -> list[str]:
             f"{folder}: found no class folder{f', but {loose} pictures' if loose else ''}. Expected this tree:\n{tree}"
         )
     return names
-
-
-def pictures_below(folder: Path, prefix: str) -> Iterator[str]:
-    """Paths of all pictures below a folder, each starting with `prefix`; hidden files and folders are none."""
-    for item in os.scandir(folder):
-        place = f"{prefix}/{item.name}"
-        if item.name.startswith("."):
-            continue
-        if item.is_dir():
-            yield from pictures_below(Path(item.path), place)
-        elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
-            yield place

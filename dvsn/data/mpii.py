@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.coco_files import is_numbers, read_json
+from dvsn.data.dataset import split_names
 from dvsn.data.files import require_file, require_folder
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import to_text
 from dvsn.types import Sample
 
 TREE = """\
@@ -56,7 +58,11 @@ class Mpii(PeopleDataset):
         if not isinstance(content, list) or not content:
             raise DataError(f"{self.file}: expected a list with an entry for each person:\n{TREE}")
         self.records = [self._record(each, number, folder) for number, each in enumerate(content)]
-        if heads and split not in train_split.split("+") and np.isnan([r.length for r in self.records]).any():
+        if (
+            heads
+            and split not in split_names(train_split)
+            and np.isnan([r.length for r in self.records]).any()
+        ):
             path = require_file(
                 Path(root) / heads.replace("{split}", split),
                 expected=TREE,
@@ -88,7 +94,7 @@ class Mpii(PeopleDataset):
         points = np.array(joints, np.float64) - 1
         x, y, side = centre[0] - 1, centre[1] + 15 * scale - 1, 200 * scale
         return PersonRecord(
-            picture=folder / entry["image"],
+            picture=folder / to_text(entry["image"], f"{where}: image", "the name of a picture"),
             box=(x - side / 2, y - side / 2, side, side),
             keypoints=np.where(labelled[:, None] > 0, points, 0).astype(np.float32),
             labelled=labelled,

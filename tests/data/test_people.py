@@ -240,13 +240,13 @@ def test_wrong_annotations_are_named(people: list[Entry], message: str, tmp_path
 def other_tasks() -> list[Any]:
     plain = {key: value for key, value in person(1, BOX).items() if "keypoints" not in key}
     caption = {"image_id": 7, "id": 1, "caption": "a"}
-    image = {"id": "7", "file_name": "val.png", "width": 1, "height": 1}
+    image = {"id": "seven", "file_name": "val.png", "width": 1, "height": 1}
     return [
         pytest.param({"annotations": [plain | {"segmentation": []}]}, "none has 'keypoints'.*another task", id="instances"),
         pytest.param({"annotations": [caption]}, "holds image_id, id, caption", id="captions"),
         pytest.param({"images": None}, "No list: images", id="no images"),
         pytest.param({"images": [{"id": 7, "file_name": "val.png"}]}, "image 7 has no width, height", id="no size"),
-        pytest.param({"images": [image]}, "image id '7'", id="text id"),
+        pytest.param({"images": [image]}, "image 'seven': id of 'val.png': found 'seven'", id="text id"),
     ]  # fmt: skip
 
 
@@ -344,7 +344,7 @@ def test_a_turned_picture_is_read_as_stored_and_must_have_its_size(tmp_path: Pat
     picture.save(tmp_path / "images" / "val.jpg", exif=exif)
     assert read(tmp_path)[0]["photo"].shape == (80, 100, 3)  # not turned
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images" / "val.jpg", exif=exif)
-    with pytest.raises(DataError, match=r"val.jpg: 80 x 100 pixels.*val.json says 100 x 80.*EXIF"):
+    with pytest.raises(DataError, match=r"val.jpg: the picture has 100x80 .*val.json says 80x100.*EXIF"):
         read(tmp_path)[0]
 
 
