@@ -77,6 +77,13 @@ def read_bytes(path: str | Path, *, limit: int | None = None, expected: str = "a
         os.close(handle)
 
 
+def require_regular(path: str | Path, *, expected: str) -> None:
+    """Raise `DataError` for a pipe, a socket, a device or a folder, for libraries that open a file by its name."""
+    kind = special_kind(path)
+    if kind:
+        raise DataError(f"{path}: cannot be read (it is {kind}); expected {expected}.")
+
+
 def special_kind(path: str | Path) -> str | None:
     """What stands at `path` in place of a regular file, in words; None for a file, and where nothing is."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from dvsn.data.files import require_file, require_folder
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.reading import to_text
+from dvsn.reading import require_regular, to_text
 from dvsn.types import Sample
 
 TREE = """\
     ROOT/annot/train.json, valid.json   a list of {image, center, scale, joints, joints_vis}, a person each
     ROOT/annot/gt_valid.mat             the head boxes of valid.json, person by person
     ROOT/images/NAME.jpg"""
+MOST_NUMBERS = 100_000_000  # in the file of head boxes, of which MPII has 16 x 2 x 2,958 for the joints
 HEAD = 0.6  # of the head box's diagonal: the length that PCKh counts in
 
 
@@ -115,7 +117,7 @@ def _head(corners: Any, where: str) -> float:
 def with_heads(records: list[PersonRecord], path: Path) -> list[PersonRecord]:
     """The records with the lengths, joints and visibility of the evaluator's file."""
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise DataError(
             f"{path}: reading MATLAB files needs scipy, which is not installed. Install it (pip install scipy), or give "
@@ -127,7 +129,11 @@ def with_heads(records: list[PersonRecord], path: Path) -> list[PersonRecord]:
         "pos_gt_src": (joints, 2, count),
         "jnt_missing": (joints, count),
     }
+    require_regular(path, expected="a MATLAB file")
     try:
+        held = sum(math.prod(size) for name, size, _ in whosmat(str(path)) if name in shapes)
+        if held > MOST_NUMBERS:
+            raise ValueError(f"{held:,} numbers in it, expected {MOST_NUMBERS:,} at most")
         content = loadmat(str(path), variable_names=list(shapes))
     except Exception as error:
         raise DataError(f"{path}: not a MATLAB file ({type(error).__name__}: {error}).") from error
