@@ -184,8 +184,14 @@ class CamVid(ImageDataset):
     def describe(self, index: int) -> str:
         return " + ".join(map(str, self.pairs[index]))
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.pairs[index][0]]
+
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def read_label(self, index: int, name: str) -> np.ndarray:
+        return self._read_label(self.pairs[index][1]) if name == "label" else super().read_label(index, name)
 
     def read(self, index: int) -> Sample:
         photo, label = self.pairs[index]

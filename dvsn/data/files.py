@@ -112,17 +112,22 @@ def read_colors(path: str | Path) -> np.ndarray:
 
 
 def read_labels(
-    path: str | Path, *, advice: str = "A colour-coded label map is read with labels=color."
+    path: str | Path,
+    *,
+    advice: str = "A colour-coded label map is read with labels=color.",
+    lossy: bool = False,
+    lossy_advice: str = "",
 ) -> np.ndarray:
     """(H, W) ids: uint8, or int32 for 16-bit files such as instance ids. Palettes keep their indices.
 
-    `advice` tells what to do with a file that holds colours.
+    `advice` tells what to do with a file that holds colours. A JPEG is refused unless `lossy`, since compression changes
+    ids; `lossy_advice` tells what else can be done.
     """
     data = _read_bytes(path)
     image = _open(path, data)
-    if image.format == "JPEG":
+    if image.format == "JPEG" and not lossy:
         raise DataError(
-            f"{path}: label ids in a JPEG file are damaged by its compression; expected a PNG of ids."
+            f"{path}: label ids in a JPEG file are damaged by its compression; expected a PNG of ids. {lossy_advice}"
         )
     if image.mode in ("L", "P", "1"):
         return _as_stored(np.array(image, dtype=np.uint8), data)
@@ -132,6 +137,12 @@ def read_labels(
         f"{path}: found a picture of mode '{image.mode}', expected label ids in one channel (8-bit grey, "
         f"palette or 16-bit). {advice}"
     )
+
+
+def read_grey(path: str | Path) -> np.ndarray:
+    """(H, W) uint8 brightness of a mask as stored, in any format: of a palette its colours, of 16 bits by the rule."""
+    picture = to_rgb(path, _read_bytes(path))
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
 def require_folder(path: str | Path, *, expected: str, option: str) -> Path:
@@ -287,6 +298,16 @@ def to_eight_bits(deep: np.ndarray, ends: tuple[int, int] | None) -> np.ndarray:
         return (deep.clip(max=high) >> (bits - 8)).astype(np.uint8)
     values = (deep.astype(np.int64).clip(low, high) - low) * 255
     return ((values + (high - low) // 2) // (high - low)).astype(np.uint8)
+
+
+def deep_file(path: str | Path) -> bool:
+    """Whether a picture has 16 bits a channel; False where it cannot be read, which reading will say."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(headers.PEEK)
+        return headers.is_deep(_read_bytes(path) if start.startswith(headers.TIFF_STARTS) else start)
+    except (OSError, DataError):
+        return False
 
 
 def highest_deep(path: str | Path) -> int | None:

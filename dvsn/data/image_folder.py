@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvsn.data.dataset import ImageDataset
+from dvsn.data.dataset import ImageDataset, split_names
 from dvsn.data.files import JUNK, SUFFIXES, pictures_below, read_rgb, require_folder
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample
@@ -22,7 +22,8 @@ TREE = """\
 class ImageFolder(ImageDataset):
     """Pictures whose class is the folder that they lie in. Keys `photo` and `class`, a number.
 
-    A class is numbered by its place among the sorted folder names of the split `classes_from`, in every split:
+    A class is numbered by its place among the sorted folder names of the split `classes_from` (of several joined by +, and
+    of ranges, all of theirs), in every split:
     a split that lacks a class does not shift the others. `names` states the folders in their order instead,
     which needs no such split; checkpoints carry it. A folder that is no class, and a class folder without a
     picture, are refused.
@@ -43,18 +44,21 @@ class ImageFolder(ImageDataset):
     ) -> None:
         self.kinds = {"photo": "photo", "class": "number"}
         super().__init__(transform=transform, seed=seed)
-        tree = TREE.format(train=classes_from, split=split)
+        tree = TREE.format(train=split_names(classes_from)[0], split=split)
         base = require_folder(root, expected=tree, option="data.root")
         self.folder = require_folder(base / split, expected=tree, option="data.root (or data.splits)")
         origin = "those of data.dataset.names"
         if names is None:
             origin = f"the folders of the split '{classes_from}'"
-            source = require_folder(
-                base / classes_from,
-                expected=tree,
-                option="data.root (or state the classes without it in data.dataset.names)",
-            )
-            names = class_folders(source, tree)
+            sources = [
+                require_folder(
+                    base / part,
+                    expected=tree,
+                    option="data.root (or state the classes without it in data.dataset.names)",
+                )
+                for part in split_names(classes_from)
+            ]
+            names = sorted({name for source in sources for name in class_folders(source, tree)})
         if len(set(names)) != len(names):
             raise ConfigError("data.dataset.names: the same folder is named twice; expected each class once.")
         self.class_names = tuple(names)
@@ -85,6 +89,9 @@ class ImageFolder(ImageDataset):
 
     def describe(self, index: int) -> str:
         return str(self.path(index))
+
+    def photos(self, index: int) -> list[Path]:
+        return [self.path(index)]
 
     def name(self, index: int) -> str:
         """The path below the split in one word, its ending included: two files may differ in it alone."""

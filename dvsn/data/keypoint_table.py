@@ -58,7 +58,7 @@ class KeypointTable(PeopleDataset):
             node="data.people",
         )
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
-        self.parts, self.sizes = "xyv" if visibility else "xy", sizes
+        self.marks, self.sizes = "xyv" if visibility else "xy", sizes
         name, pictures = table.replace("{split}", split), pictures.replace("{split}", split)
         tree = TREE.format(table=table, pictures=pictures)
         path = require_file(Path(root) / name, expected=tree, option="data.root (or data.people.table)")
@@ -77,7 +77,7 @@ class KeypointTable(PeopleDataset):
 
     def _check_columns(self, columns: list[str], path: Path, extra: bool) -> None:
         wanted = ["image", *(["width", "height"] if self.sizes == "file" else [])]
-        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in self.parts]
+        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in self.marks]
         for column in wanted:
             if column not in columns:
                 raise DataError(
@@ -103,14 +103,14 @@ class KeypointTable(PeopleDataset):
         picture = folder / to_text(row["image"], f"{where}: image", "the name of a picture")
         try:
             values = np.array(
-                [[float(row[f"{name}_{part}"]) for part in self.parts] for name in names], np.float32
+                [[float(row[f"{name}_{part}"]) for part in self.marks] for name in names], np.float32
             )
             width, height = self._sides(row, picture, where)
         except DataError:
             raise
         except ValueError as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
-        points, labels = values[:, :2], values[:, 2] if len(self.parts) == 3 else np.ones(len(names))
+        points, labels = values[:, :2], values[:, 2] if len(self.marks) == 3 else np.ones(len(names))
         for name, point, label in zip(names, points, labels, strict=True):
             if label not in (0, 1, 2):
                 raise DataError(

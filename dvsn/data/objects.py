@@ -398,6 +398,7 @@ class JoinedObjects(ObjectDataset):
     ) -> None:
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
+        self.parts = list(parts)
         self.categories, self.file_ids = first.categories, first.file_ids
         require_same_classes(parts)
         limits = [(0, len(part)) for part in parts] if ranges is None else ranges
