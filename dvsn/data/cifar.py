@@ -15,7 +15,7 @@ import numpy as np
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import JUNK, SUFFIXES, pictures_below, require_folder, to_rgb
-from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.errors import ConfigError, DataError, MissingError, nearest
 from dvsn.reading import read_bytes
 from dvsn.types import Sample, Vocabulary
 
@@ -184,9 +184,10 @@ def read_split(root: Path, split: str, names: tuple[str, ...], limit: int) -> It
     if (root / split).is_dir():
         return named_pictures(folder_members(root / split), names, root / split)
     lying = ", ".join(sorted(item.name for item in root.iterdir())[:8]) or "nothing"
-    raise DataError(
+    raise MissingError(
         f"{root}: no split '{split}' of {len(names)} classes: found {lying}.\nExpected this tree:\n{tree}\nSet ROOT with "
-        "data.root, or the split with data.splits."
+        "data.root, or the split with data.splits.",
+        root / split,
     )
 
 

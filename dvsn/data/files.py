@@ -29,7 +29,7 @@ from PIL import Image
 from dvsn import reading
 from dvsn.data import headers
 from dvsn.data.headers import JPEG_START, PNG_START
-from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.errors import ConfigError, DataError, MissingError, nearest
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -150,7 +150,7 @@ def require_folder(path: str | Path, *, expected: str, option: str) -> Path:
     path = Path(path)
     if path.is_dir():
         return path
-    raise DataError(_missing(path, "folder", expected, option))
+    raise MissingError(_missing(path, "folder", expected, option), path)
 
 
 def require_file(path: str | Path, *, expected: str, option: str) -> Path:
@@ -158,7 +158,7 @@ def require_file(path: str | Path, *, expected: str, option: str) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    raise DataError(_missing(path, "file", expected, option))
+    raise MissingError(_missing(path, "file", expected, option), path)
 
 
 def list_pictures(folder: Path) -> list[Path]:

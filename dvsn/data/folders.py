@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import list_pictures, read_labels, read_rgb, require_folder, unique_names
-from dvsn.errors import ConfigError, DataError
+from dvsn.errors import ConfigError, DataError, MissingError
 from dvsn.types import Sample
 
 TREE = """\
@@ -87,7 +88,8 @@ def find_folders(
     found = (
         ", ".join(sorted(each.name + "/" for each in base.iterdir() if each.is_dir())) or "no folder at all"
     )
-    raise DataError(
+    there = any(folder.is_dir() for layout in layouts for folder in layout)
+    raise (DataError if there else partial(MissingError, path=base / split))(
         f"{base}: found {found}. Expected one of these trees:\n{tree}\n"
         f"Set the names with {options} and data.splits."
     )

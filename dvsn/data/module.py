@@ -22,9 +22,9 @@ from dvsn.data.facts import DataFacts
 from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
-from dvsn.data.presence import MODES, Mode
+from dvsn.data.presence import Mode
 from dvsn.data.transforms import Pair, Transform
-from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Vocabulary
 
@@ -156,7 +156,7 @@ class DataModule(pl.LightningDataModule):
     and 255 of pictures with 16 bits a channel; null: measured in training on some files, and kept in the recipe.
 
     `check_classes`: before training, labels are looked through until each class was seen in train and in val. A class that
-    neither has is an error ("refuse") or a warning ("warn"); "off" looks for none.
+    neither has is an error ("refuse") or a warning ("warn"); "skip" looks for none.
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
@@ -190,10 +190,6 @@ class DataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if check_classes not in MODES:
-            raise ConfigError(
-                f"data.check_classes: found '{check_classes}'. {nearest(str(check_classes), MODES)}"
-            )
         self.check_classes: Mode = check_classes
         self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range)
         self.root, self.splits, self.pair = root, splits, pair
@@ -403,7 +399,7 @@ class DataModule(pl.LightningDataModule):
         if self.wanted == "objects":
             assert isinstance(train, ObjectDataset) and isinstance(val, ObjectDataset)
             presence.check_objects(train, val)
-        if self.wanted != "dataset" or not self.classes or self.check_classes == "off":
+        if self.wanted != "dataset" or not self.classes or self.check_classes == "skip":
             return
         target, where = self.pair.target, str(self.root)
         vocabulary = self.vocabulary

@@ -16,8 +16,7 @@ from dvsn.types import IGNORE
 
 log = logging.getLogger("dvsn")
 
-Mode = Literal["refuse", "warn", "off"]
-MODES = ("refuse", "warn", "off")
+Mode = Literal["refuse", "warn", "skip"]
 LOOKED_AT = 500
 """Label files of a split, drawn evenly, after which only classes are looked for that neither split has shown."""
 
@@ -60,7 +59,7 @@ def look_for_classes(train: Seen, val: Seen) -> None:
         missing = ~(train.found | val.found)
         if missing.any() and not seen.complete:
             log.info(
-                "looking for classes that the first %d labels do not show; data.check_classes=off leaves that out",
+                "looking for classes that the first %d labels do not show; data.check_classes=skip leaves that out",
                 train.read + val.read,
             )
             seen.look(missing)
