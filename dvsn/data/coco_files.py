@@ -276,16 +276,11 @@ def to_row(value: Any, count: int, where: str, meaning: str) -> list[float]:
 
 
 def is_numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(type(each) in (int, float) and _finite(each) for each in value)
-    )
-
-
-def _finite(value: float) -> bool:
+    """A list of so many finite numbers; truth values are none."""
+    if not isinstance(value, list) or len(value) != count or not set(map(type, value)) <= {int, float}:
+        return False
     try:
-        return math.isfinite(value)
+        return all(map(math.isfinite, value))
     except OverflowError:  # a whole number of hundreds of digits
         return False
 

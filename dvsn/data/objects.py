@@ -147,7 +147,7 @@ def mask_fault(given: Any, size: tuple[int, int]) -> str:
         return "there is none"
     if isinstance(given, list):
         for polygon in given:
-            if not isinstance(polygon, list) or not all(is_numbers([each], 1) for each in polygon):
+            if not isinstance(polygon, list) or not is_numbers(polygon, len(polygon)):
                 return (
                     f"found {reading.shown(polygon)} for a polygon, expected finite numbers x, y, x, y, ..."
                 )

@@ -69,7 +69,9 @@ def test_a_class_nowhere_may_be_meant(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.clear()
     module(tmp_path, *MASKS, "data.check_classes=skip").setup("fit")
     assert not caplog.messages
-    with pytest.raises(ConfigError, match=r"data.check_classes: expected one of 'refuse', 'warn', 'skip', found 'no'"):
+    with pytest.raises(
+        ConfigError, match=r"data.check_classes: expected one of 'refuse', 'warn', 'skip', found 'no'"
+    ):
         module(tmp_path, *MASKS, "data.check_classes=no")
 
 
