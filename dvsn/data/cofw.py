@@ -81,7 +81,7 @@ class Cofw(PeopleDataset):
             self._opened = _open(self.file)  # in each process anew: see __getstate__
         pictures = self._opened[self.images]
         found = self._opened[pictures[np.unravel_index(index, pictures.shape)]]
-        sides = getattr(found, "shape", ())[-2:]
+        sides = tuple(getattr(found, "shape", ()))[-2:]
         if len(sides) == 2:
             check_pixels(f"{self.file}: face {index}", (sides[1], sides[0]))
         picture = np.array(found)

@@ -410,9 +410,9 @@ class DataModule(pl.LightningDataModule):
                 train.targets, val.targets, names, mode=self.check_classes, where=where
             )
         elif train.kinds.get(target) == "label" and target not in train.palettes:
-            seen = [presence.Seen(dataset, target, self.classes) for dataset in (train, val)]
-            presence.look_for_classes(*seen)
-            presence.check_pixels_of_classes(*seen, names, mode=self.check_classes, where=where)
+            learnt, measured = (presence.Seen(dataset, target, self.classes) for dataset in (train, val))
+            presence.look_for_classes(learnt, measured)
+            presence.check_pixels_of_classes(learnt, measured, names, mode=self.check_classes, where=where)
 
     def _loader(self, split: str, batches: Any) -> DataLoader[Any]:
         return DataLoader(

@@ -97,7 +97,7 @@ class DetectionScore(Metric):
                 row |= {f"{prefix}{name}": value for name, value in by_class[label].items()}
         for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
             row["objects"] = counts[label]
-        self.results = with_file_ids(self.results, self._dataset[0].file_ids)
+        self.results = with_file_ids(self.results, getattr(self._dataset[0], "file_ids", {}))
         return figures
 
     def truth(self) -> dict[str, Any]:

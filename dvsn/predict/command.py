@@ -147,7 +147,7 @@ def predict(options: dict[str, Any]) -> list[Path]:
     part = importlib.import_module(f"dvsn.predict.{task.shows}")
     rule = make_rule(
         max_pixels=options["max_pixels"],
-        deep_range=task.data_recipe.get("deep_range"),
+        deep_range=getattr(task, "data_recipe", {}).get("deep_range"),
         upright=bool(options["upright"]),
     )
     with read_by(rule):

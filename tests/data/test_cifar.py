@@ -273,7 +273,7 @@ def test_the_real_archive() -> None:
     names = node["dataset"]["names"]
     data = Cifar(root=f"{DATA}/cifar10", split="test", names=names)
     assert data.images.shape == (10000, 32, 32, 3) and data.targets.tolist() == 1000 * list(range(10))
-    assert np.allclose(data.images.mean((0, 1, 2)) / 255, node["mean"], atol=0.02)
+    assert np.allclose(data.images.mean((0, 1, 2)) / 255, node["facts"]["mean"], atol=0.02)
 
 
 def test_a_run_hands_its_classes_on(tmp_path: Path) -> None:

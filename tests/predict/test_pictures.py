@@ -244,7 +244,7 @@ def test_pictures_are_looked_at_upright_and_it_is_said(
     Image.fromarray(stored).save(tmp_path / "in" / "y.png")
     with caplog.at_level("INFO"):
         turned, plain = predicted(checkpoint, tmp_path / "in", tmp_path / "out", size="keep")
-    assert np.array_equal(read(turned), answer(checkpoint, np.rot90(stored, -1)))
+    assert np.array_equal(read(turned), answer(checkpoint, np.rot90(stored, -1).copy()))
     assert np.array_equal(read(plain), answer(checkpoint, stored))
     (said,) = [message for message in caplog.messages if "upright" in message]
     assert said.startswith("1 of 2 pictures were turned upright") and str(tmp_path / "in" / "x.png") in said
