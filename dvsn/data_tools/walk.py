@@ -108,7 +108,7 @@ def digest(photos: list[np.ndarray]) -> str:
 
 def turned(files: str) -> int:
     """The largest orientation tag among the files of a description, of any format; 1 is upright, and no tag at all."""
-    return max(1, *(orientation_of(path) for path in files.split(" + ") if Path(path).is_file()))
+    return max((orientation_of(path) for path in files.split(" + ") if Path(path).is_file()), default=1)
 
 
 def deepest(photos: Sequence[Path]) -> int | None:

@@ -16,6 +16,7 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.__main__ import with_task
 from dvsn.data_tools.check import Report, check
 from dvsn.data_tools.mirrors import lacking_pairs
+from dvsn.data_tools.walk import deepest, turned
 from tests.data.test_objects import HEIGHT, WIDTH, content_of, save, write_coco
 from tests.data.test_people import write_set
 from tests.support.tiny import write_pairs, write_scenes
@@ -226,6 +227,10 @@ def test_turned_pictures_of_every_format_are_told(tmp_path: Path, suffix: str) -
     assert [each.files[0].rpartition("/")[2] for each in report.notes if each.kind == "turned photo"] == [
         "000.png"
     ]
+
+
+def test_a_picture_in_an_archive_has_no_file_to_be_turned() -> None:
+    assert turned("train.tar.gz: train/cat/1.png") == 1 and deepest([]) is None
 
 
 def test_a_soft_mask_is_one_line_a_file(tmp_path: Path) -> None:
