@@ -23,8 +23,8 @@ from dvsn.data.wflw import Wflw
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.geometry.keypoints import KeypointSet
-from tests.data.test_people import module as people_module
-from tests.data.test_people import person, write_set
+from tests.support.keypoint_files import module as people_module
+from tests.support.keypoint_files import person, write_set
 from tests.support.tiny import composed
 
 RNG = np.random.default_rng(0)

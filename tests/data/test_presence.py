@@ -15,7 +15,7 @@ from dvsn.data.module import DataModule, measure_depth
 from dvsn.data.presence import Seen, look_for_classes
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
-from tests.data.test_objects import content_of, save, write_coco
+from tests.support.coco import content_of, save, write_coco
 from tests.support.tiny import composed, write_pairs, write_scenes
 
 MASKS = ["task=segmentation", "data=segmentation", "data.workers=0"]

@@ -17,8 +17,8 @@ from dvsn.data.__main__ import with_task
 from dvsn.data_tools.check import Report, check
 from dvsn.data_tools.mirrors import lacking_pairs
 from dvsn.data_tools.walk import deepest, turned
-from tests.data.test_objects import HEIGHT, WIDTH, content_of, save, write_coco
-from tests.data.test_people import write_set
+from tests.support.coco import HEIGHT, WIDTH, content_of, save, write_coco
+from tests.support.keypoint_files import write_set
 from tests.support.tiny import write_pairs, write_scenes
 
 
