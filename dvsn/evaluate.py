@@ -163,6 +163,8 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
             "transform=... if pictures must be resized."
         )
     node = dict(node)
+    if node.get("deep_range") is None:  # 16 bits become 8 as in training
+        node["deep_range"] = (header.get("data") or {}).get("deep_range")
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
         if config.get(option) is not None:
             node[key] = config[option]

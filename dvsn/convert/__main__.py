@@ -54,6 +54,11 @@ COMMAND = Command(
             "the data set that knows the names: of keypoints, such as coco or wflw, null: one by their number, noted; "
             "of the classes of small pictures, null: cifar10 or cifar100",
         ),
+        Option(
+            "container",
+            None,
+            "the entry of a training script's file with the weights, such as model_ema; null: model, state_dict, ...",
+        ),
         Option("joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"),
         Option("heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"),
         Option("discriminator", None, "the published discriminator, to go on training with it"),
@@ -97,7 +102,7 @@ DATA_OF = {
 """The data set whose keypoints a published network of so many has, most likely."""
 
 
-def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
+def convert_file(path: str, options: dict[str, Any] | None = None, container: str | None = None) -> Any:
     """The `Converted` network of a published file, with a report of what was read and dropped."""
     from dvsn.convert.release import shorten
     from dvsn.convert.rules import convert
@@ -109,7 +114,7 @@ def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
             f"{path}: is a dvsn checkpoint already; dvsn.load and dvsn.predict take it as it is."
         )
     try:
-        converted = convert(state, options=options)
+        converted = convert(state, options=options, container=container)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     log.info("%s: %s '%s', %d tensors used, %d dropped",
@@ -131,7 +136,7 @@ def convert(options: dict[str, Any]) -> Path:
     chosen = {name: options[name] for name in told if options[name] is not None}
     if options["dropout"] is not None:
         chosen["dropout"] = float(options["dropout"])
-    found = convert_file(str(options["source"]), chosen)
+    found = convert_file(str(options["source"]), chosen, options["container"])
     refuse_foreign(found, options)
     state = {f"network.{key}": value for key, value in found.state.items()}
     if found.kind in ("generator", "discriminator"):

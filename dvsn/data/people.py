@@ -65,6 +65,9 @@ class PeopleDataset(ImageDataset):
         record = self.records[index]
         return f"{record.picture}" + (f", annotation {record.number}" if record.number >= 0 else "")
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.records[index].picture]
+
     @cached_property
     def _shared(self) -> set[str]:
         """Stems that pictures in different folders share."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,7 @@ class DetectionScore(Metric):
                 row |= {f"{prefix}{name}": value for name, value in by_class[label].items()}
         for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
             row["objects"] = counts[label]
+        self.results = with_file_ids(self.results, getattr(self._dataset[0], "file_ids", {}))
         return figures
 
     def truth(self) -> dict[str, Any]:
@@ -133,6 +134,15 @@ def coco_results(found: dict[str, Any], image_id: int) -> list[dict[str, Any]]:
     for result, code in zip(results, found.get("masks", ()), strict=False):
         result["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
     return sorted(results, key=lambda each: -float(each["score"]))
+
+
+def with_file_ids(results: list[dict[str, Any]], file_ids: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Results with the category ids of the files in place of labels; `file_ids` has those that differ."""
+    if not file_ids:
+        return results
+    return [
+        each | {"category_id": file_ids.get(each["category_id"], each["category_id"])} for each in results
+    ]
 
 
 def evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> Any:

@@ -105,8 +105,12 @@ class Detection(Task):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         node = self.data_recipe.get("objects") or {}
         if data is not None and "names" in node and node["names"] is None:
-            names = dict(data.datasets["train"].categories)
-            self.data_recipe = {**self.data_recipe, "objects": {**node, "names": names}}
+            found = data.datasets["train"]
+            known = {
+                "names": dict(found.categories),
+                **({"ids": dict(found.file_ids)} if found.file_ids else {}),
+            }
+            self.data_recipe = {**self.data_recipe, "objects": {**node, **known}}
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: pictures as they are, and the names of the classes that this task was trained with, which the new

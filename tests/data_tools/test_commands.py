@@ -139,12 +139,10 @@ def test_one_picture_in_two_splits_whatever_its_name(root: Path) -> None:
     assert "train1.png" in fault.files[0] and "val0.png" in fault.files[1]
 
 
-def test_one_name_in_two_splits_is_a_note_unless_the_pixels_are_the_same(root: Path) -> None:
+def test_one_name_in_two_splits_is_nothing_unless_the_pixels_are_the_same(root: Path) -> None:
     write(root, "val", "train1", COLUMNS)
     report = checked(root)
-    assert not report.faults
-    assert [note.kind for note in report.notes] == ["name in two splits"]
-    assert "train1" in report.notes[0].message and report.notes[0].split == "train and val"
+    assert not report.faults and not report.notes
     shutil.copy(root / "train" / "train1.png", root / "val" / "train1.png")
     report = checked(root)
     assert only_fault(report).kind == "picture in two splits" and not report.notes
@@ -177,14 +175,16 @@ def test_classes_that_training_never_shows(root: Path) -> None:
     assert [note.message for note in report.notes] == ["no pixel of 4 pavement"]
 
 
-def test_a_class_that_occurs_nowhere_is_a_note(root: Path) -> None:
+def test_a_class_that_occurs_nowhere_is_a_fault_unless_it_is_meant(root: Path) -> None:
     for path in sorted(root.glob("*annot/*.png")):
         Image.fromarray(np.where(COLUMNS == 10, 0, COLUMNS)).save(path)
-    report = checked(root)
-    assert not report.faults
-    assert [(note.kind, note.message) for note in report.notes] == [
-        ("class nowhere", "no pixel of 10 bicyclist in what was read")
-    ]
+    expected = ("class nowhere", "no pixel of 10 bicyclist in what was read.")
+    fault = only_fault(checked(root))
+    assert (fault.kind, fault.message) == expected
+    report = checked(root, "data.check_classes=warn")
+    assert not report.faults and [(note.kind, note.message) for note in report.notes] == [expected]
+    partial = checked(root, "limit=1")
+    assert not partial.faults and [note.kind for note in partial.notes] == ["class nowhere"]
 
 
 def test_with_a_limit_an_absent_class_is_no_fault(root: Path) -> None:
@@ -232,7 +232,7 @@ def test_translation_pairs_are_walked_without_classes(tmp_path: Path) -> None:
     report = checked(tmp_path, "task=pix2pix", data="folders")
     assert only_fault(report).kind == "unreadable"
     assert report.names == () and "pixels" not in report.plain()["splits"]["train"]
-    assert {note.kind for note in report.notes} == {"name in two splits"}  # 000 in each
+    assert not report.notes
 
 
 def test_joined_splits_are_walked_apart(root: Path) -> None:
