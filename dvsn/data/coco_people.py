@@ -107,6 +107,7 @@ class CocoPeople(PeopleDataset):
         people = [each for each in content["annotations"] if self._is_wanted(each)]
         shift = int(any(each["id"] == 0 for each in people))
         for each in people:
+            each["number"] = each["id"]  # the record's
             each["id"] += shift
             each.setdefault("iscrowd", 0)
             each.setdefault("area", self.area_share * each["bbox"][2] * each["bbox"][3])

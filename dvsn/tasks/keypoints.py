@@ -15,13 +15,14 @@ from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
 from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
 
 
-class KeypointTask(Task):
+class KeypointTask(ScoredTask):
     """Keypoints in crops of people or faces; a task says how a network's answer becomes points (`estimate`).
 
     A batch holds `image`, uint8 RGB (N, 3, H, W); `keypoints` (N, K, 2) in pixels of the crop and `weight` (N, K);
@@ -37,6 +38,7 @@ class KeypointTask(Task):
     """
 
     kind: ClassVar[str] = "keypoints"
+    measured: ClassVar[str] = "people"
 
     def __init__(
         self,
@@ -112,18 +114,6 @@ class KeypointTask(Task):
         )
         self._metrics = (MetricCollection({"score": score}, compute_groups=False),)
 
-    @property
-    def score(self) -> Any:
-        return self.metrics["score"]
-
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.score.attach(self.trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
-
     def evaluate_as_taught(self, student: Student) -> None:
         super().evaluate_as_taught(student)
         self.flip_test = False
@@ -184,7 +174,11 @@ class KeypointTask(Task):
         raise NotImplementedError
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
-        tables = {"keypoints": self.score.table(), "not measured": self.score.left_out()}
+        tables = {
+            "scored": self.coverage_table(),
+            "keypoints": self.score.table(),
+            "not measured": self.score.left_out(),
+        }
         return {title: rows for title, rows in tables.items() if rows}
 
     def detail_pictures(self) -> dict[str, Any]:

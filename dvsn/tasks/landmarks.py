@@ -53,6 +53,7 @@ class Landmarks(KeypointTask):
     """
 
     kind: ClassVar[str] = "landmarks"
+    measured: ClassVar[str] = "faces"
     shows: ClassVar[str] = "faces"
     response: ClassVar[Kind] = "points"
 
@@ -200,6 +201,7 @@ class HeatmapLandmarks(Pose):
     """
 
     kind: ClassVar[str] = "landmarks"
+    measured: ClassVar[str] = "faces"
     shows: ClassVar[str] = "faces"
 
     @property
