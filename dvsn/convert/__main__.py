@@ -41,7 +41,8 @@ COMMAND = Command(
         Option(
             "codec",
             "msra",
-            "of heatmaps: how they were made and are read, msra, dark or udp: the keys do not tell",
+            "of heatmaps: how they were made and are read, which the keys do not tell: msra, dark (mmpose's), dark_unbiased "
+            "(its authors') or udp",
         ),
         Option(
             "size",
@@ -260,10 +261,13 @@ def read_codec(options: dict[str, Any]) -> dict[str, Any]:
 def landmarks_recipe(found: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The task of a published network of facial landmarks, by points or by heatmaps."""
     if "joints" in found.network:
+        own = dict(found.codec)
+        if options["codec"] != "msra":  # another codec has its own frame
+            own = {key: own[key] for key in ("size", "sigma")}
         return {
             "_target_": "dvsn.tasks.landmarks.HeatmapLandmarks",
             "network": found.network,
-            "codec": read_codec(options) | {**found.codec, "size": options["size"] or found.codec["size"]},
+            "codec": read_codec(options) | {**own, "size": options["size"] or own["size"]},
             "loss": {"_target_": "dvsn.losses.heatmaps.JointMSE"},
             "optim": ADAM,
         }

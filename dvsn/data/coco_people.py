@@ -122,6 +122,7 @@ class CocoPeople(PeopleDataset):
         table(people, "keypoints", 3 * len(self.keypoints), self.file, "x, y, v for each keypoint")
         shift = int(any(each["id"] == 0 for each in people))
         for each in people:
+            each["number"] = each["id"]  # the record's
             each["id"] += shift
             each.setdefault("iscrowd", 0)
             if "area" not in each:
