@@ -250,3 +250,19 @@ def test_keypoints_of_a_teacher_may_be_others_for_methods_of_features(tmp_path: 
     assert teachers.measure(task, config) is None
     with pytest.raises(ConfigError, match="expected as many keypoints"):
         prepare(config | {"distill": {"soft": node(Soft)}})
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"), [("task.test_norm=batch", False), ("task.test_norm=running", True)]
+)
+def test_answers_of_a_batch_are_not_kept(option: str, kept: bool, tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "pairs")
+    usual = [*TINY, "network.norm=batch", f"data.root={root}"]
+    teacher = save_teacher(composed([*usual, option], tmp_path), tmp_path / "teacher.ckpt")
+    config = composed([*usual, f"distillation.cache={tmp_path / 'answers'}"], tmp_path)
+    config |= {"teacher": str(teacher), "distill": {"soft": node(Soft)}}
+    if kept:
+        assert prepare(config)[0].distiller.cache is not None
+    else:
+        with pytest.raises(ConfigError, match=r"distillation\.cache: .* statistics of a batch"):
+            prepare(config)

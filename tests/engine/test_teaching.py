@@ -182,7 +182,9 @@ def test_kept_answers_train_the_same_student_and_ask_once(
     asked: list[int] = []
     call = Teacher.__call__
     monkeypatch.setattr(
-        Teacher, "__call__", lambda self, shown: (asked.append(len(shown)), call(self, shown))[1]
+        Teacher,
+        "__call__",
+        lambda self, shown, batch: (asked.append(len(shown)), call(self, shown, batch))[1],
     )
     methods = {"soft": node(Soft)}
     plain = fit(distilled(blobs, tmp_path / "plain", str(teacher), methods))[2]
@@ -215,7 +217,10 @@ def test_answers_that_cannot_be_kept(
     config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, kept)
     flip = {"_target_": "albumentations.HorizontalFlip", "p": 0.5}
     changing = {**config["data"], "transform": {**config["data"]["transform"], "train": [flip]}}
-    with pytest.raises(ConfigError, match="change from epoch to epoch"):
+    with pytest.raises(ConfigError, match="change from epoch to epoch by HorizontalFlip with p=0.5"):
+        prepare({**config, "data": changing})
+    flip["p"] = 1e-6  # which no look at some items would find
+    with pytest.raises(ConfigError, match="change from epoch to epoch by HorizontalFlip with p=1e-06"):
         prepare({**config, "data": changing})
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(ConfigError, match=r"need 144 bytes, and .* has 10 free"):  # 12 items of 3 classes
