@@ -184,7 +184,7 @@ def test_kept_answers_train_the_same_student_and_ask_once(
     monkeypatch.setattr(
         Teacher,
         "__call__",
-        lambda self, shown, *rest: (asked.append(len(shown)), call(self, shown, *rest))[1],
+        lambda self, shown, batch: (asked.append(len(shown)), call(self, shown, batch))[1],
     )
     methods = {"soft": node(Soft)}
     plain = fit(distilled(blobs, tmp_path / "plain", str(teacher), methods))[2]
@@ -217,7 +217,10 @@ def test_answers_that_cannot_be_kept(
     config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, kept)
     flip = {"_target_": "albumentations.HorizontalFlip", "p": 0.5}
     changing = {**config["data"], "transform": {**config["data"]["transform"], "train": [flip]}}
-    with pytest.raises(ConfigError, match="change from epoch to epoch"):
+    with pytest.raises(ConfigError, match=r"change from epoch to epoch by HorizontalFlip with p=0\.5"):
+        prepare({**config, "data": changing})
+    flip["p"] = 1e-6  # which no look at some items would find
+    with pytest.raises(ConfigError, match="change from epoch to epoch by HorizontalFlip with p=1e-06"):
         prepare({**config, "data": changing})
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(ConfigError, match=r"need 144 bytes, and .* has 10 free"):  # 12 items of 3 classes
@@ -316,13 +319,30 @@ def test_pairs_are_given_on_the_command_line(blobs: Path, teacher: Path, tmp_pat
         checks.check_options(broken)
 
 
-def test_task_weight_is_stated_once() -> None:
-    stated = {"kd": {"task_weight": 0.1}, "crd": {}}
-    assert making.task_weight(stated, {}) == 0.1
-    assert making.task_weight(stated, {"task_weight": 0.7}) == 0.7
+def test_a_task_weight_is_that_of_a_method_alone() -> None:
+    """Published: 0.1 CE + 0.9 KD, and 1 CE + 1 KD + 0.8 CRD."""
+    kd, zero = {"kd": {"task_weight": 0.1}}, {"simkd": {"task_weight": 0.0}}
+    assert making.task_weight(kd, {}) == 0.1
+    assert making.task_weight({**kd, "crd": {}}, {}) == 1.0
+    assert making.task_weight({**kd, "norm": {"task_weight": 0.1}}, {}) == 1.0
+    assert making.task_weight({**kd, "crd": {}}, {"task_weight": 0.7}) == 0.7
     assert making.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
-    with pytest.raises(ConfigError, match=r"kd 0\.1, other 1"):
-        making.task_weight({**stated, "other": {"task_weight": 1.0}}, {})
+    assert making.task_weight(zero, {}) == making.task_weight({**zero, **kd, "at": {}}, {}) == 0.0
+
+
+def test_labels_count_in_full_beside_kd_and_another(blobs: Path, teacher: Path, tmp_path: Path) -> None:
+    """The shipped files on the command line: the cross-entropy of the labels by hand."""
+    more = ["distill.crd.method.negatives=4", f"teacher={teacher}", f"data.root={blobs}"]
+    for methods, weight in (("kd", 0.1), ("[kd,crd]", 1.0)):
+        options = [*more[methods == "kd" :], *SMALL, f"distill={methods}"]
+        task, data = prepare(composed(options, tmp_path))
+        task.distiller.begin("cpu")
+        batch = rehearsal.sample(data) | {"target": torch.tensor([1]), "index": torch.tensor([0])}
+        task.eval()
+        with torch.no_grad():
+            plain = torch.nn.functional.cross_entropy(task.network(task.see(batch["image"])), batch["target"])
+            terms = task.learn(batch)
+        torch.testing.assert_close(next(iter(terms.values())), weight * plain)
 
 
 # Teachers --------------------------------------------------------------------------------------------
