@@ -427,7 +427,15 @@ def measure(task: Task, config: Config) -> float | None:
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
     teacher.use_metrics(**config.get("metrics", {}))
     trainer = runtime.build_trainer(
-        {**config, "compile": False, "callbacks": None, "distill": {}}, teacher, fitting=False
+        {
+            **config,
+            "trainer": {**config["trainer"], "precision": "32-true"},
+            "compile": False,
+            "callbacks": None,
+            "distill": {},
+        },
+        teacher,
+        fitting=False,
     )
     trainer.validate(teacher, data, verbose=False)
     score = trainer.callback_metrics.get(str(name))

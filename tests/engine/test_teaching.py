@@ -165,6 +165,23 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     ) and not unfinished
 
 
+def test_a_teacher_is_measured_in_float32_whatever_the_student_learns_in(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, seen = runtime.build_trainer, []
+
+    def watched(*arguments: Any, **options: Any) -> pl.Trainer:
+        trainer = build(*arguments, **options)
+        seen.append((options.get("fitting", True), trainer.precision))
+        return trainer
+
+    monkeypatch.setattr(runtime, "build_trainer", watched)
+    words = ["trainer.max_epochs=1", "trainer.precision=bf16-mixed"]
+    result = train.train(distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, *words))
+    assert sorted(seen) == [(False, "32-true"), (True, "bf16-mixed")]
+    assert result["measured"]["precision"] == "bf16-mixed", "of the student's own scores"
+
+
 def test_a_teacher_may_be_gone_at_the_end(
     blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
