@@ -65,7 +65,19 @@ def report(result: dict[str, Any], folder: Path) -> None:
     for title, path in (
         ("pictures", folder / "pictures" / "latest.png"),
         ("metrics", folder / "metrics.csv"),
-        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
     ):
         if path.exists():
             log.info("%-11s %s", title, path)
+    best = folder / "checkpoints" / "best.ckpt"
+    if result["best"] is not None and best.exists():
+        log.info("best        %s, in %s", best_score(result), best)
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        log.info("last        %s", last)
+
+
+def best_score(result: dict[str, Any]) -> str:
+    """The best score of a run by its monitor, and the epoch whose validation gave it."""
+    name = str(result["monitor"]).removeprefix("val/")
+    when = "" if result["best_epoch"] is None else f" of epoch {result['best_epoch']}"
+    return f"{name} {result['best']:.4g}{when}"

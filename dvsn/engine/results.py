@@ -45,6 +45,8 @@ def result(
     return {
         "monitor": (config.get("monitor") or {}).get("name"),
         "best": saved.best,
+        "best_epoch": saved.best_epoch,
+        "best_step": saved.best_step,
         "objective": saved.best,
         "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
         "measured": how_measured(task, trainer.precision),

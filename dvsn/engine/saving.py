@@ -57,16 +57,26 @@ class Checkpoints(Checkpoint):
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_weights = save_weights
         self.best: float | None = None
+        self.best_epoch: int | None = None  # counted from 1
+        self.best_step: int | None = None
         self._improved = False
         self._postponed = False
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "monitor": self.monitor}
+        return {
+            "best": self.best,
+            "monitor": self.monitor,
+            "best_epoch": self.best_epoch,
+            "best_step": self.best_step,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"] if state["monitor"] == self.monitor else None
+        """The best of an earlier part of the run; checkpoints of before 2026-12 do not say its epoch."""
+        if state["monitor"] == self.monitor:
+            self.best = state["best"]
+            self.best_epoch, self.best_step = state.get("best_epoch"), state.get("best_step")
 
     # Clean points -----------------------------------------------------------------------------------
 
@@ -111,6 +121,7 @@ class Checkpoints(Checkpoint):
         score = float(value)
         if math.isfinite(score) and (self.best is None or self.sign * score < self.sign * self.best):
             self.best, self._improved = score, True
+            self.best_epoch, self.best_step = trainer.current_epoch + 1, trainer.global_step
 
     def _save_and_stop(self, trainer: pl.Trainer, stop: int) -> None:
         self._save(trainer, "last.ckpt")
