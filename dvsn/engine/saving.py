@@ -51,11 +51,13 @@ class Checkpoints(Checkpoint):
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         save_weights: bool = False,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.monitor, self.sign = Path(folder), monitor, {"min": 1.0, "max": -1.0}[mode]
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_weights = save_weights
+        self.config = config
         self.best: float | None = None
         self.best_epoch: int | None = None  # counted from 1
         self.best_step: int | None = None
@@ -77,6 +79,12 @@ class Checkpoints(Checkpoint):
         if state["monitor"] == self.monitor:
             self.best = state["best"]
             self.best_epoch, self.best_step = state.get("best_epoch"), state.get("best_step")
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """The whole config, and what was chosen where it leaves the choice: what a resumed run is compared with."""
+        if self.config is not None:
+            ran = {"precision": str(trainer.precision), "channels_last": bool(pl_module.channels_last)}
+            checkpoint.setdefault("dvsn", {}).update(config=self.config, ran=ran)
 
     # Clean points -----------------------------------------------------------------------------------
 

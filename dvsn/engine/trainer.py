@@ -91,6 +91,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
                 every_n_epochs=saving.get("every_n_epochs", 1),
                 every_n_steps=saving.get("every_n_steps"),
                 save_weights=saving.get("weights", False),
+                config=config,
             )
         )
         loggers = build_loggers(config)

@@ -608,16 +608,16 @@ def test_a_bank_too_large_is_said_with_its_bytes(blobs: Path, teacher: Path, tmp
 
 
 def test_a_resumed_run_keeps_its_methods(blobs: Path, teacher: Path, tmp_path: Path) -> None:
-    from dvsn.engine.resume import check_resume
+    from dvsn.engine.resume import settle
 
     config = distilled(
         blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, "trainer.max_epochs=1"
     )
     fit(config)
     path = tmp_path / "checkpoints" / "last.ckpt"
-    check_resume(path, config)
+    settle(path, config, runtime.make_task(config))
     with pytest.raises(CheckpointError, match=r"trained with distill=\[hint\], found distill=\[\]"):
-        check_resume(path, {**config, "distill": None})
+        settle(path, {**config, "distill": None}, runtime.make_task(config))
 
 
 def test_data_that_is_made_on_first_use_is_made_first(
