@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.core.optimizer import _init_optimizers_and_lr_schedulers
 
 from dvsn.config.allow import renamed
-from dvsn.engine.checkpoint import newest
+from dvsn.config.newest import checkpoints
 from dvsn.engine.differences import APPLIED, LENGTH, PLACE, UNSAID, Difference, differences
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
@@ -25,17 +26,38 @@ PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-
 
 
 def find_resume(resume: str | None, folder: Path) -> Path | None:
-    """The checkpoint to continue from. Raises `CheckpointError` for a path that cannot be used."""
+    """The checkpoint to continue from: a path, or with `auto` the newest of the run's folder that loads.
 
-    if resume is None:
+    A SLURM job that was started again goes on without being told. Raises `CheckpointError` for a path that cannot be used,
+    and where a folder has checkpoints and none loads.
+    """
+    if resume is None and not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         return None
-    if resume == "auto":
-        found = newest(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
-        log.info(
-            "resume=auto: %s", f"continuing from {found}" if found else "no checkpoint yet, starting anew"
+    if resume is not None and resume != "auto":
+        return loads(Path(resume))
+    faults = []
+    for path in checkpoints(folder):
+        try:
+            loads(path)
+        except CheckpointError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            log.warning("resume=auto: passed over:\n  %s", "\n  ".join(faults))
+        log.info("resume=auto: continuing from %s", path)
+        return path
+    if faults:
+        listed = "\n  ".join(faults)
+        raise CheckpointError(
+            f"resume=auto: {folder} has checkpoints, and none of them can be continued:\n  {listed}\nName an older one with "
+            "resume=PATH, or start anew with resume=null."
         )
-        return found
-    path = Path(resume)
+    log.info("resume=auto: no checkpoint yet, starting anew")
+    return None
+
+
+def loads(path: Path) -> Path:
+    """The path of a checkpoint from which a run can go on. Raises `CheckpointError` for any other."""
     content = read_checkpoint(path)
     read_recipe(content, path)
     missing = [part for part in ("loops", "optimizer_states", "lr_schedulers") if part not in content]

@@ -14,8 +14,7 @@ import torch
 from dvsn.data.module import EvalBatches, TrainBatches
 from dvsn.engine import loggers
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
-from dvsn.engine.resume import step_of
+from dvsn.engine.resume import find_resume, step_of
 from dvsn.engine.saving import Checkpoints
 from dvsn.weights import read_checkpoint
 from tests.support.tiny import TINY, composed, write_pairs
@@ -59,7 +58,7 @@ def run(
     """Train, from the newest checkpoint if there is one. None when it died; else last.ckpt."""
     torch.set_num_threads(1)
     folder = Path(config["run_dir"]) / "checkpoints"
-    resume = newest(folder) if folder.is_dir() else None
+    resume = find_resume("auto", folder.parent)
     task = runtime.make_task(config)
     trainer = runtime.build_trainer(config, task)
     if dies_after is not None or dies is not None:

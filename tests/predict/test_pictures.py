@@ -19,7 +19,6 @@ from dvsn.config.menu import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.resume import find_resume
 from dvsn.errors import CheckpointError, ConfigError, DataError
@@ -421,7 +420,7 @@ def test_a_missing_network_starts_anew(checkpoint: Path, pairs: Path, tmp_path: 
 def test_resume_paths(run: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert find_resume(None, run) is None
     assert find_resume(str(checkpoint), run) == checkpoint
-    assert find_resume("auto", run) == newest(run / "checkpoints")
+    assert find_resume("auto", run) == checkpoint
     assert find_resume("auto", tmp_path / "new") is None
     with pytest.raises(CheckpointError, match=r"lst.ckpt: no such checkpoint. Did you mean 'last.ckpt'"):
         find_resume(str(checkpoint.with_name("lst.ckpt")), run)

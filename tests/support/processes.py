@@ -11,7 +11,7 @@ import torch
 
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
+from dvsn.engine.resume import find_resume
 
 
 def main() -> None:
@@ -19,7 +19,6 @@ def main() -> None:
     config = json.loads(Path(sys.argv[1]).read_text())
     dies_after = int(sys.argv[2]) if len(sys.argv) > 2 else None
     folder = Path(config["run_dir"])
-    checkpoints = folder / "checkpoints"
     task = runtime.make_task(config)
     if config.get("distill"):
         teaching.distil(task, config, runtime.build_data(config))
@@ -34,7 +33,7 @@ def main() -> None:
                     os._exit(9)
 
         trainer.callbacks.insert(0, Killed(dies_after))
-    resume = newest(checkpoints) if checkpoints.is_dir() else None
+    resume = find_resume("auto", folder)
     trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
     torch.save(task.state_dict(), folder / f"rank_{trainer.global_rank}.pt")
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
