@@ -79,6 +79,8 @@ def _compare(there: Any, now: Any, path: str, whole: bool) -> Iterator[Differenc
     elif isinstance(there, list | tuple) and isinstance(now, list | tuple) and len(there) == len(now):
         for index, (one, two) in enumerate(zip(there, now, strict=True)):
             yield from _compare(one, two, join(path, index), whole)
+    elif now is None and not whole:
+        return  # what is left to the data set stands in a checkpoint as it was found there, such as names of classes
     elif there != now and not (there in (None, {}, []) and now in (None, {}, [])):
         yield Difference(path, there, now)
 

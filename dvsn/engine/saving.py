@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import math
@@ -57,7 +58,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitor, self.sign = Path(folder), monitor, {"min": 1.0, "max": -1.0}[mode]
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_weights = save_weights
-        self.config = config
+        self.config = copy.deepcopy(config)
         self.best: float | None = None
         self.best_epoch: int | None = None  # counted from 1
         self.best_step: int | None = None

@@ -15,6 +15,7 @@ import yaml
 from dvsn.config.compose import renamed_options
 from dvsn.engine import devices, resume
 from dvsn.engine import trainer as runtime
+from dvsn.engine.differences import differences
 from dvsn.errors import CheckpointError, ConfigError, UserError
 from dvsn.train import train
 from dvsn.weights import read_checkpoint
@@ -248,6 +249,14 @@ def test_checkpoints_without_the_config_are_compared_by_recipe_and_data(
     assert listed == {
         "optim.lr: 0.0002 there, 0.1 now", "data.batch_size: 2 there, 1 now", "network.dropout: 0 there, 0.5 now"
     }  # fmt: skip
+
+
+def test_what_the_files_have_told_is_no_difference() -> None:
+    """Of an older checkpoint: names of classes that the config leaves to the data set."""
+    there = {"data": {"dataset": {"names": ["cat", "dog"]}, "batch_size": 2}}
+    now = {"data": {"dataset": {"names": None}, "batch_size": 2}}
+    assert differences(there, now, whole=False) == []
+    assert len(differences(there, now)) == 1
 
 
 # Forced ----------------------------------------------------------------------------------------------
