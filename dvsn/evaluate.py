@@ -11,6 +11,7 @@ from dvsn import command_line
 from dvsn.atomic import write_csv, write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
@@ -60,6 +61,7 @@ COMMAND = Command(
 
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
+    import_lightning()
     from dvsn.config.build import inspect_tree
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import PictureFiles

@@ -11,6 +11,7 @@ from dvsn import command_line
 from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError
 
 Config = dict[str, Any]
@@ -47,6 +48,7 @@ COMMAND = Command(
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
+    import_lightning()
     from dvsn.config.build import inspect_tree
     from dvsn.engine import console, loggers, results, resume, run_folder, teaching
     from dvsn.engine import trainer as runtime

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvsn.config.allow import allowed, check, group_of, join, renamed
+from dvsn.config.light_imports import import_lightning
 from dvsn.config.types import fits, found, spell
 from dvsn.errors import CheckpointError, ConfigError, DataError, UserError, nearest
 
@@ -36,6 +37,11 @@ def build(node: Any, *, path: str = "", **extra: Any) -> Any:
     return _build(renamed(node), path, extra)
 
 
+IMPORT_LIGHTNING = ("task", "data", "trainer", "callbacks", "logger")
+"""Groups whose classes import Lightning, which takes seconds: a mistake in another group is answered
+before that."""
+
+
 def inspect_tree(tree: Any, *, path: str = "") -> None:
     """Checks the options of every node of a resolved tree against the signature of its class. Builds nothing.
 
@@ -43,7 +49,11 @@ def inspect_tree(tree: Any, *, path: str = "") -> None:
     or whose value is of another type.
     """
     check(tree, path=path)
-    _inspect(renamed(tree), path)
+    tree = renamed(tree)
+    if isinstance(tree, Mapping) and not path:
+        _inspect({key: node for key, node in tree.items() if key not in IMPORT_LIGHTNING}, path)
+        import_lightning()
+    _inspect(tree, path)
 
 
 def _inspect(node: Any, path: str) -> None:

@@ -57,9 +57,10 @@ def hydra_main(
             overrides = fitting
             cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=several)
         if arguments.cfg:
-            return hydra.show_cfg(
-                name, overrides, arguments.cfg, arguments.package, resolve=arguments.resolve
-            )
+            with _before_values():  # it composes once more
+                return hydra.show_cfg(
+                    name, overrides, arguments.cfg, arguments.package, resolve=arguments.resolve
+                )
         if arguments.info:
             return hydra.show_info(arguments.info, config_name=name, overrides=overrides)
         if several:
@@ -267,6 +268,7 @@ def _before_values() -> Iterator[dict[str, Any]]:
     seen: dict[str, Any] = {}
 
     def record(overrides: Any, cfg: DictConfig) -> None:
+        modernise(cfg)
         seen.update(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
         original(overrides, cfg)
 
@@ -275,6 +277,21 @@ def _before_values() -> Iterator[dict[str, Any]]:
         yield seen
     finally:
         setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
+
+
+def modernise(cfg: DictConfig) -> None:
+    """Put the facts of a data set where they are today, in a config of YAML files of which some were written before."""
+    from omegaconf import OmegaConf, open_dict
+
+    data = OmegaConf.to_container(cfg.data, resolve=False) if OmegaConf.is_config(cfg.get("data")) else None
+    if not isinstance(data, dict) or "facts" not in data:
+        return
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    wanted = allow.refers_to_facts(raw) | {"data": allow.refers_to_facts(allow.with_facts(data))}
+    with open_dict(cfg):
+        for key, value in wanted.items():
+            if key != "hydra" and value != raw[key]:
+                cfg[key] = value
 
 
 def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
@@ -308,6 +325,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if missing:
         more = f" Also missing: {', '.join(missing[1:])}." if missing[1:] else ""
         raise ConfigError(f"{missing[0]}: no value is given. Set {missing[0]}=...{more}")
+    data = raw.get("data") if isinstance(raw, dict) else None
+    late = [key for key in allow.MOVED if isinstance(data, dict) and "facts" in data and key in data]
+    if late:
+        raise ConfigError(f"data.{late[0]}: unknown key. It is called data.facts.{late[0]} now.")
     tree: dict[str, Any] = {}
     with translated():
         for key in (str(key) for key in cfg if key != "hydra"):

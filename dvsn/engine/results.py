@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 
-from dvsn.engine import teaching
+from dvsn.engine import teachers
 from dvsn.engine.run_folder import peak_memory
 from dvsn.engine.saving import Checkpoints
 from dvsn.tasks.base import Task
@@ -26,8 +26,8 @@ def measure_teacher(task: Task, config: Config) -> TeacherScore:
     """Measure the teacher where there is one and `distillation.measure` wants it."""
     if task.distiller is None or not config["distillation"].get("measure", True):
         return TeacherScore()
-    score = teaching.measure(task, config)
-    return TeacherScore() if score is None else TeacherScore(score, teaching.measured_by(config))
+    score = teachers.measure(task, config)
+    return TeacherScore() if score is None else TeacherScore(score, teachers.measured_by(config))
 
 
 def result(

@@ -26,7 +26,7 @@ class Task(Student):
     - `networks` and `use_metrics` (see `dvsn.tasks.loop.Loop`);
     - `normalise` and `objective`, how an answer of the network becomes named terms (see `dvsn.tasks.student.Student`);
     - `panels`, `answer` and `deployable`: how an output becomes pictures, and what is shipped;
-    - the steps of Lightning, of which training is `record(terms)` of `terms = learn(batch)`.
+    - the validation and test steps of Lightning.
 
     `recipe` is the task's own config and `data_recipe` that of its data, both as plain data; the checkpoint carries them, so
     that `dvsn.load` needs nothing else.

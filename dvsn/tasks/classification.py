@@ -19,7 +19,7 @@ from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.graft import shipped
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
@@ -130,11 +130,6 @@ class Classification(Task):
         if "names" in dataset:
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: Tensor, batch: Batch) -> Terms:
         """The loss's named terms."""
         terms: Terms = self.loss(output, batch)
@@ -160,7 +155,8 @@ class Classification(Task):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> logits (N, classes) float32."""
-        logits: Tensor = self.network(self.layout(self.normalise(image)))
+        size = self.teaching_size if self.evaluated_as_taught else None
+        logits: Tensor = self.network(self.layout(fit(self.normalise(image), size)))
         return logits.float()
 
     def _evaluate(self, batch: Batch) -> Tensor:

@@ -75,6 +75,15 @@ class Loop(pl.LightningModule):
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         return done % self.trainer.accumulate_grad_batches != 0 and not self.trainer.is_last_batch
 
+    def window_share(self, batch_idx: int) -> float:
+        """What the loss of a batch is multiplied by, so that an accumulation is the mean of its batches.
+
+        Lightning divides each by `accumulate_grad_batches`; the last accumulation of an epoch may hold fewer batches.
+        """
+        wanted, batches = int(self.trainer.accumulate_grad_batches), int(self.trainer.num_training_batches)
+        first = batch_idx - batch_idx % wanted
+        return wanted / min(wanted, batches - first)
+
     def scheduled(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
         """What `configure_optimizers` returns: one optimiser over parameter groups, its schedule moved every step."""
         optimizer = self.optim(groups)

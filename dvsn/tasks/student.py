@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,6 +18,9 @@ from dvsn.tasks.finite import TEACHER
 from dvsn.tasks.loop import Loop, OptimizerFactory, Stages
 from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
+
+Translate = Callable[[Tensor, Batch], Tensor]
+"""A teacher's answer for a batch -> the same in the coordinates of the student's."""
 
 
 class Student(Loop):
@@ -36,6 +41,7 @@ class Student(Loop):
         self.distiller: Distiller | None = None
         self.distill_recipe: dict[str, Any] = {}
         self.teaching_size: tuple[int, int] | None = None
+        self.evaluated_as_taught = False
 
     # The network and what it is given ---------------------------------------------------------------
 
@@ -54,6 +60,19 @@ class Student(Loop):
         """As a teacher: the network's answer for the pictures that a student is trained on (`shown`), resized to
         `teaching_size` (H, W)."""
         return self.student(self.layout(fit(self.normalise(image), self.teaching_size)))  # type: ignore[operator]
+
+    def translate_from(self, teacher: Student) -> Translate | None:
+        """How the answers of a teacher come into the coordinates of this task's own; None where they are in them."""
+        return None
+
+    @property
+    def answers_alone(self) -> bool:
+        """Whether, as a teacher, it gives a picture the same answer in every batch and every epoch."""
+        return True
+
+    def evaluate_as_taught(self, student: Student) -> None:
+        """From now on validate what `teach` answers to a student, at the same size, without mirrored or resized views."""
+        self.evaluated_as_taught = True
 
     def shown(self, batch: Batch) -> Tensor:
         """What teachers are given of a batch that the student was just run on."""
@@ -120,6 +139,12 @@ class Student(Loop):
         super().to_channels_last()
         for teacher in () if self.distiller is None else self.distiller.teachers:
             teacher.to_channels_last()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Learn from a batch: the sum of the terms of `learn`, each logged under its own name."""
+        terms = self.learn(batch)
+        self.record(terms)
+        return torch.stack(list(terms.values())).sum() * self.window_share(batch_idx)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """One backward pass; two, of the task's terms and of distillation's, for the optimiser that keeps them apart."""

@@ -27,7 +27,7 @@ from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 from dvsn.predict import command as predict
 from dvsn.weights import read_checkpoint
-from tests.convert.test_junyanz_and_post import (
+from tests.support.reference_translation import (
     Published,
     post_unet,
     reference_patchgan,

@@ -19,7 +19,7 @@ from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.sweep import pool, report, search, search_space, search_study, search_table
 from dvsn.sweep.search_space import Range
-from tests.config.test_compose import environment, write_tree
+from tests.support.tiny_command import environment, write_tree
 
 optuna = pytest.importorskip("optuna")
 

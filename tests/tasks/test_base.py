@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from dvsn.errors import ConfigError
 from dvsn.optim.schedules import Poly
@@ -161,3 +163,47 @@ def test_a_factor_for_a_head_that_nothing_names_is_refused() -> None:
     task = Single(network, head_factor=10.0, head_modules=["fc"])
     (group,) = task.configure_optimizers()["optimizer"].param_groups
     assert group["lr"] == 1.0
+
+
+def test_an_accumulation_is_the_mean_of_its_batches() -> None:
+    task = Task(optim=torch.optim.SGD)
+    for wanted, batches, expected in (
+        (1, 3, [1.0, 1.0, 1.0]),
+        (2, 5, [1.0, 1.0, 1.0, 1.0, 2.0]),
+        (10, 3, [10 / 3] * 3),
+        (3, 6, [1.0] * 6),
+        (4, 6, [1.0] * 4 + [2.0] * 2),
+    ):
+        task._trainer = SimpleNamespace(accumulate_grad_batches=wanted, num_training_batches=batches)  # type: ignore[assignment]
+        assert [task.window_share(index) for index in range(batches)] == pytest.approx(expected)
+
+
+class Line(Task):
+    """Learns one weight w of the loss (w - x)^2 / 2, whose gradient is w - x."""
+
+    def __init__(self) -> None:
+        super().__init__(optim=torch.optim.SGD)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def learn(self, batch: Any) -> dict[str, Tensor]:
+        return {"line": 0.5 * (self.weight - batch).square().mean()}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def record(self, terms: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, 7.0), (2, 7.0), (3, 4.0), (10, 4.0)])
+def test_the_last_accumulation_of_an_epoch_moves_as_far_as_the_others(
+    accumulate: int, expected: float
+) -> None:
+    """With a rate of 1 a step takes w to the mean of its accumulation: 1, 4, 7; or 2.5, 7; or 4."""
+    trainer = pl.Trainer(
+        max_epochs=1, accumulate_grad_batches=accumulate, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    task = Line()
+    trainer.fit(task, DataLoader([1.0, 4.0, 7.0]))  # type: ignore[arg-type]
+    assert float(task.weight) == pytest.approx(expected)

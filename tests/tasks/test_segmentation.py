@@ -31,8 +31,8 @@ from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter
 from dvsn.weights import read_checkpoint
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_scenes
 
 
