@@ -175,7 +175,8 @@ def test_a_teacher_is_measured_in_float32_whatever_the_student_learns_in(
         seen.append((options.get("fitting", True), trainer.precision))
         return trainer
 
-    monkeypatch.setattr(runtime, "build_trainer", watched)
+    for module in (runtime, teachers):
+        monkeypatch.setattr(module, "build_trainer", watched)
     words = ["trainer.max_epochs=1", "trainer.precision=bf16-mixed"]
     result = train.train(distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, *words))
     assert sorted(seen) == [(False, "32-true"), (True, "bf16-mixed")]
