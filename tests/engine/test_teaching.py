@@ -19,7 +19,7 @@ from dvsn.config import rules as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import methods as making
-from dvsn.engine import rehearsal, teaching
+from dvsn.engine import rehearsal, teachers, teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
