@@ -25,6 +25,7 @@ COMMAND = Command(
         Option("seed", "0", "everything random derives from it"),
         Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
         Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
+        Option("resume.force", "[]", "options that may be changed in a resumed run, such as [optim.lr]"),
         Option("weights", "null", "start from the networks of a checkpoint, such as a converted one"),
         Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
         Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
@@ -57,17 +58,22 @@ def train(config: Config) -> dict[str, Any]:
     inspect_tree(config)
     runtime.keep_class_weights(config)
     folder = Path(config["run_dir"])
+    checkpoint = resume.find_resume(config.get("resume"), folder)
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
-    if config.get("weights"):
+    forced: tuple[str, ...] = ()
+    if checkpoint is not None:
+        config, forced = resume.settle(checkpoint, config, task)
+    elif config.get("weights"):
         start_from(task, Path(config["weights"]))
     teaching.distil(task, config, data)
-    trainer = runtime.build_trainer(config, task)
-    teacher = results.measure_teacher(task, config)  # before training: its file may be gone at the end
-    checkpoint = resume.find_resume(config.get("resume"), folder)
     if checkpoint is not None:
-        resume.check_resume(checkpoint, config)
+        resume.require_weights(task, checkpoint)
+    trainer = runtime.build_trainer(config, task)
+    if forced:
+        trainer.callbacks.append(resume.ForcedOptions(forced))  # type: ignore[attr-defined]
+    teacher = results.measure_teacher(task, config)  # before training: its file may be gone at the end
     if trainer.is_global_zero:
         run_folder.record_run(folder, config)
         console.describe(config, task, trainer, folder, teacher_score=teacher.score)

@@ -83,7 +83,7 @@ def opened(task_name: str, argv: Sequence[str] | None = None) -> Iterator[tuple[
     try:
         hydra = _open(arguments, task_name)
         OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
-        arguments.overrides = _repair(hydra.config_loader, arguments.overrides)
+        arguments.overrides = _repair(hydra.config_loader, renamed_options(arguments.overrides))
         yield hydra, arguments
     finally:
         GlobalHydra.instance().clear()
@@ -190,6 +190,16 @@ def _bound_files() -> None:
 
     Plugins.instance()  # registers Hydra's own sources, one of which is replaced here
     SourcesRegistry.instance().types["file"] = BoundedSource
+
+
+ALIASES = {"resume.force": "resume_force"}
+"""Options that are written as if they lay below another that is a plain value."""
+
+
+def renamed_options(overrides: Sequence[str]) -> list[str]:
+    """The overrides with options by the names that the config has for them."""
+    split = [override.partition("=") for override in overrides]
+    return [f"{ALIASES.get(key, key)}{equals}{value}" for key, equals, value in split]
 
 
 def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:

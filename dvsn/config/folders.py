@@ -6,18 +6,19 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+from dvsn.config.newest import newest_run
+
 
 def run_stamp(name: str, resume: str | None) -> str:
     """The folder of a run below its name: new, unless it is to be continued.
 
-    A SLURM job keeps its folder when it is requeued; `resume=auto` takes up the newest folder with a
-    checkpoint.
+    A SLURM job keeps its folder when it is requeued. `resume=auto` takes up the folder with the newest checkpoint that
+    is whole, over all of the name; a SLURM job its own, if it has one.
     """
     job = os.environ.get("SLURM_JOB_ID")
+    found = newest_run(Path("runs", name), first=f"slurm_{job}") if resume == "auto" else None
+    if found is not None:
+        return found
     if job:
         return f"slurm_{job}"
-    if resume == "auto":
-        found = [p.parent.parent for p in Path("runs", name).glob("*/checkpoints/*.ckpt")]
-        if found:
-            return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime_ns).name
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, and the newest of a folder that loads."""
+"""Checkpoint files, written atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from dvsn.errors import CheckpointError
 from dvsn.weights import read_checkpoint
 
 
@@ -66,16 +65,3 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
-
-
-def newest(folder: Path, *, pattern: str = "*.ckpt") -> Path | None:
-    """The newest checkpoint below `folder` that loads; broken ones are passed over."""
-    files = [p for p in folder.rglob(pattern) if p.is_file() and not p.name.startswith(".")]
-    for file in sorted(files, key=lambda p: p.stat().st_mtime_ns, reverse=True):
-        try:
-            content = read_checkpoint(file)
-        except CheckpointError:
-            continue
-        if "dvsn" in content and "loops" in content:
-            return file
-    return None

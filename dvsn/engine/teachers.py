@@ -176,7 +176,15 @@ def measure(task: Task, config: Config) -> float | None:
     teacher.use_metrics(**config.get("metrics", {}))
     teacher.evaluate_as_taught(task)
     trainer = build_trainer(
-        {**config, "compile": False, "callbacks": None, "distill": {}}, teacher, fitting=False
+        {
+            **config,
+            "trainer": {**config["trainer"], "precision": "32-true"},
+            "compile": False,
+            "callbacks": None,
+            "distill": {},
+        },
+        teacher,
+        fitting=False,
     )
     trainer.validate(teacher, data, verbose=False)
     score = trainer.callback_metrics.get(str(name))

@@ -15,7 +15,7 @@ from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
 from dvsn.engine.callbacks import ProgressBar, StatelessRandom
 from dvsn.engine.checkpoint import AtomicCheckpointIO
-from dvsn.engine.devices import Ddp, cpu_has_bf16, device_count, resolve_precision, uses_cuda
+from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precision, uses_cuda
 from dvsn.engine.loggers import build_loggers
 from dvsn.engine.saving import Checkpoints
 from dvsn.errors import ConfigError
@@ -68,7 +68,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
 
     wide = config.get("channels_last", "auto")
-    if wide is True or (wide == "auto" and (cuda or cpu_has_bf16())):
+    if wide is True or (wide == "auto" and (cuda or bf16_choice(cuda=False).fast)):
         task.to_channels_last()
     if config.get("compile"):
         task.compile_networks()
@@ -91,6 +91,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
                 every_n_epochs=saving.get("every_n_epochs", 1),
                 every_n_steps=saving.get("every_n_steps"),
                 save_weights=saving.get("weights", False),
+                config=config,
             )
         )
         loggers = build_loggers(config)

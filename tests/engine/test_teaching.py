@@ -19,7 +19,7 @@ from dvsn.config import rules as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import methods as making
-from dvsn.engine import rehearsal, teaching
+from dvsn.engine import rehearsal, teachers, teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
@@ -163,6 +163,24 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
         "0.5",
         result["teacher_score"],
     ) and not unfinished
+
+
+def test_a_teacher_is_measured_in_float32_whatever_the_student_learns_in(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, seen = runtime.build_trainer, []
+
+    def watched(*arguments: Any, **options: Any) -> pl.Trainer:
+        trainer = build(*arguments, **options)
+        seen.append((options.get("fitting", True), trainer.precision))
+        return trainer
+
+    for module in (runtime, teachers):
+        monkeypatch.setattr(module, "build_trainer", watched)
+    words = ["trainer.max_epochs=1", "trainer.precision=bf16-mixed"]
+    result = train.train(distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, *words))
+    assert sorted(seen) == [(False, "32-true"), (True, "bf16-mixed")]
+    assert result["measured"]["precision"] == "bf16-mixed", "of the student's own scores"
 
 
 def test_a_teacher_may_be_gone_at_the_end(
@@ -613,16 +631,16 @@ def test_a_bank_too_large_is_said_with_its_bytes(blobs: Path, teacher: Path, tmp
 
 
 def test_a_resumed_run_keeps_its_methods(blobs: Path, teacher: Path, tmp_path: Path) -> None:
-    from dvsn.engine.resume import check_resume
+    from dvsn.engine.resume import settle
 
     config = distilled(
         blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, "trainer.max_epochs=1"
     )
     fit(config)
     path = tmp_path / "checkpoints" / "last.ckpt"
-    check_resume(path, config)
+    settle(path, config, runtime.make_task(config))
     with pytest.raises(CheckpointError, match=r"trained with distill=\[hint\], found distill=\[\]"):
-        check_resume(path, {**config, "distill": None})
+        settle(path, {**config, "distill": None}, runtime.make_task(config))
 
 
 def test_data_that_is_made_on_first_use_is_made_first(

@@ -14,12 +14,11 @@ import torch
 
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
+from dvsn.engine.resume import find_resume
 
 
 def train(config: dict[str, Any], dies_after: int | None) -> None:
     folder = Path(config["run_dir"])
-    checkpoints = folder / "checkpoints"
     task = runtime.make_task(config)
     if config.get("distill"):
         teaching.distil(task, config, runtime.build_data(config))
@@ -34,7 +33,7 @@ def train(config: dict[str, Any], dies_after: int | None) -> None:
                     os._exit(9)
 
         trainer.callbacks.insert(0, Killed(dies_after))
-    resume = newest(checkpoints) if checkpoints.is_dir() else None
+    resume = find_resume("auto", folder)
     trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
     torch.save(task.state_dict(), folder / f"rank_{trainer.global_rank}.pt")
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -10,8 +10,7 @@ import torch
 
 from dvsn.engine import loggers
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
-from dvsn.engine.resume import step_of
+from dvsn.engine.resume import find_resume, step_of
 from dvsn.weights import read_checkpoint
 
 
@@ -37,7 +36,7 @@ def run(
     """Train, from the newest checkpoint if there is one. None when it died; else last.ckpt."""
     torch.set_num_threads(1)
     folder = Path(config["run_dir"]) / "checkpoints"
-    resume = newest(folder) if folder.is_dir() else None
+    resume = find_resume("auto", folder.parent)
     task = runtime.make_task(config)
     trainer = runtime.build_trainer(config, task)
     if dies_after is not None or dies is not None:
