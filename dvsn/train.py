@@ -251,14 +251,13 @@ def report(result: dict[str, Any], folder: Path) -> None:
             log.info("%-11s %s", title, path)
 
 
-def job(config: Any) -> dict[str, Any]:
-    """One job of the command line: the composed config made plain, and trained."""
-    plain_config = compose.plain(config)
-    name = str(plain_config["name"])
+def job(config: Config) -> dict[str, Any]:
+    """One job of the command line."""
+    name = str(config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
-    check_options(plain_config)  # before torch is loaded
-    return train(plain_config)
+    check_options(config)  # before torch is loaded
+    return train(config)
 
 
 def compose_and_train() -> Any:
@@ -266,7 +265,7 @@ def compose_and_train() -> Any:
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("train", job, sweep=launcher.sweep)
+    return compose.hydra_main("train", job, sweep=launcher.sweep, log_file=True)
 
 
 def main() -> None:

@@ -3,191 +3,138 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn.config import allow, menu, rules
+from dvsn.config import allow, flags, logs, menu, rules, sources
 from dvsn.config.folders import run_stamp
 from dvsn.config.messages import composition_message, leaves
-from dvsn.errors import ConfigError, nearest
+from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from hydra.core.config_loader import ConfigLoader
     from omegaconf import DictConfig
 
-MAX_FILE = 1 << 20  # bytes of a YAML file
-
+Config = dict[str, Any]
+Job = Callable[[Config], Any]
 
 FORMS = (("landmarks", "joints", "landmarks_heatmaps"),)
-"""Of a task: the option by which networks of another kind of answer are known, and the task's form for these."""
+"""Tasks with a second form: the task, the option of a network by which that form is recognised, and its name."""
+
+
+class Session(NamedTuple):
+    """Hydra over our configs, for one command line."""
+
+    loader: ConfigLoader
+    name: str
+    """Of the config that is composed, such as train."""
+    overrides: list[str]
+    arguments: argparse.Namespace
+    """The flags of the command line."""
+
+
+Sweep = Callable[[Session, "DictConfig", Job], Any]
 
 
 def hydra_main(
-    config_name: str,
-    task: Callable[[DictConfig], Any],
+    name: str,
+    job: Job,
     *,
     argv: Sequence[str] | None = None,
-    sweep: Callable[[Hydra, str, Callable[[DictConfig], Any], list[str], DictConfig], Any] | None = None,
+    sweep: Sweep | None = None,
+    log_file: bool = False,
 ) -> Any:
-    """Composes the config from the command line and calls `task` with it, once or for every job of a sweep.
+    """Composes the config from the command line and calls `job` with it, once or for every job of a sweep.
 
-    `task` gets the composed `DictConfig` without its `hydra` node. Before that the config is resolved and
-    validated without importing what it builds. `argv` defaults to the command line. `sweep` runs the jobs of
-    `-m`, as `dvsn.sweep.launcher.sweep` does; a command without it refuses `-m`. Returns what `task`
-    returns; raises `ConfigError` for all that is wrong with the config, SystemExit(1) for failed sweep jobs.
+    `job` gets the resolved config as plain data, without its `hydra` node: the same tree that was validated, before
+    anything of it is imported or built. `argv` defaults to the command line. `sweep` runs the jobs of
+    `-m`, as `dvsn.sweep.launcher.sweep` does; a command without it refuses `-m`. With `log_file` messages also
+    go to NAME.log in the folder of the run. Returns what `job` returns; raises `ConfigError` for all that is
+    wrong with the config, SystemExit(1) for failed sweep jobs.
     """
-    with opened(config_name, argv) as (hydra, arguments):
-        name, overrides = arguments.config_name or config_name, arguments.overrides
-        several = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
+    with opened(name, argv) as session:
+        several = session.arguments.multirun or "hydra.mode=MULTIRUN" in session.overrides
         if several and sweep is None:
-            command = config_name.replace("_", " ")
+            command = name.replace("_", " ")
             raise ConfigError(
                 f"-m: {command} does one thing at a time. Leave out -m, and call it once for each value."
             )
-        cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=several)
-        fitting = in_form(cfg, overrides)
-        if fitting != overrides:
-            overrides = fitting
-            cfg, defaults = compose(hydra.config_loader, name, overrides, sweep=several)
-        if arguments.cfg:
-            return hydra.show_cfg(
-                name, overrides, arguments.cfg, arguments.package, resolve=arguments.resolve
-            )
-        if arguments.info:
-            return hydra.show_info(arguments.info, config_name=name, overrides=overrides)
+        cfg, defaults = compose(session.loader, session.name, session.overrides, sweep=several)
+        fitting = in_form(cfg, session.overrides)
+        if fitting != session.overrides:
+            session = session._replace(overrides=fitting)
+            cfg, defaults = compose(session.loader, session.name, session.overrides, sweep=several)
+        if session.arguments.cfg or session.arguments.info:
+            return _show(session)
         if several:
             assert sweep is not None
-            return sweep(hydra, name, task, [*overrides, "hydra.mode=MULTIRUN"], cfg)
-        preflight(cfg, defaults)
-        return _run(hydra, task, cfg)
+            return sweep(session, cfg, job)
+        tree = preflight(cfg, defaults)
+        return _run(job, tree, cfg, log_file=log_file)
+
+
+def _show(session: Session) -> None:
+    """The answer to `--cfg` or `--info`."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    hydra, asked = GlobalHydra.instance().hydra, session.arguments
+    assert hydra is not None
+    if asked.cfg:
+        hydra.show_cfg(session.name, session.overrides, asked.cfg, asked.package, resolve=asked.resolve)
+    else:
+        hydra.show_info(asked.info, config_name=session.name, overrides=session.overrides)
+
+
+def initialized(folder: str, name: str = "app") -> AbstractContextManager[None]:
+    """A context in which Hydra composes configs of `folder`, an absolute path, for the command `name`."""
+    from hydra import __version__, initialize_config_dir
+
+    older = {"version_base": "1.3"} if __version__.startswith("1.3.") else {}  # 1.4 warns of it
+    return initialize_config_dir(folder, job_name=name, **older)
+
+
+def register_resolver(name: str, function: Callable[..., Any]) -> None:
+    """Make `${name:...}` known, with one answer for equal arguments in a config."""
+    from omegaconf import OmegaConf, __version__
+
+    old = __version__.startswith("2.3.")  # where the new name is that of a function long deprecated
+    register: Any = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+    register(name, function, use_cache=True, replace=True)
 
 
 @contextmanager
-def opened(task_name: str, argv: Sequence[str] | None = None) -> Iterator[tuple[Hydra, argparse.Namespace]]:
+def opened(name: str, argv: Sequence[str] | None = None) -> Iterator[Session]:
     """Hydra over our configs, with its flags and the overrides of the command line, or of `argv`."""
-    arguments = _arguments(take_allowed(sys.argv[1:] if argv is None else argv))
-    from hydra import version
+    arguments = flags.read(sys.argv[1:] if argv is None else argv)
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
 
-    version.setbase("1.3")
+    sources.bound()
     GlobalHydra.instance().clear()
-    try:
-        hydra = _open(arguments, task_name)
-        OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
-        arguments.overrides = _repair(hydra.config_loader, arguments.overrides)
-        yield hydra, arguments
-    finally:
-        GlobalHydra.instance().clear()
+    with initialized(menu.conf_dir(), name):
+        register_resolver("run_stamp", run_stamp)
+        if arguments.config_dir is not None:
+            _add_folder(Path(arguments.config_dir).absolute())
+        loader = GlobalHydra.instance().config_loader()
+        overrides = _repair(loader, arguments.overrides)
+        yield Session(loader, arguments.config_name or name, overrides, arguments)
 
 
-def take_allowed(argv: Sequence[str]) -> list[str]:
-    """The arguments without `--allow NAME`, which goes to the environment, where child processes find it."""
-    rest, names, tokens = [], [], list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        if token == "--allow":
-            if not tokens:
-                raise ConfigError("--allow: no name of a package follows")
-            names.append(tokens.pop(0))
-        elif token.startswith("--allow="):
-            names.append(token.partition("=")[2])
-        else:
-            rest.append(token)
-    known = os.environ.get("DVSN_ALLOW", "")
-    allow.allowed(joined := ",".join(filter(None, [known, *names])))
-    if names:
-        os.environ["DVSN_ALLOW"] = joined
-    return rest
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"command line: {message}")
-
-
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags, less those that are not ours; everything else is an override."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
-    information = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=information)
-    for flag in ("--multirun", "--run", "--resolve"):
-        parser.add_argument(flag, f"-{flag[2]}" if flag != "--resolve" else flag, action="store_true")
-    for flags in (("--package", "-p"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
-        parser.add_argument(*flags)
-    arguments, unknown = parser.parse_known_intermixed_args(list(argv))
-    if unknown:
-        valid = [option for action in parser._actions for option in action.option_strings] + [
-            "--help",
-            "--allow",
-        ]
-        raise ConfigError(
-            f"{unknown[0]}: unknown flag. Options are written key=value. {nearest(unknown[0], valid)}"
-        )
-    return arguments
-
-
-def _open(arguments: argparse.Namespace, task_name: str) -> Hydra:
-    """Hydra over our configs and those of `--config-dir`, which cannot shadow ours."""
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
+def _add_folder(folder: Path) -> None:
+    """Add the configs of `--config-dir` to ours, behind them, so that they cannot shadow ours."""
     from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
 
-    _bound_files()
-    search = create_config_search_path(menu.conf_dir())
-    if arguments.config_dir is not None:
-        folder = Path(arguments.config_dir).absolute()
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir: there is no folder {folder}")
-        search.prepend(
-            provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema")
-        )
-    return Hydra.create_main_hydra2(task_name=task_name, config_search_path=search)
-
-
-def check_yaml(path: str | Path) -> None:
-    """Refuses a YAML file that is huge or holds aliases, which can grow without end."""
-    import yaml
-
-    size = Path(path).stat().st_size
-    if size > MAX_FILE:
-        raise ConfigError(f"{path}: {size} bytes, expected at most {MAX_FILE} for a config")
-    text = Path(path).read_text(encoding="utf-8")
-    if "*" not in text:
-        return
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for token in yaml.scan(text, Loader=loader):
-        if isinstance(token, yaml.AliasToken):
-            line = token.start_mark.line + 1
-            raise ConfigError(
-                f"{path}, line {line}: aliases (*{token.value}) are not allowed. Use ${{...}} instead."
-            )
-
-
-@functools.cache
-def _bound_files() -> None:
-    """Every YAML file that Hydra reads passes `check_yaml`, also those of `hydra.searchpath`."""
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-    from hydra._internal.sources_registry import SourcesRegistry
-    from hydra.core.plugins import Plugins
-
-    class BoundedSource(FileConfigSource):
-        def load_config(self, config_path: str) -> Any:
-            file = Path(self.path) / self._normalize_file_name(config_path)
-            if file.is_file():
-                check_yaml(file)
-            return super().load_config(config_path)
-
-    Plugins.instance()  # registers Hydra's own sources, one of which is replaced here
-    SourcesRegistry.instance().types["file"] = BoundedSource
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir: there is no folder {folder}")
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    path = hydra.config_loader.get_search_path()
+    behind = SearchPathQuery(provider="schema")  # Hydra's own last entry
+    path.prepend(provider="command-line", path=f"file://{folder}", anchor=behind)
+    hydra.config_loader = type(hydra.config_loader)(path)  # type: ignore[call-arg]
 
 
 def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
@@ -222,8 +169,11 @@ def compose(
 
 
 def in_form(cfg: DictConfig, overrides: list[str]) -> list[str]:
-    """The overrides with the form of the task that the chosen network needs: one that answers with heatmaps has other
-    losses, crops and settings, and `task=landmarks network=hrnetv2_w18_face` shall be enough to say so."""
+    """The overrides with the form of the task that the chosen network needs.
+
+    A network that answers with heatmaps has other losses, crops and settings than one that answers with points, and
+    `task=landmarks network=hrnetv2_w18_face` shall be enough to ask for it.
+    """
     chosen, network = cfg.hydra.runtime.choices.get("task"), cfg.get("network")
     for task, key, form in FORMS:
         if chosen == task and network is not None and key in network:
@@ -248,7 +198,10 @@ def translated(
 
 @contextmanager
 def _before_values() -> Iterator[dict[str, Any]]:
-    """A dict that Hydra's next composition fills before it sets the values of the command line."""
+    """A dict that Hydra's next composition fills before it sets the values of the command line.
+
+    Hydra has no public way to this state. To compose a second time without values would cost 0.3 s of each start.
+    """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from omegaconf import OmegaConf
 
@@ -266,8 +219,8 @@ def _before_values() -> Iterator[dict[str, Any]]:
         setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
 
 
-def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
-    """Resolves and validates a composed config without importing what it builds. Raises `ConfigError`."""
+def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> Config:
+    """The composed config as `plain` data, validated without importing what it builds. Raises `ConfigError`."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
 
@@ -279,7 +232,9 @@ def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> None:
         plain(cfg)  # names the value that the folder is made of, if that is what is wrong
         raise
     HydraConfig.instance().set_config(cfg)
-    rules.validate(plain(cfg), defaults)
+    tree = plain(cfg)
+    rules.validate(tree, defaults)
+    return tree
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -299,30 +254,18 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {key: allow.renamed(value) for key, value in tree.items()}
 
 
-def _run(hydra: Hydra, task: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
-    """One run. The task's exception is carried past Hydra, which would print a report of its own."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.utils import configure_log, run_job
-    from hydra.types import HydraContext, RunMode
+def _run(job: Job, tree: Config, cfg: DictConfig, *, log_file: bool) -> Any:
+    """One run, in the folder `hydra.runtime.output_dir`."""
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import read_write
 
-    failure: list[Exception] = []
-
-    @functools.wraps(task)
-    def guarded(tree: DictConfig) -> Any:
-        try:
-            return task(tree)
-        except Exception as error:  # noqa: BLE001 - raised again below
-            failure.append(error)
-
+    folder = Path(str(cfg.hydra.runtime.output_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    logs.start(folder / f"{cfg.hydra.job.name}.log" if log_file else None, verbose=cfg.hydra.verbose)
     with read_write(cfg.hydra):
-        cfg.hydra.mode = RunMode.RUN
-    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(cfg))
-    done = run_job(guarded, cfg, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
-    if failure:
-        raise failure[0]
-    return done.return_value
+        cfg.hydra.run.dir = str(folder)
+    HydraConfig.instance().set_config(cfg)  # by which Lightning starts its further processes
+    return job(tree)
 
 
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")

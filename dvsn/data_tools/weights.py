@@ -93,12 +93,11 @@ def show(content: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def job(config: Any) -> None:
+def job(config: Config) -> None:
     from dvsn.engine import trainer as runtime
 
-    plain_config = compose.plain(config)
-    output = Path(plain_config["output"])
-    content = weigh(plain_config)
+    output = Path(config["output"])
+    content = weigh(config)
     runtime.write_json(output, content)
     show(content)
     for name, count in zip(content["classes"], content["counts"], strict=True):

@@ -6,6 +6,7 @@ every rank (lightning #11300). Here a job is an ordinary run: DDP works in it, a
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -20,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import OmegaConf, read_write
 
 from dvsn.config import compose, rules
@@ -30,7 +31,6 @@ from dvsn.sweep.job import Job, filtered, find_place, read_result, summary
 from dvsn.sweep.pool import Pool, Process
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
 TARGET = "hydra_plugins.dvsn.ProcessLauncher"  # Hydra takes launchers from this package only
@@ -124,6 +124,7 @@ ProcessLauncher.__module__ = TARGET.rpartition(".")[0]
 _active: list[ProcessLauncher] = []
 
 
+@functools.cache
 def register() -> None:
     """Makes `hydra/launcher=process` known to Hydra, which looks for launchers in one package only."""
     try:
@@ -138,9 +139,7 @@ def register() -> None:
     )
 
 
-def sweep(
-    hydra: Hydra, name: str, task: Callable[[DictConfig], Any], overrides: list[str], cfg: DictConfig
-) -> Any:
+def sweep(session: compose.Session, cfg: DictConfig, job: compose.Job) -> Any:
     """The jobs of a sweep with the configured launcher; then a table. SystemExit(1) when any has failed.
 
     `cfg` is the composed config without the swept values. Raises `ConfigError` where the jobs would share a
@@ -151,27 +150,39 @@ def sweep(
             "-m: start a sweep as one process, without torchrun: each job starts its own processes"
         )
     _active.clear()
-    chosen = any(override.startswith("hydra/launcher=") for override in overrides)
-    if not chosen and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
-        overrides = [*overrides, "hydra/launcher=process"]  # ours instead of Hydra's own default
-        cfg.hydra.launcher._target_ = TARGET
+    with read_write(cfg.hydra):
+        cfg.hydra.mode = RunMode.MULTIRUN
+        chosen = any(override.startswith("hydra/launcher=") for override in session.overrides)
+        if not chosen and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
+            cfg.hydra.launcher._target_ = TARGET  # ours instead of Hydra's own default
     separate = cfg.hydra.launcher._target_ == TARGET
     refuse_jobs(cfg, separate=separate)
     if not separate:
         refuse_devices(cfg)
-    name_choices(cfg, overrides)
+    name_choices(cfg, session.overrides)
     HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
-    with compose.translated(name, hydra.config_loader):
-        result = hydra.multirun(
-            config_name=name, task_function=task if separate else SharedTask(task), overrides=overrides
+    context = HydraContext(config_loader=session.loader, callbacks=NoCallbacks())  # type: ignore[arg-type]
+    with compose.translated(session.name, session.loader):
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=job if separate else SharedTask(job), config=cfg
         )
-    jobs = [job for launcher in _active for job in launcher.finished]
+        result = sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
+    jobs = [each for launcher in _active for each in launcher.finished]
     if separate:
         sys.stdout.write(summary(jobs))
         sys.stdout.write(distilled(jobs))
-        if any(job.code for job in jobs):
+        if any(each.code for each in jobs):
             raise SystemExit(1)
     return result
+
+
+class NoCallbacks:
+    """In place of Hydra's callbacks, which a config must not have: nothing happens at any event."""
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        if not event.startswith("on_"):
+            raise AttributeError(event)
+        return lambda **_: None
 
 
 def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -193,14 +204,15 @@ def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
 class SharedTask:
     """A task whose jobs share a process (or are pickled by a launcher): several devices are refused."""
 
-    def __init__(self, task: Callable[[DictConfig], Any]) -> None:
-        self.task = task
-        self.__module__ = getattr(task, "__module__", __name__)
+    def __init__(self, job: compose.Job) -> None:
+        self.job = job
+        self.__module__ = getattr(job, "__module__", __name__)
 
     def __call__(self, cfg: DictConfig) -> Any:
         refuse_devices(cfg)
-        rules.validate(compose.plain(cfg))
-        return self.task(cfg)
+        tree = compose.plain(cfg)
+        rules.validate(tree)
+        return self.job(tree)
 
 
 def refuse_devices(cfg: DictConfig) -> None:

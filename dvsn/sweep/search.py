@@ -91,30 +91,28 @@ class Plan:
         }
 
 
-def plan(hydra: Any, arguments: Any, *, name: str, trial: str, module: str) -> Plan:
+def plan(session: compose.Session, *, name: str, trial: str, module: str) -> Plan:
     """Reads the command line and checks the corners of the ranges. Raises `ConfigError`, before anything starts."""
-    if arguments.multirun or arguments.config_name:
-        flag = "-m" if arguments.multirun else "--config-name"
+    if session.arguments.multirun or session.arguments.config_name:
+        flag = "-m" if session.arguments.multirun else "--config-name"
         raise ConfigError(
             f"{flag}: has no meaning for a search, which makes its trials itself. Leave it out."
         )
-    loader = hydra.config_loader
-    shared, ranges = search_space.parse(arguments.overrides, loader)
+    loader = session.loader
+    shared, ranges = search_space.parse(session.overrides, loader)
     if not ranges:
         raise ConfigError(f"dvsn.search: no range is given. Write one of an option, KEY={search_space.HOW}.")
     corners = search_space.corners(ranges)
     cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
     shared = compose.in_form(cfg, shared)
     cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
-    compose.preflight(cfg, defaults)
-    whole_config = compose.plain(cfg)
+    whole_config = compose.preflight(cfg, defaults)
     options, monitor = whole_config["search"], whole_config.get("monitor") or {}
     check_search(options)
     shared = [each for each in shared if not each.startswith("search.")]
     for corner in corners:
         checked, before = compose.compose(loader, trial, [*shared, *corner])
-        compose.preflight(checked, before)
-        tree = compose.plain(checked)
+        tree = compose.preflight(checked, before)
         check_options(tree)
         if (tree.get("monitor") or {}) != monitor:
             raise ConfigError(
@@ -350,8 +348,8 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
 
     SystemExit(1) when no trial has finished.
     """
-    with compose.opened(name) as (hydra, arguments):
-        if arguments.cfg or arguments.info:
+    with compose.opened(name) as session:
+        if session.arguments.cfg or session.arguments.info:
             raise ConfigError(
                 "--cfg, --info: ask dvsn.train; a search adds the node `search` of conf/search.yaml."
             )
@@ -359,7 +357,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
             import optuna
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
-        chosen = plan(hydra, arguments, name=name, trial=trial, module=module)
+        chosen = plan(session, name=name, trial=trial, module=module)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with alone_in(chosen.folder) as lock:

@@ -17,7 +17,7 @@ from dvsn import __main__ as dvsn_main
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose as composing
-from dvsn.config import menu
+from dvsn.config import flags, menu, sources
 from dvsn.errors import ConfigError, DataError
 
 TREE = {
@@ -58,20 +58,21 @@ from dvsn import command_line, errors
 from dvsn.config import compose, menu
 menu.conf_dir = lambda: str(Path(__file__).parent / "conf")
 
-def job(cfg):
+def job(config):
     from hydra.core.hydra_config import HydraConfig
     out = Path(HydraConfig.get().runtime.output_dir)
     rank, heavy = os.environ.get("LOCAL_RANK"), "torch" in sys.modules
-    print("job", cfg.seed, cfg.network.width, rank, heavy, flush=True)
-    if cfg.seed == 11: raise RuntimeError("bad luck")
-    if cfg.seed == 12: raise errors.DataError("scene.png: truncated")
-    if cfg.seed == 13: os.kill(os.getpid(), 9)
-    if cfg.seed == 14:
+    seed = config["seed"]
+    print("job", seed, config["network"]["width"], rank, heavy, flush=True)
+    if seed == 11: raise RuntimeError("bad luck")
+    if seed == 12: raise errors.DataError("scene.png: truncated")
+    if seed == 13: os.kill(os.getpid(), 9)
+    if seed == 14:
         try: time.sleep(60)
         except KeyboardInterrupt:
             (out / "saved").touch()
             raise
-    (out / "result.json").write_text(json.dumps({"objective": cfg.seed * 2.0}))
+    (out / "result.json").write_text(json.dumps({"objective": seed * 2.0}))
 
 if __name__ == "__main__":
     from dvsn.sweep import launcher
@@ -106,7 +107,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     def call(*argv: str, root: str | None = "data") -> Any:
         got: list[Any] = []
         given = [*argv, *([] if root is None else [f"root={root}"])]
-        composing.hydra_main("tiny", lambda cfg: got.append(composing.plain(cfg)), argv=given)
+        composing.hydra_main("tiny", got.append, argv=given)
         return got[0] if got else None
 
     return call
@@ -124,7 +125,7 @@ def test_a_run_gets_its_config(compose: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_the_job_returns_its_value(compose: Callable[..., Any]) -> None:
-    assert composing.hydra_main("tiny", lambda cfg: cfg.seed * 2, argv=["root=x", "seed=4"]) == 8
+    assert composing.hydra_main("tiny", lambda config: config["seed"] * 2, argv=["root=x", "seed=4"]) == 8
 
 
 def test_hydras_flags_of_lightnings_ranks(compose: Callable[..., Any], tmp_path: Path) -> None:
@@ -237,10 +238,10 @@ def test_nothing_runs_before_the_config_is_right(compose: Callable[..., Any], tm
 
 def test_allow_goes_to_the_environment(compose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVSN_ALLOW", "first")
-    assert composing.take_allowed(["a=1", "--allow", "second", "--allow=third", "-m"]) == ["a=1", "-m"]
+    assert flags.take_allowed(["a=1", "--allow", "second", "--allow=third", "-m"]) == ["a=1", "-m"]
     assert os.environ["DVSN_ALLOW"] == "first,second,third"
     with pytest.raises(ConfigError, match="--allow"):
-        composing.take_allowed(["--allow"])
+        flags.take_allowed(["--allow"])
 
 
 def test_files_from_outside_are_bounded(compose: Callable[..., Any], tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_files_from_outside_are_bounded(compose: Callable[..., Any], tmp_path: P
         for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     (folder / "bomb.yaml").write_text(bomb)
-    (folder / "huge.yaml").write_text("a: 1 #" + "x" * composing.MAX_FILE)
+    (folder / "huge.yaml").write_text("a: 1 #" + "x" * sources.MAX_FILE)
     (folder / "broken.yaml").write_text("a: [1\nb: {")
     (folder / "star.yaml").write_text("_target_: dvsn.networks.unet.UNet\nwidth: 5  # 5 * 1\n")
     begin = time.monotonic()

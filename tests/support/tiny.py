@@ -7,9 +7,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 
 TINY = [
@@ -33,7 +34,7 @@ TINY = [
 
 def composed(overrides: list[str], run_dir: Path) -> dict[str, Any]:
     """The resolved config of a command line, as plain data."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = compose("train", overrides=["name=test", f"run_dir={run_dir}", *overrides])
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)

@@ -1,0 +1,52 @@
+"""Where Hydra may read YAML files from, and how large they may be."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from dvsn.errors import ConfigError
+
+MAX_FILE = 1 << 20  # bytes of a YAML file
+
+
+def check_yaml(path: str | Path) -> None:
+    """Refuses a YAML file that is huge or holds aliases, which can grow without end."""
+    import yaml
+
+    size = Path(path).stat().st_size
+    if size > MAX_FILE:
+        raise ConfigError(f"{path}: {size} bytes, expected at most {MAX_FILE} for a config")
+    text = Path(path).read_text(encoding="utf-8")
+    if "*" not in text:
+        return
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for token in yaml.scan(text, Loader=loader):
+        if isinstance(token, yaml.AliasToken):
+            line = token.start_mark.line + 1
+            raise ConfigError(
+                f"{path}, line {line}: aliases (*{token.value}) are not allowed. Use ${{...}} instead."
+            )
+
+
+@functools.cache
+def bound() -> None:
+    """Every YAML file that Hydra reads passes `check_yaml`, also those of `hydra.searchpath`."""
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # registers Hydra's own sources, one of which is replaced here
+    kinds = SourcesRegistry.instance().types
+    files: Any = kinds["file"]
+
+    class BoundedSource(files):  # type: ignore[misc]
+        """Files of a folder, each checked before it is read."""
+
+        def load_config(self, config_path: str) -> Any:
+            file = Path(self.path) / self._normalize_file_name(config_path)
+            if file.is_file():
+                check_yaml(file)
+            return super().load_config(config_path)
+
+    kinds["file"] = BoundedSource
