@@ -251,13 +251,12 @@ def report(result: dict[str, Any], folder: Path) -> None:
             log.info("%-11s %s", title, path)
 
 
-def job(config: Config) -> dict[str, Any]:
-    """One job of the command line."""
+def check_config(config: Config) -> None:
+    """Refuses a name that is no folder's, and options without a meaning, before a folder is made and torch loaded."""
     name = str(config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
-    check_options(config)  # before torch is loaded
-    return train(config)
+    check_options(config)
 
 
 def compose_and_train() -> Any:
@@ -265,7 +264,7 @@ def compose_and_train() -> Any:
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("train", job, sweep=launcher.sweep, log_file=True)
+    return compose.hydra_main("train", train, sweep=launcher.sweep, check=check_config, keeps=True)
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn.config import allow, flags, logs, menu, rules, sources
-from dvsn.config.folders import run_stamp
+from dvsn.config import allow, flags, folders, hydra_node, logs, menu, rules, sources
 from dvsn.config.messages import composition_message, leaves
+from dvsn.config.types import found
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,19 @@ class Session(NamedTuple):
     """The flags of the command line."""
 
 
-Sweep = Callable[[Session, "DictConfig", Job], Any]
+class Composed(NamedTuple):
+    """A composed config, with what it was made of."""
+
+    cfg: DictConfig
+    """With its `hydra` node, not resolved."""
+    defaults: Config
+    """The config before values were set, as plain data, not resolved, without its `hydra` node."""
+    line: Config
+    """What the command line sets of the `hydra` node, by key."""
+
+
+Sweep = Callable[[Session, Composed, Job], Any]
+Check = Callable[[Config], None]
 
 
 def hydra_main(
@@ -45,15 +57,17 @@ def hydra_main(
     *,
     argv: Sequence[str] | None = None,
     sweep: Sweep | None = None,
-    log_file: bool = False,
+    check: Check | None = None,
+    keeps: bool = False,
 ) -> Any:
     """Composes the config from the command line and calls `job` with it, once or for every job of a sweep.
 
     `job` gets the resolved config as plain data, without its `hydra` node: the same tree that was validated, before
     anything of it is imported or built. `argv` defaults to the command line. `sweep` runs the jobs of
-    `-m`, as `dvsn.sweep.launcher.sweep` does; a command without it refuses `-m`. With `log_file` messages also
-    go to NAME.log in the folder of the run. Returns what `job` returns; raises `ConfigError` for all that is
-    wrong with the config, SystemExit(1) for failed sweep jobs.
+    `-m`, as `dvsn.sweep.launcher.sweep` does; a command without it refuses `-m`. `check` may refuse
+    a validated config. A command that `keeps` what it does has a folder for each run, made for it alone, with
+    its messages in NAME.log. Returns what `job` returns; raises `ConfigError` for all that is wrong with the
+    config, SystemExit(1) for failed sweep jobs.
     """
     with opened(name, argv) as session:
         several = session.arguments.multirun or "hydra.mode=MULTIRUN" in session.overrides
@@ -62,18 +76,17 @@ def hydra_main(
             raise ConfigError(
                 f"-m: {command} does one thing at a time. Leave out -m, and call it once for each value."
             )
-        cfg, defaults = compose(session.loader, session.name, session.overrides, sweep=several)
-        fitting = in_form(cfg, session.overrides)
+        composed = compose(session.loader, session.name, session.overrides, sweep=several)
+        fitting = in_form(composed.cfg, session.overrides)
         if fitting != session.overrides:
             session = session._replace(overrides=fitting)
-            cfg, defaults = compose(session.loader, session.name, session.overrides, sweep=several)
+            composed = compose(session.loader, session.name, session.overrides, sweep=several)
         if session.arguments.cfg or session.arguments.info:
             return _show(session)
         if several:
             assert sweep is not None
-            return sweep(session, cfg, job)
-        tree = preflight(cfg, defaults)
-        return _run(job, tree, cfg, log_file=log_file)
+            return sweep(session, composed, job)
+        return _run(job, composed, check, keeps=keeps)
 
 
 def _show(session: Session) -> None:
@@ -114,7 +127,7 @@ def opened(name: str, argv: Sequence[str] | None = None) -> Iterator[Session]:
     sources.bound()
     GlobalHydra.instance().clear()
     with initialized(menu.conf_dir(), name):
-        register_resolver("run_stamp", run_stamp)
+        register_resolver("run_stamp", folders.run_stamp)
         if arguments.config_dir is not None:
             _add_folder(Path(arguments.config_dir).absolute())
         loader = GlobalHydra.instance().config_loader()
@@ -152,20 +165,17 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
     return repaired
 
 
-def compose(
-    loader: ConfigLoader, name: str, overrides: Sequence[str], *, sweep: bool = False
-) -> tuple[DictConfig, dict[str, Any]]:
-    """The composed config with its `hydra` node; and, as plain data, what it was before values were set.
-
-    Raises `ConfigError` with the path and the nearest name.
-    """
+def compose(loader: ConfigLoader, name: str, overrides: Sequence[str], *, sweep: bool = False) -> Composed:
+    """Composes the config `name`. Raises `ConfigError` with the path and the nearest name."""
     from hydra.types import RunMode
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
-    with _before_values() as defaults, translated(name, loader, defaults):
+    with hydra_node.before_values() as defaults, translated(name, loader, defaults):
+        line = hydra_node.check_line(overrides)
         cfg = loader.load_configuration(name, list(overrides), run_mode=mode)
-    _check_hydra(cfg)
-    return cfg, {key: value for key, value in defaults.items() if key != "hydra"}
+    with translated(name, loader):
+        hydra_node.check_composed(cfg, defaults["hydra"], line, loader)
+    return Composed(cfg, {key: value for key, value in defaults.items() if key != "hydra"}, line)
 
 
 def in_form(cfg: DictConfig, overrides: list[str]) -> list[str]:
@@ -196,44 +206,33 @@ def translated(
         raise ConfigError(composition_message(error, name, loader, defaults)) from error
 
 
-@contextmanager
-def _before_values() -> Iterator[dict[str, Any]]:
-    """A dict that Hydra's next composition fills before it sets the values of the command line.
+def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
+    """The composed config as `plain` data, validated without importing what it builds. Raises `ConfigError`.
 
-    Hydra has no public way to this state. To compose a second time without values would cost 0.3 s of each start.
+    Hydra's node is resolved first, see `hydra_node.settle`. `folder` is that of the run, where it is another one than
+    `hydra.run.dir`.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from omegaconf import OmegaConf
-
-    original = ConfigLoaderImpl._apply_overrides_to_config
-    seen: dict[str, Any] = {}
-
-    def record(overrides: Any, cfg: DictConfig) -> None:
-        seen.update(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
-        original(overrides, cfg)
-
-    setattr(ConfigLoaderImpl, original.__name__, staticmethod(record))
-    try:
-        yield seen
-    finally:
-        setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
-
-
-def preflight(cfg: DictConfig, defaults: Mapping[str, Any]) -> Config:
-    """The composed config as `plain` data, validated without importing what it builds. Raises `ConfigError`."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
 
+    cfg = composed.cfg
     HydraConfig.instance().set_config(cfg)  # ${hydra:...} resolves from here on
     try:
-        with translated(), read_write(cfg.hydra), open_dict(cfg.hydra):
-            cfg.hydra.runtime.output_dir = str(Path(str(cfg.hydra.run.dir)).absolute())
+        with translated():
+            hydra_node.settle(cfg, composed.line)
     except ConfigError:
-        plain(cfg)  # names the value that the folder is made of, if that is what is wrong
+        plain(cfg)  # names the value that a folder is made of, if that is what is wrong
         raise
-    HydraConfig.instance().set_config(cfg)
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.run.dir = str(folder or cfg.hydra.run.dir)
+        cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
+    HydraConfig.instance().set_config(cfg)  # which makes a copy
     tree = plain(cfg)
-    rules.validate(tree, defaults)
+    if tree.get("run_dir") not in (None, cfg.hydra.run.dir):
+        raise ConfigError(
+            f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
+        )
+    rules.validate(tree, composed.defaults)
     return tree
 
 
@@ -254,52 +253,22 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {key: allow.renamed(value) for key, value in tree.items()}
 
 
-def _run(job: Job, tree: Config, cfg: DictConfig, *, log_file: bool) -> Any:
-    """One run, in the folder `hydra.runtime.output_dir`."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import read_write
-
-    folder = Path(str(cfg.hydra.runtime.output_dir))
-    folder.mkdir(parents=True, exist_ok=True)
-    logs.start(folder / f"{cfg.hydra.job.name}.log" if log_file else None, verbose=cfg.hydra.verbose)
-    with read_write(cfg.hydra):
-        cfg.hydra.run.dir = str(folder)
-    HydraConfig.instance().set_config(cfg)  # by which Lightning starts its further processes
-    return job(tree)
-
-
-PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
-
-
-FORBIDDEN_ENVIRONMENT = ("DVSN_", "HYDRA_", "PYTHON", "LD_", "DYLD_", "TORCH_FORCE_")
-
-
-def _check_hydra(cfg: DictConfig) -> None:
-    """Hydra's own node can build objects and set variables too: callbacks, plugins, log handlers.
-
-    Allowed are Hydra's plugins as launcher and sweeper, optuna's samplers, and the standard log handlers.
-    """
+def _run(job: Job, composed: Composed, check: Check | None, *, keeps: bool) -> Any:
+    """One run: the config is validated, then its folder is made, then `job` is called."""
     from omegaconf import OmegaConf
 
-    node = OmegaConf.to_container(cfg.hydra, resolve=False)
-    if not isinstance(node, dict):
-        raise ConfigError("hydra: expected a mapping")
-    if node.get("callbacks"):
-        raise ConfigError(
-            "hydra.callbacks: not allowed, since they run code from a config. Use callbacks instead."
-        )
-    for key in (node.get("job") or {}).get("env_set") or {}:
-        if str(key).startswith(FORBIDDEN_ENVIRONMENT):
-            raise ConfigError(f"hydra.job.env_set.{key}: not allowed in a config. Set it in your shell.")
-    for path, value in leaves(node, "hydra"):
-        key = path.rpartition(".")[2]
-        plugin = path.startswith(("hydra.launcher.", "hydra.sweeper."))
-        logs = path.startswith(("hydra.job_logging.", "hydra.hydra_logging."))
-        good = {
-            "_target_": plugin and str(value).startswith((*PLUGINS, "optuna.samplers.", "optuna.pruners.")),
-            "class": not logs or str(value).startswith("logging."),
-            "()": logs and value == "colorlog.ColoredFormatter",
-        }
-        external = "ext://" in str(value) and value not in ("ext://sys.stdout", "ext://sys.stderr")
-        if not good.get(key, True) or (logs and external):
-            raise ConfigError(f"{path}: {value!r} is not allowed in a config")
+    cfg = composed.cfg
+    made_up = "${run_stamp:" in str(OmegaConf.to_container(cfg.hydra.run, resolve=False))
+    tree = preflight(composed)
+    if check is not None:
+        check(tree)
+    wanted = Path(cfg.hydra.run.dir)
+    if not keeps:
+        logs.start(verbose=cfg.hydra.verbose)
+        return job(tree)
+    resume = tree.get("resume") == "auto" or (not made_up and tree.get("resume") is not None)
+    with folders.claimed(wanted, given=not made_up, resume=resume) as folder:
+        if folder != wanted:
+            tree = preflight(composed, folder=folder)
+        logs.start(folder / f"{cfg.hydra.job.name}.log", verbose=cfg.hydra.verbose)
+        return job(tree)

@@ -9,6 +9,8 @@ from typing import Any
 from dvsn.errors import ConfigError
 
 MAX_FILE = 1 << 20  # bytes of a YAML file
+OWN = {"pkg": "pkg://hydra.conf", "structured": "structured://"}
+"""Where Hydra's own configs are."""
 
 
 def check_yaml(path: str | Path) -> None:
@@ -32,12 +34,16 @@ def check_yaml(path: str | Path) -> None:
 
 @functools.cache
 def bound() -> None:
-    """Every YAML file that Hydra reads passes `check_yaml`, also those of `hydra.searchpath`."""
+    """Hydra reads configs from folders (file://), each file through `check_yaml`, and from nowhere else.
+
+    Sources in Python packages (pkg://) and modules (structured://) import what they are given the name of, so they are
+    refused, except the two with Hydra's own configs.
+    """
     from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.plugins import Plugins
 
-    Plugins.instance()  # registers Hydra's own sources, one of which is replaced here
-    kinds = SourcesRegistry.instance().types
+    Plugins.instance()  # registers Hydra's own sources, which are replaced here
+    kinds: dict[str, Any] = SourcesRegistry.instance().types
     files: Any = kinds["file"]
 
     class BoundedSource(files):  # type: ignore[misc]
@@ -49,4 +55,18 @@ def bound() -> None:
                 check_yaml(file)
             return super().load_config(config_path)
 
+    def only(kind: Any, own: str) -> Any:
+        """The source `kind` for the path `own` alone."""
+
+        def source(provider: str, path: str) -> Any:
+            if path != own:
+                raise ConfigError(
+                    f"hydra.searchpath: found {path}, expected folders, such as file:///home/me/conf"
+                )
+            return kind(provider, path)
+
+        return source
+
+    for scheme in set(kinds):
+        kinds[scheme] = only(kinds[scheme], OWN.get(scheme, ""))
     kinds["file"] = BoundedSource

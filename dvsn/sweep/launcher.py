@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import OmegaConf, read_write
 
-from dvsn.config import compose, rules
+from dvsn.config import compose, hydra_node, rules
+from dvsn.config.folders import new_sweep
 from dvsn.config.types import whole
 from dvsn.errors import ConfigError, DataError
 from dvsn.sweep.job import Job, filtered, find_place, read_result, summary
 from dvsn.sweep.pool import Pool, Process
 
 if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
     from omegaconf import DictConfig
 
 TARGET = "hydra_plugins.dvsn.ProcessLauncher"  # Hydra takes launchers from this package only
@@ -103,9 +105,8 @@ class ProcessLauncher(Launcher):
         faults = []
         for overrides in job_overrides:
             try:
-                compose.preflight(*compose.compose(
-                    self.context.config_loader, self.config.hydra.job.config_name, [*shared, *overrides]
-                ))  # fmt: skip
+                loader, name = self.context.config_loader, self.config.hydra.job.config_name
+                compose.preflight(compose.compose(loader, name, [*shared, *overrides]))
                 return
             except ConfigError as error:
                 faults.append(error)
@@ -139,29 +140,25 @@ def register() -> None:
     )
 
 
-def sweep(session: compose.Session, cfg: DictConfig, job: compose.Job) -> Any:
+def sweep(session: compose.Session, composed: compose.Composed, job: compose.Job) -> Any:
     """The jobs of a sweep with the configured launcher; then a table. SystemExit(1) when any has failed.
 
-    `cfg` is the composed config without the swept values. Raises `ConfigError` where the jobs would share a
-    process and several devices are asked for.
+    `composed` is the config without the swept values. Raises `ConfigError` where the jobs would share a process and
+    several devices are asked for.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "-m: start a sweep as one process, without torchrun: each job starts its own processes"
         )
     _active.clear()
-    with read_write(cfg.hydra):
-        cfg.hydra.mode = RunMode.MULTIRUN
-        chosen = any(override.startswith("hydra/launcher=") for override in session.overrides)
-        if not chosen and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
-            cfg.hydra.launcher._target_ = TARGET  # ours instead of Hydra's own default
-    separate = cfg.hydra.launcher._target_ == TARGET
+    cfg = composed.cfg
+    separate = choose_launcher(cfg, composed.line)
     refuse_jobs(cfg, separate=separate)
     if not separate:
         refuse_devices(cfg)
     name_choices(cfg, session.overrides)
-    HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
-    context = HydraContext(config_loader=session.loader, callbacks=NoCallbacks())  # type: ignore[arg-type]
+    make_folder(session, composed)
+    context = HydraContext(config_loader=JobLoader(session.loader), callbacks=NoCallbacks())  # type: ignore[arg-type]
     with compose.translated(session.name, session.loader):
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context, task_function=job if separate else SharedTask(job), config=cfg
@@ -174,6 +171,48 @@ def sweep(session: compose.Session, cfg: DictConfig, job: compose.Job) -> Any:
         if any(each.code for each in jobs):
             raise SystemExit(1)
     return result
+
+
+def choose_launcher(cfg: DictConfig, line: Mapping[str, Any]) -> bool:
+    """Put ours in the place of Hydra's default launcher, unless the command line asks for that. True for ours."""
+    with read_write(cfg.hydra):
+        cfg.hydra.mode = RunMode.MULTIRUN
+        if "hydra/launcher" not in line and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
+            cfg.hydra.launcher._target_ = TARGET
+    return bool(cfg.hydra.launcher._target_ == TARGET)
+
+
+def make_folder(session: compose.Session, composed: compose.Composed) -> None:
+    """Resolve and check Hydra's node, and make the folder of the sweep for it alone. Raises `ConfigError`."""
+    cfg = composed.cfg
+    named = str(OmegaConf.to_container(cfg.hydra.sweep, resolve=False))
+    HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
+    with compose.translated(session.name, session.loader):
+        hydra_node.settle(cfg, composed.line, sweep=True)
+    again = bool(OmegaConf.select(cfg, "sweep.skip_finished", default=False))
+    folder = new_sweep(Path(cfg.hydra.sweep.dir), given="${now:" not in named, again=again)
+    with read_write(cfg.hydra):
+        cfg.hydra.sweep.dir = str(folder)
+
+
+class JobLoader:
+    """Hydra's loader of configs, with which sweepers and launchers compose jobs: each is checked as a single run is."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self.loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # not there yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """The config of one job, which writes into the folder of the sweep. Raises `ConfigError`."""
+        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        cfg = compose.compose(self.loader, master_config.hydra.job.config_name, overrides).cfg
+        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # the same ${now:...} for all
+        cfg.hydra.sweep.dir = master_config.hydra.sweep.dir
+        return cfg
 
 
 class NoCallbacks:

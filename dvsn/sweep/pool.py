@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dvsn.atomic import replacing
+from dvsn.config.folders import JOB_FOLDER
 from dvsn.sweep.job import Job, filtered, own_overrides, read_result, reason
 
 GRACE = 60.0  # seconds in which an interrupted job may write its checkpoint
@@ -160,6 +161,7 @@ class Pool:
         drop = ("TORCHELASTIC_", "TORCHRUN_")
         kept = {k: v for k, v in os.environ.items() if k not in DDP_VARIABLES and not k.startswith(drop)}
         kept.setdefault("PYTHONUNBUFFERED", "1")
+        kept[JOB_FOLDER] = str(folder)
         kept.setdefault(
             "WANDB_RUN_GROUP", self.group or folder.parent.name
         )  # the jobs of a sweep are one group

@@ -103,16 +103,14 @@ def plan(session: compose.Session, *, name: str, trial: str, module: str) -> Pla
     if not ranges:
         raise ConfigError(f"dvsn.search: no range is given. Write one of an option, KEY={search_space.HOW}.")
     corners = search_space.corners(ranges)
-    cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
-    shared = compose.in_form(cfg, shared)
-    cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
-    whole_config = compose.preflight(cfg, defaults)
+    shared = compose.in_form(compose.compose(loader, name, [*shared, *corners[0]]).cfg, shared)
+    composed = compose.compose(loader, name, [*shared, *corners[0]])
+    whole_config = compose.preflight(composed)
     options, monitor = whole_config["search"], whole_config.get("monitor") or {}
     check_search(options)
     shared = [each for each in shared if not each.startswith("search.")]
     for corner in corners:
-        checked, before = compose.compose(loader, trial, [*shared, *corner])
-        tree = compose.preflight(checked, before)
+        tree = compose.preflight(compose.compose(loader, trial, [*shared, *corner]))
         check_options(tree)
         if (tree.get("monitor") or {}) != monitor:
             raise ConfigError(
@@ -127,7 +125,7 @@ def plan(session: compose.Session, *, name: str, trial: str, module: str) -> Pla
         raise ConfigError(
             "search.pruner: median reads metrics.csv, which is not written. Use logger=csv, or search.pruner=none."
         )
-    command = [sys.executable, "-m", module, *launcher.shared_arguments(cfg, name=trial)]
+    command = [sys.executable, "-m", module, *launcher.shared_arguments(composed.cfg, name=trial)]
     return Plan(shared, ranges, options, str(monitor["name"]), monitor.get("mode", "min"), command)
 
 

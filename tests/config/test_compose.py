@@ -77,7 +77,7 @@ def job(config):
 if __name__ == "__main__":
     from dvsn.sweep import launcher
     launcher.register()
-    command_line.run(lambda: compose.hydra_main("tiny", job, sweep=launcher.sweep))
+    command_line.run(lambda: compose.hydra_main("tiny", job, sweep=launcher.sweep, keeps=True))
 """
 
 
@@ -107,7 +107,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     def call(*argv: str, root: str | None = "data") -> Any:
         got: list[Any] = []
         given = [*argv, *([] if root is None else [f"root={root}"])]
-        composing.hydra_main("tiny", got.append, argv=given)
+        composing.hydra_main("tiny", got.append, argv=given, keeps=True)
         return got[0] if got else None
 
     return call
@@ -173,7 +173,7 @@ WRONG = {
     ),
     "deletion": ("~optim.lrr", r"^optim\.lrr: unknown key\. Did you mean 'optim\.lr'\?"),
     "optimiser's key": ("optim.weight_decay=3", r"^optim\.weight_decay: .*write \+optim\.weight_decay="),
-    "hydra's key": ("hydra.rn.dir=3", r"^hydra\.rn\.dir: unknown key\. Did you mean 'hydra\.run\.dir'\?"),
+    "hydra's key": ("hydra.rn.dir=3", r"^hydra\.rn\.dir: not allowed .*Did you mean 'hydra\.run\.dir'\?"),
     "syntax": ("a b=3", r"^a b=3: not understood"),
     "type": (
         "trainer.max_epochs=many",
@@ -193,20 +193,26 @@ WRONG = {
         r"^optim=adamm: no such option .*asked for by experiment/broken\.yaml",
     ),
     "hostile": ("network._target_=os.system", r"^network\._target_: 'os\.system' is not allowed here"),
-    "hydra's callbacks": ("+hydra.callbacks.a._target_=os.system", r"^hydra\.callbacks: not allowed"),
+    "hydra's callbacks": (
+        "+hydra.callbacks.a._target_=os.system",
+        r"^hydra\.callbacks\.a\._target_: not allowed",
+    ),
     "hydra's plugins": (
         "+hydra.launcher.a._target_=os.system",
-        r"^hydra\.launcher\.a\._target_: .*not allowed",
+        r"^hydra\.launcher\.a\._target_: not allowed",
     ),
     "hydra's logs": (
         "experiment=logs",
-        r"^hydra\.job_logging\.handlers\.a\.\(\): 'os\.system' is not allowed",
+        r"^hydra\.job_logging\.handlers\.a\.\(\): not allowed in a config\..*hydra\.verbose=true",
     ),
     "imports of logs": (
         "hydra.job_logging.handlers.console.stream=ext://os.system",
-        r"stream: .* is not allowed",
+        r"stream: not allowed on the command line",
     ),
-    "the environment": ("experiment=variables", r"^hydra\.job\.env_set\.DVSN_ALLOW: not allowed"),
+    "the environment": (
+        "experiment=variables",
+        r"^hydra\.job\.env_set.*: not allowed in a config\. Set variables in your shell",
+    ),
     "unknown flag": ("--multirn", r"^--multirn: unknown flag\..*Did you mean '--multirun'\?"),
     "Hydra's pickle": ("--experimental-rerun=x.pickle", r"^--experimental-rerun=x\.pickle: unknown flag"),
     "config name": ("--config-name=nope", r"no config named 'nope'"),

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from dvsn.config import compose, menu, sources
 
 PRIVATE = {
-    "hydra._internal.config_loader_impl.ConfigLoaderImpl": "dvsn/config/compose.py",
+    "hydra._internal.config_loader_impl.ConfigLoaderImpl": "dvsn/config/hydra_node.py",
     "hydra._internal.sources_registry.SourcesRegistry": "dvsn/config/sources.py",
 }
 """The private names, and the file that uses each. There shall be no further ones."""
@@ -51,16 +51,18 @@ def test_a_private_name_is_there(name: str) -> None:
 
 
 def test_values_of_the_command_line_are_set_by_one_static_method() -> None:
-    """`compose` looks at the config just before: `ConfigLoaderImpl._apply_overrides_to_config(overrides, cfg)`."""
+    """`before_values` looks at the config just before: `ConfigLoaderImpl._apply_overrides_to_config(overrides, cfg)`."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     found = inspect.getattr_static(ConfigLoaderImpl, "_apply_overrides_to_config", None)
     assert isinstance(found, staticmethod), "ConfigLoaderImpl._apply_overrides_to_config has changed"
     assert list(inspect.signature(found.__func__).parameters) == ["overrides", "cfg"]
     with compose.opened("train", []) as session:
-        cfg, before = compose.compose(session.loader, "train", ["seed=7"])
-    assert cfg.seed == 7
-    assert before["seed"] == 0, "ConfigLoaderImpl._apply_overrides_to_config is not what sets values any more"
+        composed = compose.compose(session.loader, "train", ["seed=7"])
+    assert composed.cfg.seed == 7
+    assert composed.defaults["seed"] == 0, (
+        "ConfigLoaderImpl._apply_overrides_to_config is not what sets values any more"
+    )
 
 
 def test_sources_are_made_from_a_table_of_schemes() -> None:
