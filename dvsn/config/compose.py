@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 Job = Callable[[Config], Any]
 
+MULTIRUN = re.compile(r"(\+\+)?hydra\.mode=(['\"]?)MULTIRUN\2")  # another way to write -m
 FORMS = (("landmarks", "joints", "landmarks_heatmaps"),)
 """Tasks with a second form: the task, the option of a network by which that form is recognised, and its name."""
 
@@ -70,7 +72,7 @@ def hydra_main(
     config, SystemExit(1) for failed sweep jobs.
     """
     with opened(name, argv) as session:
-        several = session.arguments.multirun or "hydra.mode=MULTIRUN" in session.overrides
+        several = session.arguments.multirun or any(map(MULTIRUN.fullmatch, session.overrides))
         if several and sweep is None:
             command = name.replace("_", " ")
             raise ConfigError(
@@ -170,11 +172,16 @@ def compose(loader: ConfigLoader, name: str, overrides: Sequence[str], *, sweep:
     from hydra.types import RunMode
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
-    with hydra_node.before_values() as defaults, translated(name, loader, defaults):
-        line = hydra_node.check_line(overrides)
-        cfg = loader.load_configuration(name, list(overrides), run_mode=mode)
     with translated(name, loader):
-        hydra_node.check_composed(cfg, defaults["hydra"], line, loader)
+        line = hydra_node.check_line(overrides)
+        usual = hydra_node.delivered(loader, line)
+
+    def look(files: Config) -> None:
+        hydra_node.check_files(files["hydra"], usual)
+
+    with hydra_node.before_values(look) as defaults, translated(name, loader, defaults):
+        cfg = loader.load_configuration(name, list(overrides), run_mode=mode)
+    hydra_node.check_composed(cfg, defaults["hydra"])
     return Composed(cfg, {key: value for key, value in defaults.items() if key != "hydra"}, line)
 
 

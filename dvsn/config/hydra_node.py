@@ -7,9 +7,8 @@ some of them on the command line only, and everything else must be as Hydra deli
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -47,10 +46,11 @@ ABSENT = object()
 
 
 @contextmanager
-def before_values() -> Iterator[dict[str, Any]]:
+def before_values(look: Callable[[Any], None] | None = None) -> Iterator[dict[str, Any]]:
     """A dict that Hydra's next composition fills, as plain data, before it sets the values of the command line.
 
-    Hydra has no public way to this state. To compose a second time without values would cost 0.3 s of each start.
+    `look` is called with it then. Hydra has no public way to this state; to compose a second time without values would
+    cost 0.3 s of each start.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from omegaconf import OmegaConf
@@ -60,6 +60,8 @@ def before_values() -> Iterator[dict[str, Any]]:
 
     def record(overrides: Any, cfg: DictConfig) -> None:
         seen.update(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+        if look is not None:
+            look(seen)
         original(overrides, cfg)
 
     setattr(ConfigLoaderImpl, original.__name__, staticmethod(record))
@@ -69,14 +71,24 @@ def before_values() -> Iterator[dict[str, Any]]:
         setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
 
 
-@functools.lru_cache(maxsize=8)
-def delivered(loader: ConfigLoader, groups: tuple[str, ...]) -> Mapping[str, Any]:
-    """Hydra's node as Hydra delivers it with these choices of its groups: the value of each path."""
+_usual: dict[
+    str, Any
+] = {}  # what Hydra delivers without choices: it comes from its own package, with any loader
+
+
+def delivered(loader: ConfigLoader, line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Hydra's node as Hydra delivers it, with the groups that the command line chooses: the value of each path."""
     from hydra.types import RunMode
 
+    groups = [f"{key}={line[key]}" for key in GROUPS if key in line]
+    if _usual and not groups:
+        return _usual
     with before_values() as seen:
-        loader.load_configuration(None, list(groups), run_mode=RunMode.RUN)
-    return dict(flat(seen.get("hydra"), "hydra"))
+        loader.load_configuration(None, groups, run_mode=RunMode.RUN)
+    found = dict(flat(seen.get("hydra"), "hydra"))
+    if not groups:
+        _usual.update(found)
+    return found
 
 
 def flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -94,8 +106,13 @@ def inside(path: str, keys: Sequence[str]) -> bool:
 
 
 def refuse(path: str, where: str, valid: Sequence[str]) -> NoReturn:
-    hint = next((f" {text}" for key, text in HINTS.items() if path.startswith(key)), "")
-    raise ConfigError(f"{path}: not allowed {where}.{hint} {nearest(path, valid)}")
+    hint = next((text for key, text in HINTS.items() if path.startswith(key)), None)
+    more = (
+        nearest(path, valid)
+        if hint is None
+        else f"{hint} Of Hydra's own options may be set: {', '.join(valid)}."
+    )
+    raise ConfigError(f"{path}: not allowed {where}. {more}")
 
 
 def check_line(overrides: Sequence[str]) -> dict[str, Any]:
@@ -114,29 +131,43 @@ def check_line(overrides: Sequence[str]) -> dict[str, Any]:
         if package or each.is_delete() or not (key in GROUPS or inside(key, LINE)):
             refuse(each.get_key_element().lstrip("+~"), "on the command line", [*LINE, *GROUPS])
         values[key] = each.value()
+        if key == "hydra.searchpath":
+            _check_folders(values[key], added=each.is_add() or each.is_force_add())
     return values
 
 
-def check_composed(
-    cfg: DictConfig, files: Mapping[str, Any], line: Mapping[str, Any], loader: ConfigLoader
-) -> None:
-    """Refuses what is not as Hydra delivers it and is not in the lists above.
+def _check_folders(folders: Any, *, added: bool) -> None:
+    """Refuses further sources of configs that are no folders. Hydra takes no notice of one with a plus."""
+    good = isinstance(folders, list) and all(
+        isinstance(each, str) and ("://" not in each or each.startswith("file://")) for each in folders
+    )
+    if added or not good:
+        raise ConfigError(
+            f"hydra.searchpath: {found(folders)}, expected folders: hydra.searchpath=[file:///home/me/conf]"
+        )
 
-    `files` is Hydra's node as the YAML files make it, `line` what the command line sets, see `check_line`; both are
-    compared, and the composed node as a whole once more. Raises `ConfigError`.
-    """
-    from omegaconf import OmegaConf
 
-    usual = delivered(loader, tuple(f"{key}={line[key]}" for key in GROUPS if key in line))
+def check_files(files: Any, usual: Mapping[str, Any]) -> None:
+    """Refuses what YAML files change of Hydra's node `files`, as it is `usual`, and is not in the list of `FILES`."""
     given = dict(flat(files, "hydra"))
-    for path in sorted({*given, *usual}):
+    for path in sorted({*given, *usual}, key=lambda path: (path not in given, path)):
         value = given.get(path, ABSENT)
         same = value == usual.get(path, ABSENT) or (path in FIXED and value == FIXED[path])
         if not same and not inside(path, FILES):
             refuse(path, "in a config", FILES)
+
+
+def check_composed(cfg: DictConfig, files: Any) -> None:
+    """Refuses what the command line changes of Hydra's node, as `files` make it, and is not in the list of `LINE`.
+
+    `check_line` has refused most of it by name: this finds what comes another way, such as a group that is put there.
+    """
+    from omegaconf import OmegaConf
+
+    given = dict(flat(files, "hydra"))
     node = OmegaConf.to_container(cfg.hydra, resolve=False, enum_to_str=True)
     after = dict(flat(node, "hydra"))
-    for path in sorted({*after, *given}):
+    for path in sorted({*after, *given}, key=lambda path: (path not in after, path)):
         if after.get(path, ABSENT) != given.get(path, ABSENT) and not inside(path, (*LINE, *COMPUTED)):
             refuse(path, "on the command line", LINE)
     subfolder = after.get("hydra.sweep.subdir")

@@ -32,6 +32,19 @@ def check_yaml(path: str | Path) -> None:
             )
 
 
+def check_node(config: Any, file: Path) -> None:
+    """Raises `ConfigError` for a Hydra's node of a file that is no mapping, or has a defaults list, which Hydra drops."""
+    from omegaconf import OmegaConf
+
+    if not OmegaConf.is_dict(config) or "hydra" not in config:
+        return
+    node = None if OmegaConf.is_interpolation(config, "hydra") else config["hydra"]
+    if node is None or not OmegaConf.is_dict(node):
+        raise ConfigError(f"hydra: expected a mapping of options, in {file}")
+    if "defaults" in node:
+        raise ConfigError(f"hydra.defaults: not allowed in a config, in {file}")
+
+
 @functools.cache
 def bound() -> None:
     """Hydra reads configs from folders (file://), each file through `check_yaml`, and from nowhere else.
@@ -53,7 +66,9 @@ def bound() -> None:
             file = Path(self.path) / self._normalize_file_name(config_path)
             if file.is_file():
                 check_yaml(file)
-            return super().load_config(config_path)
+            result = super().load_config(config_path)
+            check_node(result.config, file)
+            return result
 
     def only(kind: Any, own: str) -> Any:
         """The source `kind` for the path `own` alone."""
