@@ -153,10 +153,16 @@ def _add_folder(folder: Path) -> None:
 
 
 def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
-    """`debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted."""
+    """The overrides as Hydra understands them.
+
+    `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `run_dir=FOLDER` is the folder
+    of the run by its shorter name.
+    """
     repaired = []
     for override in overrides:
         key, equals, value = override.partition("=")
+        if key == "run_dir" and equals:
+            override = f"hydra.run.dir={value}"
         if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())

@@ -135,6 +135,10 @@ def test_hydras_flags_of_lightnings_ranks(compose: Callable[..., Any], tmp_path:
     assert tree["out"] == f"{tmp_path}/a b"
 
 
+def test_the_folder_of_a_run_has_a_short_name(compose: Callable[..., Any], tmp_path: Path) -> None:
+    assert compose("run_dir=mine")["out"] == str(tmp_path / "mine")
+
+
 def test_debug_true_is_the_name_of_an_option(compose: Callable[..., Any]) -> None:
     assert compose("debug=true")["name"] == "debugged"
     assert compose("debug=1")["name"] == "debugged"
