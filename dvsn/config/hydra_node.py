@@ -137,7 +137,7 @@ def check_line(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_folders(folders: Any, *, added: bool) -> None:
-    """Refuses further sources of configs that are no folders. Hydra takes no notice of one with a plus."""
+    """Refuses values of hydra.searchpath that are not folders; and +hydra.searchpath, which Hydra ignores."""
     good = isinstance(folders, list) and all(
         isinstance(each, str) and ("://" not in each or each.startswith("file://")) for each in folders
     )
@@ -148,7 +148,10 @@ def _check_folders(folders: Any, *, added: bool) -> None:
 
 
 def check_files(files: Any, usual: Mapping[str, Any]) -> None:
-    """Refuses what YAML files change of Hydra's node `files`, as it is `usual`, and is not in the list of `FILES`."""
+    """Refuses changes of Hydra's node by YAML files, except of the options in `FILES`.
+
+    `files` is the node as the files make it, `usual` the one that Hydra delivers. Raises `ConfigError`.
+    """
     given = dict(flat(files, "hydra"))
     for path in sorted({*given, *usual}, key=lambda path: (path not in given, path)):
         value = given.get(path, ABSENT)
@@ -158,9 +161,10 @@ def check_files(files: Any, usual: Mapping[str, Any]) -> None:
 
 
 def check_composed(cfg: DictConfig, files: Any) -> None:
-    """Refuses what the command line changes of Hydra's node, as `files` make it, and is not in the list of `LINE`.
+    """Refuses changes of Hydra's node by the command line, except of the options in `LINE`.
 
-    `check_line` has refused most of it by name: this finds what comes another way, such as a group that is put there.
+    `files` is the node as the YAML files make it. `check_line` has refused most changes by their names; this finds the
+    rest, such as a group that is put into the node. Raises `ConfigError`.
     """
     from omegaconf import OmegaConf
 

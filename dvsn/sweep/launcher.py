@@ -100,7 +100,7 @@ class ProcessLauncher(Launcher):
         return answer
 
     def _refuse_if_all_are_wrong(self, job_overrides: Sequence[Sequence[str]]) -> None:
-        """A mistake that every job shares ends the sweep at once; one that fits is enough to start it."""
+        """Raises the `ConfigError` of the first job when the configs of all jobs are wrong; one that is right is enough."""
         shared = [str(o) for o in self.config.hydra.overrides.hydra if not str(o).startswith(PARENT_ONLY)]
         faults = []
         for overrides in job_overrides:
@@ -225,7 +225,7 @@ class NoCallbacks:
 
 
 def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Put the swept options of a group into the sweep's own choices, so that `${name}` tells what the sweep is about.
+    """Put the swept options of a group into the config of the sweep, so that `${name}`, which names its folder, has them.
 
     `network=unet_128,resnet_6blocks` gives `unet_128+resnet_6blocks`; more than `LONG` characters give `2_network`.
     """
@@ -241,7 +241,7 @@ def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 class SharedTask:
-    """A task whose jobs share a process (or are pickled by a launcher): several devices are refused."""
+    """The function that Hydra's other launchers call for each job. They share a process, so several devices are refused."""
 
     def __init__(self, job: compose.Job) -> None:
         self.job = job
@@ -286,7 +286,7 @@ def refuse_jobs(cfg: DictConfig, *, separate: bool) -> None:
 
 
 def _command() -> list[str]:
-    """How this program was started, as Lightning does it for its ranks."""
+    """The command by which this program was started: `python -m MODULE`, or `python FILE`."""
     import __main__
 
     spec = getattr(__main__, "__spec__", None)
@@ -298,7 +298,7 @@ def _command() -> list[str]:
 
 
 def shared_arguments(config: DictConfig, *, name: str | None = None) -> list[str]:
-    """Flags and Hydra overrides of the command line that its jobs need too. `name` is that of their config, if another."""
+    """Flags and Hydra overrides of the command line that jobs need too. `name` is the jobs' config, by default the same."""
     arguments = [str(o) for o in config.hydra.overrides.hydra if not str(o).startswith(PARENT_ONLY)]
     arguments.append(f"--config-name={name or config.hydra.job.config_name}")
     for source in config.hydra.runtime.config_sources:
@@ -308,7 +308,7 @@ def shared_arguments(config: DictConfig, *, name: str | None = None) -> list[str
 
 
 def distilled(jobs: Sequence[Job]) -> str:
-    """The report of a sweep in which jobs learned from a teacher; nothing where none did, or none has finished."""
+    """The text of the report of a distillation sweep; empty for another sweep, and where no job has finished."""
     if not any(_distils(job.folder / "config.yaml") for job in jobs if job.code == 0):
         return ""
     from dvsn.sweep.report import report  # the tables, which most sweeps do without

@@ -31,7 +31,7 @@ DDP_VARIABLES = {
 
 
 class Process:
-    """A job that runs: its output goes to `output.log` in its folder and, each line after `prefix`, to the console."""
+    """A running job. Its output goes to output.log in its folder and to the console, with `prefix` before each line."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Process:
         return True
 
     def job(self) -> Job:
-        """What became of it, once it has ended."""
+        """The record of the job, once it has ended."""
         code = self.popen.returncode
         error = "" if code == 0 else reason(self.tail.decode("utf-8", "replace"), code)
         overrides, result = filtered(self.overrides), read_result(self.folder / "result.json")
@@ -138,7 +138,10 @@ class Pool:
         *,
         again: bool = False,
     ) -> Process:
-        """Start `command` with the overrides, in `folder`, emptied of an earlier result unless the job goes on `again`."""
+        """Start `command` with the overrides in `folder`.
+
+        An earlier result.json is deleted, and output.log too unless the job is continued (`again`).
+        """
         sys.stdout.write(f"[{self.what}] {self.unit} {number}: {' '.join(filtered(overrides))}\n")
         sys.stdout.flush()
         folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +229,7 @@ class Stream:
 
 
 class Lines(Stream):
-    """The console, for one of several jobs: whole lines after a prefix, and of a progress bar an update now and then."""
+    """The console, for one of several jobs at a time: whole lines after a prefix; a progress bar now and then."""
 
     def __init__(self, prefix: str) -> None:
         super().__init__()

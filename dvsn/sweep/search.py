@@ -1,7 +1,7 @@
 """`python -m dvsn.search`: search over options of a training with Optuna, a run for each trial, bad ones ended early.
 
-Optuna (Akiba, Sano, Yanase, Ohta and Koyama, 2019, arXiv:1907.10902) is driven by ask and tell: the release of
-hydra-optuna-sweeper for this Hydra needs an Optuna below 3.
+Optuna (Akiba, Sano, Yanase, Ohta and Koyama, 2019, arXiv:1907.10902) is used through its ask-and-tell interface: the
+release of hydra-optuna-sweeper for this Hydra needs an Optuna below 3.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ COMMAND = Command(
 
 @dataclass
 class Plan:
-    """What a search is, before it begins."""
+    """A search as the command line asks for it."""
 
     shared: list[str]
     """The overrides of every trial."""
@@ -151,10 +151,10 @@ def check_search(options: Config) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[int]:
-    """A lock on the folder of a search, which its trials hold too: gives the descriptor that they are to inherit.
+    """Locks the folder of a search, and gives the file descriptor of the lock, which trials inherit.
 
-    It ends with the last of them, however they end. Raises `ConfigError` where another search, or a trial that one left
-    behind when it was killed, still runs.
+    The lock ends when the search and all its trials have ended, also when they are killed. Raises `ConfigError` where
+    another search, or a trial that one left behind when it was killed, still runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
@@ -173,7 +173,7 @@ def alone_in(folder: Path) -> Iterator[int]:
 
 
 def open_study(plan: Plan) -> Study:
-    """The study in the folder, new or begun before. Raises `ConfigError` where that was over something else."""
+    """Optuna's study in the folder, new or continued. Raises `ConfigError` where an earlier one searched other ranges."""
     from optuna import create_study
 
     from dvsn.sweep.search_study import storage
@@ -199,7 +199,7 @@ def open_study(plan: Plan) -> Study:
 
 
 def validations(file: Path, monitor: str) -> list[float]:
-    """The scores that a run has logged so far, one a validation."""
+    """The scores in metrics.csv so far, one for each validation."""
     try:
         with file.open(newline="", encoding="utf-8") as rows:
             return [float(row[monitor]) for row in csv.DictReader(rows) if row.get(monitor)]
@@ -257,7 +257,7 @@ class Search:
         return len(self.study.get_trials(deepcopy=False, states=counted)) + len(self.faults)
 
     def left_behind(self) -> list[Trial]:
-        """Trials of a search that was stopped or killed; those that had finished are told so at once."""
+        """Unfinished trials of a search that was stopped or killed. Those that have a result are recorded as finished."""
         from optuna.trial import Trial, TrialState
 
         found = []
@@ -274,7 +274,7 @@ class Search:
         return found
 
     def ask(self) -> Trial:
-        """The next trial, a function of seed, number and earlier trials, so that a continued search goes on alike."""
+        """The next trial. Its values depend on seed, number and earlier trials alone, so a resumed search draws the same."""
         from dvsn.sweep.search_study import pruner, sampler
 
         self.study.sampler = sampler(self.plan.options, number=len(self.study.get_trials(deepcopy=False)))
@@ -293,7 +293,7 @@ class Search:
         self.running[process] = Running(trial, reported=len(known))
 
     def watch(self, process: Process) -> None:
-        """Report new scores of a trial, and end it where they are bad."""
+        """Report new scores of a trial to Optuna, and stop it where the pruner says so."""
         state = self.running[process]
         try:
             found = (process.folder / "metrics.csv").stat()
@@ -314,7 +314,7 @@ class Search:
             process.stop()
 
     def tell(self, process: Process) -> None:
-        """How a trial ended. Raises `UserError` when it failed as one before it, and none has succeeded."""
+        """Record how a trial ended. Raises `UserError` when two have failed with the same error and none has succeeded."""
         from optuna.trial import TrialState as State
 
         self.watch(process)
@@ -342,7 +342,9 @@ class Search:
 
 
 def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.train") -> None:
-    """The search of the command line: configs `name` and, for a trial, `trial`, of which each runs `python -m module`.
+    """Runs the search of the command line.
+
+    `name` is the config of the search, `trial` that of a trial, which runs as `python -m module`.
 
     SystemExit(1) when no trial has finished.
     """
