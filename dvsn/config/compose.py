@@ -233,8 +233,9 @@ def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
     try:
         with translated():
             hydra_node.settle(cfg, composed.line)
-    except ConfigError:
-        plain(cfg)  # names the value that a folder is made of, if that is what is wrong
+    except ConfigError as error:
+        if error.__cause__ is not None:  # an interpolation: `plain` names the value that it is made of
+            plain(cfg)
         raise
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir = str(folder or cfg.hydra.run.dir)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dvsn import command_line
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.folders import check_place
 from dvsn.config.rules import check_options
 from dvsn.config.types import number, whole
 from dvsn.errors import ConfigError, UserError
@@ -80,7 +81,7 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        return Path(self.options["dir"]).absolute()
+        return Path(self.options["dir"])
 
     def identity(self) -> Config:
         """What must be equal for trials to be comparable."""
@@ -108,6 +109,8 @@ def plan(session: compose.Session, *, name: str, trial: str, module: str) -> Pla
     whole_config = compose.preflight(composed)
     options, monitor = whole_config["search"], whole_config.get("monitor") or {}
     check_search(options)
+    line = [text.partition("=")[2].strip("'\"") for text in shared if text.startswith("search.dir=")]
+    options["dir"] = str(check_place("search.dir", options["dir"], spelt=line[-1] if line else None))
     shared = [each for each in shared if not each.startswith("search.")]
     for corner in corners:
         tree = compose.preflight(compose.compose(loader, trial, [*shared, *corner]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -231,6 +232,14 @@ def test_mistakes_become_one_message(case: str, compose: Callable[..., Any]) -> 
     with pytest.raises(ConfigError, match=message) as caught:
         compose(argument)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["a b:c=d", "x{y", "a,b]", "it's", "~/x (1)"])
+def test_the_quotes_that_are_advised_work_when_pasted(compose: Callable[..., Any], value: str) -> None:
+    with pytest.raises(ConfigError, match="not understood") as caught:
+        compose(f"root={value}", root=None)
+    (pasted,) = shlex.split(str(caught.value).partition("not take away: ")[2])
+    assert compose(pasted, root=None)["root"] == value
 
 
 def test_missing_values_are_listed(compose: Callable[..., Any]) -> None:
