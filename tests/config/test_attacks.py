@@ -13,9 +13,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 import yaml
 from hydra.conf import HydraConf
+from omegaconf import OmegaConf, open_dict
 
 from dvsn import command_line
-from dvsn.config import compose, menu, rules
+from dvsn.config import compose, hydra_node, menu, rules
 from dvsn.errors import ConfigError
 from tests.config.test_compose import environment, write_tree
 
@@ -359,6 +360,21 @@ LINES = {
 @pytest.mark.parametrize("name", LINES)
 def test_a_hostile_line(name: str, attack: Attack) -> None:
     attack(*LINES[name])
+
+
+@pytest.mark.parametrize(
+    "path", ["hydra.job.chdir", "hydra.callbacks.a", "hydra.job.env_set.PATH", "hydra.new"]
+)
+def test_the_composed_node_is_compared_as_a_whole(path: str) -> None:
+    """Whatever way a change may have taken past the checks of names."""
+    with compose.opened("train", []) as session:
+        composed = compose.compose(session.loader, "train", [])
+    files = OmegaConf.to_container(composed.cfg.hydra, resolve=False, enum_to_str=True)
+    hydra_node.check_composed(composed.cfg, files)
+    with open_dict(composed.cfg):
+        OmegaConf.update(composed.cfg, path, "true", force_add=True)
+    with pytest.raises(ConfigError, match=path.replace(".", r"\.") + ": not allowed"):
+        hydra_node.check_composed(composed.cfg, files)
 
 
 def test_links_in_a_folder_that_is_there(attack: Attack, tmp_path: Path) -> None:
