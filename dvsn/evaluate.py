@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import command_line
+from dvsn.atomic import write_csv, write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
@@ -57,42 +59,29 @@ COMMAND = Command(
 
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
-    from dvsn.config.allow import check
+    import_lightning()
+    from dvsn.config.build import inspect_tree
     from dvsn.engine import trainer as runtime
+    from dvsn.engine.callbacks import PictureFiles
+    from dvsn.engine.console import quiet
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
-    from dvsn.train import quiet
     from dvsn.weights import read_checkpoint
 
     quiet()
-    check({key: config.get(key) for key in ("data", "trainer")})
-    path = Path(config["checkpoint"])
+    inspect_tree({key: config.get(key) for key in ("data", "trainer")})
+    path, split = Path(config["checkpoint"]), config["split"]
     content = read_checkpoint(path)
     header = read_recipe(content, path)
-    recipe = dict(header["recipe"])
-    for key in ("test_dropout", "test_norm", "flip_test"):
-        if config.get(key) is not None:
-            if key not in recipe:
-                raise ConfigError(f"{key}: the task '{header['task']}' of {path} has no such option.")
-            recipe[key] = config[key]
-    chosen = {key: value for key, value in (config.get("inference") or {}).items() if value is not None}
-    if chosen and "inference" not in recipe and header["task"] != "segmentation":
-        raise ConfigError(f"inference: the task '{header['task']}' of {path} has no such options.")
-    if chosen:
-        recipe["inference"] = {**(recipe.get("inference") or {}), **chosen}
-    split = config["split"]
+    recipe = chosen_recipe(config, header, path)
     if split not in ("train", "val", "test"):
         raise ConfigError(f"split: found '{split}', expected train, val or test.")
     output = Path(config["output"] or default_output(path, split))
     task = build_task(recipe, data=header.get("data"), path=path)
-    data_node = data_of(config, header, path, task)
-    task.data_recipe = data_node
-    data = runtime.build_data({"data": data_node})
+    task.data_recipe = data_of(config, header, path, task)
+    data = runtime.build_data({"data": task.data_recipe})
     task.ask_data(data)
     task.use_metrics(**metric_options(config["metrics"], task))
     load_state(task, content["state_dict"], path)
-    from dvsn.engine.callbacks import PictureFiles
-    from dvsn.pictures.grids import write_picture
-
     pictures = PictureFiles(folder=output, count=int(config["pictures"]), save_all=bool(config["save_all"]))
     trainer = runtime.build_trainer({**config, "run_dir": str(output), "callbacks": {}}, task, fitting=False)
     trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
@@ -102,29 +91,50 @@ def evaluate(config: Config) -> dict[str, float]:
         key.removeprefix("test/"): value for key, value in trainer.test(task, data, verbose=False)[0].items()
     }
     if trainer.is_global_zero:
-        result = {
+        about = {
             "checkpoint": str(path),
             "step": content.get("global_step"),
             "split": split,
             "samples": pictures.samples,
-            "metrics": values,
-            "details": task.test_details,
-            "environment": runtime.environment(),
         }
-        runtime.write_json(output / "metrics.json", result)
-        show(values, path, split, pictures.samples)
-        for title, rows in task.test_details.items():
-            show_rows(title, rows)
-        for stem, picture in task.test_pictures.items():
-            write_picture(output / f"{stem}.png", picture)
-        for name, content in task.test_files.items():
-            write = runtime.write_csv if name.endswith(".csv") else runtime.write_json
-            write(output / name, content)
-        for name in ("metrics.json", *task.test_files):
-            log.info("%s", output / name)
-        for stem in ("grid", *task.test_pictures):
-            log.info("%s", output / f"{stem}.png")
+        write(about, values, task, output)
     return values
+
+
+def chosen_recipe(config: Config, header: Config, path: Path) -> Config:
+    """The checkpoint's recipe with the options of testing that were set. Raises `ConfigError` for one that it lacks."""
+    recipe, kind = dict(header["recipe"]), header["task"]
+    for key in ("test_dropout", "test_norm", "flip_test"):
+        if config.get(key) is not None:
+            if key not in recipe:
+                raise ConfigError(f"{key}: the task '{kind}' of {path} has no such option.")
+            recipe[key] = config[key]
+    chosen = {key: value for key, value in (config.get("inference") or {}).items() if value is not None}
+    if chosen and "inference" not in recipe and kind != "segmentation":
+        raise ConfigError(f"inference: the task '{kind}' of {path} has no such options.")
+    if chosen:
+        recipe["inference"] = {**(recipe.get("inference") or {}), **chosen}
+    return recipe
+
+
+def write(about: Config, values: dict[str, float], task: Any, output: Path) -> None:
+    """metrics.json, the task's own tables, pictures and files; and the scores on the screen."""
+    from dvsn.engine.run_folder import environment
+    from dvsn.pictures.grids import write_picture
+
+    result = {**about, "metrics": values, "details": task.test_details, "environment": environment()}
+    write_json(output / "metrics.json", result)
+    show(values, Path(about["checkpoint"]), about["split"], about["samples"])
+    for title, rows in task.test_details.items():
+        show_rows(title, rows)
+    for stem, picture in task.test_pictures.items():
+        write_picture(output / f"{stem}.png", picture)
+    for name, content in task.test_files.items():
+        (write_csv if name.endswith(".csv") else write_json)(output / name, content)
+    for name in ("metrics.json", *task.test_files):
+        log.info("%s", output / name)
+    for stem in ("grid", *task.test_pictures):
+        log.info("%s", output / f"{stem}.png")
 
 
 def metric_options(given: Config, task: Any) -> Config:

@@ -138,13 +138,12 @@ def test_the_files_are_small_and_name_no_place_of_a_machine(folder: Path) -> Non
 
 
 def locate(target: str, path: str) -> type:
-    """What the config builder makes of a class that a config names at `path`: allowed, readable without importing it, and
-    found. The one place that knows how."""
+    """What the config builder makes of a class that a config names at `path`: allowed, and found. The one
+    place that knows how."""
     from dvsn.config import allow, build
 
     allow.check({"_target_": target}, path=path)
     target = allow.new_name(target)
-    build.static_options(target)
     return build._locate(target, path)
 
 

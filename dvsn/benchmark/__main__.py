@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvsn import command_line
+from dvsn.atomic import replacing, write_json
 from dvsn.benchmark.table import PROTOCOLS, markdown, show
 from dvsn.command_line import Command, Option
 from dvsn.config import compose, menu
@@ -143,6 +144,7 @@ def read_given(config: Config, device: torch.device) -> Given:
 
     from dvsn.benchmark import kinds
     from dvsn.config.build import build
+    from dvsn.tasks.recipe import load
 
     kind: Kind | None
     if config["checkpoint"] is None:
@@ -151,10 +153,8 @@ def read_given(config: Config, device: torch.device) -> Given:
         name = str(node["_target_"]).rpartition(".")[2]
         kind = kinds.of_network(randomise(build(node, path="network")), node, config["size"])
     else:
-        import dvsn
-
         name = Path(config["checkpoint"]).name
-        task = dvsn.load(config["checkpoint"])
+        task = load(config["checkpoint"])
         kind = kinds.of_shipped(task.deployable())
         if kind is None:
             raise CheckpointError(
@@ -302,7 +302,7 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
 
     import torch
 
-    from dvsn.engine import trainer as runtime
+    from dvsn.engine.run_folder import environment, processor
 
     return {
         "name": given.name,
@@ -310,10 +310,10 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
         "size": config["size"],
         "batch": config["batch"],
         "images": config["images"] or "noise",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else runtime.processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "date": datetime.date.today().isoformat(),
-        "environment": runtime.environment(),
+        "environment": environment(),
     }
 
 
@@ -332,9 +332,6 @@ def counts(network: nn.Module, shape: tuple[int, ...]) -> Config:
 
 
 def write(result: Config, path: Path) -> None:
-    from dvsn.atomic import replacing
-    from dvsn.engine.trainer import write_json
-
     if path.suffix == ".json":
         write_json(path, result)
     else:

@@ -1,4 +1,4 @@
-"""Keypoints as heatmaps and back: the target of a pose network, and the reading of its answer.
+"""Keypoints to heatmaps and back: the target of a pose network, and the decoding of its answer.
 
 Points are pixels (x, y) of the crop. A heatmap pixel stands for the crop pixel at `stride` times its place, or, with
 `unbiased`, at (crop side - 1) / (map side - 1) times its place: see `dvsn.data.crop` for the same choice in the crop.
@@ -85,8 +85,8 @@ class HeatmapCodec(nn.Module):
     def encode(self, points: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Points (N, K, 2) and their weights (N, K) -> maps (N, K, h, w) with peaks of 1, and weights (N, K).
 
-        A point whose window lies wholly outside weighs nothing; the map of a weightless point is 0. One just outside
-        still paints its tail.
+        A point whose window lies wholly outside weighs nothing; the map of a weightless point is 0. Of one
+        just outside the map has the tail of its Gaussian.
         """
         h, w = self.map_size
         centres = points.float() / points.new_tensor(self.spacing, dtype=torch.float32)
@@ -101,7 +101,7 @@ class HeatmapCodec(nn.Module):
         return down.unsqueeze(-1) * across.unsqueeze(-2), weight
 
     def _bell(self, centre: Tensor, pixel: Tensor, length: int) -> Tensor:
-        """(N, K) -> one side of a Gaussian that is a product of two, (N, K, length)."""
+        """The factor of a Gaussian along one axis: centres (N, K) -> (N, K, length)."""
         places = torch.arange(length, device=centre.device, dtype=torch.float32)
         middle = pixel if self.centre == "rounded" else centre
         values = torch.exp(-((places - middle.unsqueeze(-1)) ** 2) / (2 * self.sigma**2))
@@ -159,6 +159,7 @@ def blurred_around(maps: Tensor, column: Tensor, row: Tensor, *, reach: int, sid
 
 
 def _quarter(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """(M, h, w) and the places of their peaks (M,) -> offsets (M, 2) in x and y: a quarter towards the larger neighbour."""
     _, h, w = maps.shape
     place = (row * w + column).unsqueeze(-1) + torch.tensor([1, -1, w, -w], device=maps.device)
     right, left, below, above = maps.flatten(1).gather(1, place.clamp(0, h * w - 1)).unbind(-1)
@@ -167,6 +168,7 @@ def _quarter(maps: Tensor, column: Tensor, row: Tensor) -> Tensor:
 
 
 def _dark(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
+    """Likewise, to the peak of a parabola through the log of the blurred maps, by differences over two pixels."""
     _, h, w = maps.shape
     f = blurred_around(maps, column, row, reach=2, side=blur)  # (M, 5, 5), [row, column]
     f = f.clamp(min=1e-10).log()
@@ -179,6 +181,7 @@ def _dark(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
 
 
 def _udp(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
+    """As `_dark`, by differences over one pixel, also at the border."""
     f = blurred_around(maps, column, row, reach=1, side=blur).clamp(1e-3, 50).log()  # (M, 3, 3)
     slope = torch.stack([f[:, 1, 2] - f[:, 1, 0], f[:, 2, 1] - f[:, 0, 1]], dim=-1) / 2
     xx = f[:, 1, 2] - 2 * f[:, 1, 1] + f[:, 1, 0]

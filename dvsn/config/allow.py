@@ -123,12 +123,21 @@ RENAMED = {
 """What classes were called in earlier versions, by the start of their names: in checkpoints and in YAML files of users."""
 
 
+MOVED = ("mean", "std", "class_weights", "boundary_frame", "padding", "score", "normalise")
+"""Options of a data set that are in its `facts` today."""
+
+DATA_KEYS = {"root", "splits", "pair", "transform", "input_channels", "output_channels"}
+"""What every node of `dvsn.data.module.DataModule` has."""
+
+
 def renamed(tree: Any, *, depth: int = 0) -> Any:
-    """A copy of a plain tree in which each `_target_` has the name that its class has today.
+    """A copy of a plain tree in which each `_target_` has the name that its class has today, and the facts of a data set
+    are where they are today.
 
     What lies deeper than `MAX_DEPTH` stays as it is: `check` refuses it.
     """
     if isinstance(tree, Mapping) and depth <= MAX_DEPTH:
+        tree = with_facts(tree) if tree.keys() >= DATA_KEYS else tree
         return {
             key: new_name(value) if key == "_target_" else renamed(value, depth=depth + 1)
             for key, value in tree.items()
@@ -136,6 +145,27 @@ def renamed(tree: Any, *, depth: int = 0) -> Any:
     if isinstance(tree, list | tuple) and depth <= MAX_DEPTH:
         return [renamed(value, depth=depth + 1) for value in tree]
     return tree
+
+
+def with_facts(node: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The node of a data set whose `facts` hold those that are beside it, as they were in earlier versions."""
+    moved = {key: node[key] for key in MOVED if key in node}
+    if not moved:
+        return node
+    facts = {"_target_": "dvsn.data.facts.DataFacts", **(node.get("facts") or {}), **moved}
+    return {key: value for key, value in node.items() if key not in MOVED} | {"facts": facts}
+
+
+REFERENCE = re.compile(rf"\$\{{data\.(?=({'|'.join(MOVED)})[.}}\[])")
+
+
+def refers_to_facts(tree: Any) -> Any:
+    """A copy of a plain tree, not resolved, in which `${data.mean}` of earlier versions is `${data.facts.mean}`."""
+    if isinstance(tree, Mapping):
+        return {key: refers_to_facts(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [refers_to_facts(value) for value in tree]
+    return REFERENCE.sub("${data.facts.", tree) if isinstance(tree, str) else tree
 
 
 def new_name(target: Any) -> Any:

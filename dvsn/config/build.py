@@ -1,24 +1,24 @@
 """A config node becomes an object: only classes that are allowed there, only options that they have.
 
 Nothing is imported, built or called before the whole resolved tree has passed `check`. Importing this file
-costs nothing: the standard library alone, so that a typo is answered before torch is loaded.
+imports the standard library alone.
 """
 
 from __future__ import annotations
 
-import ast
+import builtins
 import functools
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvsn.config.allow import allowed, check, group_of, join, renamed
-from dvsn.config.menu import PACKAGE
-from dvsn.config.types import fits, found, read_hint, spell
+from dvsn.config.light_imports import import_lightning
+from dvsn.config.types import fits, found, spell
 from dvsn.errors import CheckpointError, ConfigError, DataError, UserError, nearest
 
 
@@ -37,6 +37,43 @@ def build(node: Any, *, path: str = "", **extra: Any) -> Any:
     return _build(renamed(node), path, extra)
 
 
+IMPORT_LIGHTNING = ("task", "data", "trainer", "callbacks", "logger")
+"""Groups whose classes import Lightning, which takes seconds: a mistake in another group is answered
+before that."""
+
+
+def inspect_tree(tree: Any, *, path: str = "") -> None:
+    """Checks the options of every node of a resolved tree against the signature of its class. Builds nothing.
+
+    This imports the classes. Raises `ConfigError` for the first option that its class does not have, that is missing,
+    or whose value is of another type.
+    """
+    check(tree, path=path)
+    tree = renamed(tree)
+    if isinstance(tree, Mapping) and not path:
+        _inspect({key: node for key, node in tree.items() if key not in IMPORT_LIGHTNING}, path)
+        import_lightning()
+    _inspect(tree, path)
+
+
+def _inspect(node: Any, path: str) -> None:
+    if isinstance(node, Mapping) and "_target_" in node:
+        _check_options(_locate(node["_target_"], path), _given(node), path, node.get("_partial_", False))
+    pairs = (
+        node.items()
+        if isinstance(node, Mapping)
+        else enumerate(node)
+        if isinstance(node, list | tuple)
+        else ()
+    )
+    for key, value in pairs:
+        _inspect(value, join(path, key))
+
+
+def _given(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+
+
 def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
     if isinstance(node, list | tuple):
         return [_build(value, join(path, i), {}) for i, value in enumerate(node)]
@@ -48,10 +85,8 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         return {key: _build(value, join(path, key), {}) for key, value in node.items()}
     kind = _locate(node["_target_"], path)
     partial = node.get("_partial_", False)
-    given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    options = _runtime_options(kind)
-    if options is not None:
-        check_signature(given | extra, options, path, partial)
+    given = _given(node)
+    _check_options(kind, given | extra, path, partial)
     arguments = {key: _build(value, join(path, key), {}) for key, value in given.items() if key not in extra}
     if kind.__module__.startswith("albumentations.") and hasattr(kind, "InitSchema"):
         arguments["strict"] = True  # otherwise some bad options only warn and the defaults are used
@@ -76,12 +111,16 @@ def _locate(target: str, path: str) -> type:
     module_name, _, name = target.rpartition(".")
     try:
         module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise ConfigError(f"{at}: cannot import {module_name!r}: {error}") from error
+        raise ConfigError(f"{at}: there is no module {module_name}. {_nearest_module(module_name)}") from None
     except Exception as error:  # whatever a module does when it is imported
         raise ConfigError(f"{at}: cannot import {module_name!r}: {error}") from error
     kind = inspect.getattr_static(module, name, None)
     if not isinstance(kind, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise ConfigError(f"{at}: {target!r} is not a class. {nearest(name, classes)}")
+        raise ConfigError(f"{at}: there is no class {name} in {module_name}. {nearest(name, classes)}")
     home = f"{kind.__module__}."
     if not home.startswith((*group.own, *prefixes)):
         raise ConfigError(f"{at}: {target!r} is really {home}{name}, which is not allowed here")
@@ -90,6 +129,16 @@ def _locate(target: str, path: str) -> type:
         expected = " or ".join(base for bases in rules for base in bases)
         raise ConfigError(f"{at}: {target!r} is not a subclass of {expected}")
     return kind
+
+
+def _nearest_module(name: str) -> str:
+    """A module of the same package whose name is like the last word of `name`."""
+    parent, _, last = name.rpartition(".")
+    folders = getattr(sys.modules.get(parent), "__path__", ())
+    files = [
+        file.stem for folder in folders for file in Path(folder).glob("*.py") if not file.stem.startswith("_")
+    ]
+    return nearest(last, files)
 
 
 def _base(name: str) -> type:
@@ -115,7 +164,11 @@ class Options(NamedTuple):
     others: bool
 
 
-def check_signature(given: Mapping[str, Any], options: Options, path: str, partial: bool) -> None:
+def _check_options(kind: type, given: Mapping[str, Any], path: str, partial: bool) -> None:
+    """Refuses options that the class does not have, values of another type, and what is missing."""
+    options = options_of(kind)
+    if options is None:
+        return
     for key, value in given.items():
         option = options.named.get(key)
         if option is None:
@@ -125,9 +178,8 @@ def check_signature(given: Mapping[str, Any], options: Options, path: str, parti
             raise ConfigError(
                 f"{join(path, key)}: unknown option of {options.owner} (found {str(key)!r}). {hint}"
             )
-        same = (
-            option.default is not REQUIRED and type(option.default) is type(value) and option.default == value
-        )
+        usual = option.default
+        same = usual is not REQUIRED and type(usual) is type(value) and usual == value
         if not same and not fits(value, option.hint):
             raise ConfigError(f"{join(path, key)}: expected {spell(option.hint)}, {found(value)}")
     for key, option in options.named.items():
@@ -137,161 +189,43 @@ def check_signature(given: Mapping[str, Any], options: Options, path: str, parti
             )
 
 
-def _runtime_options(kind: type) -> Options | None:
-    """From an imported class."""
-    try:
-        signature = inspect.signature(kind)
-    except (ValueError, TypeError):
-        return None
-    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
-    names = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
-    named, others = {}, False
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            others = True
-        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            hint = parameter.annotation
-            hint = read_hint(hint, names) if isinstance(hint, str) else Any if hint is REQUIRED else hint
-            named[parameter.name] = Option(hint, parameter.default)
+@functools.cache
+def options_of(kind: type) -> Options | None:
+    """The arguments of a class, from its signature; None where it has none, as some classes of C.
+
+    In a class of dvsn, or of a package that is allowed, `**options` go on to the constructor of the next class, whose
+    arguments are then its own too.
+    """
+    named: dict[str, Option] = {}
+    owners = [each for each in kind.__mro__ if "__init__" in vars(each)]
+    for owner in owners:
+        try:
+            signature = inspect.signature(kind if owner is owners[0] else vars(owner)["__init__"])
+        except (ValueError, TypeError):
+            return None
+        others = False
+        for parameter in signature.parameters.values():
+            others |= parameter.kind is parameter.VAR_KEYWORD
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                hint = parameter.annotation
+                hint = Any if hint is REQUIRED else _evaluate(hint, owner) if isinstance(hint, str) else hint
+                named.setdefault(parameter.name, Option(hint, parameter.default))
+        if not others or not owner.__module__.startswith(("dvsn.", *allowed())):
+            break
+    named.pop("self", None)
     return Options(kind.__name__, named, others)
 
 
-READ = ("dvsn", "torch.optim")  # packages whose sources are read instead of imported
+class _Names(dict[str, Any]):
+    """The names of a module; what is imported for type checkers alone is `Any`."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, Any)
 
 
-@functools.cache
-def _source(module: str) -> ast.Module | None:
-    """The parsed source of a module of `READ`; None when there is no such file."""
-    first, *rest = module.split(".")
-    if first == "dvsn":
-        root = PACKAGE
-    else:
-        spec = importlib.util.find_spec(first)  # a top-level package: found, not imported
-        if spec is None or spec.origin is None:
-            return None
-        root = Path(spec.origin).parent
-    base = root.joinpath(*rest)
-    for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
-        if rest and file.is_file():
-            return ast.parse(file.read_text(encoding="utf-8"))
-    return None
-
-
-def _readable(module: str) -> bool:
-    return f"{module}.".startswith(tuple(f"{name}." for name in READ))
-
-
-def _imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
-    """(local name, dotted origin) of every `from ... import ...` at the top of a module."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or node.level):
-            parent = module.split(".")[: -node.level] if node.level else []
-            for alias in node.names:
-                yield (
-                    alias.asname or alias.name,
-                    ".".join([*parent, node.module or "", alias.name]).replace("..", "."),
-                )
-
-
-def _static_class(target: str, hops: int = 6) -> tuple[str, ast.ClassDef] | None:
-    """(module, class) of a dotted name, following imports. None: not to be judged. ConfigError: not there."""
-    module, _, name = target.rpartition(".")
-    if not _readable(module) or hops == 0:
-        return None
-    tree = _source(module)
-    if tree is None:
-        folder = PACKAGE.joinpath(*module.split(".")[1:-1])
-        names = [file.stem for file in folder.glob("*.py") if not file.stem.startswith("_")]
-        raise ConfigError(f"there is no module {module}. {nearest(module.rpartition('.')[2], names)}")
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    if name in classes:
-        return module, classes[name]
-    imports = dict(_imports(tree, module))
-    if name in imports:
-        return _static_class(imports[name], hops - 1)
-    unclear = (ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.If, ast.Try)
-    if any(isinstance(node, unclear) and name in ast.dump(node) for node in tree.body):
-        return None
-    valid = {*classes, *(key for key, origin in imports.items() if _readable(origin))}
-    raise ConfigError(f"there is no class {name} in {module}. {nearest(name, valid)}")
-
-
-def static_options(target: str) -> Options | None:
-    """The arguments of a class, from its source; with the base's where `**options` go on to it.
-
-    None where that cannot be told.
-    """
-    current: str | None = target
-    own = Options(target.rpartition(".")[2], {}, False)
-    for _ in range(6):
-        found = _static_class(current) if current else None
-        if found is None:
-            return own._replace(others=True) if own.named else None
-        module, node = found
-        methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
-        if node.decorator_list or "__new__" in methods or node.keywords:
-            return None
-        if "__init__" in methods:
-            here = _read_arguments(methods["__init__"].args, own.owner, module)
-            own = Options(own.owner, here.named | own.named, here.others)
-            if not here.others or not _forwards(methods["__init__"]):
-                return own
-        if not node.bases:
-            return own._replace(others=False)
-        base, tree = node.bases[0], _source(module)
-        if not isinstance(base, ast.Name) or tree is None:
-            current = None
-            continue
-        local = base.id in {item.name for item in tree.body if isinstance(item, ast.ClassDef)}
-        current = f"{module}.{base.id}" if local else dict(_imports(tree, module)).get(base.id)
-    return None
-
-
-def _forwards(function: ast.FunctionDef) -> bool:
-    """Whether `super().__init__(..., **options)` gets the function's own `**options`."""
-    name = function.args.kwarg.arg if function.args.kwarg else None
-    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-    return any(
-        ast.unparse(call.func) == "super().__init__"
-        and any(k.arg is None and ast.unparse(k.value) == name for k in call.keywords)
-        for call in calls
-    )
-
-
-def _read_arguments(arguments: ast.arguments, owner: str, module: str) -> Options:
-    tree = _source(module)
-    names = {} if tree is None else dict(_aliases(tree, module))
-    positional = [*arguments.posonlyargs, *arguments.args]
-    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    pairs = [*zip(positional, defaults, strict=True)][1:]  # without self
-    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    named = {}
-    for argument, default in pairs:
-        hint = read_hint(argument.annotation, names) if argument.annotation else Any
-        named[argument.arg] = Option(hint, REQUIRED if default is None else _literal(default))
-    return Options(owner, named, arguments.kwarg is not None)
-
-
-def _aliases(tree: ast.Module, module: str) -> Iterator[tuple[str, ast.expr]]:
-    """Type aliases of a module, `Norm = Literal[...]`, its own and those it imports from readable modules."""
-    for name, origin in _imports(tree, module):
-        source, _, original = origin.rpartition(".")
-        other = _source(source) if source.startswith("dvsn.") and source != module else None
-        found = {} if other is None else {n: e for n, e in _assignments(other) if n == original}
-        yield from ((name, expression) for expression in found.values())
-    yield from _assignments(tree)
-
-
-def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    for node in tree.body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-            continue
-        if isinstance(node.value, ast.Subscript | ast.BinOp | ast.Name | ast.Attribute):
-            yield node.targets[0].id, node.value
-
-
-def _literal(node: ast.expr) -> Any:
+def _evaluate(annotation: str, owner: type) -> Any:
+    """An annotation that `from __future__ import annotations` has left as text; `Any` where it cannot be read."""
     try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ...
+        return eval(annotation, {}, _Names(vars(sys.modules[owner.__module__])))
+    except Exception:  # noqa: BLE001 - an annotation is no reason to refuse a class
+        return Any

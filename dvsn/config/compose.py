@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvsn.config import allow, flags, folders, hydra_node, logs, menu, rules, sources
+from dvsn.config.build import inspect_tree
 from dvsn.config.messages import composition_message, leaves
 from dvsn.config.types import found
 from dvsn.errors import ConfigError
@@ -64,12 +65,11 @@ def hydra_main(
 ) -> Any:
     """Composes the config from the command line and calls `job` with it, once or for every job of a sweep.
 
-    `job` gets the resolved config as plain data, without its `hydra` node: the same tree that was validated, before
-    anything of it is imported or built. `argv` defaults to the command line. `sweep` runs the jobs of
-    `-m`, as `dvsn.sweep.launcher.sweep` does; a command without it refuses `-m`. `check` may refuse
-    a validated config. A command that `keeps` what it does has a folder for each run, made for it alone, with
-    its messages in NAME.log. Returns what `job` returns; raises `ConfigError` for all that is wrong with the
-    config, SystemExit(1) for failed sweep jobs.
+    `job` gets the resolved config as plain data, without its `hydra` node: the same tree that was validated. `argv`
+    defaults to the command line. `sweep` runs the jobs of `-m`, as `dvsn.sweep.launcher.sweep` does; a command without
+    it refuses `-m`. `check` may refuse a validated config. A command that `keeps` what it does has a folder for each
+    run, made for it alone, with its messages in NAME.log. Returns what `job` returns; raises `ConfigError` for all that
+    is wrong with the config, SystemExit(1) for failed sweep jobs.
     """
     with opened(name, argv) as session:
         several = session.arguments.multirun or any(map(MULTIRUN.fullmatch, session.overrides))
@@ -98,7 +98,8 @@ def _show(session: Session) -> None:
     hydra, asked = GlobalHydra.instance().hydra, session.arguments
     assert hydra is not None
     if asked.cfg:
-        hydra.show_cfg(session.name, session.overrides, asked.cfg, asked.package, resolve=asked.resolve)
+        with hydra_node.before_values(modernise):  # it composes once more
+            hydra.show_cfg(session.name, session.overrides, asked.cfg, asked.package, resolve=asked.resolve)
     else:
         hydra.show_info(asked.info, config_name=session.name, overrides=session.overrides)
 
@@ -176,14 +177,16 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
 def compose(loader: ConfigLoader, name: str, overrides: Sequence[str], *, sweep: bool = False) -> Composed:
     """Composes the config `name`. Raises `ConfigError` with the path and the nearest name."""
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
     with translated(name, loader):
         line = hydra_node.check_line(overrides)
         usual = hydra_node.delivered(loader, line)
 
-    def look(files: Config) -> None:
-        hydra_node.check_files(files["hydra"], usual)
+    def look(files: DictConfig) -> None:
+        hydra_node.check_files(OmegaConf.to_container(files.hydra, resolve=False), usual)
+        modernise(files)
 
     with hydra_node.before_values(look) as defaults, translated(name, loader, defaults):
         cfg = loader.load_configuration(name, list(overrides), run_mode=mode)
@@ -220,10 +223,11 @@ def translated(
 
 
 def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
-    """The composed config as `plain` data, validated without importing what it builds. Raises `ConfigError`.
+    """The composed config as `plain` data, validated before a folder is made or anything built. Raises `ConfigError`.
 
-    Hydra's node is resolved first, see `hydra_node.settle`. `folder` is that of the run, where it is another one than
-    `hydra.run.dir`.
+    What can be said from the YAML alone is said first; then the classes are imported, and the options compared with
+    their signatures. Hydra's node is resolved before all of that, see `hydra_node.settle`. `folder` is that of the run,
+    where it is another one than `hydra.run.dir`.
     """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
@@ -247,7 +251,23 @@ def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
             f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
         )
     rules.validate(tree, composed.defaults)
+    inspect_tree(tree)
     return tree
+
+
+def modernise(cfg: DictConfig) -> None:
+    """Put the facts of a data set where they are today, in a config of YAML files of which some were written before."""
+    from omegaconf import OmegaConf, open_dict
+
+    data = OmegaConf.to_container(cfg.data, resolve=False) if OmegaConf.is_config(cfg.get("data")) else None
+    if not isinstance(data, dict) or "facts" not in data:
+        return
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    wanted = allow.refers_to_facts(raw) | {"data": allow.refers_to_facts(allow.with_facts(data))}
+    with open_dict(cfg):
+        for key, value in wanted.items():
+            if key != "hydra" and value != raw[key]:
+                cfg[key] = value
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -259,6 +279,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if missing:
         more = f" Also missing: {', '.join(missing[1:])}." if missing[1:] else ""
         raise ConfigError(f"{missing[0]}: no value is given. Set {missing[0]}=...{more}")
+    data = raw.get("data") if isinstance(raw, dict) else None
+    late = [key for key in allow.MOVED if isinstance(data, dict) and "facts" in data and key in data]
+    if late:
+        raise ConfigError(f"data.{late[0]}: unknown key. It is called data.facts.{late[0]} now.")
     tree: dict[str, Any] = {}
     with translated():
         for key in (str(key) for key in cfg if key != "hydra"):

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dvsn.config.allow import MOVED
 from dvsn.config.rules import TRAINER_OPTIONS
 from dvsn.errors import nearest
 
@@ -96,6 +97,8 @@ def _unknown_key(key: str, groups: Sequence[str], tree: Mapping[str, Any]) -> st
         node = node.get(part) if isinstance(node, Mapping) else None
     if not isinstance(node, Mapping):
         return f"{key}: unknown key. {nearest(key, {path for path, _ in leaves(tree, '')})}"
+    if parent == "data" and last in MOVED and "facts" in node:
+        return f"{key}: unknown key. It is called data.facts.{last} now."
     near = nearest(last, node).replace("Did you mean '", f"Did you mean '{parent}.")
     message = f"{key}: unknown key. {near}"
     target = str(node.get("_target_", ""))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from dvsn.config.allow import check, join
-from dvsn.config.build import Option, check_signature, static_options
 from dvsn.config.types import fits, found, number, spell, whole
 from dvsn.errors import ConfigError, nearest
 
@@ -120,36 +119,45 @@ def check_distillation(config: Mapping[str, Any]) -> None:
             "16-mixed."
         )
     for name, node in methods.items():
-        path = f"distill.{name}"
-        if not isinstance(node, Mapping):
-            raise ConfigError(f"{path}: {found(node)}, expected a method's options.")
-        for key in node:
-            if key not in PART:
-                raise ConfigError(f"{path}.{key}: unknown key. {nearest(str(key), PART)}")
-        for key in ("weight", "method"):
-            if node.get(key) is None:
-                raise ConfigError(f"{path}.{key}: is missing.")
-        taps, end = node.get("taps"), node.get("end")
-        lists = (
-            isinstance(taps, list)
-            and taps != []
-            and all(
-                isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
-                for pair in taps
-            )
+        _check_part(node, f"distill.{name}")
+    _check_shared(options)
+
+
+def _check_part(node: Any, path: str) -> None:
+    """One method of `distill`: its weight, taps and epochs."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path}: {found(node)}, expected a method's options.")
+    for key in node:
+        if key not in PART:
+            raise ConfigError(f"{path}.{key}: unknown key. {nearest(str(key), PART)}")
+    for key in ("weight", "method"):
+        if node.get(key) is None:
+            raise ConfigError(f"{path}.{key}: is missing.")
+    taps, end = node.get("taps"), node.get("end")
+    lists = (
+        isinstance(taps, list)
+        and taps != []
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
+            for pair in taps
         )
-        own: Rules = (
-            ("weight", node["weight"], number(node["weight"]) and node["weight"] >= 0, "a number, 0 or more"),
-            ("start", node.get("start"), whole(node.get("start", 0), 0), "a whole number, 0 or more"),
-            ("ramp", node.get("ramp"), whole(node.get("ramp", 0), 0), "a whole number, 0 or more"),
-            ("end", end, end is None or whole(end, node.get("start", 0) + 1), "null, or an epoch after start"),
-            ("task_weight", node.get("task_weight"), node.get("task_weight") is None or
-             (number(node["task_weight"]) and node["task_weight"] >= 0), "null, or a number, 0 or more"),
-            ("taps", taps, taps is None or isinstance(taps, str) or lists, "null, a role, or [[STUDENT,TEACHER],...]"),
-        )  # fmt: skip
-        for key, value, good, expected in own:
-            if not good:
-                raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
+    )
+    own: Rules = (
+        ("weight", node["weight"], number(node["weight"]) and node["weight"] >= 0, "a number, 0 or more"),
+        ("start", node.get("start"), whole(node.get("start", 0), 0), "a whole number, 0 or more"),
+        ("ramp", node.get("ramp"), whole(node.get("ramp", 0), 0), "a whole number, 0 or more"),
+        ("end", end, end is None or whole(end, node.get("start", 0) + 1), "null, or an epoch after start"),
+        ("task_weight", node.get("task_weight"), node.get("task_weight") is None or
+         (number(node["task_weight"]) and node["task_weight"] >= 0), "null, or a number, 0 or more"),
+        ("taps", taps, taps is None or isinstance(taps, str) or lists, "null, a role, or [[STUDENT,TEACHER],...]"),
+    )  # fmt: skip
+    for key, value, good, expected in own:
+        if not good:
+            raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
+
+
+def _check_shared(options: Mapping[str, Any]) -> None:
+    """`distillation`: what all methods share."""
     size, weight, rate = options.get("size"), options.get("task_weight"), options.get("stage_lr")
     sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
     average, cache = options.get("average", "probabilities"), options.get("cache")
@@ -168,9 +176,9 @@ def check_distillation(config: Mapping[str, Any]) -> None:
 def validate(tree: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
     """Everything that can be said about a resolved config without importing what it builds.
 
-    The allow-list; keys and simple types of our own classes and of the optimisers, read from their sources;
-    the trainer's options; and elsewhere the type of each value of `defaults`, the same composition without
-    the values set by hand (not resolved). Raises `ConfigError` for the first fault.
+    The allow-list; the trainer's options; the type of each value of `defaults`, the same composition without the values
+    set by hand (not resolved); and `check_options`. Options of a node with `_target_` are left to `build.inspect_tree`,
+    which imports the class. Raises `ConfigError` for the first fault.
     """
     check(tree)
     for key in tree if defaults else ():
@@ -180,6 +188,8 @@ def validate(tree: Mapping[str, Any], defaults: Mapping[str, Any] | None = None)
     if isinstance(trainer, Mapping):
         _validate_trainer(trainer, usual if isinstance(usual, Mapping) else {})
     _validate(tree, defaults, "")
+    if isinstance(trainer, Mapping) and "seed" in tree:
+        check_options(tree)
 
 
 def _validate_trainer(trainer: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
@@ -204,25 +214,12 @@ def _validate(node: Any, default: Any, path: str) -> None:
             _validate(value, default[i] if same else None, join(path, i))
     if not isinstance(node, Mapping):
         return
-    default = (
-        default if isinstance(default, Mapping) and default.get("_target_") == node.get("_target_") else {}
-    )
-    judged: Mapping[str, Option] = {}
-    if "_target_" in node:
-        try:
-            options = static_options(node["_target_"])
-        except ConfigError as error:
-            raise ConfigError(f"{join(path, '_target_')}: {error}") from None
-        if options is not None:
-            given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-            check_signature(given, options, path, node.get("_partial_", False))
-            judged = {key: option for key, option in options.named.items() if option.hint is not Any}
+    alike = isinstance(default, Mapping) and default.get("_target_") == node.get("_target_")
+    default = default if alike else {}
     for key, value in node.items():
-        known = key in judged or (path == "trainer" and key in TRAINER_OPTIONS)
-        known |= (
-            key in PART and path.startswith("distill.") and path.count(".") == 1
-        )  # see check_distillation
         usual = default.get(key)
+        part = key in PART and path.startswith("distill.") and path.count(".") == 1  # see check_distillation
+        known = "_target_" in node or part or (path == "trainer" and key in TRAINER_OPTIONS)
         hint = None if known else _usual_hint(usual)
         if hint is not None and not fits(value, hint):
             raise ConfigError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
+from dvsn.data.facts import DataFacts
 from dvsn.data.objects import JoinedObjects
 from dvsn.data.people import JoinedPeople
 from dvsn.data.transforms import Pair, Transform
@@ -109,22 +110,17 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 class DataModule(pl.LightningDataModule):
     """Train, validation and test loaders over any dataset of `dvsn.data`.
 
-    `dataset` (pictures and labels), `people` (keypoints) and `objects` (boxes and masks) are reader classes with their
-    options bound, as far as the data set has them; the task says by `use` which it wants. One is built once a split
-    over the folder `root`, in `setup`, so that making a data module opens no file. `splits`
-    maps train, val and test to the split names of the data set, several joined by a plus sign.
-    `batch_size` is the total over all devices and must divide evenly. `eval_batch_size` likewise, 1 by
-    default so that pictures of different sizes need no padding. `train_samples` keeps only the first ones
-    of the training split. `transform` holds two lists of
-    albumentations steps, `train` and `eval`, or for people and objects two objects that treat a sample.
-
-    `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which
-    are built before any data is opened; the first sample read is checked against them. `classes` counts the
-    classes of the target's ids, 0 where there are none. `mean`, `std`, `class_weights` and `boundary_frame` are not used
-    here: they say what published recipes of this data set use, and other YAML files refer to them. Likewise `joints`, the
-    number of `keypoints`; `padding` of a person's box; `score`, by which keypoints are measured here (`ap`, `pckh`, `pck`
-    or `nme`); `normalise`, the lengths that `nme` counts in (see `dvsn.metrics.landmarks.NME`); and `object_classes`,
-    with the background.
+    - `dataset` (pictures and labels), `people` (keypoints) and `objects` (boxes and masks): reader classes with their
+      options bound; the task chooses one by `use`. `setup` builds it once a split; the constructor opens no file.
+    - `root`: the folder. `splits`: the data set's own names of train, val and test; several are joined by a plus sign.
+    - `batch_size`: the total over all devices, which must divide it. `eval_batch_size`: likewise, 1 by default so that
+      pictures of different sizes need no padding. `train_samples`: only the first ones of the training split.
+    - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
+      sample.
+    - `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which are built
+      before any data is opened; the first sample read is checked against them. `classes` counts the classes of the target's
+      ids, 0 where there are none; `joints` the `keypoints`; `object_classes` those of objects, with the background.
+    - `facts`: what else is known of the data set, and is not used here.
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
@@ -143,16 +139,10 @@ class DataModule(pl.LightningDataModule):
         output_channels: int,
         label_classes: int = 0,
         classes: int = 0,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        class_weights: list[float] | str | None = None,
-        boundary_frame: int = 0,
         keypoints: KeypointSet | None = None,
         joints: int = 0,
-        padding: float = 1.25,
-        score: Literal["ap", "pckh", "pck", "nme"] = "pck",
-        normalise: dict[str, Any] | None = None,
         object_classes: int = 0,
+        facts: DataFacts | None = None,
         batch_size: int = 1,
         eval_batch_size: int = 1,
         workers: int = 0,
@@ -161,56 +151,59 @@ class DataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or eval_batch_size < 1:
-            raise ConfigError(
-                f"data.batch_size: found {batch_size} and {eval_batch_size}; both must be at least 1."
-            )
-        if workers < 0:
-            raise ConfigError(f"data.workers: found {workers}, expected 0 or more.")
-        unknown = set(transform) - {"train", "eval"}
-        if unknown or "eval" not in transform:
-            raise ConfigError(f"transform: found keys {sorted(transform)}, expected 'train' and 'eval'.")
-        expected = label_classes + int(pair.edges) if label_classes else input_channels
-        if expected != input_channels:
-            raise ConfigError(
-                f"data.input_channels: found {input_channels}, but {label_classes} one-hot classes"
-                f"{' and an edge channel' if pair.edges else ''} make {expected}. Set data.input_channels={expected}."
-            )
-        if pair.edges and not label_classes:
-            raise ConfigError(
-                "data.pair.edges: instance edges are an extra channel of one-hot labels, but data.label_classes "
-                "is 0 (colour pictures). Use the one-hot variant of this data set, such as data=cityscapes_onehot."
-            )
-        if keypoints is not None and joints != len(keypoints):
-            raise ConfigError(
-                f"data.joints: found {joints}, but data.keypoints.names lists {len(keypoints)}. Set data.joints="
-                f"{len(keypoints)}."
-            )
         self.root, self.splits, self.pair = root, splits, pair
         given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
-        # a task leaves its options for a reader that is not there
+        # options without a class are those that a task sets for a reader that this data set does not have
         self.readers: dict[Wanted, Callable[..., ImageDataset] | None] = {
             kind: reader if callable(reader) else None for kind, reader in given.items()
         }
         self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")
-        self.keypoints, self.joints, self.score, self.normalise = keypoints, joints, score, normalise
-        self.object_classes = object_classes
-        self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
-        self.input_channels, self.output_channels, self.label_classes = (
-            input_channels,
-            output_channels,
-            label_classes,
-        )
-        self.classes = classes
-        self.outlines: dict[str, int] | None = None
+        self.input_channels, self.output_channels = input_channels, output_channels
+        self.label_classes, self.classes, self.object_classes = label_classes, classes, object_classes
+        self.keypoints, self.joints = keypoints, joints
+        self.facts = facts or DataFacts()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.drop_last, self.seed = workers, drop_last, seed
         self.train_samples = train_samples
-        self._check_classes()
-        self.position: Key = (0, 0)
+        self.outlines: dict[str, int] | None = None
         self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
+        self.position: Key = (0, 0)
         self._resume: Key | None = None
+        self._check_loading(transform)
+        self._check_channels()
+        self._check_classes()
+        self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
+
+    def _check_loading(self, transform: dict[str, Any]) -> None:
+        if self.batch_size < 1 or self.eval_batch_size < 1:
+            raise ConfigError(
+                f"data.batch_size: found {self.batch_size} and {self.eval_batch_size}; both must be at least 1."
+            )
+        if self.workers < 0:
+            raise ConfigError(f"data.workers: found {self.workers}, expected 0 or more.")
+        if set(transform) - {"train", "eval"} or "eval" not in transform:
+            raise ConfigError(f"transform: found keys {sorted(transform)}, expected 'train' and 'eval'.")
+
+    def _check_channels(self) -> None:
+        """Channels, labels and keypoints must agree with each other."""
+        edges, labels, channels = self.pair.edges, self.label_classes, self.input_channels
+        expected = labels + int(edges) if labels else channels
+        if expected != channels:
+            raise ConfigError(
+                f"data.input_channels: found {channels}, but {labels} one-hot classes"
+                f"{' and an edge channel' if edges else ''} make {expected}. Set data.input_channels={expected}."
+            )
+        if edges and not labels:
+            raise ConfigError(
+                "data.pair.edges: instance edges are an extra channel of one-hot labels, but data.label_classes "
+                "is 0 (colour pictures). Use the one-hot variant of this data set, such as data=cityscapes_onehot."
+            )
+        if self.keypoints is not None and self.joints != len(self.keypoints):
+            raise ConfigError(
+                f"data.joints: found {self.joints}, but data.keypoints.names lists {len(self.keypoints)}. Set "
+                f"data.joints={len(self.keypoints)}."
+            )
 
     def use(self, wanted: Wanted) -> None:
         """Read this kind of samples. Raises `ConfigError` where the data set has none."""

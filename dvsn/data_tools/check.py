@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvsn import command_line
+from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.data_tools.findings import Finding, counted
 from dvsn.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,15 +43,6 @@ COMMAND = Command(
 )
 
 
-class Finding(NamedTuple):
-    """Something to mend (a fault) or to know (a note): what it is, where, and which files."""
-
-    kind: str
-    split: str
-    message: str
-    files: tuple[str, ...] = ()
-
-
 class Report(NamedTuple):
     """What a walk over all splits found. `names` are the classes, none where the target is a picture."""
 
@@ -58,6 +53,8 @@ class Report(NamedTuple):
     notes: list[Finding]
     keypoints: tuple[str, ...] = ()
     """Their names, where the data set is one of people."""
+    part: ModuleType | None = None
+    """What looks at this kind of samples beside their pictures (see `part_of`)."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -74,14 +71,13 @@ class Report(NamedTuple):
 
 def check(config: Config) -> Report:
     """Walks all splits of a resolved, plain config. Raises for wrong options only."""
-    from dvsn.data_tools import check_people
     from dvsn.data_tools.walk import Tally, Walk, choose_kind, label_of, open_split, walk
     from dvsn.engine import trainer as runtime
 
     data = runtime.build_data(config)
     choose_kind(data, config)
     data.prepare_data()
-    keypoints = data.keypoints if data.wanted == "people" else None
+    part = part_of(data.wanted)
     splits: dict[str, Tally] = {}
     faults: list[Finding] = []
     notes: list[Finding] = []
@@ -101,24 +97,36 @@ def check(config: Config) -> Report:
             continue
         label = label_of(data, dataset)
         names = class_names(data) if label else names
-        walker: Any = Walk(dataset, label=label, classes=data.classes)
-        splits[title] = Tally(samples=len(walker))
-        if keypoints:
-            walker = check_people.PeopleWalk(dataset)
-            splits[title] = check_people.PeopleTally(samples=len(walker))
-            notes += check_people.left_out(dataset, title)
+        walker: Any
+        if part is None:
+            walker = Walk(dataset, label=label, classes=data.classes)
+            splits[title] = Tally(samples=len(walker))
+        else:
+            walker, splits[title] = part.start(dataset)
+            notes += part.left_out(dataset, title)
         for record in walk(walker, title=title, workers=workers, limit=limit):
             splits[title].add(record)
     faults += [finding for title, tally in splits.items() for finding in broken(title, tally)]
     faults += list(leaks(data, splits))
     absent = list(absent_from_train(names, splits))
-    if keypoints:
-        faults += check_people.faults(splits, keypoints)
-        notes += check_people.notes(splits, keypoints)
+    if part is not None:
+        faults += part.faults(splits, data)
+        notes += part.notes(splits, data)
     partial = any(tally.walked < tally.samples for tally in splits.values())
     notes += [*(absent if partial else ()), *curious(names, splits)]
-    known = keypoints.names if keypoints else ()
-    return Report(names, splits, merged(faults + ([] if partial else absent)), notes, known)
+    known = data.keypoints.names if data.wanted == "people" and data.keypoints else ()
+    return Report(names, splits, merged(faults + ([] if partial else absent)), notes, known, part)
+
+
+def part_of(wanted: str) -> ModuleType | None:
+    """`dvsn/data_tools/check_WANTED.py`, for instance check_people: what there is to see in a kind of samples. None where
+    there is no such file: then pictures and labels are all.
+
+    It has `start(dataset)`, a `Dataset` of records and the `Tally` that they are added to; the findings `left_out(dataset,
+    title)`, `faults(splits, data)` and `notes(splits, data)`; and `table(splits, keypoints)` for the screen.
+    """
+    name = f"dvsn.data_tools.check_{wanted}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def titles(data: DataModule) -> dict[str, str]:
@@ -253,10 +261,6 @@ def _listed(names: tuple[str, ...], numbers: set[int]) -> str:
     return ", ".join(f"{number} {names[number]}" for number in sorted(numbers))
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
-
-
 # On the screen -------------------------------------------------------------------------------------------
 
 
@@ -266,7 +270,7 @@ def show(report: Report) -> None:
     from rich.table import Table
 
     console = Console()
-    what = "pictures" if report.keypoints else "samples"
+    what = "samples" if report.part is None else "pictures"
     table = Table("split", title=what, title_justify="left")
     for column in (what, "checked", "faulty"):
         table.add_column(column, justify="right")
@@ -282,10 +286,8 @@ def show(report: Report) -> None:
     console.print(table)
     if report.names:
         console.print(class_table(report))
-    if report.keypoints:
-        from dvsn.data_tools.check_people import table as keypoint_table
-
-        console.print(keypoint_table(report.splits, report.keypoints))
+    if report.part is not None:
+        console.print(report.part.table(report.splits, report.keypoints))
     for heading, findings in (("FAULT", report.faults), ("note", report.notes)):
         for kind, group in itertools.groupby(
             sorted(findings, key=lambda each: each.kind), lambda each: each.kind
@@ -329,9 +331,7 @@ def job(config: Config) -> None:
     show(report)
     output = config["output"]
     if output:
-        from dvsn.engine import trainer as runtime
-
-        runtime.write_json(Path(output), report.plain())
+        write_json(Path(output), report.plain())
         log.info("%s", output)
     if report.faults:
         where = f"all are in {output}" if output else "output=report.json writes them all, file by file"

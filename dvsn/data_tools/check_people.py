@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.people import PeopleDataset, PersonRecord
-from dvsn.data_tools.check import Finding, counted
+from dvsn.data_tools.findings import Finding, counted
 from dvsn.data_tools.walk import Record, Tally, digest, turned
 from dvsn.errors import UserError
 
 if TYPE_CHECKING:
-    from dvsn.geometry.keypoints import KeypointSet
+    from dvsn.data.module import DataModule
 
 OUTSIDE_BOX = "box outside the picture"
 OUTSIDE_JOINTS = "keypoints outside the picture"
@@ -130,7 +130,13 @@ class PeopleTally(Tally):
         }
 
 
-def faults(splits: dict[str, Tally], keypoints: KeypointSet) -> Iterator[Finding]:
+def start(dataset: ImageDataset) -> tuple[PeopleWalk, PeopleTally]:
+    """What reads the pictures of a split, and what they will add up to."""
+    walker = PeopleWalk(dataset)
+    return walker, PeopleTally(samples=len(walker))
+
+
+def faults(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
     """Boxes that show nothing of their picture, keypoints of another person, and keypoints that training never shows."""
     for title, tally in people_of(splits):
         for kind in (OUTSIDE_BOX, APART):
@@ -140,7 +146,7 @@ def faults(splits: dict[str, Tally], keypoints: KeypointSet) -> Iterator[Finding
     learnt = [tally for title, tally in people_of(splits) if title in train]
     if not learnt or any(not tally.people or tally.walked < tally.samples for tally in learnt):
         return
-    for number, name in enumerate(keypoints.names):
+    for number, name in enumerate(names_of(data)):
         counts = {title: int(tally.labelled[number]) for title, tally in people_of(splits) if tally.people}
         if not any(tally.labelled[number] for tally in learnt) and any(counts.values()):
             where = ", ".join(f"{count} in {title}" for title, count in counts.items() if count)
@@ -149,7 +155,7 @@ def faults(splits: dict[str, Tally], keypoints: KeypointSet) -> Iterator[Finding
             )
 
 
-def notes(splits: dict[str, Tally], keypoints: KeypointSet) -> Iterator[Finding]:
+def notes(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
     """What may well be meant so."""
     for title, tally in people_of(splits):
         if OUTSIDE_JOINTS in tally.remarks:
@@ -161,7 +167,7 @@ def notes(splits: dict[str, Tally], keypoints: KeypointSet) -> Iterator[Finding]
                 f"nothing to learn from {counted(tally.bare, 'person', 'people')}",
             )
     known = [tally for _, tally in people_of(splits) if tally.people]
-    for number, name in enumerate(keypoints.names):
+    for number, name in enumerate(names_of(data)):
         if known and not any(tally.labelled[number] for tally in known):
             yield Finding("keypoint nowhere", ", ".join(splits), f"{number} {name} is never labelled")
 
@@ -185,6 +191,11 @@ def people_of(splits: dict[str, Tally]) -> Iterator[tuple[str, PeopleTally]]:
     for title, tally in splits.items():
         if isinstance(tally, PeopleTally):
             yield title, tally
+
+
+def names_of(data: DataModule) -> tuple[str, ...]:
+    """Those of the keypoints."""
+    return data.keypoints.names if data.keypoints is not None else ()
 
 
 def table(splits: dict[str, Tally], keypoints: Sequence[str]) -> Any:

@@ -59,7 +59,7 @@ def draw(config: Config) -> Path:
     if data.wanted == "dataset":
         data.outlines = outline_options(config)
     if data.wanted == "people" and not all(callable(each) for each in data.steps.values()):
-        plain_crops(data, float(config["data"]["padding"]))
+        plain_crops(data, float(config["data"]["facts"]["padding"]))
     dataset = data.open(config["split"], augment=bool(config["augment"]))
     rows, titles = [], []
     for index in spread(len(dataset), count):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import command_line
+from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.errors import ConfigError, DataError, nearest
@@ -94,11 +95,9 @@ def show(content: dict[str, Any]) -> None:
 
 
 def job(config: Config) -> None:
-    from dvsn.engine import trainer as runtime
-
     output = Path(config["output"])
     content = weigh(config)
-    runtime.write_json(output, content)
+    write_json(output, content)
     show(content)
     for name, count in zip(content["classes"], content["counts"], strict=True):
         if not count:

@@ -1,4 +1,4 @@
-"""Activation boundaries: which neurons fire, not how strongly."""
+"""Activation boundaries: whether each neuron is active, not how strongly."""
 
 from __future__ import annotations
 

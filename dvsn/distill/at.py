@@ -1,4 +1,4 @@
-"""Attention transfer: match where two networks look, not what they see there."""
+"""Attention transfer: spatial attention maps of student and teacher, compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers of a teacher on disk, where every epoch shows it the same pictures."""
+"""A teacher's answers on disk, for training pictures that are the same in every epoch."""
 
 from __future__ import annotations
 

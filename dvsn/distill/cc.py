@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.embed import Embed
-from dvsn.distill.gather import gather
+from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, nothing, summed, tapped, unit
@@ -56,20 +56,18 @@ class CorrelationCongruence(Method):
             )
         pairs = tapped("cc", student, teacher)
         self.form, self.gamma, self.order, self.gather = form, gamma, order, gather
-        embedded = pairs if form == "adjacent" else []
-        self.embed_s = nn.ModuleList(Embed(mine[0], dimension) for mine, _ in embedded)
-        self.embed_t = nn.ModuleList(Embed(theirs[0], dimension) for _, theirs in embedded)
+        wanted = pairs if form == "adjacent" else []
+        self.embed_s = nn.ModuleList(Embed(mine[0], dimension) for mine, _ in wanted)
+        self.embed_t = nn.ModuleList(Embed(theirs[0], dimension) for _, theirs in wanted)
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        terms = []
-        for number, (mine, theirs) in enumerate(zip(student.features, teacher.features, strict=True)):
-            if self.form == "adjacent":
-                mine, theirs = self.embed_s[number](as_vector(mine)), self.embed_t[number](as_vector(theirs))
-            mine, theirs = mine.flatten(1), theirs.flatten(1)
-            if self.gather:
-                mine, theirs = gather(mine), gather(theirs)
-            terms.append(nothing(mine) if len(mine) == 1 else self.term(mine, theirs))
+        if self.form == "adjacent":
+            student, teacher = embedded(student, self.embed_s), embedded(teacher, self.embed_t)
+        terms = [
+            nothing(mine) if len(mine) == 1 else self.term(mine, theirs)
+            for mine, theirs in rows(student, teacher, everywhere=self.gather)
+        ]
         return {"cc": summed(terms)}
 
     def term(self, mine: Tensor, theirs: Tensor) -> Tensor:
@@ -80,9 +78,9 @@ class CorrelationCongruence(Method):
         correlation = self.kernel if self.form == "kernel" else scaled_gram
         return F.mse_loss(correlation(mine), correlation(theirs))
 
-    def kernel(self, rows: Tensor) -> Tensor:
-        rows = unit(rows)
-        cosine = rows @ rows.T
+    def kernel(self, items: Tensor) -> Tensor:
+        items = unit(items)
+        cosine = items @ items.T
         factors = [
             math.exp(-2 * self.gamma) * (2 * self.gamma) ** p / math.factorial(p)
             for p in range(self.order + 1)
@@ -93,6 +91,13 @@ class CorrelationCongruence(Method):
         return total
 
 
-def scaled_gram(rows: Tensor) -> Tensor:
-    gram = rows @ rows.T
+def embedded(view: View, layers: nn.ModuleList) -> View:
+    """The view with its features averaged to vectors and embedded."""
+    pairs = zip(layers, view.features, strict=True)
+    return view._replace(features=tuple(layer(as_vector(feature)) for layer, feature in pairs))
+
+
+def scaled_gram(items: Tensor) -> Tensor:
+    """G = F F^T over its Frobenius norm."""
+    gram = items @ items.T
     return unit(gram.flatten()[None]).view_as(gram)

@@ -1,4 +1,4 @@
-"""Cross-image relational distillation: how the pixels of one picture resemble those of others."""
+"""Cross-image relational distillation: similarities between the pixels of different pictures."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class CrossImageRelations(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("pixels",)
+    compares: ClassVar[bool] = False
 
     def __init__(
         self,

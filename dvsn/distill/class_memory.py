@@ -1,4 +1,4 @@
-"""What a teacher has seen of each class of pixels in earlier batches."""
+"""A memory of the teacher's features of pixels and regions, by class, from earlier batches."""
 
 from __future__ import annotations
 

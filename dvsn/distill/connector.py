@@ -1,14 +1,29 @@
-"""A convolution that gives the student's map the shape of the teacher's."""
+"""Convolutions that give the student's maps the width, or the whole shape, of the teacher's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from torch import Tensor, nn
 
-from dvsn.distill.method import Shape
-from dvsn.distill.shapes import as_map, as_map_shape
+from dvsn.distill.method import Shape, View
+from dvsn.distill.shapes import as_map, as_map_shape, match_size
 from dvsn.errors import ConfigError
 
 LARGEST = 31  # kernel
+
+
+def width_connectors(pairs: Iterable[tuple[Shape, Shape]]) -> nn.ModuleList:
+    """Of each pair of taps a 1x1 convolution from the student's channels to the teacher's, where these differ."""
+    return nn.ModuleList(
+        nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1) for mine, theirs in pairs
+    )
+
+
+def connected(connectors: nn.ModuleList, student: View, teacher: View) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each pair of taps the student's map behind its connector and the teacher's, the larger average-pooled."""
+    for connector, mine, theirs in zip(connectors, student.features, teacher.features, strict=True):
+        yield match_size(connector(mine), theirs)
 
 
 class Regressor(nn.Module):

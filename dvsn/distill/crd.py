@@ -1,4 +1,4 @@
-"""Contrastive representation distillation: tell the teacher's view of a picture from those of many others."""
+"""Contrastive representation distillation: a contrastive loss between embeddings of student and teacher."""
 
 from __future__ import annotations
 

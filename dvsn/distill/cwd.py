@@ -1,15 +1,16 @@
-"""Channel-wise distillation: where each channel looks, as a distribution over positions."""
+"""Channel-wise distillation: the softmax of each channel over its positions."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, on_grid, same_output, summed, tapped
+from dvsn.distill.shapes import on_grid, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -42,16 +43,12 @@ class ChannelWiseFeatures(Method):
     def __init__(self, *, student: Side, teacher: Side, temperature: float = 4.0) -> None:
         super().__init__()
         self.temperature = positive("cwd_features.method.temperature", temperature)
-        self.connectors = nn.ModuleList(
-            nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1)
-            for mine, theirs in tapped("cwd_features", student, teacher, maps=True)
-        )
+        self.connectors = width_connectors(tapped("cwd_features", student, teacher, maps=True))
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        terms = []
-        for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
-            terms.append(channel_divergence(*match_size(connector(mine), theirs), self.temperature))
+        pairs = connected(self.connectors, student, teacher)
+        terms = [channel_divergence(mine, theirs, self.temperature) for mine, theirs in pairs]
         return {"cwd_features": summed(terms)}
 
 

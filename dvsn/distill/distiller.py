@@ -255,7 +255,7 @@ class Distiller(nn.Module):
         """What the teachers answer, or once did, and their taps by path."""
 
         def now() -> tuple[Tensor, dict[str, Tensor]]:
-            return answer(self.teachers, shown, kind=self.kind, average=self.average)
+            return answer(self.teachers, shown, batch, kind=self.kind, average=self.average)
 
         if self.cache is None:
             return now()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
-
+from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.kd import divergence
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, on_grid, same_output, summed, tapped
+from dvsn.distill.shapes import on_grid, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -40,17 +39,12 @@ class PoseFeaturesAndAnswers(Method):
         same_output("dwpose", student, teacher)
         pairs = tapped("dwpose", student, teacher, maps=True)
         self.feature_weight, self.answer_weight, self.sharpness = feature_weight, answer_weight, sharpness
-        self.connectors = nn.ModuleList(
-            nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1)
-            for mine, theirs in pairs
-        )
+        self.connectors = width_connectors(pairs)
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        errors = []
-        for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
-            mine, theirs = match_size(connector(mine), theirs)
-            errors.append((mine - theirs).square().sum() / len(mine))
+        pairs = connected(self.connectors, student, teacher)
+        errors = [(mine - theirs).square().sum() / len(mine) for mine, theirs in pairs]
         logits = student.output, on_grid(teacher.output, student.output)
         mine, theirs = (self.sharpness * each.flatten(2) for each in logits)
         return {

@@ -1,4 +1,4 @@
-"""FitNets: hints from the middle of the teacher."""
+"""FitNets: regression of an intermediate feature map of the teacher."""
 
 from __future__ import annotations
 

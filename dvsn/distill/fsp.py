@@ -1,4 +1,4 @@
-"""Flow of solution procedure: how one stage's channels lead to the next one's."""
+"""Flow of solution procedure: Gram matrices between the channels of consecutive stages."""
 
 from __future__ import annotations
 

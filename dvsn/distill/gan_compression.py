@@ -1,4 +1,4 @@
-"""GAN Compression: a small generator copies the layers of a large one."""
+"""GAN Compression: a small generator learns the intermediate feature maps of a large one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from dvsn.distill.connector import connected
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, same_output, summed, tapped
+from dvsn.distill.shapes import same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -23,22 +24,21 @@ class GeneratorCompression(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("image",)
+    compares: ClassVar[bool] = False
 
     def __init__(
         self, *, student: Side, teacher: Side, feature_weight: float = 1.0, output_weight: float = 0.0
     ) -> None:
         super().__init__()
-        same_output("gan_compression", student, teacher)
+        if output_weight:
+            same_output("gan_compression", student, teacher)
         pairs = tapped("gan_compression", student, teacher, maps=True)
         self.feature_weight, self.output_weight = feature_weight, output_weight
         self.adapters = nn.ModuleList(nn.Conv2d(mine[0], theirs[0], 1) for mine, theirs in pairs)
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        errors = []
-        for adapter, mine, theirs in zip(self.adapters, student.features, teacher.features, strict=True):
-            mine, theirs = match_size(adapter(mine), theirs)
-            errors.append(F.mse_loss(mine, theirs))
+        errors = [F.mse_loss(*pair) for pair in connected(self.adapters, student, teacher)]
         terms = {"gan_compression_features": self.feature_weight * summed(errors)}
         if self.output_weight:
             terms["gan_compression_output"] = (

@@ -1,12 +1,15 @@
-"""The batch of all processes, for losses on relations between its items."""
+"""The items of a batch, of one process or of all, for losses that relate them to each other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from dvsn.distill.method import View
 
 
 def processes() -> int:
@@ -24,6 +27,13 @@ def gather(tensor: Tensor) -> Tensor:
         return tensor
     joined: Tensor = Gather.apply(tensor)
     return joined
+
+
+def rows(student: View, teacher: View, *, everywhere: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each pair of taps the flattened features of all items, (N, D_s) and (N, D_t); `everywhere`: of all processes."""
+    for mine, theirs in zip(student.features, teacher.features, strict=True):
+        mine, theirs = mine.flatten(1), theirs.flatten(1)
+        yield (gather(mine), gather(theirs)) if everywhere else (mine, theirs)
 
 
 class Gather(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The holistic part of structured distillation: a critic that tells the student's maps from the teacher's."""
+"""The holistic part of structured distillation: an adversarial critic between the two networks' logits."""
 
 from __future__ import annotations
 

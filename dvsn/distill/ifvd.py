@@ -1,4 +1,4 @@
-"""Intra-class feature variation: how near each pixel is to the centre of its class."""
+"""Intra-class feature variation: the similarity of each pixel to the mean feature of its class."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class IntraClassVariation(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("pixels",)
+    compares: ClassVar[bool] = False
 
     def __init__(self, *, student: Side, teacher: Side) -> None:
         super().__init__()

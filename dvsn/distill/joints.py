@@ -1,4 +1,4 @@
-"""What methods that change the student share: what they need of a classifier, and maps of sizes that divide."""
+"""What methods that change the student share: checks of the class layer, and sizes of maps that divide."""
 
 from __future__ import annotations
 

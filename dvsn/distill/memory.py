@@ -1,4 +1,4 @@
-"""Whether memory banks fit, asked before they are made."""
+"""A check that memory banks fit, before they are allocated."""
 
 from __future__ import annotations
 

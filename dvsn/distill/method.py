@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """How the last tap and the class layer of a network hang together, as a dry run has found it."""
+    """How the class layer of a network reads its last tap, found by a dry run."""
 
     at: str
     """The path of the tap."""
@@ -96,6 +96,10 @@ class Method(nn.Module):
 
     reads: ClassVar[tuple[Kind, ...]] = ()
     """The kinds of response whose `output` it understands. Empty: it looks at features only, whatever the response is."""
+
+    compares: ClassVar[bool] = True
+    """Whether it compares the outputs of both networks, where it `reads` any: the teacher must then answer about the same
+    classes, keypoints or channels as the student."""
 
     stage: Stage | None = None
     """Its initial stage. `initial` is then the objective of these epochs, and the only one."""

@@ -1,4 +1,4 @@
-"""Masked generative distillation: rebuild the teacher's map from part of the student's."""
+"""Masked generative distillation: the teacher's map is reconstructed from a masked map of the student."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, summed, tapped
+from dvsn.distill.shapes import summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -39,18 +40,15 @@ class MaskedGeneration(Method):
             )
         pairs = tapped("mgd", student, teacher, maps=True)
         self.masked, self.mask = masked, mask
-        self.aligns = nn.ModuleList(
-            nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1)
-            for mine, theirs in pairs
-        )
+        self.aligns = width_connectors(pairs)
         self.generations = nn.ModuleList(generation(theirs[0]) for _, theirs in pairs)
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = []
-        for number, (mine, theirs) in enumerate(zip(student.features, teacher.features, strict=True)):
-            mine, theirs = match_size(self.aligns[number](mine), theirs)
-            error = self.generations[number](mine * self.kept(mine)) - theirs
+        pairs = connected(self.aligns, student, teacher)
+        for generate, (mine, theirs) in zip(self.generations, pairs, strict=True):
+            error = generate(mine * self.kept(mine)) - theirs
             terms.append(error.square().sum() / len(mine))
         return {"mgd": summed(terms)}
 

@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: channels shall fire at like places, whichever channel it is."""
+"""Neuron selectivity transfer: the distributions of the channels' activation maps, compared by MMD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One for all: every stage of the student answers for itself, and the right class gets an extra pull."""
+"""One for all: a classifier on every stage of the student, and a target that stresses the true class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overhaul of feature distillation: features before the ReLU, with what the ReLU throws away left free."""
+"""Overhaul of feature distillation: features before the ReLU, by a partial squared distance with a margin."""
 
 from __future__ import annotations
 

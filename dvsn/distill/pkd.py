@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, summed, tapped
+from dvsn.distill.shapes import summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -22,17 +23,12 @@ class PearsonFeatures(Method):
 
     def __init__(self, *, student: Side, teacher: Side) -> None:
         super().__init__()
-        self.connectors = nn.ModuleList(
-            nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1)
-            for mine, theirs in tapped("pkd", student, teacher, maps=True)
-        )
+        self.connectors = width_connectors(tapped("pkd", student, teacher, maps=True))
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        terms = []
-        for connector, mine, theirs in zip(self.connectors, student.features, teacher.features, strict=True):
-            mine, theirs = match_size(connector(mine), theirs)
-            terms.append(0.5 * F.mse_loss(by_channel(mine), by_channel(theirs)))
+        pairs = connected(self.connectors, student, teacher)
+        terms = [0.5 * F.mse_loss(by_channel(mine), by_channel(theirs)) for mine, theirs in pairs]
         return {"pkd": summed(terms)}
 
 

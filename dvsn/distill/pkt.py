@@ -1,11 +1,11 @@
-"""Probabilistic knowledge transfer: the neighbourhoods of the batch as probabilities."""
+"""Probabilistic knowledge transfer: similarities within a batch as conditional probabilities."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from dvsn.distill.gather import gather
+from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, summed, tapped, unit
@@ -32,22 +32,20 @@ class ProbabilisticTransfer(Method):
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        terms = []
-        for mine, theirs in zip(student.features, teacher.features, strict=True):
-            mine, theirs = mine.flatten(1), theirs.flatten(1)
-            if self.gather:
-                mine, theirs = gather(mine), gather(theirs)
-            if len(mine) == 1:
-                terms.append(nothing(mine))
-                continue
-            guess, truth = self.neighbours(mine), self.neighbours(theirs)
-            ratio = (truth + self.epsilon) / (guess + self.epsilon)
-            total = torch.dot(truth.flatten(), ratio.log().flatten())
-            terms.append(total / truth.numel())
+        terms = [
+            nothing(mine) if len(mine) == 1 else self.term(mine, theirs)
+            for mine, theirs in rows(student, teacher, everywhere=self.gather)
+        ]
         return {"pkt": summed(terms)}
 
-    def neighbours(self, rows: Tensor) -> Tensor:
+    def term(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """Of features (N, D_s) and (N, D_t)."""
+        guess, truth = self.neighbours(mine), self.neighbours(theirs)
+        ratio = (truth + self.epsilon) / (guess + self.epsilon)
+        return torch.dot(truth.flatten(), ratio.log().flatten()) / truth.numel()
+
+    def neighbours(self, items: Tensor) -> Tensor:
         """(N, D) -> (N, N), rows of probabilities."""
-        rows = unit(rows, added=self.epsilon)
-        close = rows @ rows.T + 1  # half of it, but each row is divided by its sum
+        items = unit(items, added=self.epsilon)
+        close = items @ items.T + 1  # half of it, but each row is divided by its sum
         return close / close.sum(1, keepdim=True)

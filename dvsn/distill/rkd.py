@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dvsn.distill.gather import gather
+from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, summed, tapped
@@ -49,10 +49,7 @@ class RelationalDistillation(Method):
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         distances, angles = [], []
-        for mine, theirs in zip(student.features, teacher.features, strict=True):
-            mine, theirs = mine.flatten(1), theirs.flatten(1)
-            if self.gather:
-                mine, theirs = gather(mine), gather(theirs)
+        for mine, theirs in rows(student, teacher, everywhere=self.gather):
             if len(mine) == 1:
                 distances.append(nothing(mine))
                 angles.append(nothing(mine))
@@ -67,14 +64,14 @@ class RelationalDistillation(Method):
         }
 
 
-def squared_distances(rows: Tensor) -> Tensor:
+def squared_distances(items: Tensor) -> Tensor:
     """(N, D) -> (N, N), 0 where two rows are one up to rounding."""
-    rows = rows - rows.mean(0)
-    gram = rows @ rows.T
+    items = items - items.mean(0)
+    gram = items @ items.T
     norms = gram.diagonal()
     sums = norms[:, None] + norms
     square = sums - 2 * gram
-    return torch.where(square > 16 * torch.finfo(rows.dtype).eps * sums, square, 0.0)
+    return torch.where(square > 16 * torch.finfo(items.dtype).eps * sums, square, 0.0)
 
 
 def lengths(square: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Similarity preserving: inputs alike for the teacher shall be alike for the student."""
+"""Similarity preserving: the similarity matrix of the items of a batch."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from dvsn.distill.gather import gather
+from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, summed, tapped, unit
@@ -31,16 +31,13 @@ class SimilarityPreserving(Method):
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
-        terms = []
-        for mine, theirs in zip(student.features, teacher.features, strict=True):
-            mine, theirs = mine.flatten(1), theirs.flatten(1)
-            if self.gather:
-                mine, theirs = gather(mine), gather(theirs)
-            alone = len(mine) == 1
-            terms.append(nothing(mine) if alone else F.mse_loss(similarity(mine), similarity(theirs)))
+        terms = [
+            nothing(mine) if len(mine) == 1 else F.mse_loss(similarity(mine), similarity(theirs))
+            for mine, theirs in rows(student, teacher, everywhere=self.gather)
+        ]
         return {"sp": summed(terms)}
 
 
-def similarity(rows: Tensor) -> Tensor:
+def similarity(items: Tensor) -> Tensor:
     """(N, D) -> (N, N), each row of unit length."""
-    return unit(rows @ rows.T)
+    return unit(items @ items.T)

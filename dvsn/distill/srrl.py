@@ -1,4 +1,4 @@
-"""Softmax regression representation learning: the student's features must serve the teacher's classifier."""
+"""Softmax regression representation learning: the teacher's classifier, applied to the student's features."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class SoftmaxRegression(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("classes",)
+    compares: ClassVar[bool] = False
 
     def __init__(
         self, *, student: Side, teacher: Side, feature_weight: float = 1.0, answer_weight: float = 1.0

@@ -1,4 +1,4 @@
-"""Torchvision's VGG, read from a file and frozen: what it sees in pictures."""
+"""Features of torchvision's VGG for perceptual losses, read from a file and frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Students that a method of distillation changes: grafts are put in, heads start anew, and the run says so."""
+"""What a method of distillation changes in the student: layers that it adds (grafts), and heads that start anew."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dvsn.weights import compare
 Names = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
 """Of each method its taps in the student and in the teacher."""
 Notes = list[tuple[str, str]]
-"""What the run says of it before it starts: (title, text)."""
+"""Lines for the log before the run starts: (title, text)."""
 
 
 def only_one(names: list[str], *, beside: str | None = None) -> str | None:
@@ -41,7 +41,8 @@ def only_one(names: list[str], *, beside: str | None = None) -> str | None:
 def graft(
     task: Task, name: str, method: Method, names: Names, rehearse: Callable[[], Any], notes: Notes
 ) -> Names:
-    """Make the student what a method wants it to be, check that it works, and give the taps of all methods afterwards."""
+    """Add the layers of `method.change` to the student and check them by a dry run. Returns the taps of all methods in the
+    changed student. Raises `ConfigError` for a tap that is no longer there, or a map that the class layer does not read."""
     change, student = method.change, task.student
     assert change is not None
     at, head, without = change.node["at"], change.node["head"], change.node.get("without", [])
@@ -71,7 +72,7 @@ def graft(
 
 
 def told(task: Task, reused: nn.Module | None, before: int) -> str:
-    """What a graft costs, where the student had `before` parameters."""
+    """A line about the parameters of a graft and of the shipped student, which had `before`."""
     own = next(module for module in task.student.modules() if isinstance(module, Graft))
     words = [f"{count(own):,} parameters behind {own.at}"]
     with taps.undisturbed(task):  # what is shipped is in eval mode
@@ -98,7 +99,11 @@ def renew(
     config: dict[str, Any],
     notes: Notes,
 ) -> tuple[str, ...]:
-    """Give the student everything of its teacher but the head, which starts anew from the run's seed; the head's paths."""
+    """Load the teacher's weights into the student, except for the head, which is initialised from the run's seed.
+
+    Returns the paths of the head's modules. Raises `ConfigError` where the teacher is not the same network, or sees other
+    pictures.
+    """
     student, teacher = task.student, teachers[0]
     where, state = f"distill.{name}", teacher.network.state_dict()
     if len(teachers) > 1 or not isinstance(teacher.holder, Task):

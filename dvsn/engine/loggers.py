@@ -1,16 +1,23 @@
-"""Metrics as a CSV file that survives interruption."""
+"""Loggers: metrics as a CSV file that survives interruption, and Weights & Biases where it is asked for."""
 
 from __future__ import annotations
 
 import csv
+import logging
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dvsn.atomic import replacing
+from dvsn.config.build import build
+from dvsn.pictures.grids import define_wandb, finish_wandb
+
+log = logging.getLogger(__name__)
 
 
 class CsvLogger(Logger):
@@ -76,3 +83,52 @@ class CsvLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def build_loggers(config: dict[str, Any]) -> list[Any]:
+    """The loggers of the group; W&B goes offline, and says so, when there is no key to log in with."""
+    nodes = {key: dict(node) for key, node in (config.get("logger") or {}).items() if isinstance(node, dict)}
+    wandb_node = nodes.get("wandb")
+    if wandb_node is not None and not wandb_node.get("offline") and not has_wandb_key():
+        log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
+        wandb_node["offline"] = True
+    return list(build(nodes, path="logger").values())
+
+
+def has_wandb_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def resume_csv(trainer: pl.Trainer, step: int) -> None:
+    """Drop the rows that were logged after the step from which a run continues."""
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLogger):
+            logger.resume(step)
+
+
+def wandb_logger(trainer: pl.Trainer) -> Any:
+    """The logger of Weights & Biases, or None. Its class is not imported to find out."""
+    return next((item for item in trainer.loggers if type(item).__name__ == "WandbLogger"), None)
+
+
+def open_wandb(trainer: pl.Trainer, config: dict[str, Any]) -> None:
+    """Give W&B the config and the score to judge the run by."""
+    logger, monitor = wandb_logger(trainer), config.get("monitor") or {}
+    if logger is not None:
+        define_wandb(logger, config=config, monitor=monitor.get("name"), mode=monitor.get("mode", "min"))
+
+
+def close_wandb(trainer: pl.Trainer, config: dict[str, Any], *, best: float | None, folder: Path) -> None:
+    """Give W&B the best score and, where `logger.artifact` asks for it, the best checkpoint."""
+    logger, wanted = wandb_logger(trainer), (config.get("logger") or {}).get("artifact")
+    if logger is not None:
+        checkpoint = folder / "checkpoints" / "best.ckpt" if wanted else None
+        name = (config.get("monitor") or {}).get("name")
+        finish_wandb(logger, best=best, monitor=name, checkpoint=checkpoint)

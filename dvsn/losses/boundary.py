@@ -1,4 +1,4 @@
-"""Binary cross entropy of outlines, which are few, balanced over the batch."""
+"""Binary cross entropy of the boundary head, balanced between the few outline pixels and the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much each class counts: published lists, two formulas on pixel counts, and files of such numbers."""
+"""Weights of classes: published lists, two formulas on pixel counts, and files of such numbers."""
 
 from __future__ import annotations
 

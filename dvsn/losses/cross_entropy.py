@@ -1,4 +1,4 @@
-"""Cross entropy on class logits: of all pixels, of the hard ones only, or fading with their ease."""
+"""Cross entropy on class logits: of all pixels, of the hard ones only, or focal."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class OhemCrossEntropy(Term):
 
 
 def choose_hard(values: Tensor, valid: Tensor, *, threshold: float, min_kept: int) -> tuple[Tensor, Tensor]:
-    """The pixels whose cross entropy lies above -log T, and their number. NaN is among them, or it would hide here."""
+    """The pixels whose cross entropy lies above -log T, and their number. NaN counts, so that it shows in the loss."""
     limit = -math.log(threshold)
     if values.device.type == "cpu":
         hard = ~(values <= limit) & valid
@@ -124,8 +124,8 @@ def choose_hard(values: Tensor, valid: Tensor, *, threshold: float, min_kept: in
 def at_position(values: Tensor, valid: Tensor, position: int) -> Tensor:
     """The valid entry at this position, or at the last one, if they were sorted rising from position 0.
 
-    Not sorted: torch.topk selects by radix in blocks on a GPU, where nothing waits for the number of valid entries,
-    and partially on a CPU, which is spared it if there are too few. With none of them the answer is -inf.
+    By torch.topk, which does not sort all of them; on a CPU it is left out where there are too few valid entries, on a GPU
+    their number would have to be waited for. Without valid entries the answer is -inf.
     """
     largest = values.masked_fill(~valid, -math.inf).max()
     if position >= values.numel() or (values.device.type == "cpu" and valid.count_nonzero() <= position):
@@ -181,7 +181,7 @@ def mean_of_largest(values: Tensor, count: Tensor, *, most: int) -> Tensor:
 
 
 class Focal(Term):
-    """(1 - q)^gamma times the cross entropy, q the probability of the true class: easy pixels fade out.
+    """(1 - q)^gamma times the cross entropy, q the probability of the true class: easy pixels count less.
 
     Lin et al., 2017, arXiv:1708.02002, eq. 5; the objective's class weights stand for its alpha. Divided by the
     number of valid pixels (the paper, on detection, divides by the anchors with an object).

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dvsn.errors import ConfigError
 from dvsn.types import Terms
 
-PEAK = 0.2  # of a target: where its Gaussian begins, for the focus of the adaptive Wing
+PEAK = 0.2  # the least value of a target that the focus of the adaptive Wing takes for foreground
 
 
 class JointMSE(nn.Module):
@@ -64,8 +64,8 @@ class AdaptiveWing(nn.Module):
         A |d| - C                                 elsewhere
 
     and A and C such that both pieces meet with the same slope: A = omega (alpha - t) r^(alpha - t - 1) /
-    (epsilon (1 + r^(alpha - t))), C = theta A - omega ln(1 + r^(alpha - t)), r = theta / epsilon. Small errors count
-    near a peak and are forgiven on the ground, unlike under the squared error (Wang, Bo and Fuxin, 2019,
+    (epsilon (1 + r^(alpha - t))), C = theta A - omega ln(1 + r^(alpha - t)), r = theta / epsilon. Unlike under the
+    squared error, small errors count near a peak more than on the background (Wang, Bo and Fuxin, 2019,
     arXiv:1904.07399, eq. 3 and 4).
 
     `focus` adds so much to the weight of the pixels whose target is at least 0.2, and of their neighbours (section 5 there,

@@ -39,11 +39,11 @@ class LandmarkLoss(nn.Module):
         self.size, self.angle_weight = size, angle_weight
 
     def penalty(self, error: Tensor) -> Tensor:
-        """Of |d| in pixels, element by element."""
+        """The penalty of |d| in pixels, element by element; the shape stays."""
         raise NotImplementedError
 
     def each(self, output: LandmarkOutput, points: Tensor, weight: Tensor) -> Tensor:
-        """(N,) float32, one number a face."""
+        """The loss of each face, (N,) float32."""
         return (self.penalty(self.size * distances(output.points, points)) * weight.unsqueeze(-1)).sum((1, 2))
 
     def forward(
@@ -60,14 +60,14 @@ class LandmarkLoss(nn.Module):
 
 
 class L1(LandmarkLoss):
-    """|d|."""
+    """The absolute error |d|."""
 
     def penalty(self, error: Tensor) -> Tensor:
         return error
 
 
 class L2(LandmarkLoss):
-    """d^2, without a half."""
+    """The squared error d^2, without a half."""
 
     def penalty(self, error: Tensor) -> Tensor:
         return error.square()
@@ -88,8 +88,8 @@ class SmoothL1(LandmarkLoss):
 class Wing(LandmarkLoss):
     """w ln(1 + |d| / epsilon) below w, |d| - C above, with C = w - w ln(1 + w / epsilon).
 
-    Feng et al., 2018, arXiv:1711.06753, eq. 5, with their w and epsilon. Small errors pull more than under L1. On
-    fractions of the crop it would never leave its logarithm: hence pixels.
+    Feng et al., 2018, arXiv:1711.06753, eq. 5, with their w and epsilon. Small errors have a larger
+    gradient than under L1. Errors are in pixels, since fractions of the crop would all lie in the logarithmic part.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class SoftWing(LandmarkLoss):
     """|d| below `linear`, w ln(1 + |d| / epsilon) + B above, with B that makes it continuous.
 
     Lin et al., 2021, "Structure-coherent deep feature learning for robust face alignment"; 2, 20 and 0.5 are mmpose's
-    values. Unlike under Wing, the smallest errors pull no more than under L1; those just above `linear` pull hardest.
+    values. Unlike under Wing, the smallest errors have the gradient of L1; those just above `linear` have the largest.
     """
 
     def __init__(
@@ -152,11 +152,12 @@ class PFLDLoss(nn.Module):
       of their own, and g has a mean of 1 in the batch. Without attributes g is 1, without angles a is 0. `distance`
       replaces e by another penalty, such as `Wing`. Given `shares` have a last number, for faces without attributes.
 
-    In all modes but `robust` a face without a counted attribute weighs 0, so plain faces never train, and a network that
-    knows the angles no longer learns the landmarks. A class that is absent (share 0) adds nothing.
+    In all modes but `robust` a face without a counted attribute weighs 0, so faces without one are not learned
+    from; and where the angles are right, a being 0, the landmarks have no gradient. A class that is absent (share 0) adds
+    nothing.
 
-    `detach`: whether the gradient of `points` stops at a. Published code lets it pass: there the error of the landmarks is
-    all that trains the angles' branch, and makes it flee from a large a. null: only `robust` detaches.
+    `detach`: whether the gradient of `points` stops at a. Published code lets it pass: there it is
+    this product alone that trains the branch of the angles. null: only `robust` detaches.
     """
 
     shares: Tensor | None
@@ -230,7 +231,7 @@ class PFLDLoss(nn.Module):
         return {"points": (factor * rarity * errors).mean()}
 
     def angle_factor(self, output: LandmarkOutput, angles: Tensor | None) -> Tensor:
-        """a (N,): 0 for faces whose angles are not known."""
+        """The factor a of each face, (N,): 0 where its angles are not known."""
         assert output.angles is not None and angles is not None
         known, truth = known_angles(angles)
         truth = torch.rad2deg(truth) if self.mode == "published" else truth
@@ -238,7 +239,7 @@ class PFLDLoss(nn.Module):
         return (1 - (predicted.float() - truth).cos()).sum(dim=1) * known
 
     def rarity(self, attributes: Tensor | None, like: Tensor) -> Tensor:
-        """g (N,)."""
+        """The factor g of each face, (N,). `like` (N,) has its dtype and device."""
         if attributes is None:
             if self.mode == "robust":
                 return torch.ones_like(like)
@@ -267,7 +268,7 @@ class PFLDLoss(nn.Module):
 
 
 def with_none(flags: Tensor) -> Tensor:
-    """(N, A) -> (N, A + 1): the last flag is that of a face without any."""
+    """(N, A) -> (N, A + 1): the last flag is 1 for a face without any other."""
     return torch.cat([flags, 1 - flags.amax(dim=1, keepdim=True)], dim=1)
 
 
@@ -286,7 +287,7 @@ def has_angles(output: LandmarkOutput, angles: Tensor | None) -> bool:
 
 
 def known_angles(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows (N,) are numbers, and the angles with 0 in the others."""
+    """Which faces' angles are known (N,), and the angles (N, 3) with 0 for the others."""
     known = angles.isfinite().all(dim=1)
     return known, torch.where(known.unsqueeze(1), angles.float(), 0)
 

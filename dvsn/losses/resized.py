@@ -3,9 +3,9 @@
 At label size the logits are the largest tensors of a training step by far: 12 x 19 x 1024 x 1024 of them take
 912 MiB, and PIDNet's loss would hold four such: two heads, and the log softmax of each.
 
-Interpolation along an axis is a product with a matrix of two numbers a line. It is taken in parts, each with the
-few rows that are not zero, and its adjoint is the product with the transposed part. In float32, whatever autocast
-says; `torch.set_float32_matmul_precision`, "highest" unless somebody lowers it, holds for it too.
+Linear interpolation along an axis is a product with a matrix that has two numbers a column beside zeros. It is done in
+parts, each with only those rows that are not zero; its gradient is the product with the transposed part. It runs in
+float32, also under autocast, at the precision of `torch.set_float32_matmul_precision` ("highest" by default).
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def resized_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The softmax in powers of two, of logits minus their largest of the pixel.
+    """`resized_cross_entropy`, with the softmax in powers of two.
 
-    Subtracted before they are resized: no softmax changes by that, and nothing between four such pixels overflows.
+    Each pixel's largest logit is subtracted before the logits are resized: that changes no softmax, and no value in
+    between overflows.
     """
 
     @staticmethod
@@ -96,9 +97,10 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _is_level(bits: Tensor) -> bool:
-    """Whether every pixel between four (N, K, h, w) has a class above 2^-100 already, and needs no maximum of its own.
+    """Whether no interpolated pixel needs a maximum of its own: one of its classes is above 2^-100 as it is.
 
-    It has if some class lies above -100 in all four. A GPU takes the maximum always, since asking would wait for it.
+    True if between any four neighbours of (N, K, h, w) some class lies above -100 in all four. Always False on a GPU, where
+    the answer would have to be waited for.
     """
     if bits.device.type != "cpu":
         return False
@@ -111,7 +113,7 @@ def _is_level(bits: Tensor) -> bool:
 def _lines(rows: Tensor, part: _Part, *, level: bool, room: Tensor) -> Tensor:
     """Rows (n, r, K, W) of a strip -> its lines (n, l, K, W), the largest class at 0 unless they are `level`.
 
-    They lie in `room`, which is in the cache still when the next strip comes.
+    They are written to `room`, a buffer that all strips share, so that it stays in the CPU's cache.
     """
     count, _, classes, width = rows.shape
     shape = (count, part.weights.shape[1], classes * width)
@@ -122,14 +124,14 @@ def _lines(rows: Tensor, part: _Part, *, level: bool, room: Tensor) -> Tensor:
 
 
 def _room(rows: Tensor) -> Tensor:
-    """For the lines of the largest strip."""
+    """An empty buffer for the lines of the largest strip."""
     count, _, classes, width = rows.shape
     pictures, length = _strip_shape(rows)
     return rows.new_empty(min(count, pictures) * length * classes * width)
 
 
 def _strip_shape(rows: Tensor) -> tuple[int, int]:
-    """How many pictures, and how many lines of each."""
+    """The number of pictures of a strip, and of lines of each."""
     count, _, classes, width = rows.shape
     lines = STRIP.get(rows.device.type, 2**26) // (classes * width)  # of all pictures together
     pictures = min(count, max(1, lines // LINES))
@@ -137,7 +139,7 @@ def _strip_shape(rows: Tensor) -> tuple[int, int]:
 
 
 def _strips(rows: Tensor, target: Tensor, align_corners: bool) -> Iterator[tuple[slice, _Part]]:
-    """Some pictures, and some of their lines."""
+    """The strips of a batch: a slice of its pictures, and the part of their lines."""
     count, height = rows.shape[:2]
     pictures, length = _strip_shape(rows)
     parts = _parts(height, target.shape[1], length, align_corners, rows.dtype, rows.device)
@@ -147,6 +149,8 @@ def _strips(rows: Tensor, target: Tensor, align_corners: bool) -> Iterator[tuple
 
 
 class _Stretch(torch.autograd.Function):
+    """`stretch`, with `_shrink` as its gradient."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, size: int, align_corners: bool) -> Tensor:
         ctx.width, ctx.align_corners = values.shape[-1], align_corners
@@ -171,7 +175,7 @@ def _stretch(values: Tensor, size: int, align_corners: bool) -> Tensor:
 
 
 def _shrink(slope: Tensor, width: int, align_corners: bool) -> Tensor:
-    """The adjoint: (..., size) -> (..., width)."""
+    """The adjoint of `_stretch`: (..., size) -> (..., width)."""
     size = slope.shape[-1]
     if size == width:
         return slope
@@ -194,7 +198,7 @@ class _Part(NamedTuple):
 def _parts(
     inputs: int, outputs: int, length: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> list[_Part]:
-    """Linear interpolation of `inputs` values, `length` outputs a part: what torch makes of unit vectors."""
+    """Linear interpolation of `inputs` values in parts of `length` outputs; the weights are torch's for unit vectors."""
     matrix = torch.eye(inputs, dtype=dtype)
     if inputs != outputs:
         matrix = F.interpolate(matrix[None], size=outputs, mode="linear", align_corners=align_corners)[0]

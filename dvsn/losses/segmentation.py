@@ -72,8 +72,8 @@ class Term(nn.Module):
 
     A term on class logits answers `forward(scores, target, class_weights)` with a scalar, where `target`
     (N, H, W), uint8 or int64, may ignore more pixels than `scores.target` does, and `class_weights` is (K,) or None.
-    With `boundary_threshold` t it learns only where the network itself sees an outline: pixels with
-    sigmoid(boundary logit) <= t are ignored, and no gradient reaches the boundary head through that choice.
+    With `boundary_threshold` t only pixels count at which the network's boundary head finds an outline: those with
+    sigmoid(boundary logit) <= t are ignored. No gradient reaches the boundary head by that.
     A term on the boundary head answers `forward(logits, boundary)`, both (N, 1, H, W).
     """
 

@@ -18,7 +18,7 @@ Mode = Literal["vanilla", "lsgan", "wgangp", "hinge"]
 class TranslationLoss(nn.Module):
     """What pix2pix minimises, for the discriminator D and for the generator G. All terms are float32 scalars.
 
-    `mode` is the adversarial game on D's logits x (means over every score of the batch):
+    `mode` is the adversarial loss on D's logits x (means over every score of the batch):
 
         mode      D, real          D, fake          G, fake      source (arXiv)
         vanilla   -log s(x)        -log(1 - s(x))   -log s(x)    Goodfellow et al., 2014, 1406.2661
@@ -89,7 +89,7 @@ class TranslationLoss(nn.Module):
         return {"gan": self.gan_weight * gan, "l1": self.l1_weight * l1}
 
     def _towards_real(self, logits: Tensor) -> Tensor:
-        """Small where the logits say real."""
+        """The adversarial loss that is small where the logits say real: G's, and but for `hinge` D's on real images."""
         if self.mode == "vanilla":
             return F.softplus(-logits)  # -log s(x)
         return (logits - 1.0).square() if self.mode == "lsgan" else -logits
@@ -110,7 +110,7 @@ class TranslationLoss(nn.Module):
         pairs hold the same condition, so mixing the pairs as the authors' code does, or the images only, is
         the same; the norm runs over every element of the pair, condition included. `discriminator.join` makes
         the pair; a discriminator without it gets the condition first. `real` and `fake` are detached: the
-        penalty is D's alone. It assumes that samples do not see each other, so D should have no batch norm.
+        penalty is D's alone. It assumes that a sample's score does not depend on the others, so D should have no batch norm.
         Gulrajani et al., 2017, arXiv:1704.00028, eq. 3.
         """
         if self.penalty_weight == 0.0:
@@ -127,7 +127,7 @@ class TranslationLoss(nn.Module):
             return self.penalty_weight * (norm - 1.0).square().mean()
 
     def accuracy(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-        """The shares of `real` and of `fake` patches that D judges rightly, for the log; no gradient.
+        """The shares of `real` and of `fake` patches that D classifies correctly, for the log; no gradient.
 
         The threshold lies midway between the two labels: 0.5 for `lsgan`, else 0. A Wasserstein critic has no
         labels, so for `wgangp` the shares mean little.

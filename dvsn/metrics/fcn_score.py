@@ -17,9 +17,10 @@ class FcnScore(Metric):
     `ignore_index` where nothing is scored. Predictions are compared at the size of `ids`, by nearest
     neighbour, so a segmenter should answer at that size.
 
-    `absent_as_zero` follows the paper's script, in which a class without ground truth counts as zero instead
-    of being left out of the two means; the two agree wherever every class is present. The paper scores with
-    its own FCN-8s: another segmenter gives numbers that cannot be compared with its tables.
+    `absent_as_zero` follows the paper's script, in which a class without ground truth counts as zero in both means.
+    Without it such a class is left out of the accuracy; and out of the IoU if it is not predicted either, since a class
+    that is predicted where it is not has an IoU of zero. The two agree wherever every class is present. The paper scores
+    with its own FCN-8s: another segmenter gives numbers that cannot be compared with its tables.
     """
 
     full_state_update = False
@@ -56,10 +57,13 @@ class FcnScore(Metric):
         """Rows of the confusion matrix are ground truth."""
         right = self.confusion.diagonal()
         rows, columns = self.confusion.sum(dim=1), self.confusion.sum(dim=0)
-        present = torch.ones_like(rows, dtype=torch.bool) if self.absent_as_zero else rows > 0
+        union = rows + columns - right
+        every = torch.ones_like(rows, dtype=torch.bool)
         tiny = 1e-12
         return {
             "pixel_accuracy": (right.sum() / (rows.sum() + tiny)).float(),
-            "class_accuracy": (right / (rows + tiny))[present].mean().float(),
-            "class_iou": (right / (rows + columns - right + tiny))[present].mean().float(),
+            "class_accuracy": (right / (rows + tiny))[every if self.absent_as_zero else rows > 0]
+            .mean()
+            .float(),
+            "class_iou": (right / (union + tiny))[every if self.absent_as_zero else union > 0].mean().float(),
         }

@@ -32,8 +32,8 @@ class KeypointAP(KeypointScore):
         super().__init__(keypoints=keypoints)
         if not keypoints.sigmas:
             raise ConfigError(
-                "data.keypoints.sigmas: none are given, but data.score=ap measures by them. Give one number a keypoint "
-                "(COCO: 0.026 for the nose, 0.107 for a hip), or set data.score=pck."
+                "data.keypoints.sigmas: none are given, but data.facts.score=ap measures by them. Give one number a "
+                "keypoint (COCO: 0.026 for the nose, 0.107 for a hip), or set data.facts.score=pck."
             )
         self.nms, self.confident = nms, confident
 
@@ -42,8 +42,8 @@ class KeypointAP(KeypointScore):
 
         if dataset.annotations is None:
             raise ConfigError(
-                f"data.score: {type(dataset).__name__} has no annotations in COCO's form, which ap is measured by. Set "
-                "data.score=pck."
+                f"data.facts.score: {type(dataset).__name__} has no annotations in COCO's form, which ap is measured by. "
+                "Set data.facts.score=pck."
             )
         self._truth = COCO()
         self._truth.dataset = {

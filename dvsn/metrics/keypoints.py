@@ -33,4 +33,4 @@ def make_score(
         return PCK(keypoints=keypoints, threshold=threshold, reference=reference)
     if score == "nme":
         return NME(keypoints=keypoints, normalise=normalise or {})
-    raise ConfigError(f"data.score: found '{score}', expected ap, pckh, pck or nme.")
+    raise ConfigError(f"data.facts.score: found '{score}', expected ap, pckh, pck or nme.")

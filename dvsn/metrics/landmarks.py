@@ -54,8 +54,8 @@ class NME(KeypointScore):
         super().__init__(keypoints=keypoints)
         if not normalise:
             raise ConfigError(
-                "data.normalise: not given, but data.score=nme needs the length that errors are relative to, such as "
-                "{inter_ocular: [[left_eye], [right_eye]]}, or {box_diagonal: diagonal}."
+                "data.facts.normalise: not given, but data.facts.score=nme needs the length that errors are relative to, "
+                "such as {inter_ocular: [[left_eye], [right_eye]]}, or {box_diagonal: diagonal}."
             )
         if not thresholds or not all(threshold > 0 for threshold in thresholds):
             raise ConfigError(f"metrics.thresholds: found {list(thresholds)}, expected numbers above 0.")
@@ -68,7 +68,7 @@ class NME(KeypointScore):
             return what
         if isinstance(what, str) or len(what) != 2 or any(isinstance(g, str) or not len(g) for g in what):
             raise ConfigError(
-                f"data.normalise.{name}: found {what!r}, expected {', '.join(WORDS)}, or two lists of keypoints."
+                f"data.facts.normalise.{name}: found {what!r}, expected {', '.join(WORDS)}, or two lists of keypoints."
             )
         one, other = ([self.keypoints.number(point) for point in group] for group in what)
         return one, other
@@ -96,7 +96,7 @@ class NME(KeypointScore):
         if not self._usable[self.main].any():
             raise DataError(
                 f"{self._lost[0]['face']}: {self._lost[0]['reason']}, and so with all {len(records)} faces, so nothing can "
-                "be measured. Expected a length of 1 face or more; see data.normalise."
+                "be measured. Expected a length of 1 face or more; see data.facts.normalise."
             )
         if self._lost:
             log.info("%d of %d faces are not measured, such as %s: %s", (~self._usable[self.main]).sum(),

@@ -1,22 +1,57 @@
-"""BiSeNet: a ResNet-18 sees context, a few wide convolutions keep places, an attention joins them.
+"""BiSeNet: context from a ResNet-18, detail from a few wide convolutions, joined by channel attention.
 
 Here are V1 and, with the third branch of PIDNet, V1 + ADB + Bag; V2 is in `dvsn.networks.bisenetv2`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import at_least_float32, require_image, require_number
-from dvsn.networks.dual_resolution import BasicBlock, Bottleneck, LightBag, conv_bn, resize
+from dvsn.networks.blocks import at_least_float32, conv_bn, heads_wanted, require_counts, require_image
+from dvsn.networks.dual_resolution import LightBag, resize
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import BasicBlock, Bottleneck, residual_layer
 from dvsn.types import SegmentationOutput
 
 
-class BiSeNet(nn.Module):
+class TwoPaths(nn.Module):
+    """What both versions of BiSeNet share: logits as large as the image, and auxiliary heads.
+
+    With `upsample=False` each head stops before its bilinear enlargement. `heads=False` builds the network without the
+    heads that are used in training only.
+    """
+
+    multiple = 1
+    align_corners = False
+    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
+
+    def __init__(self, *, classes: int, heads: bool, upsample: bool) -> None:
+        super().__init__()
+        require_counts(self, classes=classes)
+        self.heads, self.upsample = heads, upsample
+        self.stride = 1 if upsample else 8
+
+    def enlarge(self, logits: Tensor, image: Tensor) -> Tensor:
+        """Logits as large as the image, float32 also under autocast; untouched unless `upsample`."""
+        return resize(at_least_float32(logits), like=image) if self.upsample else logits
+
+    def outputs(
+        self, image: Tensor, logits: Tensor, maps: Mapping[str, Tensor], *, heads: bool | None
+    ) -> SegmentationOutput:
+        """The answer: `logits`, and, where wanted, those of auxiliary heads by name, each from its map."""
+        logits = self.enlarge(logits, image)
+        if not heads_wanted(self, heads):
+            return SegmentationOutput(logits)
+        auxiliary = [getattr(self, name)(x) for name, x in maps.items()]
+        return SegmentationOutput(logits, tuple(self.enlarge(x, image) for x in auxiliary))
+
+
+class BiSeNet(TwoPaths):
     """BiSeNet V1 on ResNet-18.
 
     Input: (N, 3, H, W) normalised RGB; no map has an odd side if H and W divide by 32. Output: `logits`
@@ -31,26 +66,19 @@ class BiSeNet(nn.Module):
     """
 
     taps = ("sp", "ffm", "cp.resnet.layer3", "cp.resnet.layer4")  # at 1/8, 1/8, 1/16 and 1/32
-    multiple = 1
-    align_corners = False
-    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
 
     def __init__(self, *, classes: int, heads: bool = True, upsample: bool = True) -> None:
-        super().__init__()
-        require_number(self, "classes", classes, least=1)
-        self.upsample = upsample
-        self.stride = 1 if upsample else 8
+        super().__init__(classes=classes, heads=heads, upsample=upsample)
         self.cp: nn.Module = ContextPath(mode="nearest")
         self.sp = SpatialPath()
         self.ffm = Fusion(256)
         self.conv_out = Head(256, 256, classes)
         self.classifier: tuple[str, ...] = ("conv_out.conv_out",)
-        self.heads = heads
         if heads:  # published under the sizes that their sources have before they are doubled
             self.conv_out16 = Head(128, 64, classes)
             self.conv_out32 = Head(128, 64, classes)
             self.classifier += ("conv_out16.conv_out", "conv_out32.conv_out")
-        initialise(self)
+        kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -62,15 +90,8 @@ class BiSeNet(nn.Module):
         self, image: Tensor, both: Tensor, context8: Tensor, context16: Tensor, heads: bool | None
     ) -> SegmentationOutput:
         """The heads' answers, from `both` paths (N, 256, H/8, W/8) and the context at 1/8 and 1/16."""
-        logits = self.enlarge(self.conv_out(self.ffm(both)), image)
-        if not self.heads or not (self.training if heads is None else heads):
-            return SegmentationOutput(logits)
-        auxiliary = (self.conv_out16(context8), self.conv_out32(context16))
-        return SegmentationOutput(logits, tuple(self.enlarge(x, image) for x in auxiliary))
-
-    def enlarge(self, logits: Tensor, image: Tensor) -> Tensor:
-        """Logits as large as the image, float32 also under autocast; untouched unless `upsample`."""
-        return resize_logits(logits, image) if self.upsample else logits
+        maps = {"conv_out16": context8, "conv_out32": context16}
+        return self.outputs(image, self.conv_out(self.ffm(both)), maps, heads=heads)
 
 
 class BiSeNetDerivative(BiSeNet):
@@ -92,7 +113,7 @@ class BiSeNetDerivative(BiSeNet):
         self.dfm = LightBag(128, 256)
         if heads:
             self.conv_outd = Head(64, 64, 1)
-        initialise(self)
+        kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -144,9 +165,9 @@ class DerivativeContextPath(ContextPath):
         super().__init__(mode="bilinear")
         self.diff3 = conv_bn(256, 64, 3)
         self.diff4 = conv_bn(512, 64, 3)
-        self.convD1 = BasicBlock(128, 64)
-        self.convD2 = BasicBlock(64, 64)
-        self.convD3 = Bottleneck(64, 64)
+        self.convD1 = BasicBlock(128, 64, rectify=False)
+        self.convD2 = BasicBlock(64, 64, rectify=False)
+        self.convD3 = Bottleneck(64, 64, expansion=2, rectify=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         trunk8, trunk16, trunk32 = self.resnet(image)
@@ -166,10 +187,10 @@ class ResNet18(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = rectified_pair(64, 64)
-        self.layer2 = rectified_pair(64, 128, stride=2)
-        self.layer3 = rectified_pair(128, 256, stride=2)
-        self.layer4 = rectified_pair(256, 512, stride=2)
+        self.layer1 = residual_layer(64, 64, 2)
+        self.layer2 = residual_layer(64, 128, 2, stride=2)
+        self.layer3 = residual_layer(128, 256, 2, stride=2)
+        self.layer4 = residual_layer(256, 512, 2, stride=2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.maxpool(F.relu(self.bn1(self.conv1(image)), inplace=True))  # (N, 64, H/4, W/4)
@@ -190,22 +211,16 @@ class ResNet18Classifier(nn.Module):
 
     def __init__(self, *, classes: int) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         self.cp = nn.ModuleDict({"resnet": ResNet18()})
         self.fc = nn.Linear(512, classes)
-        initialise(self)
+        kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=1, minimum=1)
         *_, trunk32 = self.cp["resnet"](image)
         logits: Tensor = self.fc(global_mean(trunk32).flatten(1))
         return logits
-
-
-def rectified_pair(inputs: int, planes: int, *, stride: int = 1) -> nn.Sequential:
-    """A layer of ResNet-18: two basic blocks that both end in a ReLU."""
-    first = BasicBlock(inputs, planes, stride=stride, rectify=True)
-    return nn.Sequential(first, BasicBlock(planes, planes, rectify=True))
 
 
 class SpatialPath(nn.Module):
@@ -223,7 +238,7 @@ class SpatialPath(nn.Module):
 
 
 class AttentionRefinement(nn.Module):
-    """128 features, each scaled by a gate from its global mean: (N, C, h, w) -> (N, 128, h, w)."""
+    """A 3x3 convolution, times a gate per channel from its global mean: (N, C, h, w) -> (N, 128, h, w)."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -237,7 +252,7 @@ class AttentionRefinement(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Mixes the features of both paths and adds each once more, as far as a gate lets it through.
+    """A 1x1 convolution of both paths, plus its output times a gate per channel from its global mean.
 
     Keeps (N, C, h, w). The paper puts a second convolution and a ReLU before the gate, the code does not.
     """
@@ -280,17 +295,3 @@ class ConvNormReLU(nn.Module):
 def global_mean(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, 1, 1)."""
     return x.mean(dim=(2, 3), keepdim=True)
-
-
-def resize_logits(logits: Tensor, image: Tensor) -> Tensor:
-    """Bilinearly to the size of the image, in float32 also under autocast."""
-    return resize(at_least_float32(logits), like=image)
-
-
-def initialise(network: nn.Module) -> None:
-    """Kaiming-normal for a leaky ReLU of slope 1, that is, gain 1; biases zero."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, a=1)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

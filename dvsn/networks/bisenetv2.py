@@ -1,4 +1,4 @@
-"""BiSeNet V2: a wide, shallow branch for detail and a narrow, deep one for meaning, each gating the other."""
+"""BiSeNet V2: a wide, shallow branch for detail and a narrow, deep one for context, each gating the other."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.bisenet import ConvNormReLU, global_mean, resize_logits
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.bisenet import ConvNormReLU, TwoPaths, global_mean
+from dvsn.networks.blocks import conv_bn, conv_bn_relu, require_image, require_number
+from dvsn.networks.initialise import kaiming
 from dvsn.types import SegmentationOutput
 
 EXPANSION = 6  # of the depth-wise convolutions
 
 
-class BiSeNetV2(nn.Module):
+class BiSeNetV2(TwoPaths):
     """A detail branch at 1/8 and a semantic branch down to 1/32, joined by bilateral guided aggregation.
 
     Input: (N, 3, H, W) normalised RGB; sides that divide by 32 need no odd-sized map. Output: `logits`
@@ -27,45 +28,31 @@ class BiSeNetV2(nn.Module):
     """
 
     taps = ("detail", "bga", "segment.S4", "segment.S5_5")  # at 1/8, 1/8, 1/16 and 1/32
-    multiple = 1
-    align_corners = False
-    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
 
     def __init__(
         self, *, classes: int, heads: bool = True, upsample: bool = True, dropout: float = 0.1
     ) -> None:
-        super().__init__()
-        require_number(self, "classes", classes, least=1)
+        super().__init__(classes=classes, heads=heads, upsample=upsample)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
-        self.upsample = upsample
-        self.stride = 1 if upsample else 8
         self.detail = DetailBranch()
         self.segment = SemanticBranch()
         self.bga = Aggregation()
         self.head = Head(128, 1024, classes, dropout)
         self.classifier: tuple[str, ...] = ("head.conv_out.1",)
-        self.heads = heads
         if heads:
             self.aux2 = AuxiliaryHead(16, classes, dropout, stride=4)
             self.aux3 = AuxiliaryHead(32, classes, dropout, stride=8)
             self.aux4 = AuxiliaryHead(64, classes, dropout, stride=16)
             self.aux5_4 = AuxiliaryHead(128, classes, dropout, stride=32)
             self.classifier += tuple(f"{name}.conv_out.1" for name in ("aux2", "aux3", "aux4", "aux5_4"))
-        initialise(self)
+        kaiming(self, zero_biases=True)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
         s2, s3, s4, s5, context = self.segment(image)  # at 1/4, 1/8, 1/16, 1/32, 1/32
         joined = self.bga(self.detail(image), context)  # (N, 128, H/8, W/8)
-        logits = self.enlarge(self.head(joined), image)
-        if not self.heads or not (self.training if heads is None else heads):
-            return SegmentationOutput(logits)
-        pairs = ((self.aux2, s2), (self.aux3, s3), (self.aux4, s4), (self.aux5_4, s5))
-        return SegmentationOutput(logits, tuple(self.enlarge(head(x), image) for head, x in pairs))
-
-    def enlarge(self, logits: Tensor, image: Tensor) -> Tensor:
-        """Logits as large as the image, float32 also under autocast; untouched unless `upsample`."""
-        return resize_logits(logits, image) if self.upsample else logits
+        maps = {"aux2": s2, "aux3": s3, "aux4": s4, "aux5_4": s5}
+        return self.outputs(image, self.head(joined), maps, heads=heads)
 
 
 class DetailBranch(nn.Module):
@@ -84,7 +71,7 @@ class DetailBranch(nn.Module):
 
 
 class SemanticBranch(nn.Module):
-    """A stem and gather-expansion layers; answers the maps at 1/4, 1/8, 1/16, 1/32 and the last in context."""
+    """Stem and gather-expansion layers: (N, 3, H, W) -> maps at 1/4, 1/8, 1/16, 1/32, and of the last its context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +111,7 @@ class GatherExpansion(nn.Module):
         super().__init__()
         middle = EXPANSION * channels
         self.conv1 = ConvNormReLU(channels, channels)
-        self.dwconv = nn.Sequential(*depthwise(channels, middle), nn.ReLU(inplace=True))
+        self.dwconv = conv_bn(channels, middle, 3, groups=channels).append(nn.ReLU(inplace=True))
         self.conv2 = residual_end(middle, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,16 +119,16 @@ class GatherExpansion(nn.Module):
 
 
 class GatherExpansionDown(nn.Module):
-    """The layer that halves, with two depth-wise convolutions: (N, C, H, W) -> (N, outputs, H/2, W/2)."""
+    """A gather-expansion layer of stride 2, with two depth-wise convolutions: (N, C, H, W) -> (N, outputs, H/2, W/2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         middle = EXPANSION * inputs
         self.conv1 = ConvNormReLU(inputs, inputs)
-        self.dwconv1 = nn.Sequential(*depthwise(inputs, middle, stride=2))
-        self.dwconv2 = nn.Sequential(*depthwise(middle, middle), nn.ReLU(inplace=True))
+        self.dwconv1 = conv_bn(inputs, middle, 3, 2, groups=inputs)
+        self.dwconv2 = conv_bn(middle, middle, 3, groups=middle).append(nn.ReLU(inplace=True))
         self.conv2 = residual_end(middle, outputs)
-        self.shortcut = nn.Sequential(*depthwise(inputs, inputs, stride=2), *pointwise(inputs, outputs))
+        self.shortcut = conv_bn(inputs, inputs, 3, 2, groups=inputs).extend(conv_bn(inputs, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.dwconv2(self.dwconv1(self.conv1(x)))  # (N, 6C, H/2, W/2)
@@ -149,7 +136,7 @@ class GatherExpansionDown(nn.Module):
 
 
 class ContextEmbedding(nn.Module):
-    """Adds what the whole map holds to each place; keeps (N, C, H, W)."""
+    """Adds the projected global mean to each place; keeps (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -169,11 +156,11 @@ class Aggregation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.left1 = nn.Sequential(*depthwise(128, 128), nn.Conv2d(128, 128, 1, bias=False))
-        self.left2 = nn.Sequential(*plain(128, stride=2), nn.AvgPool2d(3, stride=2, padding=1))
-        self.right1 = nn.Sequential(*plain(128))
-        self.right2 = nn.Sequential(*depthwise(128, 128), nn.Conv2d(128, 128, 1, bias=False))
-        self.conv = nn.Sequential(*plain(128), nn.ReLU(inplace=True))
+        self.left1 = nn.Sequential(*conv_bn(128, 128, 3, groups=128), nn.Conv2d(128, 128, 1, bias=False))
+        self.left2 = conv_bn(128, 128, 3, 2).append(nn.AvgPool2d(3, stride=2, padding=1))
+        self.right1 = conv_bn(128, 128, 3)
+        self.right2 = nn.Sequential(*conv_bn(128, 128, 3, groups=128), nn.Conv2d(128, 128, 1, bias=False))
+        self.conv = conv_bn_relu(128, 128, 3)
 
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
         size = detail.shape[-2:]
@@ -210,33 +197,8 @@ class AuxiliaryHead(nn.Module):
         return self.conv_out(self.drop(self.conv(x)))
 
 
-def plain(channels: int, *, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """3x3 convolution and norm."""
-    return nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels)
-
-
-def depthwise(inputs: int, outputs: int, *, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """Depth-wise 3x3 convolution and norm; outputs / inputs filters a channel."""
-    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=inputs, bias=False)
-    return conv, nn.BatchNorm2d(outputs)
-
-
-def pointwise(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """1x1 convolution and norm."""
-    return nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-
-
 def residual_end(inputs: int, outputs: int) -> nn.Sequential:
     """1x1 convolution and a norm that starts at zero, so that its block starts as its shortcut."""
-    conv, norm = pointwise(inputs, outputs)
-    nn.init.zeros_(norm.weight)
-    return nn.Sequential(conv, norm)
-
-
-def initialise(network: nn.Module) -> None:
-    """Convolutions Kaiming-normal, fan out; biases zero."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    layers = conv_bn(inputs, outputs, 1)
+    nn.init.zeros_(layers[1].weight)  # type: ignore[arg-type]
+    return layers

@@ -1,4 +1,4 @@
-"""The few pieces that several networks share: norm layers, up-sampling, and checks of options and sides."""
+"""What many networks share: convolutions with a norm, up-sampling, and checks of options and of the input."""
 
 from __future__ import annotations
 
@@ -14,11 +14,41 @@ Norm = Literal["batch", "instance", "none"]
 Upsample = Literal["transposed", "resize"]
 
 
+def conv_bn(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    padding: int | None = None,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Sequential:
+    """Convolution, batch norm: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride), padded by half the kernel unless
+    `padding` says otherwise."""
+    padding = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, groups=groups, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def conv_bn_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, *, padding: int | None = None, bias: bool = False
+) -> nn.Sequential:
+    """`conv_bn` and a ReLU in place."""
+    layers = conv_bn(inputs, outputs, kernel, stride, padding=padding, bias=bias)
+    return layers.append(nn.ReLU(inplace=True))
+
+
 def make_norm(norm: Norm, channels: int) -> nn.Module:
     """`batch`: affine, with running statistics; `instance`: neither; `none`: identity. Keeps (N, C, H, W)."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     return nn.InstanceNorm2d(channels) if norm == "instance" else nn.Identity()
+
+
+def conv_bias(bias: bool | None, norm: Norm) -> bool:
+    """Whether a convolution before a norm has a bias: `bias`; None: where the norm has no shift of its own."""
+    return norm != "batch" if bias is None else bias
 
 
 def upsampling(
@@ -50,6 +80,12 @@ def class_layers(network: nn.Module) -> tuple[str, ...]:
     return own if isinstance(own, tuple) else ()
 
 
+def heads_wanted(network: nn.Module, heads: bool | None) -> bool:
+    """Whether `forward` answers with the heads for training: they were built (`network.heads`), and `heads` says so;
+    None: in training only."""
+    return bool(network.heads and (network.training if heads is None else heads))
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision becomes float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -69,6 +105,12 @@ def require_number(
     if not isinstance(value, int | float) or not least <= value <= most:
         limits = f"at least {least}" if most == float("inf") else f"between {least} and {most}"
         raise ConfigError(f"{type(owner).__name__}: {name} must be {limits}, found {value!r}.")
+
+
+def require_counts(owner: nn.Module, **numbers: float) -> None:
+    """Refuse numbers below 1; the message has their names."""
+    for name, value in numbers.items():
+        require_number(owner, name, value, least=1)
 
 
 def require_image(owner: nn.Module, image: Tensor, *, channels: int, multiple: int, minimum: int) -> None:

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import conv_bn, require_counts, require_image, require_number
 from dvsn.networks.tapped import Tapped
 
 STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -15,7 +15,9 @@ POOLED = 1280
 
 
 class CifarMobileNetV2(Tapped):
-    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+    """MobileNetV2 for small pictures.
+
+    Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
 
     Sandler et al., 2018, arXiv:1801.04381, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699) has it,
     which takes `expansion` 6 and `width` 0.5: the stem has stride 2, the second stage none, and activations are plain
@@ -32,12 +34,11 @@ class CifarMobileNetV2(Tapped):
 
     def __init__(self, *, classes: int, expansion: int = 6, width: float = 0.5) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "expansion", expansion, least=1)
+        require_counts(self, classes=classes, expansion=expansion)
         require_number(self, "width", width, least=1 / 16)
         stem = int(32 * width)
         pooled = int(POOLED * width) if width > 1 else POOLED
-        self.conv1 = nn.Sequential(*normed(3, stem, kernel=3, stride=2), nn.ReLU())
+        self.conv1 = nn.Sequential(*conv_bn(3, stem, 3, 2), nn.ReLU())
         self.blocks = nn.ModuleList()
         inputs = stem
         for number, (channels, count, stride) in enumerate(STAGES):
@@ -46,7 +47,7 @@ class CifarMobileNetV2(Tapped):
             first = InvertedResidual(inputs, outputs, stride=stride, expansion=factor)
             self.blocks.append(nn.Sequential(first, *rest))
             inputs = outputs
-        self.conv2 = nn.Sequential(*normed(inputs, pooled, kernel=1), nn.ReLU())
+        self.conv2 = nn.Sequential(*conv_bn(inputs, pooled, 1), nn.ReLU())
         self.classifier = nn.Sequential(nn.Linear(pooled, classes))
         self.tap_norms = tuple(f"{path}.{STAGES[int(path[-1])][1] - 1}.conv.7" for path in self.taps)
         for module in self.modules():
@@ -75,19 +76,13 @@ class InvertedResidual(nn.Module):
         wide = inputs * expansion
         self.shortcut = stride == 1 and inputs == outputs
         self.conv = nn.Sequential(
-            *normed(inputs, wide, kernel=1),
+            *conv_bn(inputs, wide, 1),
             nn.ReLU(),
-            *normed(wide, wide, kernel=3, stride=stride, groups=wide),
+            *conv_bn(wide, wide, 3, stride, groups=wide),
             nn.ReLU(),
-            *normed(wide, outputs, kernel=1),
+            *conv_bn(wide, outputs, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         linear: Tensor = self.conv(x)
         return x + linear if self.shortcut else linear
-
-
-def normed(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution without bias that keeps the size but for its stride, and batch norm."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
-    return [layer, nn.BatchNorm2d(outputs)]

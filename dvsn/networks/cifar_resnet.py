@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
+from dvsn.networks.initialise import kaiming
 from dvsn.networks.tapped import Tapped
 
 
 class CifarResNet(Tapped):
-    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+    """ResNet of basic blocks for small pictures.
+
+    Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
 
     He et al., 2016, arXiv:1512.03385, section 4.2, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699)
     has it: `widths` of the stem and the three stages (its resnet8x4 has 32, 64, 128, 256), and where a block changes
@@ -29,7 +32,7 @@ class CifarResNet(Tapped):
 
     def __init__(self, *, classes: int, depth: int = 20, widths: Sequence[int] = (16, 16, 32, 64)) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         if depth < 8 or depth % 6 != 2:
             raise ConfigError(
                 f"CifarResNet: depth must be 6n + 2, such as 8, 20, 32, 56 or 110; found {depth!r}."
@@ -48,9 +51,7 @@ class CifarResNet(Tapped):
         last = [f"{path}.{blocks - 1}" for path in self.taps]
         self.pre_activation_taps = tuple(f"{path}.relu:in" for path in last)
         self.tap_norms = tuple(f"{path}.bn2" for path in last)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -82,6 +83,6 @@ class CifarBlock(nn.Module):
 
 
 def stage(inputs: int, outputs: int, count: int, *, stride: int) -> nn.Sequential:
-    """`count` blocks, the first with the stride."""
+    """`count` blocks, the first with the stride: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
     rest = [CifarBlock(outputs, outputs, stride=1) for _ in range(count - 1)]
     return nn.Sequential(CifarBlock(inputs, outputs, stride=stride), *rest)

@@ -6,15 +6,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import EXPANSION
 from dvsn.networks.resnet import BASIC, BLOCKS
 from dvsn.networks.tapped import Tapped
 
-EXPANSION = 4
-
 
 class CifarBottleneckResNet(Tapped):
-    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+    """ResNet of bottlenecks for small pictures.
+
+    Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
 
     He et al., 2016, arXiv:1512.03385, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699) has it: the
     stem is one 3x3 convolution without stride and without pooling, and a bottleneck has its stride in the 3x3
@@ -29,7 +31,7 @@ class CifarBottleneckResNet(Tapped):
 
     def __init__(self, *, classes: int, depth: int = 50) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         deep = sorted(set(BLOCKS) - set(BASIC))
         if depth not in deep:
             raise ConfigError(f"CifarBottleneckResNet: depth must be one of {deep}, found {depth!r}.")
@@ -45,9 +47,7 @@ class CifarBottleneckResNet(Tapped):
         last = [f"{path}.{count - 1}" for path, count in zip(self.taps, BLOCKS[depth], strict=True)]
         self.pre_activation_taps = tuple(f"{path}.relu:in" for path in last)
         self.tap_norms = tuple(f"{path}.bn3" for path in last)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -82,6 +82,6 @@ class CifarBottleneck(nn.Module):
 
 
 def stage(inputs: int, planes: int, count: int, *, stride: int) -> nn.Sequential:
-    """`count` blocks, the first with the stride."""
+    """`count` blocks, the first with the stride: (N, inputs, H, W) -> (N, 4 planes, H/stride, W/stride)."""
     rest = [CifarBottleneck(EXPANSION * planes, planes, stride=1) for _ in range(count - 1)]
     return nn.Sequential(CifarBottleneck(inputs, planes, stride=stride), *rest)

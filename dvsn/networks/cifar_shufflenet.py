@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.tapped import Tapped
 
 STEM = 24
@@ -40,7 +40,7 @@ class CifarShuffleNet(Tapped):
         blocks: Sequence[int] = (4, 8, 4),
     ) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         require_three(self, widths, blocks)
         if groups < 1 or any(part % (4 * groups) for part in (*widths, widths[0] - STEM)):
             raise ConfigError(
@@ -129,7 +129,7 @@ class CifarShuffleNetV2(Tapped):
         blocks: Sequence[int] = (3, 7, 3),
     ) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         require_three(self, widths[:3], blocks)
         if len(widths) != 4 or any(width % 2 for width in widths[:3]):
             raise ConfigError(

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.tapped import Tapped
 
 COUNTS = {
@@ -22,7 +22,9 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class CifarVGG(Tapped):
-    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+    """VGG for small pictures.
+
+    Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
 
     Simonyan and Zisserman, 2015, arXiv:1409.1556, as the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699)
     has it: batch norm behind each convolution, one linear layer on the average of the last map, and no pooling before
@@ -38,7 +40,7 @@ class CifarVGG(Tapped):
 
     def __init__(self, *, classes: int, depth: int = 13) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         if depth not in COUNTS:
             raise ConfigError(f"CifarVGG: depth must be one of {sorted(COUNTS)}, found {depth!r}.")
         inputs = (3, *WIDTHS)

@@ -1,59 +1,38 @@
-"""DDRNet: a segmenter of two branches that keep exchanging, and its form with a third for boundaries."""
+"""DDRNet: a segmenter of two branches that are added to each other stage by stage; a third, for boundaries, is optional."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import conv_bn, heads_wanted, require_counts, require_image
 from dvsn.networks.dual_resolution import (
     DAPPM,
-    BasicBlock,
+    DualResolution,
+    Features,
     Head,
     LightBag,
     basic_layer,
     bottleneck_layer,
-    conv_bn,
-    initialise,
     resize,
-    stem,
     twice_down,
 )
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import BasicBlock
 from dvsn.types import SegmentationOutput
 
 
-class Features(NamedTuple):
-    """Maps of the two branches, C being the width of the stem."""
-
-    fine: Tensor
-    """(N, 2C, H/8, W/8), rectified: where the branches part."""
-    middle: Tensor
-    """(N, 4C, H/16, W/16), context of the third stage before it hears of the detail, rectified."""
-    deep: Tensor
-    """(N, 8C, H/32, W/32), the same of the fourth stage."""
-    early_detail: Tensor
-    """(N, 2C, H/8, W/8), detail after the third stage's exchange, for the auxiliary class head."""
-    detail: Tensor
-    """(N, 2C, H/8, W/8), detail after the fourth stage's exchange."""
-    context: Tensor
-    """(N, 8C, H/32, W/32), context after the fourth stage's exchange."""
-
-
-class Trunk(nn.Module):
+class Trunk(DualResolution):
     """What the segmenter and the ImageNet classifier share: both branches up to their last exchange.
 
     `split` makes two of the third stage, each with an exchange: `layer3_1` and `layer3_2`.
     """
 
-    multiple = 1
-
     def __init__(self, *, width: int, blocks: Sequence[int], split: bool) -> None:
-        super().__init__()
-        require_number(self, "width", width, least=1)
+        require_counts(self, width=width)
         if len(blocks) != 4 or any(type(count) is not int or count < 1 for count in blocks):
             raise ConfigError(
                 f"{type(self).__name__}: blocks must be four counts of at least 1, found {blocks!r}."
@@ -63,9 +42,7 @@ class Trunk(nn.Module):
                 f"{type(self).__name__}: split halves the third stage, so blocks[2] must be even, found {blocks[2]}."
             )
         first, second, third, fourth = blocks
-        self.conv1 = stem(width)
-        self.layer1 = basic_layer(width, width, first)
-        self.layer2 = basic_layer(width, 2 * width, second, stride=2)
+        super().__init__(width=width, first=first, second=second)
         self.thirds = ("3_1", "3_2") if split else ("3",)
         for index, part in enumerate(self.thirds):
             inputs, stride = (2 * width, 2) if index == 0 else (4 * width, 1)
@@ -82,21 +59,18 @@ class Trunk(nn.Module):
 
     def trunk(self, image: Tensor) -> Features:
         require_image(self, image, channels=3, multiple=1, minimum=1)
-        context = F.relu(self.layer1(self.conv1(image)))  # (N, C, H/4, W/4)
-        fine = F.relu(self.layer2(context))  # (N, 2C, H/8, W/8)
+        fine = self.parting(image)  # (N, 2C, H/8, W/8)
         rectified = fine, fine
         for part in self.thirds:
             context, detail, middle = self.exchange(part, *rectified)
             rectified = F.relu(context), F.relu(detail)
         early = detail
         context, detail, deep = self.exchange("4", *rectified)
-        return Features(fine, middle, deep, early, detail, context)
+        return Features(fine, middle, deep, early, F.relu(detail), F.relu(context))
 
     def exchange(self, stage: str, context: Tensor, detail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A stage of both branches: context and detail that heard of each other, and the rectified context before.
-
-        The detail hears of the context as it was before it heard of the detail.
-        """
+        """A stage of both branches: context and detail after they were added to each other, and the rectified context from
+        before, which is what was added to the detail."""
         context = getattr(self, f"layer{stage}")(context)
         detail = getattr(self, f"layer{stage}_")(detail)
         rectified = F.relu(context)
@@ -138,15 +112,13 @@ class DDRNet(Trunk):
         heads: bool = True,
     ) -> None:
         super().__init__(width=width, blocks=blocks, split=split)
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "pyramid_width", pyramid_width, least=1)
-        require_number(self, "head_width", head_width, least=1)
+        require_counts(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
         self.layer5 = bottleneck_layer(8 * width, 8 * width, 1, stride=2)
         self.spp = DAPPM(16 * width, pyramid_width, 4 * width)
         self.has_derivative = derivative
         if derivative:
-            self.layer3_d = BasicBlock(2 * width, 2 * width)
-            self.layer4_d = BasicBlock(2 * width, 2 * width)
+            self.layer3_d = BasicBlock(2 * width, 2 * width, rectify=False)
+            self.layer4_d = BasicBlock(2 * width, 2 * width, rectify=False)
             self.layer5_d = bottleneck_layer(2 * width, 2 * width, 1)
             self.diff3 = conv_bn(4 * width, 2 * width, 3)
             self.diff4 = conv_bn(8 * width, 2 * width, 3)
@@ -160,30 +132,22 @@ class DDRNet(Trunk):
             self.classifier += ("seghead_extra.conv2",)
             if derivative:
                 self.seghead_bd = Head(2 * width, width, 1)
-        initialise(self)
+        kaiming(self)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         features = self.trunk(image)
-        detail = self.layer5_(F.relu(features.detail))  # (N, 4C, H/8, W/8)
-        context = resize(self.spp(self.layer5(F.relu(features.context))), like=detail)  # from 1/64
+        detail = self.layer5_(features.detail)  # (N, 4C, H/8, W/8)
+        context = resize(self.spp(self.layer5(features.context)), like=detail)  # from 1/64
         outline: Tensor | None = None
         if self.has_derivative:
-            outline, derivative = self.derivative(features)
-            logits = self.final_layer(self.dfm(detail, context, derivative))
+            outline, rectified = self.derivative(features)
+            logits = self.final_layer(self.dfm(detail, context, self.layer5_d(rectified)))
         else:
             logits = self.final_layer(context + detail)
-        if not (self.heads and (self.training if heads is None else heads)):
+        if not heads_wanted(self, heads):
             return SegmentationOutput(logits)
         boundary = None if outline is None else self.seghead_bd(outline)
         return SegmentationOutput(logits, (self.seghead_extra(features.early_detail),), boundary)
-
-    def derivative(self, features: Features) -> tuple[Tensor, Tensor]:
-        """The third branch: what the boundary head sees (N, 2C, H/8, W/8), and its last map (N, 4C, H/8, W/8)."""
-        x = self.layer3_d(features.fine)
-        x = x + resize(self.diff3(features.middle), like=x)
-        x = self.layer4_d(F.relu(x))
-        x = x + resize(self.diff4(features.deep), like=x)
-        return x, self.layer5_d(F.relu(x))
 
 
 class DDRNetClassifier(Trunk):
@@ -205,19 +169,12 @@ class DDRNetClassifier(Trunk):
         feature_width: int = 2048,
     ) -> None:
         super().__init__(width=width, blocks=blocks, split=split)
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "feature_width", feature_width, least=1)
+        require_counts(self, classes=classes, feature_width=feature_width)
         self.taps = ("layer2", f"layer{self.thirds[-1]}", "layer4", "layer5")  # finest first
-        self.layer5 = bottleneck_layer(8 * width, 8 * width, 1)
-        self.down5 = twice_down(4 * width)
-        self.last_layer = conv_bn(16 * width, feature_width, 1)
-        self.linear = nn.Linear(feature_width, classes)
-        initialise(self)
+        self.add_image_head(width=width, blocks=1, feature_width=feature_width, classes=classes)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.trunk(image)
-        detail = F.relu(self.layer5_(F.relu(features.detail)))  # (N, 4C, H/8, W/8)
-        context = F.relu(self.layer5(F.relu(features.context)))  # (N, 16C, H/32, W/32)
-        pooled = F.relu(self.last_layer(F.relu(context + self.down5(detail)))).mean(dim=(2, 3))
-        logits: Tensor = self.linear(pooled)
-        return logits
+        detail = F.relu(self.layer5_(features.detail))  # (N, 4C, H/8, W/8)
+        context = F.relu(self.layer5(features.context))  # (N, 16C, H/32, W/32)
+        return self.classify(F.relu(context + self.down5(detail)))

@@ -74,13 +74,7 @@ class Detector(nn.Module):
             raise ConfigError(f"network.classes: found {classes}, expected 2 or more, with the background.")
         if anchors is not None and len(anchors) != LEVELS:
             raise ConfigError(f"network.anchors: found {len(anchors)} sizes, expected {LEVELS}, one a level.")
-        multiple, wanted = int(getattr(backbone, "multiple", 32)), 8 if detector == "fcos" else 4
-        first = int(getattr(backbone, "first_stride", multiple // 2 ** (LEVELS - 1)))
-        if first != wanted:
-            raise ConfigError(
-                f"network.backbone.first_stride: found {first}, but {detector} wants a finest level of stride {wanted}. Set "
-                f"network.backbone.first_stride={wanted}."
-            )
+        multiple = require_stride(backbone, detector)
         self.masks = detector == "mask_rcnn"
         self.classes, self.fixed_statistics = classes, fixed_statistics
         self.classifier = CLASS_LAYERS[detector]
@@ -91,34 +85,21 @@ class Detector(nn.Module):
             "image_std": list(std),
             "size_divisible": multiple,
         }
+        answer = {"score_thresh": score_threshold, "nms_thresh": overlap, "detections_per_img": detections}
         if detector == "fcos":
-            answer = {
-                "score_thresh": score_threshold,
-                "nms_thresh": overlap,
-                "detections_per_img": detections,
-            }
             self.model: Any = FCOS(backbone, classes, **common, **given(answer))
-            precise: tuple[nn.Module, ...] = (self.model.backbone, self.model.head)
         else:
             if anchors is not None:
-                common["rpn_anchor_generator"] = AnchorGenerator(
-                    tuple((size,) for size in anchors), (RATIOS,) * LEVELS
-                )
-            answer = {
-                "box_score_thresh": score_threshold,
-                "box_nms_thresh": overlap,
-                "box_detections_per_img": detections,
+                sizes = tuple((size,) for size in anchors)
+                common["rpn_anchor_generator"] = AnchorGenerator(sizes, (RATIOS,) * LEVELS)
+            stages = {f"box_{name}": value for name, value in answer.items()} | {
                 "box_batch_size_per_image": sampled,
                 "rpn_post_nms_top_n_train": proposals,
                 "rpn_post_nms_top_n_test": proposals,
             }
-            self.model = (MaskRCNN if self.masks else FasterRCNN)(
-                backbone, classes, **common, **given(answer)
-            )
-            heads = self.model.roi_heads
-            precise = (self.model.backbone, self.model.rpn.head, heads.box_predictor)
-            precise += (heads.mask_predictor,) if self.masks else ()
-        for module in precise:
+            kind = MaskRCNN if self.masks else FasterRCNN
+            self.model = kind(backbone, classes, **common, **given(stages))
+        for module in half_precision_parts(self.model):
             module.register_forward_hook(in_float32)
 
     def train(self, mode: bool = True) -> Detector:
@@ -154,7 +135,30 @@ class Detector(nn.Module):
         return self.model(images, targets)
 
 
+def require_stride(backbone: nn.Module, detector: Kind) -> int:
+    """The backbone's `multiple`. Raises `ConfigError` unless its finest level has the stride that the detector wants."""
+    multiple, wanted = int(getattr(backbone, "multiple", 32)), 8 if detector == "fcos" else 4
+    first = int(getattr(backbone, "first_stride", multiple // 2 ** (LEVELS - 1)))
+    if first != wanted:
+        raise ConfigError(
+            f"network.backbone.first_stride: found {first}, but {detector} wants a finest level of stride {wanted}. Set "
+            f"network.backbone.first_stride={wanted}."
+        )
+    return multiple
+
+
+def half_precision_parts(model: Any) -> list[nn.Module]:
+    """The parts of a detector that compute in half precision under autocast: the backbone, and all that has weights behind
+    it. Their outputs become float32."""
+    if isinstance(model, FCOS):
+        return [model.backbone, model.head]
+    heads = model.roi_heads
+    masks = [heads.mask_predictor] if isinstance(model, MaskRCNN) else []
+    return [model.backbone, model.rpn.head, heads.box_predictor, *masks]
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are not None: torchvision's own defaults hold for the rest."""
     return {key: value for key, value in options.items() if value is not None}
 
 

@@ -1,31 +1,28 @@
-"""What the networks of several branches share: residual blocks, heads, pyramids over the coarsest map, fusions.
+"""What PIDNet and DDRNet share: the trunk's first stages, layers, heads, pyramids over the coarsest map, fusions.
 
-The words are PIDNet's and DDRNet's: a detail branch stays at 1/8 of the input, a context branch goes down to
-1/64. Names of modules are those of the published checkpoints. Every resize here is bilinear with
-`align_corners=False`, to the true size of the map that it meets; every average counts the padding as zeros.
-
-In place are only sums and ReLUs of what a batch norm of the same block has just made. What a layer returns is
-never written to, so any layer can be tapped.
+A detail branch stays at 1/8 of the input, a context branch goes down to 1/64. Names of modules are those of the published
+checkpoints. Every resize here is bilinear with `align_corners=False`, to the size of the map that it is joined with; every
+average counts the padding as zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dvsn.networks.blocks import conv_bn, conv_bn_relu
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import BasicBlock, Bottleneck
+
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, C, H, W), the size of `like`."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, batch norm: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
 def pre_activated(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
@@ -36,85 +33,90 @@ def pre_activated(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn
 
 def stem(width: int) -> nn.Sequential:
     """(N, 3, H, W) -> (N, width, H/4, W/4). The only inner convolutions with a bias."""
-    return nn.Sequential(
-        nn.Conv2d(3, width, 3, stride=2, padding=1),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(width, width, 3, stride=2, padding=1),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
+    return conv_bn_relu(3, width, 3, 2, bias=True).extend(conv_bn_relu(width, width, 3, 2, bias=True))
 
 
 def twice_down(inputs: int) -> nn.Sequential:
     """(N, inputs, H, W) -> (N, 4 inputs, H/4, W/4): two strided 3x3, batch norm after each, ReLU between."""
-    return nn.Sequential(
-        *conv_bn(inputs, 2 * inputs, 3, 2), nn.ReLU(inplace=True), *conv_bn(2 * inputs, 4 * inputs, 3, 2)
-    )
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (N, inputs, H, W) -> (N, planes, H/stride, W/stride)."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, planes: int, *, stride: int = 1, rectify: bool = False) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = shortcut(inputs, planes, stride)
-        self.rectify = rectify
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        residual = self.bn2(self.conv2(residual))
-        residual += x if self.downsample is None else self.downsample(x)
-        return F.relu(residual, inplace=True) if self.rectify else residual
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a shortcut, without a final ReLU: (N, inputs, H, W) -> (N, 2 planes, H/stride, W/stride)."""
-
-    expansion = 2
-
-    def __init__(self, inputs: int, planes: int, *, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, 2 * planes, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(2 * planes)
-        self.downsample = shortcut(inputs, 2 * planes, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        residual = F.relu(self.bn2(self.conv2(residual)), inplace=True)
-        residual = self.bn3(self.conv3(residual))
-        residual += x if self.downsample is None else self.downsample(x)
-        return residual
-
-
-def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """None where the input itself can be added."""
-    return None if inputs == outputs and stride == 1 else conv_bn(inputs, outputs, 1, stride)
+    return conv_bn_relu(inputs, 2 * inputs, 3, 2).extend(conv_bn(2 * inputs, 4 * inputs, 3, 2))
 
 
 def basic_layer(inputs: int, planes: int, count: int, *, stride: int = 1) -> nn.Sequential:
     """`count` basic blocks, the first with the stride. Each ends in a ReLU but the last of two or more."""
-    blocks = [BasicBlock(inputs, planes, stride=stride, rectify=True)]
+    blocks = [BasicBlock(inputs, planes, stride=stride)]
     for index in range(1, count):
         blocks.append(BasicBlock(planes, planes, rectify=index < count - 1))
     return nn.Sequential(*blocks)
 
 
 def bottleneck_layer(inputs: int, planes: int, count: int, *, stride: int = 1) -> nn.Sequential:
-    """`count` bottlenecks, the first with the stride. No ReLU after any of them, so none in between either."""
-    blocks = [Bottleneck(inputs, planes, stride=stride)]
-    blocks += [Bottleneck(2 * planes, planes) for _ in range(1, count)]
-    return nn.Sequential(*blocks)
+    """`count` bottlenecks that double `planes`, the first with the stride. There is no ReLU after or between them."""
+    block = partial(Bottleneck, expansion=2, rectify=False)
+    rest = [block(2 * planes, planes) for _ in range(1, count)]
+    return nn.Sequential(block(inputs, planes, stride=stride), *rest)
+
+
+class Features(NamedTuple):
+    """Maps of the two branches, C being the width of the stem."""
+
+    fine: Tensor
+    """(N, 2C, H/8, W/8), rectified: where the branches part."""
+    middle: Tensor
+    """(N, 4C, H/16, W/16), context of the third stage before the detail is added to it, rectified."""
+    deep: Tensor
+    """(N, 8C, H/32, W/32), the same of the fourth stage."""
+    early_detail: Tensor
+    """(N, 2C, H/8, W/8), detail after the third stage's exchange, for the auxiliary class head."""
+    detail: Tensor
+    """(N, 2C, H/8, W/8), detail after the fourth stage's exchange, rectified."""
+    context: Tensor
+    """(N, 8C, H/32, W/32), context after the fourth stage's exchange, rectified."""
+
+
+class DualResolution(nn.Module):
+    """The stem at 1/4 and the two stages before the branches part: (N, 3, H, W) -> (N, 2 width, H/8, W/8).
+
+    Also the third branch and the ImageNet head, for those forms that have one. `first` and `second` count blocks.
+    """
+
+    multiple = 1
+    layer3_d: nn.Module
+    diff3: nn.Module
+    layer4_d: nn.Module
+    diff4: nn.Module
+
+    def __init__(self, *, width: int, first: int, second: int) -> None:
+        super().__init__()
+        self.conv1 = stem(width)
+        self.layer1 = basic_layer(width, width, first)
+        self.layer2 = basic_layer(width, 2 * width, second, stride=2)
+
+    def parting(self, image: Tensor) -> Tensor:
+        """The map from which both branches start, rectified."""
+        x = F.relu(self.layer1(self.conv1(image)))  # (N, C, H/4, W/4)
+        return F.relu(self.layer2(x))
+
+    def derivative(self, features: Features) -> tuple[Tensor, Tensor]:
+        """The third branch, of boundaries, (N, 2C, H/8, W/8): before its last ReLU and behind it."""
+        x = self.layer3_d(features.fine)
+        x = x + resize(self.diff3(features.middle), like=x)
+        x = self.layer4_d(F.relu(x))
+        x = x + resize(self.diff4(features.deep), like=x)
+        return x, F.relu(x)
+
+    def add_image_head(self, *, width: int, blocks: int, feature_width: int, classes: int) -> None:
+        """The head of the ImageNet forms; all weights then start after Kaiming."""
+        self.layer5 = bottleneck_layer(8 * width, 8 * width, blocks)
+        self.down5 = twice_down(4 * width)
+        self.last_layer = conv_bn(16 * width, feature_width, 1)
+        self.linear = nn.Linear(feature_width, classes)
+        kaiming(self)
+
+    def classify(self, joined: Tensor) -> Tensor:
+        """Both branches, added and rectified (N, 16C, H/32, W/32), -> logits (N, classes)."""
+        pooled = F.relu(self.last_layer(joined)).mean(dim=(2, 3))
+        logits: Tensor = self.linear(pooled)
+        return logits
 
 
 class Head(nn.Module):
@@ -160,7 +162,7 @@ class Pyramid(nn.Module):
 
 
 class DAPPM(Pyramid):
-    """Deep aggregation: each scale refines what the finer one found. (N, inputs, H, W) -> (N, outputs, H, W).
+    """Deep aggregation: each scale is added to the finer one and convolved. (N, inputs, H, W) -> (N, outputs, H, W).
 
     Pan, Hong, Sun and Jia, 2022, arXiv:2101.06085, section 3.3.
     """
@@ -196,7 +198,7 @@ class PAPPM(Pyramid):
 class LightBag(nn.Module):
     """Boundary-attention fusion by two 1x1 convolutions: three maps (N, inputs, H, W) -> (N, outputs, H, W).
 
-    Where the derivative map sees a boundary the detail is trusted, elsewhere the context. Xu, Xiong and
+    Where the derivative map sees a boundary the detail counts, elsewhere the context. Xu, Xiong and
     Bhattacharyya, 2023, arXiv:2206.02066, section 4.3. `pre_activate` puts batch norm and ReLU before each
     convolution too, which only DDRNet's ablation does.
     """
@@ -229,10 +231,3 @@ class Bag(nn.Module):
         edge = torch.sigmoid(derivative)
         fused: Tensor = self.conv(edge * detail + (1 - edge) * context)
         return fused
-
-
-def initialise(network: nn.Module) -> None:
-    """Convolutions normal after Kaiming, fan out, for ReLU; batch norms 1 and 0; biases as the framework has them."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

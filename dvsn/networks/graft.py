@@ -15,11 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.blocks import conv_bn
+from dvsn.networks.initialise import kaiming
 
 
 class Grafted(nn.Module):
-    """A module, and the graft that its answer goes through. It stands where `base` stood; taps of that path still see what
-    `base` answers, and those of PATH.graft what the graft makes of it."""
+    """A module followed by a graft, in the place of that module.
+
+    Taps of its path still record the output of `base`; taps of PATH.graft record that of the graft.
+    """
 
     def __init__(self, base: nn.Module, graft: nn.Module) -> None:
         super().__init__()
@@ -31,15 +35,18 @@ class Grafted(nn.Module):
 
 
 class Graft(nn.Module):
-    """What all grafts share: `at`, the path of the module whose answer (N, C, H, W) goes through it; `head`, that of the
-    linear class layer, which reads the average over the pixels."""
+    """Base of all grafts.
+
+    `at` is the path of the module whose output (N, C, H, W) goes through the graft, `head` that of the linear class layer,
+    which reads the average over the pixels.
+    """
 
     def __init__(self, *, at: str, head: str) -> None:
         super().__init__()
         self.at, self.head = at, head
 
     def install(self, network: nn.Module) -> None:
-        """Make it part of the network. Raises `ConfigError` for a path that leads nowhere."""
+        """Make it part of the network. Raises `ConfigError` where the network has no module of these paths."""
         base = find(network, self.at, "graft.at")
         layer = find(network, self.head, "graft.head")
         if not isinstance(layer, nn.Linear):
@@ -80,11 +87,11 @@ class Projector(Graft):
         self.classes, self.outputs, self.bias = classes, outputs, bias
         self.pool, self.without = (int(pool[0]), int(pool[1])), tuple(without)
         self.layers = nn.Sequential(
-            *normed(inputs, middle, kernel=1),
+            *conv_bn(inputs, middle, 1),
             nn.ReLU(),
-            *normed(middle, middle, kernel=3),
+            *conv_bn(middle, middle, 3),
             nn.ReLU(),
-            *normed(middle, outputs, kernel=1),
+            *conv_bn(middle, outputs, 1),
             nn.ReLU(),
         )
 
@@ -114,10 +121,9 @@ class LinearPair(Graft):
 
     def __init__(self, *, at: str, head: str, channels: int, width: int) -> None:
         super().__init__(at=at, head=head)
-        self.expand = nn.Sequential(*normed(channels, width, kernel=1))
-        self.contract = nn.Sequential(*normed(width, channels, kernel=1))
-        for convolution in (self.expand[0], self.contract[0]):
-            nn.init.kaiming_normal_(convolution.get_parameter("weight"), mode="fan_out", nonlinearity="relu")
+        self.expand = conv_bn(channels, width, 1)
+        self.contract = conv_bn(width, channels, 1)
+        kaiming(self)
 
     def forward(self, feature: Tensor) -> Tensor:
         transformed: Tensor = feature + self.contract(self.expand(feature))
@@ -153,12 +159,6 @@ def affine(layer: nn.Module) -> tuple[Tensor, Tensor]:
     return convolution.weight.double().flatten(1) * scale[:, None], norm.bias.double() - mean.double() * scale
 
 
-def normed(inputs: int, outputs: int, *, kernel: int) -> list[nn.Module]:
-    """A convolution without bias that keeps the size, and batch norm."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs)]
-
-
 def find(network: nn.Module, path: str, where: str) -> nn.Module:
     """The module of a path. Raises `ConfigError` with the nearest ones."""
     modules = dict(network.named_modules())
@@ -171,7 +171,7 @@ def find(network: nn.Module, path: str, where: str) -> nn.Module:
 
 
 def behind(module: nn.Module) -> nn.Module:
-    """What a tap of a module's path listens to."""
+    """The module that a tap of a path records: under a graft, the one that it was put behind."""
     return module.base if isinstance(module, Grafted) else module
 
 

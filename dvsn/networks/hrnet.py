@@ -1,7 +1,7 @@
-"""The trunk of every HRNet: parallel streams at 1/4, 1/8, 1/16 and 1/32 that exchange what they know.
+"""The trunk of every HRNet: parallel streams at 1/4, 1/8, 1/16 and 1/32 that are added to each other again and again.
 
 Names of modules are those of the published checkpoints, which agree on the trunk and differ in their heads: a
-network of the family is a subclass of `HighResolutionTrunk` that adds its head beside the trunk's modules.
+network of the family is a subclass of `HighResolutionTrunk` that states its own defaults and adds its head.
 
 In place are only sums and ReLUs of what a batch norm of the same block has just made. What a layer returns is
 never written to, so any layer can be tapped.
@@ -12,68 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_choice, require_number
+from dvsn.networks.blocks import conv_bn, conv_bn_relu, require_choice, require_counts, require_number
+from dvsn.networks.residual import EXPANSION, BasicBlock, Bottleneck
 
 Enlarge = Literal["bilinear", "nearest"]
 
 
-def conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, *, rectify: bool = True
-) -> nn.Sequential:
-    """Convolution without bias, batch norm, ReLU if `rectify`: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-    layers = [conv, nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if rectify else nn.Sequential(*layers)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around an identity: (N, width, H, W), size and width stay."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        residual = self.bn2(self.conv2(residual))
-        residual += x
-        return F.relu(residual, inplace=True)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut: (N, inputs, H, W) -> (N, 4 planes, H/stride, W/stride). The 3x3 strides."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, planes: int, *, stride: int = 1) -> None:
-        super().__init__()
-        outputs = self.expansion * planes
-        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        same = inputs == outputs and stride == 1
-        self.downsample = None if same else conv_bn(inputs, outputs, 1, stride, rectify=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        residual = F.relu(self.bn2(self.conv2(residual)), inplace=True)
-        residual = self.bn3(self.conv3(residual))
-        residual += x if self.downsample is None else self.downsample(x)
-        return F.relu(residual, inplace=True)
-
-
 class Exchange(nn.Module):
-    """Every stream through its own blocks, then every new stream is the rectified sum of all old ones.
+    """Each stream goes through its own blocks; then each new stream is the rectified sum of all old ones.
 
     Stream r is (N, widths[r], h, w) at 1/2^r of stream 0. Into a finer stream goes 1x1, batch norm and then the
     enlargement, to the true size of that stream; into a coarser one 3x3 convolutions of stride 2, which keep
@@ -87,7 +38,9 @@ class Exchange(nn.Module):
         super().__init__()
         self.enlarge = enlarge
         self.align_corners = align_corners if enlarge == "bilinear" else None
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(c) for _ in range(blocks))) for c in widths)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width, width) for _ in range(blocks))) for width in widths
+        )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(_path(widths, source, into) for source in range(len(widths)))
             for into in range(outputs)
@@ -114,9 +67,9 @@ def _path(widths: Sequence[int], source: int, into: int) -> nn.Module:
     if source == into:
         return nn.Identity()
     if source > into:
-        return conv_bn(widths[source], widths[into], 1, rectify=False)
-    keep = [conv_bn(widths[source], widths[source], 3, 2) for _ in range(into - source - 1)]
-    return nn.Sequential(*keep, conv_bn(widths[source], widths[into], 3, 2, rectify=False))
+        return conv_bn(widths[source], widths[into], 1)
+    keep = [conv_bn_relu(widths[source], widths[source], 3, 2) for _ in range(into - source - 1)]
+    return nn.Sequential(*keep, conv_bn(widths[source], widths[into], 3, 2))
 
 
 def resize(x: Tensor, size: Sequence[int], mode: Enlarge, align_corners: bool | None) -> Tensor:
@@ -125,26 +78,28 @@ def resize(x: Tensor, size: Sequence[int], mode: Enlarge, align_corners: bool | 
 
 
 class HighResolutionTrunk(nn.Module):
-    """Streams of `width`, 2, 4 and 8 times `width` channels, none of which ever loses its resolution.
+    """Four streams of `width`, 2, 4 and 8 times `width` channels, each of one resolution from begin to end.
 
-    `streams` maps (N, 3, H, W) normalised RGB of any size to the four maps (N, width 2^r, h, w) at 1/4, 1/8, 1/16
-    and 1/32, the finest first, sides rounded up; with `multi_scale=False` to the finest alone, and the last
-    exchange has no weights for the rest.
+    `streams`: (N, 3, H, W) normalised RGB of any size -> four maps (N, width 2^r, h, w) at 1/4, 1/8, 1/16 and 1/32, the
+    finest first, sides rounded up; with `multi_scale=False` the finest alone, and the last exchange has no weights for
+    the rest. `joined`: -> all four at the finest's size, (N, 15 width, h, w).
 
-    Sun et al., 2019, arXiv:1902.09212 (pose: V1) and Wang et al., 2020, arXiv:1908.07919 (V2). The published
-    lines of code differ where their weights do not tell: segmentation, detection and faces enlarge bilinearly,
-    pose and ImageNet classification by the nearest neighbour, with the 1x1 convolution before it in each (the
-    paper draws it after). `align_corners` belongs to the bilinear ones and is a matter of the checkpoint.
+    Options, the same for all networks of the family, whose published forms differ in the defaults only:
 
-    `modules` counts the exchanges of stages 2, 3 and 4, `blocks` the basic blocks of a stream in each,
-    `bottlenecks` and `bottleneck_width` are stage 1.
+    - `bottlenecks`, `bottleneck_width`: number and inner width of the blocks of stage 1;
+    - `modules`: the exchanges of stages 2, 3 and 4; `blocks`: the basic blocks of a stream in each exchange;
+    - `enlarge`: how a stream grows to the size of a finer one, after its 1x1 convolution (the paper draws it before):
+      bilinear for segmentation, detection and faces, nearest for pose and ImageNet;
+    - `align_corners`: of bilinear enlargement; which one a published file was trained with cannot be seen in its weights;
+    - `bn_momentum`: see `set_momentum`.
+
+    Sun et al., 2019, arXiv:1902.09212 (pose: V1) and Wang et al., 2020, arXiv:1908.07919 (V2).
     """
 
     multiple = 1
 
     def __init__(
         self,
-        *,
         width: int,
         bottlenecks: int,
         bottleneck_width: int,
@@ -152,12 +107,13 @@ class HighResolutionTrunk(nn.Module):
         blocks: int,
         enlarge: Enlarge,
         align_corners: bool,
+        *,
         multi_scale: bool = True,
     ) -> None:
         super().__init__()
-        numbers = {"width": width, "bottlenecks": bottlenecks, "bottleneck_width": bottleneck_width}
-        for name, value in (numbers | {"blocks": blocks}).items():
-            require_number(self, name, value, least=1)
+        require_counts(
+            self, width=width, bottlenecks=bottlenecks, bottleneck_width=bottleneck_width, blocks=blocks
+        )
         if len(modules) != 3 or not all(isinstance(count, int) and count >= 1 for count in modules):
             raise ConfigError(
                 f"{type(self).__name__}: modules are the exchanges of stages 2, 3 and 4, "
@@ -173,7 +129,7 @@ class HighResolutionTrunk(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
-        layer1 = Bottleneck.expansion * bottleneck_width
+        layer1 = EXPANSION * bottleneck_width
         inputs = [64] + [layer1] * (bottlenecks - 1)
         self.layer1 = nn.Sequential(*(Bottleneck(channels, bottleneck_width) for channels in inputs))
 
@@ -184,13 +140,20 @@ class HighResolutionTrunk(nn.Module):
 
         w = self.widths
         self.transition1 = nn.ModuleList(
-            [conv_bn(layer1, w[0], 3), nn.Sequential(conv_bn(layer1, w[1], 3, 2))]
+            [conv_bn_relu(layer1, w[0], 3), nn.Sequential(conv_bn_relu(layer1, w[1], 3, 2))]
         )
         self.stage2 = stage(2, modules[0], 2)
         self.transition2 = _new_stream(w[1], w[2], streams=2)
         self.stage3 = stage(3, modules[1], 3)
         self.transition3 = _new_stream(w[2], w[3], streams=3)
         self.stage4 = stage(4, modules[2], last)
+
+    def joined(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) -> all streams at the finest's size, finest first: (N, 15 width, h, w). Always bilinear."""
+        finest, *coarse = self.streams(image)
+        size = finest.shape[-2:]
+        enlarged = [resize(stream, size, "bilinear", self.align_corners) for stream in coarse]
+        return torch.cat([finest, *enlarged], dim=1)
 
     def streams(self, image: Tensor) -> list[Tensor]:
         x = F.relu(self.bn1(self.conv1(image)), inplace=True)  # (N, 64, H/2, W/2)
@@ -205,7 +168,7 @@ class HighResolutionTrunk(nn.Module):
 def _new_stream(coarsest: int, width: int, *, streams: int) -> nn.ModuleList:
     """The old `streams` stay as they are, a new one of half the size comes from the coarsest of them."""
     kept = [nn.Identity() for _ in range(streams)]
-    return nn.ModuleList([*kept, nn.Sequential(conv_bn(coarsest, width, 3, 2))])
+    return nn.ModuleList([*kept, nn.Sequential(conv_bn_relu(coarsest, width, 3, 2))])
 
 
 def _step(transition: nn.ModuleList, streams: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""HRNet for keypoints: the finest stream alone answers, one heatmap per joint."""
+"""HRNet for keypoints: one heatmap per joint, from the finest stream alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.initialise import small_normal
 
 
 class PoseHRNet(HighResolutionTrunk):
@@ -38,20 +39,11 @@ class PoseHRNet(HighResolutionTrunk):
         bn_momentum: float = 0.1,
     ) -> None:
         super().__init__(
-            width=width,
-            bottlenecks=bottlenecks,
-            bottleneck_width=bottleneck_width,
-            modules=modules,
-            blocks=blocks,
-            enlarge=enlarge,
-            align_corners=align_corners,
-            multi_scale=False,
+            width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners, multi_scale=False
         )
-        require_number(self, "joints", joints, least=1)
+        require_counts(self, joints=joints)
         self.final_layer = nn.Conv2d(width, joints, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                initialise(module)
+        small_normal(self, zero_biases=True)
         set_momentum(self, bn_momentum)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -59,10 +51,3 @@ class PoseHRNet(HighResolutionTrunk):
         (finest,) = self.streams(image)
         heatmaps: Tensor = self.final_layer(finest)
         return heatmaps
-
-
-def initialise(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """The releases' start: N(0, 0.001) for the kernel, zero for the bias."""
-    nn.init.normal_(convolution.weight, std=0.001)
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)

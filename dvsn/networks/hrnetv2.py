@@ -1,24 +1,16 @@
-"""HRNetV2 for classes: all four streams, brought to the finest, answer for every pixel, or for the image.
-
-OCR, which lets a pixel ask what its class looks like in this image, is in `dvsn.networks.hrnetv2_ocr`.
-"""
+"""HRNetV2 for segmentation, and its form for ImageNet. The form with OCR is in `dvsn.networks.hrnetv2_ocr`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_image, require_number
-from dvsn.networks.hrnet import (
-    Bottleneck,
-    Enlarge,
-    HighResolutionTrunk,
-    resize,
-    set_momentum,
-)
+from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image
+from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.initialise import kaiming, small_normal
+from dvsn.networks.residual import EXPANSION, Bottleneck
 from dvsn.types import SegmentationOutput
 
 
@@ -51,48 +43,20 @@ class HRNetV2(HighResolutionTrunk):
         align_corners: bool = False,
         bn_momentum: float = 0.1,
     ) -> None:
-        super().__init__(
-            width=width,
-            bottlenecks=bottlenecks,
-            bottleneck_width=bottleneck_width,
-            modules=modules,
-            blocks=blocks,
-            enlarge=enlarge,
-            align_corners=align_corners,
-        )
-        require_number(self, "classes", classes, least=1)
+        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+        require_counts(self, classes=classes)
         self.last_layer = mix_and_classify(sum(self.widths), classes)
-        initialise(self)
+        small_normal(self)
         set_momentum(self, bn_momentum)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
-        features = join(self.streams(image), align_corners=self.align_corners)
-        return SegmentationOutput(self.last_layer(features))
+        return SegmentationOutput(self.last_layer(self.joined(image)))
 
 
 def mix_and_classify(channels: int, classes: int) -> nn.Sequential:
     """(N, channels, h, w) -> logits (N, classes, h, w). Both convolutions have a bias, the first before a norm."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 1),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, classes, 1),
-    )
-
-
-def join(streams: Sequence[Tensor], *, align_corners: bool) -> Tensor:
-    """All streams at the finest's size, finest first: (N, the sum of their channels, h, w). Always bilinear."""
-    size = streams[0].shape[-2:]
-    coarse = [resize(stream, size, "bilinear", align_corners) for stream in streams[1:]]
-    return torch.cat([streams[0], *coarse], dim=1)
-
-
-def initialise(network: nn.Module) -> None:
-    """The release's start without ImageNet weights: N(0, 0.001) for each kernel; biases as the framework has them."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=0.001)
+    return conv_bn_relu(channels, channels, 1, bias=True).append(nn.Conv2d(channels, classes, 1))
 
 
 class HRNetClassifier(HighResolutionTrunk):
@@ -123,30 +87,20 @@ class HRNetClassifier(HighResolutionTrunk):
         align_corners: bool = False,
         bn_momentum: float = 0.1,
     ) -> None:
-        super().__init__(
-            width=width,
-            bottlenecks=bottlenecks,
-            bottleneck_width=bottleneck_width,
-            modules=modules,
-            blocks=blocks,
-            enlarge=enlarge,
-            align_corners=align_corners,
-        )
-        require_number(self, "classes", classes, least=1)
+        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+        require_counts(self, classes=classes)
         planes = (32, 64, 128, 256)
-        wide = [Bottleneck.expansion * count for count in planes]
+        wide = [EXPANSION * count for count in planes]
         self.incre_modules = nn.ModuleList(
             nn.Sequential(Bottleneck(channels, count))
             for channels, count in zip(self.widths, planes, strict=True)
         )
         self.downsamp_modules = nn.ModuleList(
-            biased(inputs, outputs, 3, 2) for inputs, outputs in pairwise(wide)
+            conv_bn_relu(inputs, outputs, 3, 2, bias=True) for inputs, outputs in pairwise(wide)
         )
-        self.final_layer = biased(wide[-1], 2048, 1, 1)
+        self.final_layer = conv_bn_relu(wide[-1], 2048, 1, bias=True)
         self.linear = nn.Linear(2048, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
         set_momentum(self, bn_momentum)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -158,9 +112,3 @@ class HRNetClassifier(HighResolutionTrunk):
             first = stream + halve(first)
         logits: Tensor = self.linear(self.final_layer(first).mean(dim=(2, 3)))
         return logits
-
-
-def biased(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    """Convolution with a bias, batch norm, ReLU: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

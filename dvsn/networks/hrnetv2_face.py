@@ -1,4 +1,4 @@
-"""HRNetV2 for faces: all four streams answer together, one heatmap for every landmark."""
+"""HRNetV2 for faces: one heatmap per landmark, from all four streams."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
-from dvsn.networks.hrnetv2 import initialise, join, mix_and_classify
+from dvsn.networks.hrnetv2 import mix_and_classify
+from dvsn.networks.initialise import small_normal
 
 
 class HRNetV2Face(HighResolutionTrunk):
@@ -38,21 +39,13 @@ class HRNetV2Face(HighResolutionTrunk):
         align_corners: bool = False,
         bn_momentum: float = 0.01,
     ) -> None:
-        super().__init__(
-            width=width,
-            bottlenecks=bottlenecks,
-            bottleneck_width=bottleneck_width,
-            modules=modules,
-            blocks=blocks,
-            enlarge=enlarge,
-            align_corners=align_corners,
-        )
-        require_number(self, "joints", joints, least=1)
+        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+        require_counts(self, joints=joints)
         self.head = mix_and_classify(sum(self.widths), joints)
-        initialise(self)
+        small_normal(self)
         set_momentum(self, bn_momentum)
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=32, minimum=32)
-        heatmaps: Tensor = self.head(join(self.streams(image), align_corners=self.align_corners))
+        heatmaps: Tensor = self.head(self.joined(image))
         return heatmaps

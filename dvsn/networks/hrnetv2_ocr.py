@@ -1,4 +1,4 @@
-"""HRNetV2 + OCR: a pixel's features are joined by those of the classes, as this image shows them."""
+"""HRNetV2 + OCR: each pixel attends to one feature vector per class, averaged over the image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image, require_number
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
-from dvsn.networks.hrnetv2 import biased, initialise, join, mix_and_classify
+from dvsn.networks.hrnetv2 import mix_and_classify
+from dvsn.networks.initialise import small_normal
 from dvsn.types import SegmentationOutput
 
 
@@ -46,29 +47,20 @@ class HRNetV2OCR(HighResolutionTrunk):
         dropout: float = 0.05,
         bn_momentum: float = 0.1,
     ) -> None:
-        super().__init__(
-            width=width,
-            bottlenecks=bottlenecks,
-            bottleneck_width=bottleneck_width,
-            modules=modules,
-            blocks=blocks,
-            enlarge=enlarge,
-            align_corners=align_corners,
-        )
-        for name, value in {"classes": classes, "channels": channels, "key_channels": key_channels}.items():
-            require_number(self, name, value, least=1)
+        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+        require_counts(self, classes=classes, channels=channels, key_channels=key_channels)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
-        initialise(self)  # the trunk, which is all there is yet
+        small_normal(self)  # the trunk, which is all there is yet
         joined = sum(self.widths)
         self.aux_head = mix_and_classify(joined, classes)
-        self.conv3x3_ocr = biased(joined, channels, 3, 1)
+        self.conv3x3_ocr = conv_bn_relu(joined, channels, 3, bias=True)
         self.ocr_distri_head = Distribution(channels, key_channels, dropout)
         self.cls_head = nn.Conv2d(channels, classes, 1)
         set_momentum(self, bn_momentum)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
-        joined = join(self.streams(image), align_corners=self.align_corners)  # (N, 15 width, h, w)
+        joined = self.joined(image)  # (N, 15 width, h, w)
         regions = self.aux_head(joined)  # (N, classes, h, w)
         features = self.conv3x3_ocr(joined)  # (N, channels, h, w)
         logits = self.cls_head(self.ocr_distri_head(features, gather(features, regions)))
@@ -86,7 +78,7 @@ class HRNetV2OCR(HighResolutionTrunk):
 
 
 def gather(features: Tensor, regions: Tensor) -> Tensor:
-    """What each class looks like: features (N, C, h, w) averaged under regions (N, K, h, w) -> (N, C, K, 1).
+    """One vector per class: features (N, C, h, w) averaged with weights from regions (N, K, h, w) -> (N, C, K, 1).
 
     The weights of a class are a soft-max over the pixels, not over the classes.
     """
@@ -95,7 +87,7 @@ def gather(features: Tensor, regions: Tensor) -> Tensor:
 
 
 class Distribution(nn.Module):
-    """Features (N, C, h, w) and classes (N, C, K, 1) -> features that know their context, (N, C, h, w)."""
+    """Attention to the classes, joined with the features: (N, C, h, w) and (N, C, K, 1) -> (N, C, h, w)."""
 
     def __init__(self, channels: int, key_channels: int, dropout: float) -> None:
         super().__init__()
@@ -109,7 +101,7 @@ class Distribution(nn.Module):
 
 
 class ObjectContext(nn.Module):
-    """Each pixel asks the classes: attention with pixels as queries and K classes as keys and values."""
+    """Attention with pixels as queries and the K classes as keys and values."""
 
     def __init__(self, channels: int, key_channels: int) -> None:
         super().__init__()

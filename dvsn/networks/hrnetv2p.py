@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_image
 from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
-from dvsn.networks.hrnetv2 import join
+from dvsn.networks.initialise import kaiming
 
 LEVELS = 5
 
@@ -25,8 +25,8 @@ class HRNetV2p(HighResolutionTrunk):
     Wang et al., 2020, arXiv:1908.07919, section 3.3: all streams at the finest's size are reduced to 256 channels by
     a 1x1 convolution, averaged over squares of 1, 2, 4, 8 and 16, and each map goes through a 3x3 convolution of its
     own, which FCOS has halve its map. Neither has a norm or a ReLU. The start is that of detectors, not the
-    N(0, 0.001) of the family's other heads: He et al. for the trunk, uniform with gain 1 for the pyramid, which has
-    no norm that would forgive a scale.
+    N(0, 0.001) of the family's other heads: He et al. for the trunk, uniform with gain 1 for the pyramid, whose
+    scale no norm corrects.
     """
 
     out_channels = 256
@@ -44,16 +44,7 @@ class HRNetV2p(HighResolutionTrunk):
         bn_momentum: float = 0.01,
         first_stride: int = 4,
     ) -> None:
-        super().__init__(
-            width=width,
-            bottlenecks=bottlenecks,
-            bottleneck_width=bottleneck_width,
-            modules=modules,
-            blocks=blocks,
-            enlarge=enlarge,
-            align_corners=align_corners,
-        )
-        require_number(self, "bn_momentum", bn_momentum, least=0.0, most=1.0)
+        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
         if first_stride not in (4, 8):
             raise ConfigError(f"HRNetV2p: first_stride must be 4 or 8, found {first_stride!r}.")
         self.multiple = first_stride * 2 ** (LEVELS - 1)
@@ -62,9 +53,7 @@ class HRNetV2p(HighResolutionTrunk):
             nn.Conv2d(self.out_channels, self.out_channels, 3, stride=first_stride // 4, padding=1)
             for _ in range(LEVELS)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
         for convolution in (self.reduction_conv, *self.fpn_convs):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
             nn.init.zeros_(convolution.bias)
@@ -72,8 +61,7 @@ class HRNetV2p(HighResolutionTrunk):
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
         require_image(self, image, channels=3, multiple=1, minimum=64)
-        joined = join(self.streams(image), align_corners=self.align_corners)  # (N, 15 width, H/4, W/4)
-        reduced = self.reduction_conv(joined)  # (N, 256, H/4, W/4)
+        reduced = self.reduction_conv(self.joined(image))  # (N, 256, H/4, W/4)
         pooled = [F.avg_pool2d(reduced, 2**level) if level else reduced for level in range(LEVELS)]
         maps = [smooth(x) for smooth, x in zip(self.fpn_convs, pooled, strict=True)]
         return OrderedDict((str(level), x) for level, x in enumerate(maps))

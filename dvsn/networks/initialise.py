@@ -1,7 +1,8 @@
-"""The published initialisations of image-to-image networks."""
+"""Initial weights, as published."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -12,8 +13,40 @@ from dvsn.networks.blocks import require_choice, require_number
 Init = Literal["normal", "xavier", "kaiming", "orthogonal", "none"]
 
 
+def convolutions(network: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d]:
+    """The convolutions of a network, itself included, in the order of its modules."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            yield module
+
+
+def kaiming(
+    network: nn.Module,
+    *,
+    mode: Literal["fan_in", "fan_out"] = "fan_out",
+    slope: float = 0.0,
+    zero_biases: bool = False,
+) -> None:
+    """Kernels normal with the deviation of He et al., 2015, arXiv:1502.01852, for a leaky ReLU of this slope (0: ReLU).
+
+    Biases stay as PyTorch has them unless `zero_biases`; norms and linear layers stay.
+    """
+    for layer in convolutions(network):
+        nn.init.kaiming_normal_(layer.weight, a=slope, mode=mode)
+        if zero_biases and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def small_normal(network: nn.Module, *, zero_biases: bool = False) -> None:
+    """Kernels N(0, 0.001), as the heads of HRNet and of SimpleBaseline start. Biases as in `kaiming`."""
+    for layer in convolutions(network):
+        nn.init.normal_(layer.weight, std=0.001)
+        if zero_biases and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
 def initialise(network: nn.Module, *, init: Init, gain: float) -> None:
-    """Fill every convolution and batch norm of `network`.
+    """Fill every convolution and batch norm of an image-to-image network.
 
     Weights: `normal` N(0, gain); `xavier` normal, scaled by gain; `kaiming` normal, fan in, for ReLU (gain
     does not apply); `orthogonal`, scaled by gain. Under each of them biases are zero, a batch norm's scale

@@ -7,19 +7,30 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import Norm, make_norm, require_choice, require_image, require_number
+from dvsn.networks.blocks import (
+    Norm,
+    conv_bias,
+    make_norm,
+    require_choice,
+    require_counts,
+    require_image,
+    require_number,
+)
 from dvsn.networks.initialise import Init, initialise
 
 
 class PairDiscriminator(nn.Module):
-    """What the discriminators share: the order of their input channels and the probability map."""
+    """Base of the discriminators: the order of their input channels, and the probability map."""
 
     multiple = 1
 
-    def __init__(self, *, condition_channels: int, image_channels: int, image_first: bool) -> None:
+    def __init__(
+        self, condition_channels: int, image_channels: int, image_first: bool, width: int, norm: Norm
+    ) -> None:
         super().__init__()
         require_number(self, "condition_channels", condition_channels, least=0)
-        require_number(self, "image_channels", image_channels, least=1)
+        require_counts(self, image_channels=image_channels, width=width)
+        require_choice(self, "norm", norm, Norm)
         self.input_channels = condition_channels + image_channels
         self.image_first = image_first
 
@@ -68,14 +79,10 @@ class PatchGan(PairDiscriminator):
         init: Init = "normal",
         init_gain: float = 0.02,
     ) -> None:
-        super().__init__(
-            condition_channels=condition_channels, image_channels=image_channels, image_first=image_first
-        )
-        require_choice(self, "norm", norm, Norm)
-        require_number(self, "width", width, least=1)
-        require_number(self, "layers", layers, least=1)
+        super().__init__(condition_channels, image_channels, image_first, width, norm)
+        require_counts(self, layers=layers)
         self.minimum = 3 * 2**layers
-        bias = norm != "batch" if bias is None else bias
+        bias = conv_bias(bias, norm)
         widths = [width * min(2**index, 8) for index in range(layers + 1)]
 
         first = nn.Conv2d(self.input_channels, widths[0], 4, stride=2, padding=1)
@@ -120,12 +127,8 @@ class PixelGan(PairDiscriminator):
         init: Init = "normal",
         init_gain: float = 0.02,
     ) -> None:
-        super().__init__(
-            condition_channels=condition_channels, image_channels=image_channels, image_first=image_first
-        )
-        require_choice(self, "norm", norm, Norm)
-        require_number(self, "width", width, least=1)
-        bias = norm != "batch" if bias is None else bias
+        super().__init__(condition_channels, image_channels, image_first, width, norm)
+        bias = conv_bias(bias, norm)
         self.conv1 = nn.Conv2d(self.input_channels, width, 1)
         self.conv2 = nn.Conv2d(width, 2 * width, 1, bias=bias)
         self.norm = make_norm(norm, 2 * width)

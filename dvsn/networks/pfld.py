@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, UserError
-from dvsn.networks.blocks import require_choice, require_image, require_number
+from dvsn.networks.blocks import (
+    conv_bn,
+    conv_bn_relu,
+    require_choice,
+    require_counts,
+    require_image,
+    require_number,
+)
 from dvsn.types import LandmarkOutput
 
 Second = Literal["full", "depthwise", "separable"]
@@ -19,15 +27,6 @@ Residual = Literal["published", "every"]
 STRIDE = 16
 
 
-def conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, *, padding: int | None = None, bias: bool = False
-) -> nn.Sequential:
-    """Convolution, batch norm, ReLU. Half the kernel is padded, unless `padding` says otherwise."""
-    padding = kernel // 2 if padding is None else padding
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class InvertedResidual(nn.Module):
     """1x1 to `expansion` times the inputs, 3x3 of each channel, 1x1: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride).
 
@@ -35,20 +34,23 @@ class InvertedResidual(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, expansion: int, stride: int = 1, shortcut: bool, bias: bool
+        self,
+        inputs: int,
+        outputs: int,
+        expansion: int,
+        stride: int = 1,
+        *,
+        shortcut: bool = False,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.shortcut = shortcut
         wide = expansion * inputs
         self.conv = nn.Sequential(
-            nn.Conv2d(inputs, wide, 1, bias=bias),
-            nn.BatchNorm2d(wide),
+            *conv_bn_relu(inputs, wide, 1, bias=bias),
+            *conv_bn(wide, wide, 3, stride, groups=wide, bias=bias),
             nn.ReLU(inplace=True),
-            nn.Conv2d(wide, wide, 3, stride=stride, padding=1, groups=wide, bias=bias),
-            nn.BatchNorm2d(wide),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(wide, outputs, 1, bias=bias),
-            nn.BatchNorm2d(outputs),
+            *conv_bn(wide, outputs, 1, bias=bias),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,10 +67,10 @@ class HeadAngles(nn.Module):
 
     def __init__(self, inputs: int, *, kernel: int, padding: int, bias: bool) -> None:
         super().__init__()
-        self.conv1 = conv_bn(inputs, 128, 3, 2, bias=bias)
-        self.conv2 = conv_bn(128, 128, 3, bias=bias)
-        self.conv3 = conv_bn(128, 32, 3, 2, bias=bias)
-        self.conv4 = conv_bn(32, 128, kernel, padding=padding, bias=bias)
+        self.conv1 = conv_bn_relu(inputs, 128, 3, 2, bias=bias)
+        self.conv2 = conv_bn_relu(128, 128, 3, bias=bias)
+        self.conv3 = conv_bn_relu(128, 32, 3, 2, bias=bias)
+        self.conv4 = conv_bn_relu(32, 128, kernel, padding=padding, bias=bias)
         self.fc1 = nn.Linear(128, 32)
         self.fc2 = nn.Linear(32, 3)  # nothing stands between the two, in either code
 
@@ -122,7 +124,7 @@ class PFLD(nn.Module):
         auxiliary_padding: int = 1,
     ) -> None:
         super().__init__()
-        require_number(self, "landmarks", landmarks, least=1)
+        require_counts(self, landmarks=landmarks)
         require_number(self, "width", width, least=1 / 16)
         require_number(self, "auxiliary_padding", auxiliary_padding, least=0, most=1)
         require_choice(self, "second", second, Second)
@@ -132,37 +134,26 @@ class PFLD(nn.Module):
             raise ConfigError(f"PFLD: size must be a multiple of {STRIDE} such as 112, found {size!r}.")
         self.landmarks, self.size, self.pool = landmarks, size, pool
         w64, w128, w16, w32 = (round(width * channels) for channels in (64, 128, 16, 32))
-
-        def block(
-            inputs: int, outputs: int, expansion: int, stride: int = 1, *, shortcut: bool = False
-        ) -> nn.Module:
-            return InvertedResidual(
-                inputs, outputs, expansion=expansion, stride=stride, shortcut=shortcut, bias=bias
-            )
+        block = partial(InvertedResidual, bias=bias)
+        same = partial(block, shortcut=True)
 
         self.conv1 = nn.Conv2d(3, w64, 3, stride=2, padding=1, bias=bias)
         self.bn1 = nn.BatchNorm2d(w64)
         groups = 1 if second == "full" else w64
         self.conv2 = nn.Conv2d(w64, w64, 3, padding=1, groups=groups, bias=bias)
         self.bn2 = nn.BatchNorm2d(w64)
-        self.mix2 = conv_bn(w64, w64, 1, bias=bias) if second == "separable" else nn.Identity()
+        self.mix2 = conv_bn_relu(w64, w64, 1, bias=bias) if second == "separable" else nn.Identity()
 
         self.conv3_1 = block(w64, w64, 2, 2)
-        self.block3_2 = block(w64, w64, 2, shortcut=True)
-        self.block3_3 = block(w64, w64, 2, shortcut=True)
-        self.block3_4 = block(w64, w64, 2, shortcut=True)
-        self.block3_5 = block(w64, w64, 2, shortcut=True)
-
+        self.block3_2, self.block3_3 = same(w64, w64, 2), same(w64, w64, 2)
+        self.block3_4, self.block3_5 = same(w64, w64, 2), same(w64, w64, 2)
         self.conv4_1 = block(w64, w128, 2, 2)
         self.conv5_1 = block(w128, w128, 4, shortcut=residual == "every")
-        self.block5_2 = block(w128, w128, 4, shortcut=True)
-        self.block5_3 = block(w128, w128, 4, shortcut=True)
-        self.block5_4 = block(w128, w128, 4, shortcut=True)
-        self.block5_5 = block(w128, w128, 4, shortcut=True)
-        self.block5_6 = block(w128, w128, 4, shortcut=True)
-
+        self.block5_2, self.block5_3 = same(w128, w128, 4), same(w128, w128, 4)
+        self.block5_4, self.block5_5 = same(w128, w128, 4), same(w128, w128, 4)
+        self.block5_6 = same(w128, w128, 4)
         self.conv6_1 = block(w128, w16, 2)
-        self.conv7 = conv_bn(w16, w32, 3, 2, bias=bias)
+        self.conv7 = conv_bn_relu(w16, w32, 3, 2, bias=bias)
         kernel = size // STRIDE  # the whole of the map
         self.conv8 = nn.Conv2d(w32, w128, kernel)
         self.bn8 = nn.BatchNorm2d(w128) if last_norm else nn.Identity()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_choice, require_image, require_number
+from dvsn.networks.blocks import (
+    conv_bn,
+    heads_wanted,
+    require_choice,
+    require_counts,
+    require_image,
+    require_number,
+)
 from dvsn.networks.dual_resolution import (
     DAPPM,
     PAPPM,
     Bag,
-    BasicBlock,
+    DualResolution,
+    Features,
     Head,
     LightBag,
     basic_layer,
     bottleneck_layer,
-    conv_bn,
-    initialise,
     resize,
-    stem,
-    twice_down,
 )
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import BasicBlock
 from dvsn.types import SegmentationOutput
 
 Pyramid = Literal["pappm", "dappm"]
@@ -32,7 +38,7 @@ Derivative = Literal["slim", "wide"]
 
 
 class Pag(nn.Module):
-    """Pixel-attention-guided fusion: the detail map takes from the context where the two agree.
+    """Pixel-attention-guided fusion: detail and context, mixed by how much their projections agree at a place.
 
     Input: detail (N, channels, H, W) and context (N, channels, h, w). Output: (N, channels, H, W).
     The context's projection is made at its own size and then resized.
@@ -45,39 +51,18 @@ class Pag(nn.Module):
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         product = self.f_x(detail) * resize(self.f_y(context), like=detail)
-        trust = torch.sigmoid(product.sum(dim=1, keepdim=True)).to(detail.dtype)  # (N, 1, H, W)
-        return (1 - trust) * detail + trust * resize(context, like=detail)
+        share = torch.sigmoid(product.sum(dim=1, keepdim=True)).to(detail.dtype)  # (N, 1, H, W)
+        return (1 - share) * detail + share * resize(context, like=detail)
 
 
-class Features(NamedTuple):
-    """Maps of the first two branches, C being the width of the stem."""
-
-    fine: Tensor
-    """(N, 2C, H/8, W/8), rectified: where the branches part."""
-    middle: Tensor
-    """(N, 4C, H/16, W/16), context, rectified."""
-    deep: Tensor
-    """(N, 8C, H/32, W/32), context, rectified."""
-    early_detail: Tensor
-    """(N, 2C, H/8, W/8), detail after the first exchange, for the auxiliary class head."""
-    detail: Tensor
-    """(N, 2C, H/8, W/8), detail after the second exchange."""
-
-
-class Trunk(nn.Module):
+class Trunk(DualResolution):
     """What the segmenter and the ImageNet classifier share: the stem, the context and the detail branch."""
 
-    multiple = 1
-
     def __init__(self, *, width: int, blocks: int, deep_blocks: int, rectified_taps: bool = True) -> None:
-        super().__init__()
         require_number(self, "width", width, least=2)
-        require_number(self, "blocks", blocks, least=1)
-        require_number(self, "deep_blocks", deep_blocks, least=1)
+        require_counts(self, blocks=blocks, deep_blocks=deep_blocks)
+        super().__init__(width=width, first=blocks, second=blocks)
         self.rectified_taps = rectified_taps
-        self.conv1 = stem(width)
-        self.layer1 = basic_layer(width, width, blocks)
-        self.layer2 = basic_layer(width, 2 * width, blocks, stride=2)
         self.layer3 = basic_layer(2 * width, 4 * width, deep_blocks, stride=2)
         self.layer4 = basic_layer(4 * width, 8 * width, deep_blocks, stride=2)
         self.compression3 = conv_bn(4 * width, 2 * width, 1)
@@ -90,19 +75,18 @@ class Trunk(nn.Module):
 
     def trunk(self, image: Tensor) -> Features:
         require_image(self, image, channels=3, multiple=1, minimum=1)
-        fine = F.relu(self.layer1(self.conv1(image)))  # (N, C, H/4, W/4)
-        fine = F.relu(self.layer2(fine))
+        fine = self.parting(image)
         middle = F.relu(self.layer3(fine))
         detail = self.pag3(self.layer3_(fine), self.compression3(middle))
         rectified = F.relu(detail)
         early = rectified if self.rectified_taps else detail
         deep = F.relu(self.layer4(middle))
         detail = self.pag4(self.layer4_(rectified), self.compression4(deep))
-        return Features(fine, middle, deep, early, detail)
+        return Features(fine, middle, deep, early, F.relu(detail), context=deep)
 
 
 class PIDNet(Trunk):
-    """Details at 1/8, context down to 1/64, boundaries at 1/8; the boundaries decide whom to trust where.
+    """Details at 1/8, context down to 1/64, boundaries at 1/8, which weigh detail against context at each place.
 
     Input: (N, 3, H, W) normalised RGB of any size. Output: `logits` (N, classes, H/8, W/8), sides rounded up;
     in training also `auxiliary`, one map of class logits from the detail branch, and `boundary`
@@ -138,21 +122,18 @@ class PIDNet(Trunk):
         heads: bool = True,
     ) -> None:
         super().__init__(width=width, blocks=blocks, deep_blocks=deep_blocks, rectified_taps=rectified_taps)
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "pyramid_width", pyramid_width, least=1)
-        require_number(self, "head_width", head_width, least=1)
+        require_counts(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
         require_choice(self, "pyramid", pyramid, Pyramid)
         require_choice(self, "fusion", fusion, Fusion)
         require_choice(self, "derivative", derivative, Derivative)
         self.layer5 = bottleneck_layer(8 * width, 8 * width, 2, stride=2)
         narrow = width if derivative == "slim" else 2 * width
-        self.layer3_d = BasicBlock(2 * width, narrow)
+        self.layer3_d = BasicBlock(2 * width, narrow, rectify=False)
         self.diff3 = conv_bn(4 * width, narrow, 3)
-        self.layer4_d: nn.Module
         if derivative == "slim":
             self.layer4_d = bottleneck_layer(narrow, narrow, 1)
         else:
-            self.layer4_d = BasicBlock(narrow, 2 * width)
+            self.layer4_d = BasicBlock(narrow, 2 * width, rectify=False)
         self.diff4 = conv_bn(8 * width, 2 * width, 3)
         self.layer5_d = bottleneck_layer(2 * width, 2 * width, 1)
         self.spp = (PAPPM if pyramid == "pappm" else DAPPM)(16 * width, pyramid_width, 4 * width)
@@ -164,26 +145,18 @@ class PIDNet(Trunk):
             self.seghead_p = Head(2 * width, head_width, classes)
             self.seghead_d = Head(2 * width, width, 1)
             self.classifier += ("seghead_p.conv2",)
-        initialise(self)
+        kaiming(self)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         features = self.trunk(image)
-        outline, derivative = self.derivative(features)
-        detail = self.layer5_(F.relu(features.detail))  # (N, 4C, H/8, W/8)
-        context = resize(self.spp(self.layer5(features.deep)), like=detail)  # from 1/64
-        logits = self.final_layer(self.dfm(detail, context, derivative))
-        if not (self.heads and (self.training if heads is None else heads)):
+        outline, rectified = self.derivative(features)
+        detail = self.layer5_(features.detail)  # (N, 4C, H/8, W/8)
+        context = resize(self.spp(self.layer5(features.context)), like=detail)  # from 1/64
+        logits = self.final_layer(self.dfm(detail, context, self.layer5_d(rectified)))
+        if not heads_wanted(self, heads):
             return SegmentationOutput(logits)
-        return SegmentationOutput(logits, (self.seghead_p(features.early_detail),), self.seghead_d(outline))
-
-    def derivative(self, features: Features) -> tuple[Tensor, Tensor]:
-        """The third branch: what the boundary head sees (N, 2C, H/8, W/8), and its last map (N, 4C, H/8, W/8)."""
-        x = self.layer3_d(features.fine)
-        x = x + resize(self.diff3(features.middle), like=x)
-        x = self.layer4_d(F.relu(x))
-        x = x + resize(self.diff4(features.deep), like=x)
-        rectified = F.relu(x)
-        return rectified if self.rectified_taps else x, self.layer5_d(rectified)
+        boundary = self.seghead_d(rectified if self.rectified_taps else outline)
+        return SegmentationOutput(logits, (self.seghead_p(features.early_detail),), boundary)
 
 
 class PIDNetClassifier(Trunk):
@@ -208,19 +181,10 @@ class PIDNetClassifier(Trunk):
         feature_width: int = 1024,
     ) -> None:
         super().__init__(width=width, blocks=blocks, deep_blocks=deep_blocks)
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "context_blocks", context_blocks, least=1)
-        require_number(self, "feature_width", feature_width, least=1)
-        self.layer5 = bottleneck_layer(8 * width, 8 * width, context_blocks)
-        self.down5 = twice_down(4 * width)
-        self.last_layer = conv_bn(16 * width, feature_width, 1)
-        self.linear = nn.Linear(feature_width, classes)
-        initialise(self)
+        require_counts(self, classes=classes, context_blocks=context_blocks, feature_width=feature_width)
+        self.add_image_head(width=width, blocks=context_blocks, feature_width=feature_width, classes=classes)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.trunk(image)
-        detail = self.layer5_(F.relu(features.detail))  # (N, 4C, H/8, W/8)
-        joined = F.relu(self.layer5(features.deep) + self.down5(F.relu(detail)))  # (N, 16C, H/32, W/32)
-        pooled = F.relu(self.last_layer(joined)).mean(dim=(2, 3))
-        logits: Tensor = self.linear(pooled)
-        return logits
+        detail = self.layer5_(features.detail)  # (N, 4C, H/8, W/8)
+        return self.classify(F.relu(self.layer5(features.context) + self.down5(F.relu(detail))))

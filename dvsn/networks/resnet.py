@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
-from dvsn.networks.dual_resolution import BasicBlock
-from dvsn.networks.hrnet import Bottleneck
+from dvsn.networks.blocks import require_counts, require_image
+from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import EXPANSION, residual_layer
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 BASIC = (18, 34)  # basic blocks; deeper ones have bottlenecks
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
             raise ConfigError(
                 f"{type(self).__name__}: depth must be one of {sorted(BLOCKS)}, found {depth!r}."
             )
-        wider = 1 if depth in BASIC else Bottleneck.expansion
+        wider = 1 if depth in BASIC else EXPANSION
         layer = partial(residual_layer, expansion=wider)
         first, second, third, fourth = BLOCKS[depth]
         self.feature_width = wider * 512
@@ -43,21 +43,12 @@ class ResNet(nn.Module):
         self.layer2 = layer(wider * 64, 128, second, stride=2)
         self.layer3 = layer(wider * 128, 256, third, stride=2)
         self.layer4 = layer(wider * 256, 512, fourth, stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def features(self, image: Tensor) -> Tensor:
         x = self.maxpool(F.relu(self.bn1(self.conv1(image)), inplace=True))  # (N, 64, H/4, W/4)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x
-
-
-def residual_layer(inputs: int, planes: int, count: int, *, expansion: int, stride: int) -> nn.Sequential:
-    """`count` blocks, the first with the stride: (N, inputs, H, W) -> (N, expansion planes, H/stride, W/stride)."""
-    block = partial(BasicBlock, rectify=True) if expansion == 1 else Bottleneck
-    rest = [block(expansion * planes, planes) for _ in range(count - 1)]
-    return nn.Sequential(block(inputs, planes, stride=stride), *rest)
 
 
 class ResNetClassifier(ResNet):
@@ -70,7 +61,7 @@ class ResNetClassifier(ResNet):
 
     def __init__(self, *, classes: int, depth: int = 50) -> None:
         super().__init__(depth=depth)
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         self.fc = nn.Linear(self.feature_width, classes)
 
     def forward(self, image: Tensor) -> Tensor:

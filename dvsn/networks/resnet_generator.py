@@ -11,8 +11,10 @@ from dvsn.networks.blocks import (
     Norm,
     Upsample,
     at_least_float32,
+    conv_bias,
     make_norm,
     require_choice,
+    require_counts,
     require_image,
     require_number,
     upsampling,
@@ -52,13 +54,11 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         require_choice(self, "norm", norm, Norm)
         require_choice(self, "upsample", upsample, Upsample)
-        for name, value in (("input_channels", input_channels), ("output_channels", output_channels)):
-            require_number(self, name, value, least=1)
-        require_number(self, "width", width, least=1)
+        require_counts(self, input_channels=input_channels, output_channels=output_channels, width=width)
         require_number(self, "blocks", blocks, least=0)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         self.input_channels = input_channels
-        bias = norm != "batch" if bias is None else bias
+        bias = conv_bias(bias, norm)
 
         stem = nn.Conv2d(input_channels, width, 7, padding=3, padding_mode="reflect", bias=bias)
         self.stem = normed(OrderedDict(conv=stem), width, norm)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
-from dvsn.networks.hrnet_pose import initialise
+from dvsn.networks.blocks import require_counts, require_image, require_number
+from dvsn.networks.initialise import small_normal
 from dvsn.networks.resnet import ResNet
 
 PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
@@ -39,9 +39,8 @@ class SimpleBaseline(ResNet):
         deconvolution_kernel: int = 4,
     ) -> None:
         super().__init__(depth=depth)
-        require_number(self, "joints", joints, least=1)
+        require_counts(self, joints=joints, deconvolution_width=deconvolution_width)
         require_number(self, "deconvolutions", deconvolutions, least=0, most=5)
-        require_number(self, "deconvolution_width", deconvolution_width, least=1)
         if deconvolution_kernel not in PADDING:
             raise ConfigError(
                 f"SimpleBaseline: deconvolution_kernel must be one of {sorted(PADDING)}, found {deconvolution_kernel!r}."
@@ -53,9 +52,8 @@ class SimpleBaseline(ResNet):
             self.deconv_layers.extend(doubling(inputs, deconvolution_width, deconvolution_kernel))
             inputs = deconvolution_width
         self.final_layer = nn.Conv2d(inputs, joints, 1)
-        for module in (*self.deconv_layers, self.final_layer):
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                initialise(module)
+        small_normal(self.deconv_layers, zero_biases=True)
+        small_normal(self.final_layer, zero_biases=True)
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=32, minimum=32)

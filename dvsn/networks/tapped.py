@@ -1,4 +1,4 @@
-"""What a network says of its own depths: where distillation may look."""
+"""Names for the places in a classifier that methods of distillation read."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import nn
 
 
 class Tapped(nn.Module):
-    """A network with named places. A place is a module's path for its output, or `PATH:in` for its first input.
+    """Base of classifiers that name their taps. A tap is a module's path for its output, or `PATH:in` for its first input.
 
-    No operation below overwrites what stands at any of these places: the networks of this kind have none in place.
+    These networks have no operations in place, so no tapped value is overwritten later.
     """
 
     taps: tuple[str, ...] = ()
     """The output of each stage, finest first, as the distillation benchmarks take it."""
     stem_tap: str = ""
-    """What enters the first stage."""
+    """The input of the first stage."""
     pooled_tap: str = ""
-    """The vector (N, D) that the class layer sees."""
+    """The input (N, D) of the class layer."""
     map_tap: str = ""
     """The map whose average over the pixels is that vector, where this is not the last of `taps`."""
     pre_activation_taps: tuple[str, ...] = ()
     """The value of each of `taps` before the ReLU that ends its stage; the tap itself where there is no ReLU."""
     tap_norms: tuple[str | None, ...] = ()
-    """Of each of `pre_activation_taps` the batch norm right in front of it, whose statistics tell what it looks like."""
+    """The batch norm right before each of `pre_activation_taps`, whose running statistics describe its distribution."""
 
     multiple: ClassVar[int] = 1

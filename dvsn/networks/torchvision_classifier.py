@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.networks.blocks import require_number
+from dvsn.networks.blocks import require_counts
 
 WITHOUT_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 """Models with training heads, which are left out."""
@@ -20,7 +20,9 @@ CONTAINERS = ("features", "layers", "trunk_output")
 
 
 class TorchvisionClassifier(nn.Module):
-    """Input: (N, 3, H, W) normalised RGB; most models take any size from 32 on, transformers their own only.
+    """A classification model of torchvision.
+
+    Input: (N, 3, H, W) normalised RGB; most models take any size from 32 on, transformers their own only.
     Output: logits (N, classes).
 
     `name` as torchvision lists it, such as resnet18, mobilenet_v3_small or convnext_tiny. It starts from random weights, as
@@ -32,7 +34,7 @@ class TorchvisionClassifier(nn.Module):
 
     def __init__(self, *, classes: int, name: str = "resnet18") -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
+        require_counts(self, classes=classes)
         from torchvision import models
 
         known = models.list_models(module=models)
@@ -66,7 +68,7 @@ class TorchvisionClassifier(nn.Module):
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """`stem_tap` and `taps`."""
+        """The paths of `stem_tap` and of `taps`, in one tuple."""
         return find_stages(self.model)
 
 
@@ -83,7 +85,7 @@ def class_layer(model: nn.Module, classes: int) -> str:
 def find_stages(model: nn.Module) -> tuple[str, ...]:
     """The paths, behind `model.`, of the last module that makes each size of square map, finest first."""
     ghost = copy.deepcopy(model).to(device="meta").eval()
-    for module in ghost.modules():  # who listens to the network did not ask for this run
+    for module in ghost.modules():  # hooks of the caller must not see this dry run
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     parts = {path: module for path, module in ghost.named_children() if path not in CONTAINERS}

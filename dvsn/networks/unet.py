@@ -14,8 +14,10 @@ from dvsn.networks.blocks import (
     Norm,
     Upsample,
     at_least_float32,
+    conv_bias,
     make_norm,
     require_choice,
+    require_counts,
     require_image,
     require_number,
     upsampling,
@@ -26,7 +28,7 @@ SkipOrder = Literal["skip_up", "up_skip"]
 
 
 class UNet(nn.Module):
-    """An encoder that halves the image `depth` times and a decoder that sees each encoder map again.
+    """An encoder that halves the image `depth` times, and a decoder that is given each encoder map again.
 
     Input: (N, input_channels, H, W) in [-1, 1] or one-hot, H and W divisible by `multiple` = 2**depth.
     Output: (N, output_channels, H, W) in [-1, 1], float32 also under autocast.
@@ -71,9 +73,7 @@ class UNet(nn.Module):
         require_choice(self, "norm", norm, Norm)
         require_choice(self, "skip_order", skip_order, SkipOrder)
         require_choice(self, "upsample", upsample, Upsample)
-        for name, value in (("input_channels", input_channels), ("output_channels", output_channels)):
-            require_number(self, name, value, least=1)
-        require_number(self, "width", width, least=1)
+        require_counts(self, input_channels=input_channels, output_channels=output_channels, width=width)
         require_number(self, "depth", depth, least=2)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         dropout_steps = range(2, depth - 3) if dropout_steps is None else dropout_steps
@@ -84,7 +84,7 @@ class UNet(nn.Module):
         self.input_channels, self.multiple, self.skip_order = input_channels, 2**depth, skip_order
         self.bottleneck_norm = norm if bottleneck_norm else "none"
 
-        bias = norm != "batch" if bias is None else bias
+        bias = conv_bias(bias, norm)
         first_bias = bias if first_bias is None else first_bias
         widths = [width * min(2**level, 8) for level in range(depth)]
         self.downs = nn.ModuleList([conv_down(input_channels, widths[0], first_bias)])
@@ -96,7 +96,7 @@ class UNet(nn.Module):
             level = depth - 1 - step
             inputs = widths[-1] if step == 1 else 2 * widths[level + 1]
             rate = dropout if step in dropout_steps else 0.0
-            own = step > 1  # the concatenation before it is nobody else's
+            own = step > 1  # nothing else reads the concatenation before it
             self.ups.append(up_step(inputs, widths[level], bias, norm, rate, upsample, in_place=own))
         self.head = up_step(2 * widths[0], output_channels, True, "none", 0.0, upsample, in_place=True)
         self.taps = tuple(f"ups.{index}" for index in reversed(range(depth - 1)))  # finest first

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_image, require_number
+from dvsn.networks.blocks import require_counts, require_image, require_number
 from dvsn.networks.tapped import Tapped
 
 
 class WideResNet(Tapped):
-    """Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
+    """Wide ResNet for small pictures.
+
+    Input: (N, 3, H, W) normalised RGB, usually 32 x 32. Output: logits (N, classes).
 
     Zagoruyko and Komodakis, 2016, arXiv:1605.07146; `widen` times 16, 32 and 64 channels, `dropout` between the two
     convolutions of a block. Keys are those of the benchmark of Tian, Krishnan and Isola (2020, arXiv:1910.10699).
@@ -32,8 +34,7 @@ class WideResNet(Tapped):
 
     def __init__(self, *, classes: int, depth: int = 16, widen: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
-        require_number(self, "classes", classes, least=1)
-        require_number(self, "widen", widen, least=1)
+        require_counts(self, classes=classes, widen=widen)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         if depth < 10 or depth % 6 != 4:
             raise ConfigError(f"WideResNet: depth must be 6n + 4, such as 16, 28 or 40; found {depth!r}.")

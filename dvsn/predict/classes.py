@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from dvsn.atomic import write_csv, write_json
 from dvsn.data.files import read_rgb
-from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, nearest
 from dvsn.pictures.grids import write_picture
 from dvsn.predict.command import refuse_others
@@ -56,8 +56,8 @@ def predict_files(
                 write_picture(target, card(read_rgb(source), lines))
                 written.append(target)
     folder = Path(options["output"])
-    runtime.write_json(folder / "classes.json", results)
-    runtime.write_csv(folder / "classes.csv", [row(each) for each in results])
+    write_json(folder / "classes.json", results)
+    write_csv(folder / "classes.csv", [row(each) for each in results])
     log.info("%d pictures in %s", len(results), folder)
     return [*written, folder / "classes.csv", folder / "classes.json"]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError, DataError
 
 log = logging.getLogger("dvsn")
@@ -132,6 +133,7 @@ def predict(options: dict[str, Any]) -> list[Path]:
     """Returns the files written. What they are is up to the checkpoint's task:
     `dvsn.predict.NAME.predict_files` for
     what it shows."""
+    import_lightning()
     from dvsn.tasks.recipe import load
 
     items = find_inputs(str(options["input"]), Path(options["output"]))

@@ -16,12 +16,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
-from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import shipped
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
+from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
@@ -98,22 +96,6 @@ class Classification(Task):
 
     # Training ---------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        heads = self.head_modules or class_layers(self.network)
-        if self.head_factor != 1.0 and not heads:
-            raise ConfigError(
-                f"task.head_factor: {type(self.network).__name__} does not say which its class layers are. Set "
-                "task.head_modules, such as [fc]."
-            )
-        groups = parameter_groups(
-            self.network, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
-
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: the classes of this task, in its order."""
         dataset, known = dict(node.get("dataset", {})), named(self.data_recipe)
@@ -148,11 +130,6 @@ class Classification(Task):
         if "names" in dataset:
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: Tensor, batch: Batch) -> Terms:
         """The loss's named terms."""
         terms: Terms = self.loss(output, batch)
@@ -178,7 +155,8 @@ class Classification(Task):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> logits (N, classes) float32."""
-        logits: Tensor = self.network(self.layout(self.normalise(image)))
+        size = self.teaching_size if self.evaluated_as_taught else None
+        logits: Tensor = self.network(self.layout(fit(self.normalise(image), size)))
         return logits.float()
 
     def _evaluate(self, batch: Batch) -> Tensor:

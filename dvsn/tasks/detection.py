@@ -21,7 +21,7 @@ from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.parameters import parameter_groups
+from dvsn.tasks.student import Student
 from dvsn.types import Batch, Terms, Vocabulary
 
 Found = dict[str, Any]
@@ -94,20 +94,6 @@ class Detection(Task):
 
     # Training ---------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or self.network.classifier,
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
-
     def ask_data(self, data: Any) -> None:
         data.use("objects")
         if self.network.masks:
@@ -131,11 +117,6 @@ class Detection(Task):
         if known and objects and objects.get("names", known) is None:
             objects = {**objects, "names": known}
         return node | {"objects": objects, "transform": {"train": plain, "eval": plain}}
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
 
     def objective(self, batch: Batch) -> Terms:  # type: ignore[override]
         """The detector's own terms, as torchvision names them."""
@@ -196,6 +177,13 @@ class Detection(Task):
         """Of a teacher only the backbone is run, so only taps in there are reached."""
         mean, std = self._statistics(image)
         return self.network.model.backbone(self.layout((image - mean) / std))
+
+    def evaluate_as_taught(self, student: Student) -> None:
+        """At the sizes of the student's transform, which makes the pictures that the teacher sees."""
+        super().evaluate_as_taught(student)
+        assert isinstance(student, Detection)
+        own, theirs = self.network.model.transform, student.network.model.transform
+        own.min_size, own.max_size = theirs.min_size, theirs.max_size
 
     # Evaluation and use -----------------------------------------------------------------------------
 

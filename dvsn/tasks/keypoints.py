@@ -17,7 +17,7 @@ from dvsn.metrics.pck import Reference
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
+from dvsn.tasks.student import Student
 from dvsn.types import Batch
 
 
@@ -74,21 +74,11 @@ class KeypointTask(Task):
         assert isinstance(found, KeypointSet)
         return found
 
-    # Training ---------------------------------------------------------------------------------------
+    def data_fact(self, name: str, default: Any) -> Any:
+        """What the recipe of the data set says in its `facts` (see `dvsn.data.facts.DataFacts`)."""
+        return (self.data_recipe.get("facts") or {}).get(name, default)
 
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or list(getattr(self.network, "classifier", ())),  # type: ignore[arg-type]
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
+    # Training ---------------------------------------------------------------------------------------
 
     def ask_data(self, data: Any) -> None:
         data.use("people")
@@ -103,16 +93,16 @@ class KeypointTask(Task):
         threshold: float = 0.2,
         reference: Reference = "auto",
     ) -> None:
-        """The score that the data set is measured by: `data.score`. For the options see
+        """The score that the data set is measured by: `data.facts.score`. For the options see
         `dvsn.metrics.keypoints.make_score`."""
         score = make_score(
-            self.data_recipe.get("score", "pck"),
+            self.data_fact("score", "pck"),
             keypoints=self.keypoints,
             nms=nms,
             confident=confident,
             threshold=threshold,
             reference=reference,
-            normalise=self.data_recipe.get("normalise"),
+            normalise=self.data_fact("normalise", None),
         )
         self._metrics = (MetricCollection({"score": score}, compute_groups=False),)
 
@@ -127,6 +117,10 @@ class KeypointTask(Task):
     def on_test_start(self) -> None:
         super().on_test_start()
         self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
+
+    def evaluate_as_taught(self, student: Student) -> None:
+        super().evaluate_as_taught(student)
+        self.flip_test = False
 
     def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 RGB crops (N, 3, H, W) -> points (N, K, 2) in pixels of the crop, and confidences (N, K)."""

@@ -132,11 +132,6 @@ class Landmarks(KeypointTask):
         """Also `points` (N, L, 2), the keypoints as fractions of the crop."""
         return {**batch, "points": batch["keypoints"] / self.sides}
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: LandmarkOutput, batch: Batch) -> Terms:
         """The loss's named terms."""
         terms: Terms = self.loss(
@@ -209,7 +204,7 @@ class HeatmapLandmarks(Pose):
 
 def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> FaceCrop:
     """The crop of prediction, by a box: landmarks are what is asked for, so they cannot say where the face is."""
-    padding = float(task.data_recipe.get("padding", PADDING))
+    padding = float(task.data_fact("padding", PADDING))
     crop = FaceCrop(size=size, padding=padding, box="rectangle", centred=centred)
     crop.keypoints = task.keypoints
     return crop
@@ -224,7 +219,7 @@ def with_crops(
     crop = {
         "_target_": f"{FaceCrop.__module__}.FaceCrop",
         "size": list(size),
-        "padding": node.get("padding", PADDING),
+        "padding": (node.get("facts") or {}).get("padding", PADDING),
         "box": given.get("box") or trained.get("box", "points"),
         "centred": centred,
     }

@@ -22,6 +22,7 @@ from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore
+from dvsn.tasks.student import Student, Translate
 from dvsn.types import Batch, Terms
 
 
@@ -48,6 +49,11 @@ class Encoder(nn.Module):
 def picture_to_range(image: Tensor, value_range: str) -> Tensor:
     """uint8 0..255 -> float in [-1, 1] (`signed`) or [0, 1] (`unit`)."""
     return image.float() / 127.5 - 1 if value_range == "signed" else image.float() / 255
+
+
+def unit_to_range(image: Tensor, value_range: str) -> Tensor:
+    """[0, 1] -> the range of the networks."""
+    return image * 2 - 1 if value_range == "signed" else image
 
 
 def range_to_unit(image: Tensor, value_range: str) -> Tensor:
@@ -195,11 +201,27 @@ class Pix2Pix(Task):
         return self.layout(self.encoder(image))
 
     def teach(self, image: Tensor) -> Tensor:
-        """As `Task.teach`; ids cannot be resized, so the size of a label map stays."""
+        """As `Task.teach`, by the recipe's test mode. Ids cannot be resized, so the size of a label map stays."""
         seen = self.encoder(image)
         size = None if self.encoder.label_classes else self.teaching_size
-        taught: Tensor = self.network(self.layout(fit(seen, size)))
+        with self.test_mode():
+            taught: Tensor = self.network(self.layout(fit(seen, size)))
         return taught
+
+    def translate_from(self, teacher: Student) -> Translate | None:
+        """The teacher's picture in this task's value range, with the values that the teacher is measured by."""
+        theirs = str(getattr(teacher, "value_range", self.value_range))
+        if theirs == self.value_range == "signed":
+            return None
+        return lambda output, _: unit_to_range(range_to_unit(output, theirs), self.value_range)
+
+    @property
+    def answers_alone(self) -> bool:
+        """Not with dropout, and not by the statistics of a batch."""
+        layers = list(self.network.modules())
+        dropout = any(isinstance(each, nn.modules.dropout._DropoutNd) and each.p > 0 for each in layers)
+        norms = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in layers)
+        return not (self.test_dropout and dropout) and not (self.test_norm == "batch" and norms)
 
     def use_distiller(self, distiller: Distiller, recipe: dict[str, Any]) -> None:
         if distiller.stages:
@@ -254,7 +276,7 @@ class Pix2Pix(Task):
         terms, right = self.discriminator_objective(condition, fake.detach(), target)
         self._backward(total(terms) / size, sync=closing)
         self.record(terms)
-        if self._logging:
+        if self.logs_now:
             self.log("train/discriminator_accuracy", right)
         self._window.append((condition, target, batch))
         if not closing:
@@ -315,7 +337,10 @@ class Pix2Pix(Task):
         PSNR but halves SSIM (0.27 against 0.48 on the demonstration).
         """
         with self.test_mode(), torch.autocast(image.device.type, enabled=False):
-            output = self.network(self.layout(self.encoder(image)))
+            if self.evaluated_as_taught:
+                output = fit(self.teach(image), image.shape[-2:])
+            else:
+                output = self.network(self.layout(self.encoder(image)))
         return range_to_unit(output, self.value_range)
 
     @contextmanager

@@ -100,7 +100,7 @@ class Pose(KeypointTask):
             )
 
     def crop(self) -> Any:
-        padding = float(self.data_recipe.get("padding", PADDING))
+        padding = float(self.data_fact("padding", PADDING))
         crop = PersonCrop(size=self.codec.size, padding=padding, unbiased=self.codec.unbiased)
         crop.keypoints = self.keypoints
         return crop
@@ -110,15 +110,10 @@ class Pose(KeypointTask):
         crop = {
             "_target_": f"{PersonCrop.__module__}.PersonCrop",
             "size": list(self.codec.size),
-            "padding": node.get("padding", PADDING),
+            "padding": (node.get("facts") or {}).get("padding", PADDING),
             "unbiased": self.codec.unbiased,
         }
         return node | {"transform": {"train": crop, "eval": crop}}
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
 
     def objective(self, output: Tensor, batch: Batch) -> Terms:
         """The loss's named terms."""

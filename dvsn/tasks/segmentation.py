@@ -18,9 +18,9 @@ from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.inference import answers, read_options, resize
-from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from dvsn.tasks.parameters import parameter_groups
+from dvsn.tasks.inference import Inference, answers, read_options, resize
+from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
+from dvsn.tasks.student import Student
 from dvsn.types import Batch, SegmentationOutput, Terms, Vocabulary
 
 
@@ -120,20 +120,6 @@ class Segmentation(Task):
 
     # Training ---------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            self.optim,
-            heads=self.head_modules or list(getattr(self.network, "classifier", ())),  # type: ignore[arg-type]
-            factor=self.head_factor,
-            decay_norms=self.decay_norms,
-        )
-        optimizer = self.optim(self.with_distiller(groups))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.attach_schedule(optimizer), "interval": "step"},
-        }
-
     def ask_data(self, data: Any) -> None:
         data.outlines = self.loss.boundary_options
 
@@ -157,11 +143,6 @@ class Segmentation(Task):
                     "last batch, or trainer.sync_batchnorm=true on several GPUs."
                 )
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
-
     def objective(self, output: SegmentationOutput, batch: Batch) -> Terms:
         """The loss's named terms."""
         boundary, options = batch.get("boundary"), self.loss.boundary_options
@@ -181,7 +162,12 @@ class Segmentation(Task):
         self._metrics = (MetricCollection(scores),)
 
     def ask(self, image: Tensor) -> Tensor:
-        return self.network(self.layout(image), heads=False).logits
+        size = self.teaching_size if self.evaluated_as_taught else None
+        return self.network(self.layout(fit(image, size)), heads=False).logits
+
+    def evaluate_as_taught(self, student: Student) -> None:
+        super().evaluate_as_taught(student)
+        self.inference = Inference()
 
     def predict_ids(self, image: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> class ids (N, H, W) uint8, by the recipe's inference."""

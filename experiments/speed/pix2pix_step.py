@@ -39,8 +39,10 @@ from torch.utils.data import DataLoader
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine import trainer as runtime
+from dvsn.engine.console import quiet
+from dvsn.engine.devices import cpu_has_bf16
+from dvsn.engine.run_folder import environment
 from dvsn.tasks.pix2pix import Pix2Pix
-from dvsn.train import quiet
 
 SETTINGS = {"width": 64, "rounds": 3, "rounds16": 2, "compile": 1, "bf16": 1}
 Batch = tuple[Tensor, Tensor]
@@ -232,7 +234,7 @@ class Race(pl.Callback):
         size = len(batch["image"])
         self.end(size, OURS)
         if batch_idx == 0:
-            self.ours = [float(pl_module._latest[f"train/{name}"]) for name in
+            self.ours = [float(pl_module.latest[f"train/{name}"]) for name in
                          ("discriminator_fake", "discriminator_real", "gan", "l1")]  # fmt: skip
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()
@@ -351,12 +353,12 @@ def main() -> None:
     quiet()
     settings = {**SETTINGS, **{key: int(value) for key, value in (word.split("=") for word in sys.argv[1:])}}
     race, first, compiling = compare(settings)
-    facts = runtime.environment()
+    facts = environment()
     versions = facts["versions"]
     print("# A training step of the paper's pix2pix\n")
     print(f"`{' '.join(['python', 'experiments/speed/pix2pix_step.py', *sys.argv[1:]])}`, ", end="")
     print(datetime.date.today().isoformat())
-    units = "with" if runtime.cpu_has_bf16() else "without"
+    units = "with" if cpu_has_bf16() else "without"
     print(
         f"\n{facts['processor']}, shared with other jobs, {units} bf16 units; Python {facts['python']}, ",
         end="",
@@ -384,7 +386,7 @@ def main() -> None:
     print("(1.5 MiB a pair), which the others are given.")
     if settings["compile"]:
         print(f"torch.compile: the first step, which compiles, took {compiling:.0f} s and is left out.")
-    if not runtime.cpu_has_bf16():
+    if not cpu_has_bf16():
         print("bf16 is emulated on this processor and so only shows what to avoid; one round.")
     print(f"\n{time.process_time():.0f} s of processor time in all.")
 

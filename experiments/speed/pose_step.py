@@ -32,6 +32,8 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
 from dvsn.engine import trainer as runtime
+from dvsn.engine.devices import resolve_precision
+from dvsn.engine.run_folder import processor
 
 SETTINGS = {"device": "cpu", "batch": "16", "rounds": "5"}
 GOAL = 0.05
@@ -62,7 +64,7 @@ def make_task(device: str) -> tuple[Any, bool]:
             compose("train", overrides=["task=pose", "network=hrnet_w32", "data=coco", "name=x", "run_dir=x"])
         )
     task: Any = runtime.make_task(config).to(device).train()
-    bf16 = runtime.resolve_precision("auto", cuda=device == "cuda") == "bf16-mixed"
+    bf16 = resolve_precision("auto", cuda=device == "cuda") == "bf16-mixed"
     if bf16:
         task.to_channels_last()
     return task, bf16
@@ -232,7 +234,7 @@ def main() -> None:
     print(f"`python experiments/speed/pose_step.py`, {datetime.date.today()}\n")
     load = os.getloadavg()[0]
     print(
-        f"{runtime.processor()}, shared with other jobs (load average {load:.1f} at the start); Python "
+        f"{processor()}, shared with other jobs (load average {load:.1f} at the start); Python "
         f"{platform.python_version()}, torch {torch.__version__}. One thread, processor time, medians of "
         f"{settings['rounds']} rounds.\n"
     )

@@ -34,6 +34,7 @@ from dvsn.data import augment, cityscapes, transforms
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb
 from dvsn.engine import trainer as runtime
+from dvsn.engine.run_folder import environment
 
 SETTINGS = {"rounds": "4", "epochs": "16"}
 WATCHED: dict[str, tuple[Any, str]] = {
@@ -134,7 +135,7 @@ def main() -> None:
         photo = read_rgb(next(root.rglob("*_leftImg8bit.png")))
         windows = [window_only(photo, factor) for factor in (1.3, 2.1) for _ in range(5)]
 
-    facts = runtime.environment()
+    facts = environment()
     command = " ".join(["python", "experiments/speed/segmentation_pipeline.py", *sys.argv[1:]])
     print("# Training crops of Cityscapes on one core\n")
     print(f"`{command}`, {datetime.date.today()}\n")

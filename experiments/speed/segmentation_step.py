@@ -37,6 +37,8 @@ from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.boundary import boundary_map
 from dvsn.engine import trainer as runtime
+from dvsn.engine.devices import cpu_has_bf16, resolve_precision
+from dvsn.engine.run_folder import environment
 from dvsn.losses import segmentation
 from dvsn.losses.resized import resized_cross_entropy
 from dvsn.tasks.segmentation import Segmentation
@@ -245,13 +247,13 @@ def report_memory(settings: dict[str, str]) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     settings = SETTINGS | dict(argument.split("=") for argument in sys.argv[1:])
-    facts = runtime.environment()
+    facts = environment()
     machine = torch.cuda.get_device_name() if settings["device"] == "cuda" else facts["processor"]
     command = " ".join(["python", "experiments/speed/segmentation_step.py", *sys.argv[1:]])
     print("# A training step of PIDNet-S\n")
     print(f"`{command}`, {datetime.date.today()}\n")
     print(f"{machine}, shared with other jobs (load average {os.getloadavg()[0]:.1f} at the start), ", end="")
-    print(f"{'with' if runtime.cpu_has_bf16() else 'without'} bf16 units;")
+    print(f"{'with' if cpu_has_bf16() else 'without'} bf16 units;")
     print(
         f"Python {facts['python']}, torch {facts['versions']['torch']}. One thread, processor time, the median of"
     )
@@ -259,7 +261,7 @@ def main() -> None:
         f"{settings['rounds']} rounds in which the variants take turns. dvsn's own choice here is ",
         end="",
     )
-    print(f"{runtime.resolve_precision('auto', cuda=settings['device'] == 'cuda')}.")
+    print(f"{resolve_precision('auto', cuda=settings['device'] == 'cuda')}.")
     check(settings["device"])
     report_times(settings)
     report_memory(settings)

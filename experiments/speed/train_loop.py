@@ -37,10 +37,11 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.engine import trainer as runtime
 from dvsn.engine.callbacks import ProgressBar, Rates, StatelessRandom
+from dvsn.engine.console import quiet
 from dvsn.engine.loggers import CsvLogger
+from dvsn.engine.run_folder import environment
 from dvsn.seeding import seed_everything
 from dvsn.tasks.pix2pix import Pix2Pix, frozen, picture_to_range, total
-from dvsn.train import quiet
 from dvsn.types import Batch
 
 Timing = list[tuple[float, float]]
@@ -215,7 +216,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     quiet()
     tiny, small, paper = SIZES
-    facts = runtime.environment()
+    facts = environment()
     versions = facts["versions"]
     print("# The training loop against a bare PyTorch loop\n")
     print("`python experiments/speed/train_loop.py`, " + datetime.date.today().isoformat())

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf, open_dict
 from dvsn import command_line
 from dvsn.config import compose, hydra_node, menu, rules
 from dvsn.errors import ConfigError
-from tests.config.test_compose import environment, write_tree
+from tests.support.tiny_command import environment, write_tree
 
 OUTSIDE = "OUTSIDE"  # stands for a folder beside the working directory
 SHELL = f"touch {OUTSIDE}/canary"
@@ -390,7 +390,7 @@ def test_links_in_a_folder_that_is_there(attack: Attack, tmp_path: Path) -> None
 
 def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     """The exit code, and the one line on the console."""
-    root = write_tree(tmp_path / "work")
+    root = write_tree(tmp_path / "work", built=False)
     (tmp_path / "outside").mkdir()
     call = [sys.executable, "-m", "tiny_command", "root=x"]
     (arguments, *_) = ways(SPECIAL["handlers behind a name"], root / "mine")
@@ -408,7 +408,7 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", ["process", "basic"])
 def test_a_swept_option_cannot_bring_one_in(launcher: str, tmp_path: Path) -> None:
     """The first job of the sweep is good, so that it starts."""
-    root = write_tree(tmp_path / "work")
+    root = write_tree(tmp_path / "work", built=False)
     (tmp_path / "outside").mkdir()
     (arguments, *_) = ways(nested("hydra.job.env_set", {"DVSN_ALLOW": "os"}), root / "mine")
     call = [sys.executable, "-m", "tiny_command", "root=x", arguments[0], "-m", "experiment=small,attack"]

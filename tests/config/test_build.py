@@ -11,9 +11,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from dvsn.config import build as builder
 from dvsn.config import menu
-from dvsn.config.build import build
+from dvsn.config.build import build, inspect_tree, options_of
 from dvsn.config.rules import validate
 from dvsn.config.types import fits
 from dvsn.errors import ConfigError, DataError
@@ -62,12 +61,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "my_nets" / "nets.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("DVSN_ALLOW", "my_nets")
-    monkeypatch.setattr(builder, "READ", (*builder.READ, "my_nets"))
-    builder._source.cache_clear()
     yield
     for name in ("my_nets", "my_nets.nets"):
         sys.modules.pop(name, None)
-    builder._source.cache_clear()
 
 
 def net(kind: str = "Net", **options: Any) -> dict[str, Any]:
@@ -144,12 +140,15 @@ def test_wrong_options_when_building(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_options_without_importing(case: str) -> None:
-    """The same messages, from the source alone."""
+def test_wrong_options_before_anything_is_built(case: str) -> None:
+    """The same messages, from a walk over the whole tree that builds nothing."""
     node, message = WRONG[case]
-    sys.modules.pop("my_nets.nets", None)
     with pytest.raises(ConfigError, match=message):
-        validate({"network": node})
+        inspect_tree({"network": node})
+
+
+def test_checking_a_composed_config_imports_nothing_of_it() -> None:
+    validate({"network": net(widht=3)})
     assert "my_nets.nets" not in sys.modules
 
 
@@ -167,7 +166,12 @@ GOOD = [
 @pytest.mark.parametrize("node", GOOD)
 def test_good_options(node: dict[str, Any]) -> None:
     validate({"network": node})
+    inspect_tree({"network": node})
     build(node, path="network")
+
+
+def test_the_walk_builds_nothing() -> None:
+    inspect_tree({"network": net(width=13)})  # whose constructor raises
 
 
 def test_errors_of_constructors_carry_the_path() -> None:
@@ -180,15 +184,15 @@ def test_errors_of_constructors_carry_the_path() -> None:
 
 
 def test_options_that_go_on_to_the_base_are_read_too() -> None:
-    validate({"network": net("More", depth=1, width=3)})
+    inspect_tree({"network": net("More", depth=1, width=3)})
     for wrong, message in (
         ({"widht": 3}, "widht: unknown option of More"),
         ({"width": "x"}, "width: expected"),
     ):
         with pytest.raises(ConfigError, match=rf"^network\.{message}"):
-            validate({"network": net("More", depth=1, **wrong)})
+            inspect_tree({"network": net("More", depth=1, **wrong)})
     with pytest.raises(ConfigError, match=r"^network\.depth: More needs this option"):
-        validate({"network": net("More")})
+        inspect_tree({"network": net("More")})
 
 
 def test_albumentations_typos_and_values_are_refused() -> None:
@@ -218,27 +222,43 @@ def test_fits() -> None:
         assert fits(value, hint) is expected, (value, hint)
 
 
-def test_torch_optimizers_are_read_not_imported() -> None:
+def test_options_of_torch_optimizers() -> None:
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "betas": [0.5, 0.999]}
-    validate({"optim": adam})
+    inspect_tree({"optim": adam})
     for wrong, message in (
         ({"lr": "fast"}, r"^optim\.lr: expected a number, found 'fast'"),
         ({"betas": 3}, r"^optim\.betas: expected a list of 2"),
         ({"beta": 3}, r"^optim\.beta: unknown option of Adam .*Did you mean 'betas'\?"),
         (
             {"_target_": "torch.optim.Adamm"},
-            r"^optim\._target_: there is no class Adamm .*Did you mean 'Adam'\?",
+            r"^optim\._target_: there is no class Adamm in torch.optim\. Did you mean 'Adam'\?",
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            validate({"optim": adam | wrong})
+            inspect_tree({"optim": adam | wrong})
 
 
-def test_missing_classes_of_ours_are_named_without_importing() -> None:
-    with pytest.raises(ConfigError, match=r"^network\._target_: there is no module my_nets.net"):
-        validate({"network": {"_target_": "my_nets.net.Net"}})
-    with pytest.raises(ConfigError, match=r"there is no class Nett in my_nets.nets\. Did you mean 'Net'\?"):
-        validate({"network": {"_target_": "my_nets.nets.Nett"}})
+def test_missing_classes_and_modules_are_named() -> None:
+    for target, message in (
+        ("my_nets.net.Net", r"there is no module my_nets\.net\. Did you mean 'nets'\?"),
+        ("my_nets.nets.Nett", r"there is no class Nett in my_nets\.nets\. Did you mean 'Net'\?"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^network\._target_: {message}"):
+            inspect_tree({"network": {"_target_": target}})
+
+
+def test_a_hint_for_type_checkers_alone_is_not_judged(tmp_path: Path) -> None:
+    lines = (
+        SOURCE
+        + "\nclass Odd(nn.Module):\n    def __init__(self, a: Missing = 1, b: int | Missing = 1, c: int = 1) -> None: ...\n"
+    )
+    (tmp_path / "my_nets" / "nets.py").write_text(lines)
+    from my_nets.nets import Odd  # type: ignore[import-not-found]
+
+    options = options_of(Odd)
+    assert options is not None and {key: option.hint for key, option in options.named.items()} == {
+        "a": Any, "b": int | Any, "c": int,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from dvsn.config import folders
 from dvsn.errors import ConfigError
-from tests.config.test_compose import environment
+from tests.support.tiny_command import environment
 
 
 @pytest.fixture(autouse=True)
@@ -200,9 +200,9 @@ def test_where_a_folder_may_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_whole_way(tmp_path: Path) -> None:
     """Two trainings at the same moment, through the command; and one into a folder that holds one."""
-    from tests.config.test_compose import write_tree
+    from tests.support.tiny_command import write_tree
 
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     tree = root / "conf" / "tiny.yaml"
     tree.write_text(tree.read_text().replace('"runs/${name}"', '"runs/${run_stamp:${name},null}"'))
     call = [sys.executable, "-m", "tiny_command", "root=x"]

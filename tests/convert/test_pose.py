@@ -17,7 +17,7 @@ from dvsn.convert.__main__ import COMMAND
 from dvsn.convert.__main__ import convert as convert_command
 from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
-from dvsn.engine.trainer import start_from
+from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.classification import Classification
 from dvsn.tasks.pose import Pose

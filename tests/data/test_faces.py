@@ -96,8 +96,8 @@ def test_lines_lie_within_parts_of_the_face_and_mirror_into_lines(name: str) -> 
 @pytest.mark.parametrize("name", SETS)
 def test_lengths_are_those_of_the_benchmarks(name: str) -> None:
     made = module(name)
-    assert made.score == "nme" and made.keypoints is not None
-    score: Any = make_score(made.score, keypoints=made.keypoints, normalise=made.normalise)
+    assert made.facts.score == "nme" and made.keypoints is not None
+    score: Any = make_score(made.facts.score, keypoints=made.keypoints, normalise=made.facts.normalise)
     main = {"wflw": ([60], [72]), "300w": ([36], [45]), "cofw": ([8], [9]), "aflw": "length"}
     main["faces68"] = main["300w"]
     assert score.lengths[score.main] == main[name]
@@ -500,7 +500,7 @@ def test_the_sample_of_300w(tmp_path: Path) -> None:
         np.testing.assert_allclose(record.keypoints, truth[number], atol=1e-3)
     assert faces[0]["photo"].shape == (768, 726, 3)
     # inter-pupil errors are about 1.4 times as large, as the two lengths are
-    score: Any = make_score("nme", keypoints=faces.keypoints, normalise=module("300w").normalise)
+    score: Any = make_score("nme", keypoints=faces.keypoints, normalise=module("300w").facts.normalise)
     score.attach(faces)
     ratio = score._length["inter_ocular"] / score._length["inter_pupil"]
     assert ratio.mean() == pytest.approx(1.44, abs=0.03)

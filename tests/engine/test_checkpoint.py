@@ -19,9 +19,9 @@ import torch
 import dvsn
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO, newest
+from dvsn.engine.resume import find_resume
 from dvsn.errors import CheckpointError, UserError
 from dvsn.tasks.recipe import read_recipe
-from dvsn.train import find_resume
 from dvsn.weights import read_checkpoint, require_equal
 from tests.support.tiny import TINY, composed, write_pairs
 
@@ -253,7 +253,7 @@ def test_lightnings_own_resume_is_as_strict(
 
 HOSTILE = [
     "os.system", "subprocess.Popen", "torch.load", "dvsn.sweep.launcher.sweep", "dvsn.networks.unet.torch.hub.load",
-    "pytorch_lightning.Trainer", "dvsn.tasks.base.Callable", "builtins.eval",
+    "pytorch_lightning.Trainer", "dvsn.tasks.loop.Callable", "builtins.eval",
 ]  # fmt: skip
 
 

@@ -23,18 +23,17 @@ from dvsn.distill.joints import steps
 from dvsn.distill.method import Joint, Method, Side
 from dvsn.distill.norm import ManyToOne
 from dvsn.distill.simkd import ReusedClassifier
-from dvsn.engine import teaching
+from dvsn.engine import methods as making
+from dvsn.engine import rehearsal, teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.graft import Graft, Grafted, LinearPair, Projector, shipped
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.weights import read_checkpoint
-from tests.distill.test_matrix import node_of
-from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import Hint, Soft, distilled, fit, node, prepare, save_teacher
-from tests.support.distilling import assert_equals, sides, views
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.distilling import assert_equals, node_of, sides, views
+from tests.support.resuming import Died, Dies, equal
+from tests.support.tiny import composed, write_blobs
 
 ZOO = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2_half", "shufflenet_v1", "shufflenet_v2"]
 
@@ -443,7 +442,7 @@ def test_every_student_of_the_zoo_can_be_changed(
     task, data = prepare(config)
     task.eval()
     (path,) = task.distiller.parts[method].student
-    batch = teaching.sample(data)
+    batch = rehearsal.sample(data)
     recorder = taps.Taps(task.network, [path])
     recorder.install()
     with recorder, torch.no_grad():
@@ -538,7 +537,7 @@ def test_other_methods_see_the_students_own_modules(blobs: Path, teacher_of: Any
     seen: dict[str, Tensor] = {}
     task.network.layer3.base.register_forward_hook(lambda _, __, out: seen.update(base=out))
     task.network.layer3.register_forward_hook(lambda _, __, out: seen.update(projected=out))
-    terms = task.learn(teaching.sample(data) | {"index": torch.tensor([0])})
+    terms = task.learn(rehearsal.sample(data) | {"index": torch.tensor([0])})
     assert {"simkd", "hint", "soft_near", "soft_far"} == set(terms)
     task.distiller.taps.active = True
     views = task.distiller._pending[0]
@@ -637,12 +636,12 @@ def test_a_class_layer_without_bias_cannot_take_norm() -> None:
 
 @pytest.mark.parametrize("method", ["simkd", "norm"])
 def test_other_tasks_are_told_what_fits_them(method: str) -> None:
-    kind = teaching.method_class(node_of(method), method)
+    kind = making.method_class(node_of(method), method)
     with pytest.raises(
         ConfigError,
         match=r"reads classes, and this task answers with heatmaps\. Methods that fit: .*dwpose_head",
     ):
-        teaching.require_reads(method, kind, "heatmaps")
+        making.require_reads(method, kind, "heatmaps")
 
 
 @pytest.mark.parametrize(

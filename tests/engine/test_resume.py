@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from dvsn.data.module import EvalBatches, TrainBatches
-from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
+from dvsn.engine.saving import Checkpoints
 from dvsn.weights import read_checkpoint
+from tests.support.resuming import Died, equal, run
 from tests.support.tiny import TINY, composed, write_pairs
 
 EPOCHS, BATCHES = 3, 5
-
-
-class Died(BaseException):
-    """Stands for SIGKILL: nothing may be saved on the way out."""
-
-
-class Dies(pl.Callback):
-    def __init__(self, step: int) -> None:
-        self.step, self.seen = step, 0
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.seen += 1
-        if self.seen > self.step:
-            raise Died
 
 
 @pytest.fixture(scope="module")
@@ -38,30 +24,15 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
-def run(config: dict[str, Any], *, dies_after: int | None = None) -> dict[str, Any] | None:
-    """Train, from the newest checkpoint if there is one. None when it died; else last.ckpt."""
-    torch.set_num_threads(1)
-    folder = Path(config["run_dir"]) / "checkpoints"
-    resume = newest(folder) if folder.is_dir() else None
-    task = runtime.make_task(config)
-    trainer = runtime.build_trainer(config, task)
-    if dies_after is not None:
-        trainer.callbacks.insert(0, Dies(dies_after))  # type: ignore[attr-defined]
-    try:
-        trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
-    except Died:
-        return None
-    return read_checkpoint(folder / "last.ckpt")
+class DiesInValidation(pl.Callback):
+    """Dies when the validation begins that follows the batch `step`."""
 
+    def __init__(self, step: int) -> None:
+        self.step = step
 
-def equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return bool(a == b)
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking and trainer.global_step == self.step:
+            raise Died
 
 
 VARIANTS: dict[str, list[str]] = {
@@ -96,6 +67,60 @@ def test_killed_twice_ends_bit_equal(variant: str, pairs: Path, tmp_path: Path) 
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "DataModule"):
         assert equal(unbroken.get(part), resumed.get(part)), part
     assert equal(unbroken.get("averaging_state"), resumed.get("averaging_state"))
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without the columns that hold a speed."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {k: v for k, v in row.items() if not k.startswith("system/images")}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("step", [2, 4, 7, 12])
+def test_killed_between_a_batch_and_its_validation(
+    step: int, every: int, pairs: Path, tmp_path: Path
+) -> None:
+    """The validation that follows a saved batch is not lost: best.ckpt and metrics.csv are those of the unbroken run."""
+    words = [
+        "logger=csv",
+        f"checkpoint.every_n_steps={every}",
+        "trainer.val_check_interval=2",
+        "trainer.log_every_n_steps=1",
+    ]
+    VARIANTS["between"] = words
+    unbroken, broken = (config_of("between", pairs, tmp_path / name) for name in ("unbroken", "broken"))
+    run(unbroken)
+    assert run(broken, dies=DiesInValidation(step)) is None
+    run(broken)
+    for name in ("last.ckpt", "best.ckpt"):
+        one, two = (read_checkpoint(Path(c["run_dir"]) / "checkpoints" / name) for c in (unbroken, broken))
+        for part in ("state_dict", "optimizer_states", "global_step", "callbacks", "DataModule"):
+            assert equal(one[part], two[part]), (name, part)
+    assert rows(Path(unbroken["run_dir"])) == rows(Path(broken["run_dir"]))
+
+
+@pytest.mark.parametrize("point", [3, 4, 8])
+def test_the_row_of_the_saved_batch_is_in_the_table(point: int, pairs: Path, tmp_path: Path) -> None:
+    """Killed right after the checkpoint of a batch was written: its row is in metrics.csv."""
+    VARIANTS["rows"] = ["logger=csv", "checkpoint.every_n_steps=1", "trainer.log_every_n_steps=1"]
+    unbroken, broken = (config_of("rows", pairs, tmp_path / name) for name in ("unbroken", "broken"))
+    run(unbroken)
+
+    with pytest.MonkeyPatch.context() as patch:
+        original = Checkpoints._save
+
+        def save(self: Any, trainer: Any, name: str) -> None:
+            original(self, trainer, name)
+            if trainer.global_step == point:
+                raise Died
+
+        patch.setattr(Checkpoints, "_save", save)
+        assert run(broken) is None
+    run(broken)
+    assert rows(Path(unbroken["run_dir"])) == rows(Path(broken["run_dir"]))
 
 
 @pytest.mark.parametrize("steps", [7, 10])

@@ -18,13 +18,13 @@ from dvsn import train
 from dvsn.config import rules as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
-from dvsn.engine import teaching
+from dvsn.engine import methods as making
+from dvsn.engine import rehearsal, teaching
 from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
-from dvsn.tasks.base import NotFinite
+from dvsn.tasks.finite import NotFinite
 from dvsn.weights import read_checkpoint
-from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import (
     SMALL,
     ClassesOnly,
@@ -38,8 +38,8 @@ from tests.support.distill_stubs import (
     prepare,
     save_teacher,
 )  # fmt: skip
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.resuming import Died, Dies, equal
+from tests.support.tiny import composed, write_blobs
 
 
 @pytest.fixture(autouse=True)
@@ -284,7 +284,7 @@ def test_without_labels_the_task_is_left_out(blobs: Path, teacher: Path, tmp_pat
     config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft, task_weight=0)})
     task, data = prepare(config)
     task.distiller.begin("cpu")
-    batch = teaching.sample(data)
+    batch = rehearsal.sample(data)
     del batch["target"]
     with task.distiller.taps:
         terms = task.train().learn(batch)
@@ -316,11 +316,11 @@ def test_pairs_are_given_on_the_command_line(blobs: Path, teacher: Path, tmp_pat
 
 def test_task_weight_is_stated_once() -> None:
     stated = {"kd": {"task_weight": 0.1}, "crd": {}}
-    assert teaching.task_weight(stated, {}) == 0.1
-    assert teaching.task_weight(stated, {"task_weight": 0.7}) == 0.7
-    assert teaching.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
+    assert making.task_weight(stated, {}) == 0.1
+    assert making.task_weight(stated, {"task_weight": 0.7}) == 0.7
+    assert making.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
     with pytest.raises(ConfigError, match=r"kd 0\.1, other 1"):
-        teaching.task_weight({**stated, "other": {"task_weight": 1.0}}, {})
+        making.task_weight({**stated, "other": {"task_weight": 1.0}}, {})
 
 
 # Teachers --------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_a_teacher_sees_with_its_own_eyes(blobs: Path, teacher: Path, tmp_path: 
     expected = ((0.2 - torch.tensor([0.1, 0.2, 0.3])) / std).view(1, 3, 1, 1).expand(2, 3, 16, 16)
     torch.testing.assert_close(seen[0], expected, atol=1e-6, rtol=1e-5)
     image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    output, _ = each(image)
+    output, _ = each(image, {})
     small = torch.nn.functional.interpolate(
         each.holder.normalise(image), size=(16, 16), mode="bilinear", antialias=True
     )
@@ -352,12 +352,12 @@ def test_outputs_of_several_teachers_are_averaged(blobs: Path, teacher: Path, tm
     z = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 0.0]])
     teachers = [Teacher(nn.Identity(), nn.Identity(), lambda _, each=each: each, name="x") for each in z]
     shown = torch.zeros(1)
-    shares, _ = answer(teachers, shown, kind="classes", average="probabilities")
+    shares, _ = answer(teachers, shown, {}, kind="classes", average="probabilities")
     expected = (torch.tensor([[0.5, 0.5]]) + torch.tensor([[3.0, 0.0]]).softmax(1)) / 2
     torch.testing.assert_close(shares.softmax(1), expected)
     torch.testing.assert_close(shares.exp(), expected)
-    assert answer(teachers, shown, kind="classes", average="logits")[0].tolist() == [[1.5, 0.0]]
-    assert answer(teachers, shown, kind="points", average="probabilities")[0].tolist() == [[1.5, 0.0]]
+    assert answer(teachers, shown, {}, kind="classes", average="logits")[0].tolist() == [[1.5, 0.0]]
+    assert answer(teachers, shown, {}, kind="points", average="probabilities")[0].tolist() == [[1.5, 0.0]]
     both = [str(teacher), str(teacher)]
     task, _ = prepare(distilled(blobs, tmp_path, both, {"soft": node(Soft)}))
     assert len(task.distiller.teachers) == 2
@@ -573,7 +573,7 @@ def test_a_method_of_another_kind_of_answer_lists_those_that_fit(blobs: Path, tm
         ConfigError,
         match=r"distill\.soft: reads classes, and this task answers with heatmaps. Methods that fit: ",
     ):
-        teaching.require_reads("soft", ClassesOnly, "heatmaps")
+        making.require_reads("soft", ClassesOnly, "heatmaps")
 
 
 @pytest.mark.parametrize("name", ["cc", "pkt", "rkd", "sp"])
@@ -591,7 +591,7 @@ def test_a_bank_too_large_is_said_with_its_bytes(blobs: Path, teacher: Path, tmp
 
 
 def test_a_resumed_run_keeps_its_methods(blobs: Path, teacher: Path, tmp_path: Path) -> None:
-    from dvsn.train import check_resume
+    from dvsn.engine.resume import check_resume
 
     config = distilled(
         blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, "trainer.max_epochs=1"

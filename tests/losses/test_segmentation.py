@@ -103,6 +103,9 @@ def test_the_three_averages_by_hand() -> None:
         term = CrossEntropy(average=average)
         assert value(term, logits, target).item() == pytest.approx(total / plain)
         assert value(term, logits, target, weights).item() == pytest.approx(weighted / heavy)
+        light = torch.tensor([0.2, 0.1])  # together 0.5, and still what is divided by
+        lighter = {"weights": 0.5}.get(average, heavy)
+        assert value(term, logits, target, light).item() == pytest.approx((0.2 * (a + b) + 0.1 * c) / lighter)
         unweighted = CrossEntropy(average=average, weighted=False)
         assert value(unweighted, logits, target, weights).item() == pytest.approx(total / plain)
 
@@ -386,7 +389,11 @@ def test_a_boundary_value_that_is_neither_weighs_nothing_but_counts_in_the_mean(
 
 def recipe(name: str, **options: Any) -> Any:
     text = Path(conf_dir(), "loss", f"{name}.yaml").read_text(encoding="utf-8")
-    plain = {"class_weights": "null", "boundary_frame": "0", "classes": "4"}  # of a data set without a recipe
+    plain = {
+        "facts.class_weights": "null",
+        "facts.boundary_frame": "0",
+        "classes": "4",
+    }  # of a data set without a recipe
     for key, value in plain.items():
         text = text.replace(f"${{data.{key}}}", value)
     return yaml.safe_load(text) | options

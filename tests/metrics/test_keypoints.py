@@ -387,7 +387,7 @@ def test_coordinates_from_one_or_from_zero_give_the_same_pckh() -> None:
 
 
 def test_an_unknown_score_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.score: found 'oks', expected ap, pckh, pck or nme"):
+    with pytest.raises(ConfigError, match=r"data\.facts\.score: found 'oks', expected ap, pckh, pck or nme"):
         make_score("oks", keypoints=BODY)
 
 

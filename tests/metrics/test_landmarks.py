@@ -210,9 +210,9 @@ def test_the_score_by_name() -> None:
 @pytest.mark.parametrize(
     ("normalise", "message"),
     [
-        ({}, r"data.normalise: not given.*data.score=nme"),
-        ({"eyes": "width"}, r"data.normalise.eyes: found 'width', expected diagonal, area, length"),
-        ({"eyes": [["left_out"]]}, r"data.normalise.eyes"),
+        ({}, r"data.facts.normalise: not given.*data.facts.score=nme"),
+        ({"eyes": "width"}, r"data.facts.normalise.eyes: found 'width', expected diagonal, area, length"),
+        ({"eyes": [["left_out"]]}, r"data.facts.normalise.eyes"),
         ({"eyes": ["left_out", "right_out"]}, r"two lists of keypoints"),
         ({"eyes": [["left_out"], []]}, r"two lists of keypoints"),
         ({"eyes": [["left_out"], ["rigth_out"]]}, r"rigth_out.*right_out"),

@@ -242,9 +242,11 @@ def test_the_ignored_id_may_be_a_class() -> None:
     assert found == pytest.approx({"pixel_accuracy": 1.0, "class_accuracy": 1.0, "class_iou": 1.0})
 
 
-def test_an_absent_class_that_is_predicted_lowers_the_others() -> None:
+def test_an_absent_class_that_is_predicted_has_an_iou_of_zero() -> None:
+    found = score([[0, 1, 2]], [[0, 1, 1]], absent_as_zero=False)  # IoU 1, 1/2 and 0; recall 1 and 1/2
+    assert found == pytest.approx({"pixel_accuracy": 2 / 3, "class_accuracy": 0.75, "class_iou": 0.5})
     found = score([[0, 2], [0, 2]], [[0, 0], [0, 0]], absent_as_zero=False)
-    assert found == pytest.approx({"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.5})
+    assert found == pytest.approx({"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25})
 
 
 def test_both_conventions_agree_when_every_class_is_there() -> None:

@@ -110,11 +110,9 @@ def attached(accumulate: int, *, batches: int, max_epochs: int, max_steps: int =
         estimated_stepping_batches=0, num_training_batches=batches, accumulate_grad_batches=1,
         max_epochs=max_epochs, max_steps=max_steps,
     )  # fmt: skip
-    task = SimpleNamespace(
-        trainer=trainer, accumulate_grad_batches=accumulate, schedule=Poly(power=1.0), distiller=None
-    )
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    return Task.attach_schedule(task, optimizer)  # type: ignore[arg-type]
+    task = Task(optim=torch.optim.SGD, schedule=Poly(power=1.0))
+    task._trainer, task.accumulate_grad_batches = trainer, accumulate  # type: ignore[assignment]
+    return task.attach_schedule(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
 
 
 def test_accumulation_does_not_stretch_a_schedule() -> None:

@@ -21,14 +21,15 @@ from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import newest
+from dvsn.engine.initial_weights import start_from
+from dvsn.engine.resume import check_resume, find_resume
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 from dvsn.predict import command as predict
-from dvsn.train import check_resume, find_resume
 from dvsn.weights import read_checkpoint
-from tests.convert.test_junyanz_and_post import (
+from tests.support.reference_translation import (
     Published,
     post_unet,
     reference_patchgan,
@@ -394,7 +395,7 @@ def test_weights_start_a_new_run(run: Path, checkpoint: Path, pairs: Path, tmp_p
     config = composed([*OPTIONS, f"data.root={pairs}", f"weights={checkpoint}", "seed=5"], tmp_path)
     task = runtime.make_task(config)
     fresh = {key: value.clone() for key, value in task.state_dict().items()}
-    runtime.start_from(task, checkpoint)
+    start_from(task, checkpoint)
     expected = read_checkpoint(checkpoint)["state_dict"]
     assert all(torch.equal(value, expected[key]) for key, value in task.state_dict().items())
     assert not all(torch.equal(value, fresh[key]) for key, value in task.state_dict().items())
@@ -403,7 +404,7 @@ def test_weights_start_a_new_run(run: Path, checkpoint: Path, pairs: Path, tmp_p
 def test_weights_of_another_network_are_refused(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     config = composed([*OPTIONS, f"data.root={pairs}", "network.width=8"], tmp_path)
     with pytest.raises(CheckpointError, match=r"(?s)last.ckpt, network: .* differences:\n  shape: "):
-        runtime.start_from(runtime.make_task(config), checkpoint)
+        start_from(runtime.make_task(config), checkpoint)
 
 
 def test_a_missing_network_starts_anew(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
@@ -412,7 +413,7 @@ def test_a_missing_network_starts_anew(checkpoint: Path, pairs: Path, tmp_path: 
     torch.save(content, tmp_path / "generator.ckpt")
     task = runtime.make_task(composed([*OPTIONS, f"data.root={pairs}"], tmp_path))
     before = [p.clone() for p in task.networks["discriminator"].parameters()]
-    runtime.start_from(task, tmp_path / "generator.ckpt")
+    start_from(task, tmp_path / "generator.ckpt")
     assert all(map(torch.equal, before, task.networks["discriminator"].parameters()))
     state = task.networks["network"].state_dict()
     assert all(torch.equal(value, content["state_dict"][f"network.{key}"]) for key, value in state.items())

@@ -1,4 +1,6 @@
-"""One rank of a run of two processes: trains, then writes RUN_DIR/rank_N.pt. Run by tests/engine/test_processes.py."""
+"""One rank of runs of two processes: of each config file that it is given it trains, then writes RUN_DIR/rank_N.pt.
+
+Run by tests/support/ranks.py. With DIES_AFTER=N in the environment it dies before step N of the first."""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,10 +17,7 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import newest
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    config = json.loads(Path(sys.argv[1]).read_text())
-    dies_after = int(sys.argv[2]) if len(sys.argv) > 2 else None
+def train(config: dict[str, Any], dies_after: int | None) -> None:
     folder = Path(config["run_dir"])
     checkpoints = folder / "checkpoints"
     task = runtime.make_task(config)
@@ -25,7 +25,7 @@ def main() -> None:
         teaching.distil(task, config, runtime.build_data(config))
     trainer = runtime.build_trainer(config, task)
     if dies_after is not None:
-        from tests.engine.test_resume import Dies
+        from tests.support.resuming import Dies
 
         class Killed(Dies):
             def on_train_batch_start(self, *arguments: object) -> None:
@@ -42,4 +42,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    death = os.environ.get("DIES_AFTER")
+    for file in sys.argv[1:]:
+        train(json.loads(Path(file).read_text()), None if death is None else int(death))

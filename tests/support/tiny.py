@@ -149,3 +149,28 @@ def write_people(root: Path, *, train: int = 12, val: int = 4, size: int = 80, s
             lines.append(f"{split}{index}.png,{size},{size}," + ",".join(values))
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
+
+
+COLOURS = {"blue": (220, 40, 40), "green": (40, 220, 40), "red": (40, 40, 220)}  # as OpenCV has them: BGR
+
+
+def write_blobs(root: Path, *, size: int = 32, train: int = 6, val: int = 2) -> Path:
+    """Noise in three colours, a class each."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val), ("test", val)):
+        for name, colour in COLOURS.items():
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                noise = random.integers(-40, 41, (size, size, 3))
+                picture = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+                cv2.imwrite(str(root / split / name / f"{index}.png"), picture)
+    return root
+
+
+TINY_DETECTION = [
+    "task=detection", "network=detector_small", "network.backbone.channels=8", "network.min_size=48",
+    "network.max_size=64", "network.anchors=[8,16,24,32,48]", "network.proposals=50", "network.sampled=16",
+    "data.people=null", "data.object_classes=4", "data.batch_size=2", "data.workers=0",
+    "network.score_threshold=0.001", "optim.lr=0.005", "schedule=constant",
+    "callbacks=none", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1",
+]  # fmt: skip

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dvsn.errors import ConfigError
 from dvsn.sweep import job, launcher, pool
-from tests.config.test_compose import environment, write_tree
+from tests.support.tiny_command import environment, write_tree
 
 CALL = [sys.executable, "-m", "tiny_command", "root=x"]
 
@@ -27,7 +27,7 @@ def sweep(root: Path, *argv: str, **variables: str) -> subprocess.CompletedProce
 
 def test_a_sweep_with_failures(tmp_path: Path) -> None:
     """Good, wrong, crashed and killed jobs: all are run, each is reported, and results reach the table."""
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     done = sweep(root, "seed=1,11,13,2", LOCAL_RANK="0", MASTER_PORT="1", PL_GLOBAL_SEED="3")
     assert done.returncode == 1
     for line in (
@@ -51,7 +51,7 @@ def test_a_sweep_with_failures(tmp_path: Path) -> None:
 
 
 def test_a_repeated_sweep_runs_only_what_is_missing(tmp_path: Path) -> None:
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     with (root / "conf" / "tiny.yaml").open("a") as file:
         file.write("sweep: {skip_finished: false}\n")
     sweep(root, "seed=1,11")
@@ -67,17 +67,32 @@ def test_a_repeated_sweep_runs_only_what_is_missing(tmp_path: Path) -> None:
     assert not (folder / "3").exists()
 
 
+def test_a_job_is_found_again_by_its_overrides_in_any_order(tmp_path: Path) -> None:
+    """Those of Hydra and of the sweep are not the job's."""
+    place = tmp_path / "7"
+    place.mkdir()
+    own = job.own_overrides(["seed=1", "optim=adam", "sweep.jobs=2", "hydra.verbose=true"])
+    assert own == ["optim=adam", "seed=1"]
+    (place / "job.json").write_text(json.dumps({"overrides": own}))
+    assert job.find_place(tmp_path, 0, ["+sweep.jobs=3", "optim=adam", "seed=1"]) == place
+    assert job.find_place(tmp_path, 0, ["seed=1", "optim=adam"]) == place
+    assert job.find_place(tmp_path, 7, ["seed=2", "optim=adam"]) == tmp_path / "8"
+
+
 def test_a_mistake_in_every_job_is_answered_once(tmp_path: Path) -> None:
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     done = sweep(root, "seed=1,2,3", "optim.lr=fast")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: optim.lr: expected a number, found 'fast' (text)\n"
+    assert (
+        done.stderr
+        == "error: optim.lr: expected a number or null like the default 0.0002, found 'fast' (text)\n"
+    )
     done = sweep(root, "network=unet,unet_smal")
     assert done.returncode == 2 and "network=unet_smal: no such option" in done.stderr
 
 
 def test_a_swept_mistake_fails_its_job_only(tmp_path: Path) -> None:
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     (root / "mine" / "network").mkdir(parents=True)
     (root / "mine" / "network" / "wide.yaml").write_text("_target_: dvsn.networks.unet.UNet\nwidth: 99\n")
     done = sweep(
@@ -89,7 +104,7 @@ def test_a_swept_mistake_fails_its_job_only(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_the_job_and_the_sweep(tmp_path: Path) -> None:
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     process = subprocess.Popen(
         [*CALL, "-m", "seed=14,1"], env=environment(root), cwd=root, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -113,7 +128,7 @@ def test_ctrl_c_stops_the_job_and_the_sweep(tmp_path: Path) -> None:
 
 
 def test_several_devices_need_a_process_per_job(tmp_path: Path) -> None:
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     done = sweep(root, "seed=1,2", "hydra/launcher=basic", "trainer.devices=2")
     assert done.returncode == 2
     assert "hydra/launcher=process" in done.stderr and "trainer.strategy=ddp_spawn" in done.stderr
@@ -331,7 +346,7 @@ def test_a_job_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], message: str) -> None:
-    root = write_tree(tmp_path)
+    root = write_tree(tmp_path, built=False)
     with (root / "conf" / "tiny.yaml").open("a") as file:
         file.write("sweep: {jobs: 1, skip_finished: false}\n")
     done = sweep(root, "seed=1,2", *words)
@@ -340,10 +355,15 @@ def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], mes
 
 def test_a_sweep_of_the_real_command_has_a_folder_named_after_its_choices(tmp_path: Path) -> None:
     """`name` in conf/train.yaml reads `${hydra:...}`, which must resolve before any job is composed."""
-    words = ["-m", "task=pix2pix", "network=unet_128,resnet_6blocks", "seed=-1,-2"]  # ends every job early
+    words = [
+        "-m",
+        "task=pix2pix",
+        "network=unet_128,resnet_6blocks",
+        "weights=none.ckpt",
+    ]  # ends every job early
     done = subprocess.run(
         [sys.executable, "-m", "dvsn.train", *words], cwd=tmp_path, capture_output=True, text=True
     )
-    assert "0 of 4 jobs finished" in done.stdout, done.stderr
-    assert "seed: found -2" in done.stdout
-    assert len(list(tmp_path.glob("runs/pix2pix_unet_128+resnet_6blocks_street/sweep_*/3/output.log"))) == 1
+    assert "0 of 2 jobs finished" in done.stdout, done.stderr
+    assert "none.ckpt: " in done.stdout
+    assert len(list(tmp_path.glob("runs/pix2pix_unet_128+resnet_6blocks_street/sweep_*/1/output.log"))) == 1

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,13 +21,12 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime
+from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.tasks.classification import Classification, card
-from tests.engine.test_resume import equal, run
-from tests.support.tiny import composed
-
-COLOURS = {"blue": (220, 40, 40), "green": (40, 220, 40), "red": (40, 40, 220)}  # as OpenCV has them: BGR
+from tests.support.resuming import equal, run
+from tests.support.tiny import COLOURS, composed, write_blobs
 
 SMALL = [
     "task=classification", "network.width=4", "network.feature_width=16", "transform=none", "callbacks=none",
@@ -47,19 +45,6 @@ SHUFFLE = {
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def write_blobs(root: Path, *, size: int = 32, train: int = 6, val: int = 2) -> Path:
-    """Noise in three colours, a class each."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val), ("test", val)):
-        for name, colour in COLOURS.items():
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                noise = random.integers(-40, 41, (size, size, 3))
-                picture = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
-                cv2.imwrite(str(root / split / name / f"{index}.png"), picture)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +333,7 @@ def test_a_classifier_hands_its_trunk_to_a_segmenter(blobs: Path, tmp_path: Path
     ]
     target = runtime.make_task(composed([*names, "seed=3"], tmp_path))
     before = {key: value.clone() for key, value in target.networks["network"].state_dict().items()}
-    runtime.start_from(target, path)
+    start_from(target, path)
     given, own = source.networks["network"].state_dict(), target.networks["network"].state_dict()
     shared = [key for key in own if key in given and given[key].shape == own[key].shape]
     assert all(torch.equal(own[key], given[key]) for key in shared)
@@ -359,7 +344,7 @@ def test_a_classifier_hands_its_trunk_to_a_segmenter(blobs: Path, tmp_path: Path
     }  # fmt: skip
     foreign = runtime.make_task(composed([*names[:2], "network=bisenetv2"], tmp_path))
     with pytest.raises(CheckpointError, match="same family"):
-        runtime.start_from(foreign, path)
+        start_from(foreign, path)
 
 
 def test_the_recipe_is_the_papers(tmp_path: Path) -> None:

@@ -27,18 +27,11 @@ from dvsn.networks.hrnetv2 import HRNetClassifier
 from dvsn.networks.hrnetv2p import HRNetV2p
 from dvsn.predict import command as predict
 from dvsn.tasks.detection import Detection, encode_masks
-from tests.data.test_objects import HEIGHT, SAMPLE, WIDTH, write_coco
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
-from tests.support.tiny import composed
+from tests.support.coco import HEIGHT, SAMPLE, WIDTH, write_coco
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
+from tests.support.tiny import TINY_DETECTION, composed
 
-TINY_DETECTION = [
-    "task=detection", "network=detector_small", "network.backbone.channels=8", "network.min_size=48",
-    "network.max_size=64", "network.anchors=[8,16,24,32,48]", "network.proposals=50", "network.sampled=16",
-    "data.people=null", "data.object_classes=4", "data.batch_size=2", "data.workers=0",
-    "network.score_threshold=0.001", "optim.lr=0.005", "schedule=constant",
-    "callbacks=none", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1",
-]  # fmt: skip
 SLIM: dict[str, Any] = {
     "width": 4,
     "bottlenecks": 1,

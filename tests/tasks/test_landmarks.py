@@ -21,8 +21,8 @@ from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
 from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.landmarks import HeatmapLandmarks, LandmarkEstimator, Landmarks
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import composed
 
 HEAD_98 = (33, 38, 50, 46, 60, 64, 68, 72, 55, 59, 76, 82, 85, 16)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
-from dvsn.tasks.base import NotFinite
+from dvsn.tasks.finite import NotFinite
 from dvsn.tasks.pix2pix import Encoder, Pix2Pix, picture_to_range, range_to_unit
 from tests.support.tiny import TINY, composed, write_pairs
 

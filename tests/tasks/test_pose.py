@@ -21,8 +21,8 @@ from dvsn.losses.heatmaps import JointMSE
 from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.normalise import Normalise
 from dvsn.tasks.pose import Pose, PoseEstimator
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY_POSE, composed, write_people
 
 
@@ -191,7 +191,7 @@ def test_another_data_set_is_cut_as_the_network_wants(trained: Path, people: Pat
             *kept,
             f"data.root={people}",
             "data.people.box=keypoints",
-            "data.padding=1.6",
+            "data.facts.padding=1.6",
         )
     )
     assert boxes["pck"] > 0.2

@@ -24,6 +24,7 @@ from dvsn.data.boundary import boundary_map
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
+from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.predict import command as predict
@@ -31,8 +32,8 @@ from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter
 from dvsn.weights import read_checkpoint
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_scenes
 
 
@@ -279,7 +280,7 @@ def test_the_class_layers_start_anew_when_the_classes_differ(trained: Path, tmp_
     more = ["data.classes=2", "data.dataset.names=[a,b]"]
     task, path = changed(trained, tmp_path, *more)
     before = {k: v.clone() for k, v in task.network.state_dict().items()}
-    runtime.start_from(task, path)
+    start_from(task, path)
     stored = {k.removeprefix("network."): v for k, v in read_checkpoint(trained)["state_dict"].items()}
     for key, value in task.network.state_dict().items():
         if value.shape == stored[key].shape:
@@ -294,22 +295,22 @@ def test_the_class_layers_start_anew_when_the_classes_differ(trained: Path, tmp_
 def test_other_differences_are_refused(trained: Path, tmp_path: Path) -> None:
     task, path = changed(trained, tmp_path, without=["network.conv1.0.weight"])
     with pytest.raises(CheckpointError, match=r"missing: conv1\.0\.weight"):
-        runtime.start_from(task, path)
+        start_from(task, path)
     task, path = changed(trained, tmp_path, weights={"network.conv1.9.weight": torch.zeros(2)})
     with pytest.raises(CheckpointError, match=r"unexpected: conv1\.9\.weight"):
-        runtime.start_from(task, path)
+        start_from(task, path)
 
 
 def test_another_task_gives_what_fits_and_must_give_enough(trained: Path, tmp_path: Path) -> None:
     header = {"task": "classification"}
     task, path = changed(trained, tmp_path, header=header, without=["network.final_layer.conv2.weight"])
-    runtime.start_from(task, path)
+    start_from(task, path)
     stored = read_checkpoint(trained)["state_dict"]
     assert torch.equal(task.network.state_dict()["conv1.0.weight"], stored["network.conv1.0.weight"])
     few = [key for key in stored if not key.startswith("network.conv1.")]
     task, path = changed(trained, tmp_path, header=header, without=few)
     with pytest.raises(CheckpointError, match="same family"):
-        runtime.start_from(task, path)
+        start_from(task, path)
 
 
 # In use ----------------------------------------------------------------------------------------------
@@ -486,7 +487,7 @@ def test_the_plain_command_is_the_published_recipe(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_does_not_need_its_class_weights_file(tmp_path: Path) -> None:
-    from dvsn.train import keep_class_weights
+    from dvsn.engine.trainer import keep_class_weights
 
     file = tmp_path / "weights.json"
     file.write_text(json.dumps({"method": "enet", "weights": [1, 2, 3], "classes": ["a", "b", "c"]}))

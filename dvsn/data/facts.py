@@ -1,0 +1,49 @@
+"""Facts of a data set: what its recipes, crops and scores need to know, and the reading of its files does not."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dvsn.errors import ConfigError
+
+
+class DataFacts:
+    """A record that other YAML files refer to, as in `mean: ${data.facts.mean}`.
+
+    - `mean`, `std`: of RGB in [0, 1].
+    - `class_weights`, `boundary_frame`: of the published recipes of segmentation; pixels along each side without outlines.
+    - `padding`: the factor by which the box of a person or a face is enlarged.
+    - `score`: what keypoints are measured by here.
+    - `normalise`: the lengths that `nme` counts in (see `dvsn.metrics.landmarks.NME`).
+
+    Raises `ConfigError` for numbers that have no meaning.
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        class_weights: list[float] | str | None = None,
+        boundary_frame: int = 0,
+        padding: float = 1.25,
+        score: Literal["ap", "pckh", "pck", "nme"] = "pck",
+        normalise: dict[str, Any] | None = None,
+    ) -> None:
+        rules = (
+            (
+                "mean",
+                mean,
+                len(mean or ()) == len(std or ()),
+                f"as many numbers as data.facts.std has, {std}",
+            ),
+            ("std", std, min(std or (1.0,)) > 0, "numbers above 0"),
+            ("boundary_frame", boundary_frame, boundary_frame >= 0, "0 or more pixels"),
+            ("padding", padding, padding > 0, "a factor above 0"),
+        )
+        for name, value, good, expected in rules:
+            if not good:
+                raise ConfigError(f"data.facts.{name}: found {value!r}, expected {expected}.")
+        self.mean, self.std = mean, std
+        self.class_weights, self.boundary_frame = class_weights, boundary_frame
+        self.padding, self.score, self.normalise = padding, score, normalise

@@ -1,0 +1,68 @@
+"""What a run says on the screen: before it starts, at its end, and what libraries say that no user can act on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from dvsn.engine import teaching
+
+log = logging.getLogger("dvsn")
+Config = dict[str, Any]
+
+
+def quiet() -> None:
+    """Hints of the libraries that a user of dvsn cannot act on."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for pattern in (
+        r".*does not have many workers.*",
+        r".*dataloader is not resumable.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*is smaller than the logging interval.*",
+        r".*Trying to infer the `batch_size`.*",
+        r".*find_unused_parameters=True was specified.*",
+        r".*It is recommended to use `self\.log.*sync_dist=True.*",  # metrics are gathered before they are logged
+        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+
+
+def describe(
+    config: Config, task: Any, trainer: Any, folder: Path, *, teacher_score: float | None = None
+) -> None:
+    """What is about to happen, in a few lines."""
+    log.info("run folder  %s", folder)
+    for name, network in task.networks.items():
+        count = sum(parameter.numel() for parameter in network.parameters())
+        log.info("%-11s %s, %s parameters", name, type(network).__name__, f"{count:,}")
+    if task.distiller is not None:
+        if teacher_score is not None:
+            log.info("%-11s %s %.4f", "teacher", config["monitor"]["name"], teacher_score)
+        for title, text in teaching.describe(task.distiller):
+            log.info("%-11s %s", title, text)
+    device = trainer.strategy.root_device
+    log.info(
+        "device      %s x %d, %s%s%s",
+        device.type, trainer.world_size, trainer.precision,
+        ", channels_last" if task.channels_last else "", ", compiled" if config.get("compile") else "",
+    )  # fmt: skip
+
+
+def report(result: dict[str, Any], folder: Path) -> None:
+    """Where to look."""
+    values = {k.removeprefix("val/"): v for k, v in result["metrics"].items() if k.startswith("val/")}
+    log.info("")
+    log.info("trained     %d epochs, %d steps, %.0f s", result["epochs"], result["steps"], result["seconds"])
+    if values:
+        log.info("validation  %s", ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    for title, path in (
+        ("pictures", folder / "pictures" / "latest.png"),
+        ("metrics", folder / "metrics.csv"),
+        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+    ):
+        if path.exists():
+            log.info("%-11s %s", title, path)
