@@ -99,6 +99,7 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
     enter the folder of the first. Raises `ConfigError`.
     """
     if any(int(os.environ.get(name) or 0) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
     for place in next_free(folder):
@@ -106,15 +107,21 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         if not made:
             refuse_links(place)
         with _locked(place) as free:
-            again = resume or os.environ.get(JOB_FOLDER) == str(place) or (requeued() and same_command(place))
+            again = resume or made_by_pool(place) or (requeued() and same_command(place))
             if free and (made or again or (given and not holds_run(place))):
                 yield place
                 return
         if given or (resume and not made):
-            found = "holds a run" if free else "is the one of a run that goes on"
+            state = "holds a run" if free else "is the one of a run that goes on"
             raise ConfigError(
-                f"hydra.run.dir: {place} {found}. Take another folder, or continue a run that has ended with resume=auto."
+                f"hydra.run.dir: {place} {state}. Take another folder, or continue a run that has ended with resume=auto."
             )
+
+
+def made_by_pool(folder: Path) -> bool:
+    """Whether this process is a job of a sweep or a search, and the folder is the one that was made for it."""
+    given = os.environ.get(JOB_FOLDER)
+    return bool(given) and os.path.realpath(str(given)) == os.path.realpath(folder)
 
 
 def requeued() -> bool:
