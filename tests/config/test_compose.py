@@ -243,6 +243,22 @@ def test_help_names_groups_options_and_examples(compose: Callable[..., Any]) -> 
     assert max(map(len, text.splitlines())) <= 110
 
 
+def test_help_names_sweeps_where_there_are_any() -> None:
+    from dvsn import evaluate, train
+    from dvsn.benchmark import __main__ as benchmark
+    from dvsn.data_tools import check
+    from dvsn.sweep import search
+
+    for module, sweeps in (
+        (train, True),
+        (evaluate, True),
+        (benchmark, True),
+        (search, False),
+        (check, False),
+    ):
+        assert ("-m, --multirun" in module.COMMAND.help_text()) == sweeps, module.__name__
+
+
 def test_help_is_answered_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--help", "-h"):
         monkeypatch.setattr(sys, "argv", ["x", "broken=", flag])
