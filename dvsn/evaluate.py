@@ -221,16 +221,12 @@ def show_rows(title: str, rows: list[Config], how: str) -> None:
         log.info("and %d more rows, all in metrics.json", len(rows) - SHOWN)
 
 
-def job(config: Any) -> dict[str, float]:
-    return evaluate(compose.plain(config))
-
-
 def compose_and_evaluate() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("evaluate", job, sweep=launcher.sweep)
+    return compose.hydra_main("evaluate", evaluate, sweep=launcher.sweep)
 
 
 def main() -> None:

@@ -329,13 +329,15 @@ def class_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 def data_node(name: str, *overrides: str) -> dict[str, Any]:
     """The node of a data set under a task, as plain data."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
+
+    from dvsn.config.compose import initialized
 
     known = menu.choices()["data"]
     if name not in known:
         raise ConfigError(f"data: there is no {name!r}. {nearest(name, known)}")
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         node = compose("train", overrides=[*overrides, f"data={name}", "name=convert", "run_dir=."]).data
     data = OmegaConf.to_container(node, resolve=True)
     assert isinstance(data, dict)

@@ -383,17 +383,16 @@ def lines(heading: str, kind: str, findings: list[Finding]) -> Iterator[str]:
         yield f"  and {len(findings) - SHOWN} more of this kind"
 
 
-def job(config: Any) -> None:
-    plain_config = compose.plain(config)
-    report = check(plain_config)
+def job(config: Config) -> None:
+    report = check(config)
     show(report)
-    output = plain_config["output"]
+    output = config["output"]
     if output:
         write_json(Path(output), report.plain())
         log.info("%s", output)
     if report.faults:
         where = f"all are in {output}" if output else "output=report.json writes them all, file by file"
-        raise DataError(f"{plain_config['data']['root']}: {counted(len(report.faults), 'fault')}; {where}.")
+        raise DataError(f"{config['data']['root']}: {counted(len(report.faults), 'fault')}; {where}.")
     log.info("no fault%s", f", {counted(len(report.notes), 'note')}" if report.notes else "")
 
 

@@ -207,8 +207,8 @@ def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return canvas
 
 
-def job(config: Any) -> None:
-    log.info("%s", draw(compose.plain(config)))
+def job(config: Config) -> None:
+    log.info("%s", draw(config))
 
 
 def main() -> None:

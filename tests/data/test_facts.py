@@ -30,9 +30,15 @@ def composed(tmp_path: Path) -> Composed:
             path = tmp_path / "mine" / f"{name.replace('__', '/')}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        argv = [f"--config-dir={tmp_path / 'mine'}", "task=pose", "name=x", f"run_dir={tmp_path}", *overrides]
-        with composing.opened("train", argv if files else argv[1:]) as (hydra, arguments):
-            return composing.plain(composing.compose(hydra.config_loader, "train", arguments.overrides)[0])
+        argv = [
+            f"--config-dir={tmp_path / 'mine'}",
+            "task=pose",
+            "name=x",
+            f"++run_dir={tmp_path}",
+            *overrides,
+        ]
+        with composing.opened("train", argv if files else argv[1:]) as session:
+            return composing.plain(composing.compose(session.loader, "train", session.overrides).cfg)
 
     return compose
 

@@ -8,10 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.__main__ import with_task
 from dvsn.data_tools.check import Report, check
@@ -24,7 +25,7 @@ from tests.support.tiny import write_pairs, write_scenes
 
 def checked(root: Path, *overrides: str) -> Report:
     options = [f"data.root={root}", "name=test", f"run_dir={root}", "workers=0", *overrides]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose("data_check", overrides=options), resolve=True)
     return check(config)
 

@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data import __main__ as dispatch
 from dvsn.data_tools import check as check_command
@@ -56,7 +57,7 @@ def configured(name: str, root: Path, *overrides: str, data: str = "camvid") -> 
     options = [f"data={data}", f"data.root={root}", "name=test", f"run_dir={root}", *overrides]
     if name != "data_show":
         options.append("workers=0")
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose(name, overrides=options), resolve=True)
     return config
 
@@ -500,7 +501,7 @@ def test_help(module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert len(module.COMMAND.examples) == 2 and name in dispatch.COMMANDS
     for example in module.COMMAND.examples:
         assert example.startswith(f"python -m dvsn.data {name} ") and example in text
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         for example in module.COMMAND.examples:
             config = compose(f"data_{name}", overrides=example.split()[5:])
             assert all(OmegaConf.select(config, each.name) is not None or each.default == "null"

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
@@ -75,7 +76,7 @@ def checkpoint(run: Path) -> Path:
 
 def evaluated(*overrides: str) -> dict[str, float]:
     options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
     config.pop("hydra", None)
     return evaluate(config)

@@ -10,9 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 
 TINY = [
@@ -55,7 +56,7 @@ def composed(overrides: list[str], run_dir: Path) -> dict[str, Any]:
 
 @functools.cache
 def _composed(folder: str, overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(folder, version_base="1.3"):
+    with initialized(folder):
         return compose("train", overrides=["name=test", *overrides])
 
 

@@ -240,9 +240,13 @@ def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.M
             argv=["task=landmarks", f"network={network}", "data=faces68", "data.batch_size=7"],
         )
     heat, points = seen
-    assert heat.task._target_.endswith(".HeatmapLandmarks") and heat.network.joints == 68
-    assert (list(heat.transform.size), heat.codec.sigma, heat.data.batch_size) == ([256, 256], 1.5, 7)
-    assert points.task._target_.endswith(".Landmarks") and "codec" not in points
+    assert heat["task"]["_target_"].endswith(".HeatmapLandmarks") and heat["network"]["joints"] == 68
+    assert (heat["transform"]["size"], heat["codec"]["sigma"], heat["data"]["batch_size"]) == (
+        [256, 256],
+        1.5,
+        7,
+    )
+    assert points["task"]["_target_"].endswith(".Landmarks") and "codec" not in points
 
 
 def test_a_heatmap_network_in_the_form_of_points_is_refused() -> None:

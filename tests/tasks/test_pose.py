@@ -174,12 +174,13 @@ def test_a_limited_test_says_of_how_many_it_speaks(
 
 
 def evaluation(checkpoint: Path, output: Path, *overrides: str) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
 
+    from dvsn.config.compose import initialized
     from dvsn.config.menu import conf_dir
 
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         options = [
             f"checkpoint={checkpoint}",
             f"output={output}",
