@@ -156,8 +156,8 @@ def mask_fault(given: Any, size: tuple[int, int]) -> str:
         return ""
     if not isinstance(given, dict) or "counts" not in given:
         return f"found {reading.shown(given)}"
-    if list(given.get("size") or ()) != list(size):
-        return f"run lengths of size {given.get('size')}, the picture has {list(size)} (height, width)"
+    if given.get("size") not in (list(size), tuple(size)):
+        return f"run lengths of size {reading.shown(given.get('size'))}, the picture has {list(size)} (height, width)"
     counts = given["counts"]
     if isinstance(counts, str | bytes):
         counts = run_lengths(counts)
