@@ -53,6 +53,9 @@ class ObjectDataset(ImageDataset):
     file_ids: Mapping[int, int] = {}
     """A label's category id in the files and in results, where it is another number."""
 
+    in_memory = False
+    """Whether `truth` opens no file."""
+
     def __init__(
         self,
         *,
@@ -237,6 +240,8 @@ class CocoObjects(ObjectDataset):
     an error ("refuse"), or left out of training and score ("leave_out"): `unmasked`.
     """
 
+    in_memory = True
+
     def __init__(
         self,
         *,
@@ -399,6 +404,7 @@ class JoinedObjects(ObjectDataset):
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
         self.parts = list(parts)
+        self.in_memory = all(part.in_memory for part in parts)
         self.categories, self.file_ids = first.categories, first.file_ids
         require_same_classes(parts)
         limits = [(0, len(part)) for part in parts] if ranges is None else ranges
