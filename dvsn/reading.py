@@ -23,6 +23,7 @@ from dvsn.errors import DataError
 MEGABYTE = 1 << 20
 JSON_LIMIT = 4096 * MEGABYTE  # LVIS and Objects365 have files of a gigabyte
 TEXT_LIMIT = 1024 * MEGABYTE
+HIGHEST = 10**18  # of whole numbers, such as ids: they have to fit into 64 bits
 SHOWN = 60  # characters of a wrong value
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -226,12 +227,12 @@ def to_number(value: Any, where: str, expected: str = "a finite number") -> floa
 
 def to_whole(value: Any, where: str, expected: str = "a whole number") -> int:
     """A whole number, also as 3.0 or as text."""
-    if type(value) is int:
-        return value
     if type(value) is str and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
-        return int(value)
+        value = int(value)
     if type(value) is float and value.is_integer():
-        return int(value)
+        value = int(value)
+    if type(value) is int and abs(value) <= HIGHEST:
+        return value
     raise DataError(f"{where}: found {shown(value)}, expected {expected}.")
 
 
@@ -251,15 +252,21 @@ def to_text(value: Any, where: str, expected: str = "a name") -> str:
     raise DataError(f"{where}: found {shown(value)}, expected {expected}.")
 
 
+def are_whole(values: Collection[Any]) -> bool:
+    """Whether all are whole numbers already."""
+    return set(map(type, values)) <= {int} and max(map(abs, values), default=0) <= HIGHEST
+
+
 def column(
     values: Iterable[Any],
     where: Callable[[int], str],
     change: Callable[[Any, str], Any],
     plain: type,
 ) -> list[Any]:
-    """`change` applied to each value, with `where(place)` for its message; at once where all are `plain` already."""
+    """`change` applied to each value, with `where(place)` for its message; at once where all are whole numbers (`plain` is
+    int) already."""
     found = list(values)
-    if set(map(type, found)) <= {plain} and (plain is not float or all(map(math.isfinite, found))):
+    if plain is int and are_whole(found):
         return found
     return [change(value, where(place)) for place, value in enumerate(found)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,24 @@ def save(path: Path, content: Any, **options: Any) -> Path:
 def test_numbers_of_numpy_beside_the_weights(tmp_path: Path, old: bool) -> None:
     beside = {
         "best": np.float64(0.7651), "acc": np.float32(0.5), "half": np.float16(1.5), "epoch": np.int64(-240),
-        "big": np.dtype(">f8").type(2.5), "done": np.bool_(True), "small": np.uint8(7),
+        "done": np.bool_(True), "small": np.uint8(7),
     }  # fmt: skip
     path = save(tmp_path / "x.pth", {"state_dict": STATE, **beside}, _use_new_zipfile_serialization=not old)
     content = read_checkpoint(path)
     assert torch.equal(content["state_dict"]["layer.weight"], STATE["layer.weight"])
     for key, value in beside.items():
         assert content[key] == value and type(content[key]) in (float, int, bool), key
+
+
+class Other:
+    """A number as a machine of the other byte order writes it."""
+
+    def __reduce__(self) -> Any:
+        return np.float64(1).__reduce__()[0], (np.dtype(">f8"), struct.pack(">d", 2.5))
+
+
+def test_numbers_of_another_byte_order(tmp_path: Path) -> None:
+    assert read_checkpoint(save(tmp_path / "x.pth", {"state_dict": STATE, "best": Other()}))["best"] == 2.5
 
 
 def test_arrays_of_numpy_beside_the_weights(tmp_path: Path) -> None:

@@ -75,8 +75,7 @@ def _bring_to_type(content: Entry, path: Path) -> None:
     )
     for key, change, needed in changes:
         values = [each.get(key) for each in annotations]
-        types = set(map(type, values))
-        if types <= {int} and (change is to_whole or set(values) <= {0, 1}):
+        if reading.are_whole(values) and (change is to_whole or set(values) <= {0, 1}):
             continue
         for place, (each, value) in enumerate(zip(annotations, values, strict=True)):
             if value is not None:

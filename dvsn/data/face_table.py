@@ -108,7 +108,9 @@ class FaceTable(PeopleDataset):
         values = table(faces, "keypoints", 3 * len(self.keypoints), self.file, "x, y, v for each keypoint")
         centres = table(faces, "center", 2, self.file, "x, y")
         found = []
-        for each, row, centre in zip(faces, values.reshape(len(faces), -1, 3), centres, strict=True):
+        for each, row, centre in zip(
+            faces, values.reshape(len(faces), len(self.keypoints), 3), centres, strict=True
+        ):
             where = f"{self.file}: annotation {each['id']}"
             labelled = (row[:, 2] > 0).astype(np.uint8)
             record = face_record(pictures[each["image_id"]].path, row[:, :2], number=each["id"])._replace(

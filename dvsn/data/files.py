@@ -302,6 +302,8 @@ def to_eight_bits(deep: np.ndarray, ends: tuple[int, int] | None) -> np.ndarray:
 
 def deep_file(path: str | Path) -> bool:
     """Whether a picture has 16 bits a channel; False where it cannot be read, which reading will say."""
+    if not Path(path).is_file():
+        return False
     try:
         with Path(path).open("rb") as file:
             start = file.read(headers.PEEK)

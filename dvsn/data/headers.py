@@ -48,6 +48,8 @@ def size_in(data: bytes) -> tuple[int, int] | None:
 
 def size_of(path: str | Path) -> tuple[int, int] | None:
     """(height, width) of a file as stored; None where it is no picture that can be told, which reading will say."""
+    if not Path(path).is_file():  # a pipe would never end
+        return None
     try:
         with Path(path).open("rb") as file:
             data = file.read(PEEK)

@@ -53,6 +53,9 @@ class ObjectDataset(ImageDataset):
     file_ids: Mapping[int, int] = {}
     """A label's category id in the files and in results, where it is another number."""
 
+    in_memory = False
+    """Whether `truth` opens no file."""
+
     def __init__(
         self,
         *,
@@ -156,8 +159,8 @@ def mask_fault(given: Any, size: tuple[int, int]) -> str:
         return ""
     if not isinstance(given, dict) or "counts" not in given:
         return f"found {reading.shown(given)}"
-    if list(given.get("size") or ()) != list(size):
-        return f"run lengths of size {given.get('size')}, the picture has {list(size)} (height, width)"
+    if given.get("size") not in (list(size), tuple(size)):
+        return f"run lengths of size {reading.shown(given.get('size'))}, the picture has {list(size)} (height, width)"
     counts = given["counts"]
     if isinstance(counts, str | bytes):
         counts = run_lengths(counts)
@@ -236,6 +239,8 @@ class CocoObjects(ObjectDataset):
     left out with one warning, and the score counts the file as it is. With `masks`, an object without a readable one is
     an error ("refuse"), or left out of training and score ("leave_out"): `unmasked`.
     """
+
+    in_memory = True
 
     def __init__(
         self,
@@ -399,6 +404,7 @@ class JoinedObjects(ObjectDataset):
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
         self.parts = list(parts)
+        self.in_memory = all(part.in_memory for part in parts)
         self.categories, self.file_ids = first.categories, first.file_ids
         require_same_classes(parts)
         limits = [(0, len(part)) for part in parts] if ranges is None else ranges

@@ -136,7 +136,7 @@ def advice(train: Seen, val: Seen) -> str:
 def check_objects(train: ObjectDataset, val: ObjectDataset) -> None:
     """Refuse a split in which no object counts, and warn of classes that one split lacks, or both."""
     found = [labels_of(train, trained=True), labels_of(val, trained=False)]
-    for split, dataset, labels in zip(("train", "val"), (train, val), found, strict=True):
+    for split, dataset, (labels, _) in zip(("train", "val"), (train, val), found, strict=True):
         if not labels:
             what = "trained on" if split == "train" else "measured"
             raise DataError(
@@ -144,21 +144,28 @@ def check_objects(train: ObjectDataset, val: ObjectDataset) -> None:
                 "is none, or all are crowd regions (iscrowd: 1), or have no area within their picture. Expected one or more."
             )
     for label, name in train.categories.items():
-        absent = [split for split, labels in zip(("train", "val"), found, strict=True) if label not in labels]
+        absent = [
+            split
+            for split, (labels, complete) in zip(("train", "val"), found, strict=True)
+            if complete and label not in labels
+        ]
         if absent:
             log.warning(
                 "data.objects: no object of class %d '%s' in %s", label, name, " nor in ".join(absent)
             )
 
 
-def labels_of(dataset: ObjectDataset, *, trained: bool) -> set[int]:
-    """The labels of all objects that are no crowd; `trained`: of those that can be trained on."""
-    return {
-        each["category_id"]
-        for index in range(len(dataset))
-        for each in (dataset.trained(index) if trained else dataset.truth(index))
-        if not each["iscrowd"]
-    }
+def labels_of(dataset: ObjectDataset, *, trained: bool) -> tuple[set[int], bool]:
+    """The labels of all objects that are no crowd (`trained`: of those that can be trained on), and whether all pictures
+    were looked at: not once every class was seen, nor beyond `LOOKED_AT` where each has a file of its own."""
+    found: set[int] = set()
+    for count, index in enumerate(np.random.default_rng(0).permutation(len(dataset)).tolist()):
+        if found >= dataset.categories.keys() or (found and count >= LOOKED_AT and not dataset.in_memory):
+            return found, found >= dataset.categories.keys()
+        for each in dataset.trained(index) if trained else dataset.truth(index):
+            if not each["iscrowd"]:
+                found.add(each["category_id"])
+    return found, True
 
 
 def listed(chosen: np.ndarray, names: Sequence[str]) -> str:

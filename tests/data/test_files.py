@@ -16,6 +16,7 @@ from PIL import Image
 from dvsn.data import headers
 from dvsn.data.files import (
     Rule,
+    deep_file,
     highest_deep,
     list_pictures,
     make_rule,
@@ -94,6 +95,8 @@ def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
     for read in (read_rgb, read_colors, read_labels):
         with pytest.raises(DataError, match=r"x.png: cannot be read \(it is a named pipe\)"):
             read(tmp_path / "x.png")
+    assert headers.size_of(tmp_path / "x.png") is None and not deep_file(tmp_path / "x.png")
+    assert headers.orientation_of(tmp_path / "x.png") == 1
 
 
 # Orientation -----------------------------------------------------------------------------------------

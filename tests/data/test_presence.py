@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
 import pytest
 
 from dvsn.data.module import DataModule, measure_depth
-from dvsn.data.presence import Seen, look_for_classes
+from dvsn.data.presence import Seen, labels_of, look_for_classes
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from tests.support.coco import content_of, save, write_coco
@@ -153,6 +154,23 @@ def test_a_split_in_which_no_object_counts_is_refused(tmp_path: Path, split: str
     with pytest.raises(DataError, match=rf"the split '{split}' has no object that can be") as error:
         module(tmp_path, *OBJECTS).setup("fit")
     assert str(file) in str(error.value)
+
+
+def test_files_of_objects_are_not_all_opened_to_look_for_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvsn.data.presence.LOOKED_AT", 10)
+    opened: list[int] = []
+
+    def truth(index: int) -> list[dict[str, int]]:
+        opened.append(index)
+        return [{"category_id": 1, "iscrowd": 0}]
+
+    data: Any = MagicMock(categories={1: "red", 2: "blue"}, in_memory=False, truth=truth)
+    data.__len__.return_value = 1000
+    assert labels_of(data, trained=False) == ({1}, False) and len(opened) == 10
+    data.in_memory = True
+    assert labels_of(data, trained=False) == ({1}, True) and len(opened) == 1010
+    data.categories = {1: "red"}
+    assert labels_of(data, trained=False) == ({1}, True) and len(opened) == 1011
 
 
 def test_a_crowd_written_as_text_counts_as_what_it_says(tmp_path: Path) -> None:
