@@ -67,6 +67,7 @@ def evaluate(config: Config) -> dict[str, float]:
     from dvsn.engine.callbacks import PictureFiles
     from dvsn.engine.console import quiet
     from dvsn.engine.devices import measuring
+    from dvsn.engine.faults import told
     from dvsn.engine.results import how_measured
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
     from dvsn.weights import read_checkpoint
@@ -92,9 +93,9 @@ def evaluate(config: Config) -> dict[str, float]:
     trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
-    values = {
-        key.removeprefix("test/"): value for key, value in trainer.test(task, data, verbose=False)[0].items()
-    }
+    with told(trainer, config):
+        logged = trainer.test(task, data, verbose=False)[0]
+    values = {key.removeprefix("test/"): value for key, value in logged.items()}
     if trainer.is_global_zero:
         about = {
             "checkpoint": str(path),

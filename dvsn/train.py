@@ -52,6 +52,7 @@ def train(config: Config) -> dict[str, Any]:
     from dvsn.config.build import inspect_tree
     from dvsn.engine import console, loggers, results, resume, run_folder, teaching
     from dvsn.engine import trainer as runtime
+    from dvsn.engine.faults import told
     from dvsn.engine.initial_weights import start_from
 
     console.quiet()
@@ -83,9 +84,10 @@ def train(config: Config) -> dict[str, Any]:
         loggers.resume_csv(trainer, before)
 
     started = time.perf_counter()
-    trainer.fit(
-        task, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
-    )
+    with told(trainer, config):
+        trainer.fit(
+            task, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
+        )
     result = results.result(
         config, task, trainer, folder, teacher=teacher, seconds=time.perf_counter() - started, before=before
     )

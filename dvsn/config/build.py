@@ -100,7 +100,13 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         if not path or str(error).startswith(path.split(".")[0]):
             raise
         raise type(error)(f"{path}: {error}") from error
-    except (ValueError, TypeError, ImportError, AssertionError) as error:
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        install = "" if "pip install" in text else f" Try: pip install {error.name or kind.__name__.lower()}"
+        raise ConfigError(
+            f"{path}: {kind.__name__} needs a package that is missing: {text}{install}"
+        ) from error
+    except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(f"{path}: {kind.__name__} does not take these options: {error}") from error
 
 

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dvsn.atomic import replacing
 from dvsn.config.build import build
+from dvsn.errors import ConfigError
 from dvsn.pictures.grids import define_wandb, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,19 @@ def build_loggers(config: dict[str, Any]) -> list[Any]:
     if wandb_node is not None and not wandb_node.get("offline") and not has_wandb_key():
         log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
         wandb_node["offline"] = True
-    return list(build(nodes, path="logger").values())
+    return build_parts({"logger": nodes}, "logger")
+
+
+def build_parts(config: dict[str, Any], group: str) -> list[Any]:
+    """What the nodes of a group build. One that is null is left out. Raises `ConfigError` for one that names no class."""
+    nodes = {name: node for name, node in (config.get(group) or {}).items() if node is not None}
+    for name, node in nodes.items():
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(
+                f"{group}.{name}: found {node!r}, expected null, or options with _target_, the name of a class. Choose a "
+                f"group that has it, such as {group}={'default' if group == 'callbacks' else 'csv'}"
+            )
+    return list(build(nodes, path=group).values())
 
 
 def has_wandb_key() -> bool:
