@@ -345,6 +345,7 @@ def test_a_task_weight_is_that_of_a_method_alone() -> None:
     assert making.task_weight({**kd, "norm": {"task_weight": 0.1}}, {}) == 1.0
     assert making.task_weight({**kd, "crd": {}}, {"task_weight": 0.7}) == 0.7
     assert making.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
+    assert making.task_weight({**kd, "crd": {}}, {}, in_company=True) == 0.1
     assert making.task_weight(zero, {}) == making.task_weight({**zero, **kd, "at": {}}, {}) == 0.0
 
 
@@ -361,6 +362,22 @@ def test_labels_count_in_full_beside_kd_and_another(blobs: Path, teacher: Path, 
             plain = torch.nn.functional.cross_entropy(task.network(task.see(batch["image"])), batch["target"])
             terms = task.learn(batch)
         torch.testing.assert_close(next(iter(terms.values())), weight * plain)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_weight(
+    blobs: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint does not say what the labels count: they counted 0.1 beside kd and another method."""
+    more = [f"teacher={teacher}", f"data.root={blobs}", "distill=[kd,at]"]
+    task, _ = prepare(composed([*SMALL, *more], tmp_path))
+    content: dict[str, Any] = {"state_dict": {}}
+    task.on_save_checkpoint(content)
+    assert content["dvsn"]["task_weight"] == 1.0
+    task.on_load_checkpoint(content)
+    assert task.distiller.task_weight == 1.0
+    del content["dvsn"]["task_weight"]
+    task.on_load_checkpoint(content)
+    assert task.distiller.task_weight == 0.1
 
 
 # Teachers --------------------------------------------------------------------------------------------
