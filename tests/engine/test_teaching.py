@@ -21,6 +21,7 @@ from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import methods as making
 from dvsn.engine import rehearsal, teachers, teaching
 from dvsn.engine import trainer as runtime
+from dvsn.engine.resume import settle
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
 from dvsn.tasks.finite import NotFinite
@@ -378,6 +379,27 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_weight(
     del content["dvsn"]["task_weight"]
     task.on_load_checkpoint(content)
     assert task.distiller.task_weight == 0.1
+
+
+def test_a_run_of_an_earlier_version_says_which_taps_it_had(
+    blobs: Path, teacher: Path, tmp_path: Path
+) -> None:
+    more = [
+        *SMALL,
+        f"teacher={teacher}",
+        f"data.root={blobs}",
+        "distill=cwd_features",
+        "trainer.max_epochs=1",
+    ]
+    config = composed(more, tmp_path)
+    task, _, content = fit(config)
+    settle(tmp_path / "checkpoints" / "last.ckpt", config, task)
+    for key in ("task_weight", "config", "ran"):
+        content["dvsn"].pop(key, None)
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(CheckpointError, match=r"Continue with distill\.cwd_features\.taps=last,"):
+        settle(tmp_path / "old.ckpt", config, task)
+    settle(tmp_path / "old.ckpt", composed([*more, "distill.cwd_features.taps=last"], tmp_path), task)
 
 
 # Teachers --------------------------------------------------------------------------------------------
