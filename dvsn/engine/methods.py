@@ -79,14 +79,15 @@ def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Si
     return made
 
 
-def task_weight(chosen: Config, options: Config) -> float:
+def task_weight(chosen: Config, options: Config, *, in_company: bool = False) -> float:
     """What the task's own loss is multiplied by: `distillation.task_weight`; else the `task_weight` of a method that is
     alone, for published weights hold for that; else 1. A method that states 0 takes the place of the labels, also beside
-    others."""
+    others. `in_company`: as earlier versions had it, where what a method states counted beside others too."""
     if options.get("task_weight") is not None:
         return float(options["task_weight"])
     stated = [float(node["task_weight"]) for node in chosen.values() if node.get("task_weight") is not None]
-    return 0.0 if 0 in stated else stated[0] if stated and len(chosen) == 1 else 1.0
+    counts = stated and (in_company or len(chosen) == 1)
+    return 0.0 if 0 in stated else stated[0] if counts else 1.0
 
 
 def paths_of(

@@ -63,6 +63,7 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
         methods=built.methods,
         parts=parts,
         task_weight=task_weight(chosen, options),
+        earlier_task_weight=task_weight(chosen, options, in_company=True),
         average=options.get("average") or "probabilities",
         stage_lr=options.get("stage_lr"),
         only=built.heads,

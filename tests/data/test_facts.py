@@ -96,10 +96,10 @@ def test_a_data_module_holds_them() -> None:
 def test_a_recipe_of_a_checkpoint_has_them_beside_the_others(composed: Composed) -> None:
     """As old checkpoints carry it: the node of today with its facts one floor up."""
     node = composed("data=lspet")["data"]
-    known = {key: value for key, value in node["facts"].items() if key in ("_target_", *MOVED)}  # at that time
-    today = node | {"facts": known | {"padding": 1.75, "score": "ap"}}
-    facts = {key: value for key, value in today["facts"].items() if key != "_target_"}
+    today = node | {"facts": node["facts"] | {"padding": 1.75, "score": "ap"}}
+    facts = {key: value for key, value in today["facts"].items() if key in MOVED}
     old = {key: value for key, value in today.items() if key != "facts"} | facts
+    today["facts"] = {"_target_": "dvsn.data.facts.DataFacts", **facts}
     assert old.keys() & set(MOVED) == set(MOVED)
     assert renamed(old) == today and renamed(today) == today
     assert build(old, path="data").facts.padding == 1.75

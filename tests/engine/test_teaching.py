@@ -21,6 +21,7 @@ from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import methods as making
 from dvsn.engine import rehearsal, teachers, teaching
 from dvsn.engine import trainer as runtime
+from dvsn.engine.resume import settle
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
 from dvsn.tasks.finite import NotFinite
@@ -345,6 +346,7 @@ def test_a_task_weight_is_that_of_a_method_alone() -> None:
     assert making.task_weight({**kd, "norm": {"task_weight": 0.1}}, {}) == 1.0
     assert making.task_weight({**kd, "crd": {}}, {"task_weight": 0.7}) == 0.7
     assert making.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
+    assert making.task_weight({**kd, "crd": {}}, {}, in_company=True) == 0.1
     assert making.task_weight(zero, {}) == making.task_weight({**zero, **kd, "at": {}}, {}) == 0.0
 
 
@@ -361,6 +363,43 @@ def test_labels_count_in_full_beside_kd_and_another(blobs: Path, teacher: Path, 
             plain = torch.nn.functional.cross_entropy(task.network(task.see(batch["image"])), batch["target"])
             terms = task.learn(batch)
         torch.testing.assert_close(next(iter(terms.values())), weight * plain)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_weight(
+    blobs: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint does not say what the labels count: they counted 0.1 beside kd and another method."""
+    more = [f"teacher={teacher}", f"data.root={blobs}", "distill=[kd,at]"]
+    task, _ = prepare(composed([*SMALL, *more], tmp_path))
+    content: dict[str, Any] = {"state_dict": {}}
+    task.on_save_checkpoint(content)
+    assert content["dvsn"]["task_weight"] == 1.0
+    task.on_load_checkpoint(content)
+    assert task.distiller.task_weight == 1.0
+    del content["dvsn"]["task_weight"]
+    task.on_load_checkpoint(content)
+    assert task.distiller.task_weight == 0.1
+
+
+def test_a_run_of_an_earlier_version_says_which_taps_it_had(
+    blobs: Path, teacher: Path, tmp_path: Path
+) -> None:
+    more = [
+        *SMALL,
+        f"teacher={teacher}",
+        f"data.root={blobs}",
+        "distill=cwd_features",
+        "trainer.max_epochs=1",
+    ]
+    config = composed(more, tmp_path)
+    task, _, content = fit(config)
+    settle(tmp_path / "checkpoints" / "last.ckpt", config, task)
+    for key in ("task_weight", "config", "ran"):
+        content["dvsn"].pop(key, None)
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(CheckpointError, match=r"Continue with distill\.cwd_features\.taps=last,"):
+        settle(tmp_path / "old.ckpt", config, task)
+    settle(tmp_path / "old.ckpt", composed([*more, "distill.cwd_features.taps=last"], tmp_path), task)
 
 
 # Teachers --------------------------------------------------------------------------------------------
