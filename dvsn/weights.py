@@ -48,18 +48,7 @@ def read_checkpoint(
         )
         raise CheckpointError(f"{file}: no such checkpoint. {near}".rstrip())
     if verify and zipfile.is_zipfile(file):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                require_bounded(archive, file)
-                broken = archive.testzip()
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise CheckpointError(
-                f"{file}: the file is damaged: {error}. Use an older checkpoint."
-            ) from error
-        if broken is not None:
-            raise CheckpointError(
-                f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint."
-            )
+        require_intact(file)
     with file.open("rb") as opened:
         start = opened.read(8)
     if start and not start.startswith((b"PK", b"\x80")) and file.suffix != ".safetensors":
@@ -90,6 +79,18 @@ def read_checkpoint(
             f"{file}: found a {type(content).__name__}, expected a checkpoint's dictionary."
         )
     return content
+
+
+def require_intact(file: Path) -> None:
+    """Raise `CheckpointError` where a part of an archive does not have its stored CRC, or unpacks to too much."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            require_bounded(archive, file)
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise CheckpointError(f"{file}: the file is damaged: {error}. Use an older checkpoint.") from error
+    if broken is not None:
+        raise CheckpointError(f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint.")
 
 
 def require_bounded(archive: zipfile.ZipFile, file: Path) -> None:

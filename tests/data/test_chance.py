@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ FLIP = albumentations.HorizontalFlip
         (DetectionTransform(flip=0.0), ""),
         (object(), "object"),
     ],
-    ids=str,
+    ids=itertools.count(),
 )
 def test_random_parts(transform: Any, expected: str) -> None:
     assert random_part(transform) == expected
