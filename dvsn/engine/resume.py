@@ -13,7 +13,7 @@ from pytorch_lightning.core.optimizer import _init_optimizers_and_lr_schedulers
 
 from dvsn.config.allow import renamed
 from dvsn.config.newest import checkpoints
-from dvsn.engine.differences import APPLIED, LENGTH, PLACE, UNSAID, Difference, differences
+from dvsn.engine.differences import APPLIED, LENGTH, PLACE, Difference, differences, kept
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
@@ -88,7 +88,7 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     config = as_it_ran(config, header)
     _require_methods(path, header, config)
     there = _earlier(header)
-    found = differences(there, renamed(config), whole="config" in header)
+    found = differences(there, renamed(kept(config)), whole="config" in header)
     applied = [*APPLIED] if not task.schedule.needs_end else [each for each in APPLIED if each not in LENGTH]
     named = tuple(map(str, config.get("resume_force") or ()))
     refused = [each for each in found if not each.within(applied) and not each.within(named)]
@@ -98,8 +98,7 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     _check_forced(path, content, forced)
     _check_length(path, config, content)
     for each in found:
-        if not each.within(UNSAID):
-            log.info("%-11s %s", "forced" if each in forced else "applied", each)
+        log.info("%-11s %s", "forced" if each in forced else "applied", each)
     return Resumption(config, tuple(each.path for each in forced))
 
 

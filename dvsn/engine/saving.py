@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import logging
 import math
@@ -18,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from dvsn.atomic import replacing
+from dvsn.engine.differences import kept
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import NotFinite
@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitor, self.sign = Path(folder), monitor, {"min": 1.0, "max": -1.0}[mode]
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_weights = save_weights
-        self.config = copy.deepcopy(config)
+        self.config = None if config is None else kept(config)
         self.best: float | None = None
         self.best_epoch: int | None = None  # counted from 1
         self.best_step: int | None = None
