@@ -86,7 +86,10 @@ def train(config: Config) -> dict[str, Any]:
     started = time.perf_counter()
     with told(trainer, config):
         trainer.fit(
-            task, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
+            task,
+            datamodule=data,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
         )
     result = results.result(
         config, task, trainer, folder, teacher=teacher, seconds=time.perf_counter() - started, before=before

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from dvsn.atomic import replacing
+from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.differences import kept
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
@@ -203,6 +204,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take the signals over from Lightning, which would act in the middle of a step."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            remove_leftovers(self.folder)
         wanted = [signal.SIGTERM, signal.SIGINT]
         if hasattr(signal, "SIGUSR1") and os.environ.get("SLURM_JOB_ID"):
             wanted.append(signal.SIGUSR1)
