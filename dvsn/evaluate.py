@@ -177,6 +177,8 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
             "transform=... if pictures must be resized."
         )
     node = dict(node)
+    if node.get("deep_range") is None:  # 16 bits become 8 as in training
+        node["deep_range"] = (header.get("data") or {}).get("deep_range")
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
         if config.get(option) is not None:
             node[key] = config[option]
@@ -220,16 +222,12 @@ def show_rows(title: str, rows: list[Config], how: str) -> None:
         log.info("and %d more rows, all in metrics.json", len(rows) - SHOWN)
 
 
-def job(config: Any) -> dict[str, float]:
-    return evaluate(compose.plain(config))
-
-
 def compose_and_evaluate() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("evaluate", job, sweep=launcher.sweep)
+    return compose.hydra_main("evaluate", evaluate, sweep=launcher.sweep)
 
 
 def main() -> None:

@@ -101,13 +101,11 @@ def train(config: Config) -> dict[str, Any]:
     return result
 
 
-def job(config: Any) -> dict[str, Any]:
-    """One job of the command line: the composed config made plain, and trained."""
-    plain_config = compose.plain(config)
-    name = str(plain_config["name"])
+def check_config(config: Config) -> None:
+    """Refuses a name that cannot be that of a folder, before the folder is made."""
+    name = str(config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
-    return train(plain_config)
 
 
 def compose_and_train() -> Any:
@@ -115,7 +113,7 @@ def compose_and_train() -> Any:
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("train", job, sweep=launcher.sweep)
+    return compose.hydra_main("train", train, sweep=launcher.sweep, check=check_config, keeps=True)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dvsn.config import rules
-from dvsn.config.build import build
+from dvsn.config.build import build, options_of
 from dvsn.config.menu import choices, conf_dir
 from dvsn.distill.method import Kind, Method
 from dvsn.engine import trainer as runtime
@@ -209,10 +209,9 @@ def test_a_yaml_repeats_every_option_of_our_classes(line: tuple[str, ...]) -> No
             continue
         module, _, name = target.rpartition(".")
         kind = getattr(__import__(module, fromlist=[name]), name)
-        wanted = set(inspect.signature(kind).parameters)
-        if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()):
-            wanted |= set(inspect.signature(kind.__mro__[1]).parameters)
-            wanted.discard("options")
+        options = options_of(kind)
+        assert options is not None
+        wanted = set(options.named)
         given = set(node) - {"_target_", "_partial_"}
         if node.get("_partial_"):
             wanted -= bound

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
 import dvsn
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine import devices
 from dvsn.engine import trainer as runtime
@@ -48,7 +49,7 @@ def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(*words: str) -> dict[str, Any]:
     """What metrics.json says of a measurement."""
     options = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", *words]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
     evaluate(config)
     content = json.loads((Path(config["output"]) / "metrics.json").read_text())

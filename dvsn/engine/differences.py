@@ -16,8 +16,9 @@ Tree = Mapping[str, Any]
 
 APPLIED = (
     "callbacks", "logger", "checkpoint", "monitor",
-    "data.root", "data.workers", "data.eval_batch_size", "data.splits.test", "transform.test",
-    "distillation.measure", "distillation.cache", "distillation.compile",
+    "data.root", "data.workers", "data.eval_batch_size", "data.splits.test", "data.check_classes", "transform.test",
+    "metrics", "codec.refine", "codec.blur", "codec.flip_shift", "task.flip_test", "task.inference", "task.test_dropout",
+    "task.test_norm", "distillation.measure", "distillation.cache", "distillation.compile",
     "trainer.max_epochs", "trainer.min_epochs", "trainer.max_steps", "trainer.min_steps", "trainer.max_time",
     "trainer.val_check_interval", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps",
     "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.accelerator",

@@ -138,6 +138,13 @@ def _require_methods(path: Path, header: Config, config: Config) -> None:
             f"{path}: was trained with distill=[{','.join(taught)}], found distill=[{','.join(methods)}]. Continue with the "
             "methods of that run, or start a new one with resume=null."
         )
+    dense = [name for name in methods if chosen[name].get("taps") == "dense"]
+    if dense and "task_weight" not in header:
+        options = " ".join(f"distill.{name}.taps=last" for name in dense)
+        raise CheckpointError(
+            f"{path}: is of an earlier version, in which {', '.join(dense)} tapped the last stage. Continue with {options}, "
+            "or start a new run with resume=null."
+        )
 
 
 def _refusal(path: Path, refused: list[Difference], task: Task, named: tuple[str, ...]) -> str:

@@ -95,6 +95,7 @@ class DDRNet(Trunk):
     partner, which is the same where the sides divide.
     """
 
+    dense_tap = "final_layer:in"
     align_corners = False  # of resizing the logits to the size of the label, as released
     stride = 8
     minimum_batch = 2  # a device, in training: the pyramid normalises one value a channel

@@ -102,6 +102,7 @@ class PIDNet(Trunk):
     """
 
     taps = ("layer2", "dfm", "layer3", "layer4", "spp")  # finest first
+    dense_tap = "dfm"
     align_corners = True  # of resizing the logits to the size of the label, as released
     stride = 8
     minimum_batch = 2  # a device, in training: the pyramid normalises one value a channel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from dvsn import __main__ as dvsn_main
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose as composing
-from dvsn.config import menu
+from dvsn.config import flags, menu, sources
 from dvsn.errors import ConfigError, DataError
 from tests.support.tiny_command import environment, write_tree
 
@@ -33,7 +34,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     def call(*argv: str, root: str | None = "data") -> Any:
         got: list[Any] = []
         given = [*argv, *([] if root is None else [f"root={root}"])]
-        composing.hydra_main("tiny", lambda cfg: got.append(composing.plain(cfg)), argv=given)
+        composing.hydra_main("tiny", got.append, argv=given, keeps=True)
         return got[0] if got else None
 
     return call
@@ -51,7 +52,7 @@ def test_a_run_gets_its_config(compose: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_the_job_returns_its_value(compose: Callable[..., Any]) -> None:
-    assert composing.hydra_main("tiny", lambda cfg: cfg.seed * 2, argv=["root=x", "seed=4"]) == 8
+    assert composing.hydra_main("tiny", lambda config: config["seed"] * 2, argv=["root=x", "seed=4"]) == 8
 
 
 def test_hydras_flags_of_lightnings_ranks(compose: Callable[..., Any], tmp_path: Path) -> None:
@@ -59,6 +60,10 @@ def test_hydras_flags_of_lightnings_ranks(compose: Callable[..., Any], tmp_path:
     place = f'hydra.run.dir="{tmp_path}/a b"'
     tree = compose(place, "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null")
     assert tree["out"] == f"{tmp_path}/a b"
+
+
+def test_the_folder_of_a_run_has_a_short_name(compose: Callable[..., Any], tmp_path: Path) -> None:
+    assert compose("run_dir=mine")["out"] == str(tmp_path / "mine")
 
 
 def test_debug_true_is_the_name_of_an_option(compose: Callable[..., Any]) -> None:
@@ -99,7 +104,7 @@ WRONG = {
     ),
     "deletion": ("~optim.lrr", r"^optim\.lrr: unknown key\. Did you mean 'optim\.lr'\?"),
     "optimiser's key": ("optim.weight_decay=3", r"^optim\.weight_decay: .*write \+optim\.weight_decay="),
-    "hydra's key": ("hydra.rn.dir=3", r"^hydra\.rn\.dir: unknown key\. Did you mean 'hydra\.run\.dir'\?"),
+    "hydra's key": ("hydra.rn.dir=3", r"^hydra\.rn\.dir: not allowed .*Did you mean 'hydra\.run\.dir'\?"),
     "syntax": ("a b=3", r"^a b=3: not understood"),
     "type": (
         "trainer.max_epochs=many",
@@ -119,20 +124,26 @@ WRONG = {
         r"^optim=adamm: no such option .*asked for by experiment/broken\.yaml",
     ),
     "hostile": ("network._target_=os.system", r"^network\._target_: 'os\.system' is not allowed here"),
-    "hydra's callbacks": ("+hydra.callbacks.a._target_=os.system", r"^hydra\.callbacks: not allowed"),
+    "hydra's callbacks": (
+        "+hydra.callbacks.a._target_=os.system",
+        r"^hydra\.callbacks\.a\._target_: not allowed",
+    ),
     "hydra's plugins": (
         "+hydra.launcher.a._target_=os.system",
-        r"^hydra\.launcher\.a\._target_: .*not allowed",
+        r"^hydra\.launcher\.a\._target_: not allowed",
     ),
     "hydra's logs": (
         "experiment=logs",
-        r"^hydra\.job_logging\.handlers\.a\.\(\): 'os\.system' is not allowed",
+        r"^hydra\.job_logging\.handlers\.a\.\(\): not allowed in a config\..*hydra\.verbose=true",
     ),
     "imports of logs": (
         "hydra.job_logging.handlers.console.stream=ext://os.system",
-        r"stream: .* is not allowed",
+        r"stream: not allowed on the command line",
     ),
-    "the environment": ("experiment=variables", r"^hydra\.job\.env_set\.DVSN_ALLOW: not allowed"),
+    "the environment": (
+        "experiment=variables",
+        r"^hydra\.job\.env_set.*: not allowed in a config\. Set variables in your shell",
+    ),
     "unknown flag": ("--multirn", r"^--multirn: unknown flag\..*Did you mean '--multirun'\?"),
     "Hydra's pickle": ("--experimental-rerun=x.pickle", r"^--experimental-rerun=x\.pickle: unknown flag"),
     "config name": ("--config-name=nope", r"no config named 'nope'"),
@@ -147,6 +158,14 @@ def test_mistakes_become_one_message(case: str, compose: Callable[..., Any]) -> 
     with pytest.raises(ConfigError, match=message) as caught:
         compose(argument)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["a b:c=d", "x{y", "a,b]", "it's", "~/x (1)"])
+def test_the_quotes_that_are_advised_work_when_pasted(compose: Callable[..., Any], value: str) -> None:
+    with pytest.raises(ConfigError, match="not understood") as caught:
+        compose(f"root={value}", root=None)
+    (pasted,) = shlex.split(str(caught.value).partition("not take away: ")[2])
+    assert compose(pasted, root=None)["root"] == value
 
 
 def test_missing_values_are_listed(compose: Callable[..., Any]) -> None:
@@ -164,10 +183,10 @@ def test_nothing_runs_before_the_config_is_right(compose: Callable[..., Any], tm
 
 def test_allow_goes_to_the_environment(compose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVSN_ALLOW", "first")
-    assert composing.take_allowed(["a=1", "--allow", "second", "--allow=third", "-m"]) == ["a=1", "-m"]
+    assert flags.take_allowed(["a=1", "--allow", "second", "--allow=third", "-m"]) == ["a=1", "-m"]
     assert os.environ["DVSN_ALLOW"] == "first,second,third"
     with pytest.raises(ConfigError, match="--allow"):
-        composing.take_allowed(["--allow"])
+        flags.take_allowed(["--allow"])
 
 
 def test_files_from_outside_are_bounded(compose: Callable[..., Any], tmp_path: Path) -> None:
@@ -178,7 +197,7 @@ def test_files_from_outside_are_bounded(compose: Callable[..., Any], tmp_path: P
         for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     (folder / "bomb.yaml").write_text(bomb)
-    (folder / "huge.yaml").write_text("a: 1 #" + "x" * composing.MAX_FILE)
+    (folder / "huge.yaml").write_text("a: 1 #" + "x" * sources.MAX_FILE)
     (folder / "broken.yaml").write_text("a: [1\nb: {")
     (folder / "star.yaml").write_text("_target_: dvsn.networks.unet.UNet\nwidth: 5  # 5 * 1\n")
     begin = time.monotonic()
@@ -222,6 +241,22 @@ def test_help_names_groups_options_and_examples(compose: Callable[..., Any]) -> 
     for example in COMMAND.examples:
         assert example in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_help_names_sweeps_where_there_are_any() -> None:
+    from dvsn import evaluate, train
+    from dvsn.benchmark import __main__ as benchmark
+    from dvsn.data_tools import check
+    from dvsn.sweep import search
+
+    for module, sweeps in (
+        (train, True),
+        (evaluate, True),
+        (benchmark, True),
+        (search, False),
+        (check, False),
+    ):
+        assert ("-m, --multirun" in module.COMMAND.help_text()) == sweeps, module.__name__
 
 
 def test_help_is_answered_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,14 @@ def test_two_processes_equal_one(name: str, ranks: list[dict[str, Any]]) -> None
         close(answer["buffers"], expected["buffers"])
 
 
+def test_crd_averages_its_constants_over_all_items_of_unequal_batches(ranks: list[dict[str, Any]]) -> None:
+    """Z of the first batch, five items here and three there, is that of the eight."""
+    expected = found(student("crd"), whole_batch())["buffers"]
+    name = next(name for name in expected if name.endswith("params"))
+    for rank in ranks:
+        close(rank["crd unequal"]["buffers"][name], expected[name])
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if name not in LOCAL])
 def test_processes_may_have_unequal_batches(name: str, ranks: list[dict[str, Any]]) -> None:
     expected = found(student(name), whole_batch())

@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
+from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
@@ -74,7 +76,7 @@ def checkpoint(run: Path) -> Path:
 
 def evaluated(*overrides: str) -> dict[str, float]:
     options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
     config.pop("hydra", None)
     return evaluate(config)
@@ -229,6 +231,33 @@ def test_keep_pads_and_crops_back(height: int, width: int, checkpoint: Path, tmp
     below, right = -height % 16, -width % 16
     padded = np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge")
     assert np.array_equal(read(written), answer(checkpoint, padded)[:height, :width])
+
+
+def test_pictures_are_looked_at_upright_and_it_is_said(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    (tmp_path / "in").mkdir()
+    Image.fromarray(stored).save(tmp_path / "in" / "x.png", exif=exif)
+    Image.fromarray(stored).save(tmp_path / "in" / "y.png")
+    with caplog.at_level("INFO"):
+        turned, plain = predicted(checkpoint, tmp_path / "in", tmp_path / "out", size="keep")
+    assert np.array_equal(read(turned), answer(checkpoint, np.rot90(stored, -1).copy()))
+    assert np.array_equal(read(plain), answer(checkpoint, stored))
+    (said,) = [message for message in caplog.messages if "upright" in message]
+    assert said.startswith("1 of 2 pictures were turned upright") and str(tmp_path / "in" / "x.png") in said
+    caplog.clear()
+    (as_stored, _) = predicted(checkpoint, tmp_path / "in", tmp_path / "again", size="keep", upright="false")
+    assert np.array_equal(read(as_stored), answer(checkpoint, stored))
+    assert not [message for message in caplog.messages if "upright" in message]
+
+
+def test_a_picture_bomb_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    source = write_picture(tmp_path / "x.png", 40, 30)
+    with pytest.raises(DataError, match=r"x.png: a picture of 40x30 .* 1,200 pixels; expected 1,199 at most"):
+        predicted(checkpoint, source, tmp_path / "out", max_pixels="1199")
 
 
 def test_sizes(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 
 TINY = [
@@ -31,13 +35,29 @@ TINY = [
 """A pix2pix of a few thousand weights on 16 x 16 pictures: a step takes milliseconds."""
 
 
+OWN_FOLDER = re.compile(r"[\w.]+=/[^\s,\[\]{}'\"]*")
+"""An override that gives a key an absolute path, as tests do with folders of their own."""
+
+
 def composed(overrides: list[str], run_dir: Path) -> dict[str, Any]:
-    """The resolved config of a command line, as plain data."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        config = compose("train", overrides=["name=test", f"run_dir={run_dir}", *overrides])
+    """The resolved config of a command line, as plain data.
+
+    Folders are set afterwards, so that lines that differ in nothing else are composed once.
+    """
+    folders = [each for each in overrides if OWN_FOLDER.fullmatch(each)]
+    others = tuple(each for each in overrides if each not in folders)
+    config = copy.deepcopy(_composed(conf_dir(), others))
+    for folder in (f"run_dir={run_dir}", *folders):
+        OmegaConf.update(config, *folder.split("=", 1))
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+@functools.cache
+def _composed(folder: str, overrides: tuple[str, ...]) -> DictConfig:
+    with initialized(folder):
+        return compose("train", overrides=["name=test", *overrides])
 
 
 def write_pairs(root: Path, *, train: int = 10, val: int = 3, size: int = 16, seed: int = 0) -> Path:

@@ -46,25 +46,26 @@ from dvsn import command_line, errors
 from dvsn.config import compose, menu
 menu.conf_dir = lambda: str(Path(__file__).parent / "conf")
 
-def job(cfg):
+def job(config):
     from hydra.core.hydra_config import HydraConfig
     out = Path(HydraConfig.get().runtime.output_dir)
     rank, heavy = os.environ.get("LOCAL_RANK"), "torch" in sys.modules
-    print("job", cfg.seed, cfg.network.width, rank, heavy, flush=True)
-    if cfg.seed == 11: raise RuntimeError("bad luck")
-    if cfg.seed == 12: raise errors.DataError("scene.png: truncated")
-    if cfg.seed == 13: os.kill(os.getpid(), 9)
-    if cfg.seed == 14:
+    seed = config["seed"]
+    print("job", seed, config["network"]["width"], rank, heavy, flush=True)
+    if seed == 11: raise RuntimeError("bad luck")
+    if seed == 12: raise errors.DataError("scene.png: truncated")
+    if seed == 13: os.kill(os.getpid(), 9)
+    if seed == 14:
         try: time.sleep(60)
         except KeyboardInterrupt:
             (out / "saved").touch()
             raise
-    (out / "result.json").write_text(json.dumps({"objective": cfg.seed * 2.0}))
+    (out / "result.json").write_text(json.dumps({"objective": seed * 2.0}))
 
 if __name__ == "__main__":
     from dvsn.sweep import launcher
     launcher.register()
-    command_line.run(lambda: compose.hydra_main("tiny", job, sweep=launcher.sweep))
+    command_line.run(lambda: compose.hydra_main("tiny", job, sweep=launcher.sweep, keeps=True))
 """
 
 

@@ -74,8 +74,8 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(menu, "conf_dir", lambda: str(root / "conf"))
         opened = compose.opened("tiny", [])
-        hydra, _ = opened.__enter__()
-    yield hydra.config_loader
+        session = opened.__enter__()
+    yield session.loader
     opened.__exit__(None, None, None)
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import nn
 
 import dvsn
 from dvsn import evaluate, train
 from dvsn.config.build import build
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
@@ -287,7 +288,7 @@ def test_a_torchvision_network_learns_evaluates_and_loads(blobs: Path, tmp_path:
     other = write_blobs(tmp_path / "other", train=1)
     (other / "train").rename(other / "unused")
     for node in ([], ["data=imagefolder", "transform=none", "data.workers=0"]):
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialized(conf_dir()):
             options = [f"checkpoint={path}", f"root={other}", f"output={tmp_path}/out", "trainer=cpu", *node]
             plain = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
         values = evaluate.evaluate(plain)  # type: ignore[arg-type]

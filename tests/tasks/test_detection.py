@@ -228,8 +228,22 @@ def test_average_precision_by_hand() -> None:
     assert abs(score.rows[0]["ap50"] - 51 / 101) < 1e-9 and score.rows[1]["ap"] is None
     score.update([1], [answer((0, 0, 9, 9, 0.99, 1))])  # where nothing is: half as precise
     assert float(score.compute()["map50"]) == pytest.approx(51 / 101 / 2)
+    assert score.coverage() == (2, 2)
     score.update(torch.tensor([]), [])
     assert [each["image_id"] for each in score.results] == [5, 5, 8]
+
+
+def test_pictures_that_were_not_looked_at_do_not_count() -> None:
+    """Both objects of the one picture that was handed over, twice, as a sampler may: 1.0 of 1 of 2 pictures."""
+    score = DetectionScore()
+    score.attach(Truth())
+    right = answer((10, 10, 30, 30, 0.9, 1), (60, 60, 80, 80, 0.9, 1))
+    score.update([0], [right])
+    score.update([0], [right])
+    found = score.compute()
+    assert float(found["map"]) == pytest.approx(1.0) and float(found["mar100"]) == 1.0
+    assert score.coverage() == (1, 2) and len(score.results) == 2
+    assert [row["objects"] for row in score.rows] == [2, 0]
 
 
 def noisy(data: CocoObjects, seed: int) -> list[dict[str, Any]]:

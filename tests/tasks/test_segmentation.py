@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import nn
 
 import dvsn
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
@@ -316,7 +317,7 @@ def test_another_task_gives_what_fits_and_must_give_enough(trained: Path, tmp_pa
 
 
 def evaluated(*overrides: str) -> dict[str, float]:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = compose("evaluate", overrides=list(overrides))
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
