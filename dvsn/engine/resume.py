@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,9 +65,14 @@ def loads(path: Path) -> Path:
     if missing:
         raise CheckpointError(
             f"{path}: holds weights and no state of a training ({', '.join(missing)}), so there is nothing to continue. "
-            f"Start a run from its weights with weights={path} resume=null."
+            f"Start a run from its weights with {option('weights', path)} resume=null"
         )
     return path
+
+
+def option(name: str, value: Any) -> str:
+    """An option as it is pasted into a shell."""
+    return shlex.quote(f"{name}={value}")
 
 
 class Resumption(NamedTuple):
@@ -154,7 +160,7 @@ def _refusal(path: Path, refused: list[Difference], task: Task, named: tuple[str
     advice = f"Continue with the options of that run{f' ({source})' if source.is_file() else ''}"
     if not any(_unforceable(each) for each in refused):
         paths = ",".join([*named, *(each.path for each in refused)])
-        advice += f", allow what is meant by 'resume.force=[{paths}]'"
+        advice += f", allow what is meant by {option('resume.force', f'[{paths}]')}"
     length = [each.path for each in refused if each.within(LENGTH)]
     why = (
         f" ({', '.join(length)}: {type(task.schedule).__name__} depends on the length of the run)"
@@ -180,7 +186,7 @@ def _check_forced(path: Path, content: Config, forced: list[Difference]) -> None
         if _unforceable(each):
             raise ConfigError(
                 f"resume.force: {each} cannot be changed within a run, whose state belongs to the former. Start a new run "
-                f"from its weights with weights={path} resume=null."
+                f"from its weights with {option('weights', path)} resume=null"
             )
         batch = int((content.get("DataModule") or {}).get("batch", 0))
         if batch and each.within(PLACE):

@@ -159,10 +159,12 @@ def test_a_checkpoint_without_state_of_training_is_refused_with_what_to_do(
 ) -> None:
     content = read_checkpoint(last)
     del content["loops"]
-    torch.save(content, tmp_path / "converted.ckpt")
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    torch.save(content, folder / "converted.ckpt")
     with pytest.raises(CheckpointError, match="nothing to continue") as caught:
-        train(composed([*words, f"resume={tmp_path / 'converted.ckpt'}"], tmp_path / "run"))
-    advised = re.findall(r"weights=\S+|resume=null", str(caught.value))
+        train(composed([*words, f"resume={folder / 'converted.ckpt'}"], tmp_path / "run"))
+    advised = shlex.split(str(caught.value).partition("Start a run from its weights with ")[2])
     result = train(composed([*words, "trainer.max_epochs=1", *advised], tmp_path / "run"))
     assert result["epochs"] == 1
 
