@@ -11,11 +11,14 @@ import torch
 from hydra import compose
 from omegaconf import OmegaConf
 
+import dvsn
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine import devices
 from dvsn.engine import trainer as runtime
+from dvsn.errors import CheckpointError
 from dvsn.evaluate import evaluate
+from dvsn.weights import read_checkpoint
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
 
 
@@ -102,3 +105,16 @@ def test_of_pix2pix_dropout_and_statistics_are_told(tmp_path: Path) -> None:
         True,
         [[16, 16], [16, 16]],
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, segmenter: Path, tmp_path: Path) -> None:
+    content = read_checkpoint(segmenter)
+    name = next(key for key in content["state_dict"] if key.endswith("weight"))
+    content["state_dict"][name].view(-1)[0] = value
+    torch.save(content, tmp_path / "diverged.ckpt")
+    with pytest.raises(CheckpointError, match=r"diverged\.ckpt: 1 of \d+ tensors .* not finite") as caught:
+        measured(f"checkpoint={tmp_path / 'diverged.ckpt'}", f"output={tmp_path}")
+    assert name in str(caught.value)
+    with pytest.raises(CheckpointError, match="not finite"):
+        dvsn.load(tmp_path / "diverged.ckpt")

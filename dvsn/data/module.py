@@ -360,12 +360,11 @@ class DataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         world = self.trainer.world_size if self.trainer else 1
-        for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
-            if name == "batch_size" and size % world:
-                raise ConfigError(
-                    f"data.{name}: {size} is the total over devices and does not divide by {world} of them. "
-                    f"Set data.{name} to a multiple of {world}."
-                )
+        if stage == "fit" and self.batch_size % world:
+            raise ConfigError(
+                f"data.batch_size: {self.batch_size} is the total over devices and does not divide by {world} of them. "
+                f"Set data.batch_size={world * max(1, self.batch_size // world)} or another multiple of {world}."
+            )
         if stage == "fit":
             self.datasets = {"train": self.open("train", augment=True), "val": self.open("val")}
             self._measure_depth()

@@ -43,6 +43,25 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `AtomicCheckpointIO` that killed processes of this machine have left in a folder."""
+    for path in folder.glob(".*.ckpt.*.tmp"):
+        number = path.name.split(".")[-2]
+        if number.isdecimal() and int(number) != os.getpid() and not _lives(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _system_error(error: RuntimeError) -> OSError:
     """torch.save reports a failed write as a RuntimeError, with the reason as its context at best."""
     cause: BaseException | None = error

@@ -15,7 +15,7 @@ from dvsn.errors import ConfigError
 Tree = Mapping[str, Any]
 
 APPLIED = (
-    "name", "run_dir", "resume", "resume_force", "callbacks", "logger", "checkpoint", "sweep", "debug", "monitor",
+    "callbacks", "logger", "checkpoint", "monitor",
     "data.root", "data.workers", "data.eval_batch_size", "data.splits.test", "data.check_classes", "transform.test",
     "metrics", "codec.refine", "codec.blur", "codec.flip_shift", "task.flip_test", "task.inference", "task.test_dropout",
     "task.test_norm", "distillation.measure", "distillation.cache", "distillation.compile",
@@ -28,8 +28,8 @@ APPLIED = (
 """What a resumed run takes as it is now, with all below it: what the network learns from the next batch does not depend
 on it. Everything else must be as it was."""
 
-UNSAID = ("name", "run_dir", "resume", "resume_force", "debug", "sweep")
-"""What differs from call to call and needs no word."""
+PASSING = ("name", "run_dir", "resume", "resume_force", "debug", "sweep")
+"""What is of one call alone, and not kept in a checkpoint."""
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 """Applied as well, except where the schedule of the learning rate depends on the length of the run."""
@@ -52,6 +52,21 @@ class Difference(NamedTuple):
     def within(self, paths: Sequence[str]) -> bool:
         """Whether this is one of the options, or below one."""
         return any(self.path == path or self.path.startswith(f"{path}.") for path in paths)
+
+
+def kept(config: Tree) -> dict[str, Any]:
+    """What a checkpoint keeps of a config: all but `PASSING`, without the name of the run's folder, so that a run that was
+    resumed, or lies elsewhere, writes the same file."""
+    place = str(config.get("run_dir") or "")
+
+    def portable(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: portable(value) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [portable(value) for value in node]
+        return node.replace(place, "${run_dir}") if place and isinstance(node, str) else node
+
+    return {key: portable(value) for key, value in config.items() if key not in PASSING}
 
 
 def differences(there: Tree, now: Tree, *, whole: bool = True) -> list[Difference]:

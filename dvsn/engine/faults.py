@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +16,8 @@ from dvsn.errors import ConfigError, UserError
 
 OTHERS = 10.0
 """Seconds in which other processes that have waited as well say so."""
+GRACE = 2.0
+"""Seconds more, after which the store itself does not answer."""
 
 
 @contextmanager
@@ -77,20 +79,25 @@ def of_processes(error: Exception, trainer: pl.Trainer, config: Mapping[str, Any
 
 def silent_processes(own: int, world: int) -> list[int]:
     """The processes that do not say, within `OTHERS` seconds, that they have waited too."""
-    store = torch.distributed.distributed_c10d._get_default_store()
-    store.set_timeout(timedelta(seconds=OTHERS))
     others = [rank for rank in range(world) if rank != own]
-    try:
+    if len(others) == 1:
+        return others
+    silent = [0]  # the first process keeps the store: where nobody answers, it is that one
+
+    def ask() -> None:
+        store = torch.distributed.distributed_c10d._get_default_store()
         store.set(f"dvsn_waited_{own}", "1")
         deadline = time.monotonic() + OTHERS
-        while others and time.monotonic() < deadline:
-            others = [rank for rank in others if not store.check([f"dvsn_waited_{rank}"])]
-            if len(others) == 1:
-                break
+        waited = set[int]()
+        while len(waited) < len(others) - 1 and time.monotonic() < deadline:
+            waited |= {rank for rank in others if store.check([f"dvsn_waited_{rank}"])}
             time.sleep(0.2)
-    except RuntimeError:  # the first process keeps the store
-        return [0]
-    return others
+        silent[:] = [rank for rank in others if rank not in waited]
+
+    asking = threading.Thread(target=ask, daemon=True)  # a store that does not answer blocks for good
+    asking.start()
+    asking.join(OTHERS + GRACE)
+    return silent
 
 
 def of_parts(error: Exception, parts: Mapping[str, list[Any]], config: Mapping[str, Any]) -> UserError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from pytorch_lightning.core.optimizer import _init_optimizers_and_lr_schedulers
 
 from dvsn.config.allow import renamed
 from dvsn.config.newest import checkpoints
-from dvsn.engine.differences import APPLIED, LENGTH, PLACE, UNSAID, Difference, differences
+from dvsn.engine.differences import APPLIED, LENGTH, PLACE, Difference, differences, kept
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
@@ -64,9 +65,14 @@ def loads(path: Path) -> Path:
     if missing:
         raise CheckpointError(
             f"{path}: holds weights and no state of a training ({', '.join(missing)}), so there is nothing to continue. "
-            f"Start a run from its weights with weights={path} resume=null."
+            f"Start a run from its weights with {option('weights', path)} resume=null"
         )
     return path
+
+
+def option(name: str, value: Any) -> str:
+    """An option as it is pasted into a shell."""
+    return shlex.quote(f"{name}={value}")
 
 
 class Resumption(NamedTuple):
@@ -88,7 +94,7 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     config = as_it_ran(config, header)
     _require_methods(path, header, config)
     there = _earlier(header)
-    found = differences(there, renamed(config), whole="config" in header)
+    found = differences(there, renamed(kept(config)), whole="config" in header)
     applied = [*APPLIED] if not task.schedule.needs_end else [each for each in APPLIED if each not in LENGTH]
     named = tuple(map(str, config.get("resume_force") or ()))
     refused = [each for each in found if not each.within(applied) and not each.within(named)]
@@ -98,8 +104,7 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     _check_forced(path, content, forced)
     _check_length(path, config, content)
     for each in found:
-        if not each.within(UNSAID):
-            log.info("%-11s %s", "forced" if each in forced else "applied", each)
+        log.info("%-11s %s", "forced" if each in forced else "applied", each)
     return Resumption(config, tuple(each.path for each in forced))
 
 
@@ -155,7 +160,7 @@ def _refusal(path: Path, refused: list[Difference], task: Task, named: tuple[str
     advice = f"Continue with the options of that run{f' ({source})' if source.is_file() else ''}"
     if not any(_unforceable(each) for each in refused):
         paths = ",".join([*named, *(each.path for each in refused)])
-        advice += f", allow what is meant by 'resume.force=[{paths}]'"
+        advice += f", allow what is meant by {option('resume.force', f'[{paths}]')}"
     length = [each.path for each in refused if each.within(LENGTH)]
     why = (
         f" ({', '.join(length)}: {type(task.schedule).__name__} depends on the length of the run)"
@@ -181,7 +186,7 @@ def _check_forced(path: Path, content: Config, forced: list[Difference]) -> None
         if _unforceable(each):
             raise ConfigError(
                 f"resume.force: {each} cannot be changed within a run, whose state belongs to the former. Start a new run "
-                f"from its weights with weights={path} resume=null."
+                f"from its weights with {option('weights', path)} resume=null"
             )
         batch = int((content.get("DataModule") or {}).get("batch", 0))
         if batch and each.within(PLACE):

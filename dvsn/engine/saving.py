@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import logging
 import math
@@ -18,6 +17,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from dvsn.atomic import replacing
+from dvsn.engine.checkpoint import remove_leftovers
+from dvsn.engine.differences import kept
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import NotFinite
@@ -58,7 +59,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitor, self.sign = Path(folder), monitor, {"min": 1.0, "max": -1.0}[mode]
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_weights = save_weights
-        self.config = copy.deepcopy(config)
+        self.config = None if config is None else kept(config)
         self.best: float | None = None
         self.best_epoch: int | None = None  # counted from 1
         self.best_step: int | None = None
@@ -203,6 +204,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take the signals over from Lightning, which would act in the middle of a step."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            remove_leftovers(self.folder)
         wanted = [signal.SIGTERM, signal.SIGINT]
         if hasattr(signal, "SIGUSR1") and os.environ.get("SLURM_JOB_ID"):
             wanted.append(signal.SIGUSR1)

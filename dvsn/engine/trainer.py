@@ -160,7 +160,8 @@ def check_optimiser(config: Config, task: Task, devices: int) -> None:
     trainer = config["trainer"]
     if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") == "value":
         raise ConfigError(
-            "trainer.gradient_clip_algorithm: found value, which has no meaning for the two gradients of DOT. Set norm."
+            "trainer.gradient_clip_algorithm: found value, which has no meaning for the two gradients of DOT. Set "
+            "trainer.gradient_clip_algorithm=norm"
         )
     if task.distiller is None:
         log.warning("optim: DOT without distillation is SGD with momentum.")
@@ -175,8 +176,8 @@ def extend(options: Config, initial: int, distillation: Config) -> None:
         options["max_epochs"] = epochs + initial
     elif initial >= epochs:
         raise ConfigError(
-            f"trainer.max_epochs: found {epochs}, and the initial stages of distillation alone take {initial}. Set more, or "
-            "distillation.on_top=true."
+            f"trainer.max_epochs: found {epochs}, and the initial stages of distillation alone take {initial}. Set "
+            f"trainer.max_epochs={initial + 1} or more, or distillation.on_top=true"
         )
 
 

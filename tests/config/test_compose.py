@@ -334,14 +334,30 @@ def worker_error() -> DataError:
     return DataError(trace)
 
 
+def worker_ended(signal: str) -> RuntimeError:
+    """What torch raises when a worker of a DataLoader dies of a signal, which it names as the C library does."""
+    return RuntimeError(f"DataLoader worker (pid 7) is killed by signal: {signal}. ")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
         (ConfigError("a.b: wrong\n  tree"), 2, "error: a.b: wrong\n  tree\n"),
         (worker_error(), 2, "error: scene.png: truncated\nexpected a PNG\n"),
         (RuntimeError("boom\nmore"), 1, "internal error: RuntimeError: boom - run again with debug=true"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 1, "/dev/shm"),
-        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), 1, "/dev/shm"),
+        (worker_ended("Killed"), 1, "when memory runs out: lower data.workers or data.batch_size.\n"),
+        (worker_ended("Bus error"), 1, "/dev/shm is full: lower data.workers"),
+        (
+            worker_ended("Terminated"),
+            1,
+            "has asked it to stop, such as a scheduler. Continue with resume=auto\n",
+        ),
+        (worker_ended("Segmentation fault"), 1, "has crashed. Set data.workers=0 to see at which file.\n"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            1,
+            "Set data.workers=0 to see why.\n",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "error: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: /x: Permission denied\n"),
         (MemoryError(), 1, "error: out of memory"),

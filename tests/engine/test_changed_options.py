@@ -15,7 +15,7 @@ import yaml
 from dvsn.config.compose import renamed_options
 from dvsn.engine import devices, resume
 from dvsn.engine import trainer as runtime
-from dvsn.engine.differences import differences
+from dvsn.engine.differences import differences, kept
 from dvsn.errors import CheckpointError, ConfigError, UserError
 from dvsn.train import train
 from dvsn.weights import read_checkpoint
@@ -88,7 +88,6 @@ REFUSED = {
     "trainer.gradient_clip_val=1": "trainer.gradient_clip_val: null there, 1 now",
     "trainer.limit_train_batches=2": "trainer.limit_train_batches: 1.0 there, 2 now",
     "trainer.limit_val_batches=2": "trainer.limit_val_batches: 1 there, 2 now",
-    "+trainer.overfit_batches=1": "trainer.overfit_batches: 0.0 there, 1 now",
     "network.width=8": "network.width: 4 there, 8 now",
     "network.dropout=0.5": "network.dropout: 0 there, 0.5 now",
     "discriminator.layers=2": "discriminator.layers: 1 there, 2 now",
@@ -160,10 +159,12 @@ def test_a_checkpoint_without_state_of_training_is_refused_with_what_to_do(
 ) -> None:
     content = read_checkpoint(last)
     del content["loops"]
-    torch.save(content, tmp_path / "converted.ckpt")
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    torch.save(content, folder / "converted.ckpt")
     with pytest.raises(CheckpointError, match="nothing to continue") as caught:
-        train(composed([*words, f"resume={tmp_path / 'converted.ckpt'}"], tmp_path / "run"))
-    advised = re.findall(r"weights=\S+|resume=null", str(caught.value))
+        train(composed([*words, f"resume={folder / 'converted.ckpt'}"], tmp_path / "run"))
+    advised = shlex.split(str(caught.value).partition("Start a run from its weights with ")[2])
     result = train(composed([*words, "trainer.max_epochs=1", *advised], tmp_path / "run"))
     assert result["epochs"] == 1
 
@@ -257,6 +258,13 @@ def test_what_the_files_have_told_is_no_difference() -> None:
     now = {"data": {"dataset": {"names": None}, "batch_size": 2}}
     assert differences(there, now, whole=False) == []
     assert len(differences(there, now)) == 1
+
+
+def test_a_checkpoint_keeps_the_config_without_its_place(words: list[str], tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    configs = [kept(composed([*words, "callbacks=default", f"resume={f}.ckpt"], f)) for f in folders]
+    assert configs[0] == configs[1] and configs[0]["callbacks"]["pictures"]["folder"] == "${run_dir}/pictures"
+    assert configs[0]["optim"]["lr"] == RATE and str(tmp_path) not in str(configs[0])
 
 
 # Forced ----------------------------------------------------------------------------------------------

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from dvsn.engine import faults
 from dvsn.engine import trainer as runtime
+from dvsn.errors import UserError
 from dvsn.tasks.recipe import load
 from dvsn.weights import read_checkpoint
-from tests.support.ranks import environment, two_ranks
+from tests.support.ranks import environment, free_port, two_ranks
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
 
 TWO = ["trainer.devices=2", "network.norm=none", "network.dropout=0", "discriminator.norm=none"]
@@ -159,3 +162,87 @@ def test_slurm_saves_and_requeues(pairs: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert again.returncode == 0, again.stderr[-2000:]
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == step + 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="the system cannot stop a process")
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_process_is_named_after_the_timeout(stopped: int, pairs: Path, tmp_path: Path) -> None:
+    """The other one waits as long as `trainer.process_timeout` says, then ends with code 2 and says for which."""
+    folder = tmp_path / "run"
+    options = ["trainer.devices=2", "data.batch_size=4", "trainer.process_timeout=5", *LONG]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+    }
+    ranks = [
+        subprocess.Popen(
+            command(pairs, folder, *options), env=environment(**shared, LOCAL_RANK=str(rank), RANK=str(rank)),
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoints" / "last.ckpt").exists():
+            assert time.monotonic() < deadline and ranks[0].poll() is None
+            time.sleep(0.05)
+        ranks[stopped].send_signal(signal.SIGSTOP)
+        start = time.monotonic()
+        errors = ranks[1 - stopped].communicate(timeout=120)[1]
+        assert 4 < time.monotonic() - start < 60
+        assert ranks[1 - stopped].returncode == 2, errors[-2000:]
+        expected = (
+            f"process {1 - stopped} has waited 5 s (trainer.process_timeout) for process {stopped} of 2"
+        )
+        assert expected in errors and "Traceback" not in errors, errors[-2000:]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+
+
+class Store:
+    """A store in which some ranks have said that they waited; or one that does not answer."""
+
+    def __init__(self, waited: set[int], *, answers: bool = True) -> None:
+        self.keys, self.answers = {f"dvsn_waited_{rank}" for rank in waited}, answers
+
+    def set(self, key: str, value: str) -> None:
+        if not self.answers:
+            time.sleep(5)
+        self.keys.add(key)
+
+    def check(self, keys: list[str]) -> bool:
+        return self.keys >= {*keys}
+
+
+def test_of_several_the_silent_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "OTHERS", 0.1)
+    distributed = torch.distributed.distributed_c10d
+    monkeypatch.setattr(distributed, "_get_default_store", lambda: Store({1, 3}))
+    assert faults.silent_processes(0, 4) == [2]
+    monkeypatch.setattr(distributed, "_get_default_store", lambda: Store({1}))
+    assert faults.silent_processes(0, 4) == [2, 3]
+    monkeypatch.setattr(faults, "GRACE", 0.1)
+    monkeypatch.setattr(distributed, "_get_default_store", lambda: Store(set(), answers=False))
+    assert faults.silent_processes(1, 4) == [0], "it keeps the store"
+    assert faults.silent_processes(1, 2) == [0]
+
+
+def test_what_a_timeout_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is gloo's."""
+    monkeypatch.setattr(faults, "silent_processes", lambda own, world: [2])
+    trainer: Any = SimpleNamespace(world_size=4, global_rank=1, callbacks=[], loggers=[])
+    gloo = "[../gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 300000ms for recv operation to complete"
+    with (
+        pytest.raises(
+            UserError, match=r"process 1 has waited 300 s .* process 2 of 4.* trainer\.process_timeout=600$"
+        ),
+        faults.told(trainer, {"trainer": {}}),
+    ):
+        raise RuntimeError(gloo)
+    with pytest.raises(RuntimeError, match="something else"), faults.told(trainer, {"trainer": {}}):
+        raise RuntimeError("something else")

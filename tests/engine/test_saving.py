@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.saving import Checkpoints
 from dvsn.tasks.loop import Loop
 from dvsn.train import train
@@ -61,3 +65,32 @@ def test_checkpoints_that_do_not_say_the_epoch_are_read() -> None:
     saved = Checkpoints(folder=".", monitor="val/psnr")
     saved.load_state_dict({"best": 0.5, "monitor": "val/l1"})
     assert saved.best is None
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    """Of processes that run, and of other files, nothing is touched."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f".last.ckpt.{ended.pid}.tmp"
+    others = [
+        f".best.ckpt.{os.getppid()}.tmp",
+        f".last.ckpt.{os.getpid()}.tmp",
+        ".last.ckpt.x.tmp",
+        "last.ckpt",
+    ]
+    for path in (left, *(tmp_path / name for name in others)):
+        path.write_bytes(b"half of a checkpoint")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_run_begins_with_a_clean_folder(words: list[str], tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / f".last.ckpt.{ended.pid}.tmp").write_bytes(b"half")
+    train(composed([*words, "trainer.max_epochs=1"], tmp_path / "run"))
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+    ]

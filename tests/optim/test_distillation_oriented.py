@@ -316,7 +316,7 @@ def test_where_it_cannot_work(
         ({"compile": True}, "compile=false"),
         (
             {"trainer": {"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"}},
-            "gradient_clip_algorithm: found value",
+            r"gradient_clip_algorithm: found value.* Set trainer\.gradient_clip_algorithm=norm$",
         ),
     ):
         more = {
