@@ -11,6 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 .PHONY: demo test test-slow lint types format clean
 
 demo: $(INSTALLED)
+	@rm -rf runs/demo/latest
 	@$(BIN)/python -m dvsn.train experiment=demo data.root=data/street name=demo hydra.run.dir=runs/demo/latest
 	@$(BIN)/python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test
 	@printf '\nLook at     runs/demo/latest/pictures/latest.png   (label map | generated | real)\n'

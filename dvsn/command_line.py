@@ -225,10 +225,7 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         hint = "Lower data.batch_size or the size of the pictures."
         return 1, f"error: out of memory. {hint} {_first_line(text)}".rstrip()
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        hint = (
-            "It ran out of memory or of /dev/shm: lower data.workers or data.batch_size, or enlarge /dev/shm."
-        )
-        return 1, f"error: {_first_line(text)} {hint}"
+        return 1, f"error: {_first_line(text)} {_why_a_worker_ended(text)}"
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or "No space left" in text:
         return 1, f"error: the disk is full: {_first_line(text)}. Free some space, or write elsewhere."
@@ -236,6 +233,21 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         return 1, f"error: {error.filename}: {error.strerror}"
     again = "" if debug else " - run again with debug=true to see the traceback"
     return 1, f"internal error: {kind}: {_first_line(text)}{again}"
+
+
+def _why_a_worker_ended(text: str) -> str:
+    """What ends a DataLoader worker, by the signal that torch names."""
+    named = re.search(r"killed by signal: ([A-Za-z]+(?: [a-z]+)*)", text)
+    name, memory = named.group(1).lower() if named else "", "lower data.workers or data.batch_size"
+    if name in ("terminated", "interrupt", "hangup"):
+        return "Somebody or the system has asked it to stop, such as a scheduler. Continue with resume=auto"
+    if name == "bus error":
+        return f"/dev/shm is full: {memory}, or enlarge /dev/shm."
+    if name == "killed":
+        return f"The system ends processes like that when memory runs out: {memory}."
+    if name:
+        return "A library that reads pictures has crashed. Set data.workers=0 to see at which file."
+    return "Set data.workers=0 to see why."
 
 
 def _first_line(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -16,6 +17,14 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A missing, unreadable or inconsistent file. The message names the file."""
+
+
+class MissingError(DataError):
+    """A folder or file of a data set that is not there. `path` is it."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class CheckpointError(UserError):

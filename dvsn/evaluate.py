@@ -11,6 +11,7 @@ from dvsn import command_line
 from dvsn.atomic import write_csv, write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError, nearest
 
 log = logging.getLogger("dvsn")
@@ -30,6 +31,7 @@ COMMAND = Command(
         Option("root", "null", "where the data set lies now"),
         Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
         Option("batch_size", "null", "null: as in training's validation"),
+        Option("trainer.precision", "32-true", "of the measurement; published numbers are float32"),
         Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
                         "there is one, the test server's form"),
         Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),
@@ -52,16 +54,21 @@ COMMAND = Command(
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
         "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
+        "python -m dvsn.evaluate checkpoint=pidnet.ckpt trainer.precision=bf16-mixed",
     ),
 )  # fmt: skip
 
 
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name."""
+    import_lightning()
     from dvsn.config.build import inspect_tree
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import PictureFiles
     from dvsn.engine.console import quiet
+    from dvsn.engine.devices import measuring
+    from dvsn.engine.faults import told
+    from dvsn.engine.results import how_measured
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
     from dvsn.weights import read_checkpoint
 
@@ -81,19 +88,26 @@ def evaluate(config: Config) -> dict[str, float]:
     task.use_metrics(**metric_options(config["metrics"], task))
     load_state(task, content["state_dict"], path)
     pictures = PictureFiles(folder=output, count=int(config["pictures"]), save_all=bool(config["save_all"]))
-    trainer = runtime.build_trainer({**config, "run_dir": str(output), "callbacks": {}}, task, fitting=False)
+    own = {"run_dir": str(output), "callbacks": {}, "trainer": measuring(config["trainer"])}
+    trainer = runtime.build_trainer({**config, **own}, task, fitting=False)
     trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
-    values = {
-        key.removeprefix("test/"): value for key, value in trainer.test(task, data, verbose=False)[0].items()
-    }
+    with told(trainer, config):
+        logged = trainer.test(task, data, verbose=False)[0]
+    values = {key.removeprefix("test/"): value for key, value in logged.items()}
     if trainer.is_global_zero:
         about = {
             "checkpoint": str(path),
             "step": content.get("global_step"),
             "split": split,
             "samples": pictures.samples,
+            "measured": {
+                **how_measured(task, trainer.precision),
+                "samples": pictures.samples,
+                "samples_in_split": len(data.datasets["test"]),
+                "size": [[sides.low, sides.high] for sides in (pictures.heights, pictures.widths)],
+            },
         }
         write(about, values, task, output)
     return values
@@ -117,14 +131,16 @@ def chosen_recipe(config: Config, header: Config, path: Path) -> Config:
 
 def write(about: Config, values: dict[str, float], task: Any, output: Path) -> None:
     """metrics.json, the task's own tables, pictures and files; and the scores on the screen."""
+    from dvsn.engine.results import measured_line
     from dvsn.engine.run_folder import environment
     from dvsn.pictures.grids import write_picture
 
     result = {**about, "metrics": values, "details": task.test_details, "environment": environment()}
     write_json(output / "metrics.json", result)
-    show(values, Path(about["checkpoint"]), about["split"], about["samples"])
+    how = measured_line(about["measured"])
+    show(values, Path(about["checkpoint"]), about["split"], how)
     for title, rows in task.test_details.items():
-        show_rows(title, rows)
+        show_rows(title, rows, how)
     for stem, picture in task.test_pictures.items():
         write_picture(output / f"{stem}.png", picture)
     for name, content in task.test_files.items():
@@ -161,6 +177,8 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
             "transform=... if pictures must be resized."
         )
     node = dict(node)
+    if node.get("deep_range") is None:  # 16 bits become 8 as in training
+        node["deep_range"] = (header.get("data") or {}).get("deep_range")
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
         if config.get(option) is not None:
             node[key] = config[option]
@@ -172,20 +190,21 @@ def default_output(path: Path, split: str) -> Path:
     return folder / "evaluation" / f"{path.stem}_{split}"
 
 
-def show(values: dict[str, float], path: Path, split: str, samples: int) -> None:
-    """The metrics as a table on the screen."""
+def show(values: dict[str, float], path: Path, split: str, how: str) -> None:
+    """The metrics as a table on the screen, and how they were measured."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{path.name} on {split}, {samples} samples", title_justify="left")
+    table = Table(title=f"{path.name} on {split}", title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in values.items():
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
+    Console().print(f"measured: {how}", highlight=False, soft_wrap=True)
 
 
-def show_rows(title: str, rows: list[Config]) -> None:
+def show_rows(title: str, rows: list[Config], how: str) -> None:
     """A table behind the scores, on the screen."""
     from rich.console import Console
     from rich.table import Table
@@ -198,12 +217,9 @@ def show_rows(title: str, rows: list[Config]) -> None:
             *("-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values())
         )
     Console().print(table)
+    Console().print(f"measured: {how}", highlight=False, soft_wrap=True)
     if len(rows) > SHOWN:
         log.info("and %d more rows, all in metrics.json", len(rows) - SHOWN)
-
-
-def job(config: Any) -> dict[str, float]:
-    return evaluate(compose.plain(config))
 
 
 def compose_and_evaluate() -> Any:
@@ -211,7 +227,7 @@ def compose_and_evaluate() -> Any:
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("evaluate", job, sweep=launcher.sweep)
+    return compose.hydra_main("evaluate", evaluate, sweep=launcher.sweep)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from dvsn import command_line
 from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError
 
 Config = dict[str, Any]
@@ -24,6 +25,7 @@ COMMAND = Command(
         Option("seed", "0", "everything random derives from it"),
         Option("name", "task_network_data", "runs are kept in runs/NAME/DATE_TIME"),
         Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
+        Option("resume.force", "[]", "options that may be changed in a resumed run, such as [optim.lr]"),
         Option("weights", "null", "start from the networks of a checkpoint, such as a converted one"),
         Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
         Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
@@ -46,10 +48,12 @@ COMMAND = Command(
 
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
+    import_lightning()
     from dvsn.config.build import inspect_tree
     from dvsn.config.partners import check_partners
     from dvsn.engine import console, loggers, results, resume, run_folder, teaching
     from dvsn.engine import trainer as runtime
+    from dvsn.engine.faults import told
     from dvsn.engine.initial_weights import start_from
 
     console.quiet()
@@ -57,17 +61,22 @@ def train(config: Config) -> dict[str, Any]:
     inspect_tree(config)
     runtime.keep_class_weights(config)
     folder = Path(config["run_dir"])
+    checkpoint = resume.find_resume(config.get("resume"), folder)
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
-    if config.get("weights"):
+    forced: tuple[str, ...] = ()
+    if checkpoint is not None:
+        config, forced = resume.settle(checkpoint, config, task)
+    elif config.get("weights"):
         start_from(task, Path(config["weights"]))
     teaching.distil(task, config, data)
-    trainer = runtime.build_trainer(config, task)
-    teacher = results.measure_teacher(task, config)  # before training: its file may be gone at the end
-    checkpoint = resume.find_resume(config.get("resume"), folder)
     if checkpoint is not None:
-        resume.check_resume(checkpoint, config)
+        resume.require_weights(task, checkpoint)
+    trainer = runtime.build_trainer(config, task)
+    if forced:
+        trainer.callbacks.append(resume.ForcedOptions(forced))  # type: ignore[attr-defined]
+    teacher = results.measure_teacher(task, config)  # before training: its file may be gone at the end
     if trainer.is_global_zero:
         run_folder.record_run(folder, config)
         console.describe(config, task, trainer, folder, teacher_score=teacher.score)
@@ -77,9 +86,13 @@ def train(config: Config) -> dict[str, Any]:
         loggers.resume_csv(trainer, before)
 
     started = time.perf_counter()
-    trainer.fit(
-        task, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
-    )
+    with told(trainer, config):
+        trainer.fit(
+            task,
+            datamodule=data,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
     result = results.result(
         config, task, trainer, folder, teacher=teacher, seconds=time.perf_counter() - started, before=before
     )
@@ -90,13 +103,11 @@ def train(config: Config) -> dict[str, Any]:
     return result
 
 
-def job(config: Any) -> dict[str, Any]:
-    """One job of the command line: the composed config made plain, and trained."""
-    plain_config = compose.plain(config)
-    name = str(plain_config["name"])
+def check_config(config: Config) -> None:
+    """Refuses a name that cannot be that of a folder, before the folder is made."""
+    name = str(config["name"])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
         raise ConfigError(f"name: found '{name}', expected letters, digits, '.', '_', '-' and '/'.")
-    return train(plain_config)
 
 
 def compose_and_train() -> Any:
@@ -104,7 +115,7 @@ def compose_and_train() -> Any:
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("train", job, sweep=launcher.sweep)
+    return compose.hydra_main("train", train, sweep=launcher.sweep, check=check_config, keeps=True)
 
 
 def main() -> None:

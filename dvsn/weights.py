@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import pickle
+import stat
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dvsn.errors import CheckpointError, nearest
+
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "params")
+"""Under these, training scripts save a network."""
+
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "module_ema", "net_ema", "ema")
+"""Under these, the running average of its weights."""
+
+INFLATION = (
+    16  # bytes of a checkpoint in memory for each of its file; weights hardly shrink when they are packed
+)
+SMALL = 64 << 20  # bytes in memory that no limit is needed for
 
 
 def read_checkpoint(
@@ -21,27 +34,21 @@ def read_checkpoint(
     values and nothing else, for they are made and their attributes are set.
 
     `verify` checks the stored CRC of every part first, because torch does not notice a flipped byte. Without
-    it the tensors are mapped, not read: for a second look at a file that was checked.
-    Raises `CheckpointError` for a file that is missing, truncated, altered, or would run code.
+    it the tensors are mapped, not read: for a second look at a file that was checked. Numbers of numpy beside the
+    weights, as training scripts save their best score, become plain ones.
+    Raises `CheckpointError` for a file that is missing, truncated, altered, unpacks to many times its size, or would run
+    code.
     """
     file = Path(path)
+    if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+        raise CheckpointError(f"{file}: is a folder, a pipe or a device, expected a file of weights.")
     if not file.is_file():
         near = nearest(
             file.name, [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else []
         )
         raise CheckpointError(f"{file}: no such checkpoint. {near}".rstrip())
     if verify and zipfile.is_zipfile(file):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise CheckpointError(
-                f"{file}: the file is damaged: {error}. Use an older checkpoint."
-            ) from error
-        if broken is not None:
-            raise CheckpointError(
-                f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint."
-            )
+        require_intact(file)
     with file.open("rb") as opened:
         start = opened.read(8)
     if start and not start.startswith((b"PK", b"\x80")) and file.suffix != ".safetensors":
@@ -49,7 +56,7 @@ def read_checkpoint(
             f"{file}: not a checkpoint: {file.stat().st_size} bytes that start with {start!r}."
         )
     try:
-        with torch.serialization.safe_globals(list(plain)):
+        with torch.serialization.safe_globals([*plain, *PLAIN_NUMPY]):
             content = torch.load(file, map_location=map_location, weights_only=True, mmap=not verify)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
@@ -72,6 +79,116 @@ def read_checkpoint(
             f"{file}: found a {type(content).__name__}, expected a checkpoint's dictionary."
         )
     return content
+
+
+def require_intact(file: Path) -> None:
+    """Raise `CheckpointError` where a part of an archive does not have its stored CRC, or unpacks to too much."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            require_bounded(archive, file)
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise CheckpointError(f"{file}: the file is damaged: {error}. Use an older checkpoint.") from error
+    if broken is not None:
+        raise CheckpointError(f"{file}: the part '{broken}' was altered on disk. Use an older checkpoint.")
+
+
+def require_bounded(archive: zipfile.ZipFile, file: Path) -> None:
+    """Raise `CheckpointError` for parts that unpack to many times the size of their file, before any is unpacked."""
+    total, size = sum(part.file_size for part in archive.infolist()), file.stat().st_size
+    if total > max(SMALL, INFLATION * size):
+        raise CheckpointError(
+            f"{file}: {size:,} bytes that unpack to {total:,}; expected {INFLATION} times its size at most, as weights "
+            "hardly shrink when they are packed. If you trust it, load it where it was made and save it again with "
+            "torch.save, which does not pack."
+        )
+
+
+# Numbers of numpy, without numpy -------------------------------------------------------------------------
+
+
+class PlainType:
+    """In place of numpy's dtype: its name and the order of its bytes."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        self.name, self.order = str(name), "<"
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
+            self.order = ">"
+
+
+class PlainArray:
+    """In place of an array of numpy: beside weights it is not used, so its content is not kept."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.shape = state[1] if isinstance(state, tuple) and len(state) > 1 else ()
+
+
+CODES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q",
+         "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # fmt: skip
+
+
+def plain_number(kind: Any, data: Any = b"") -> float | int | bool:
+    """What numpy's `scalar` makes of its bytes."""
+    code = CODES.get(kind.name) if isinstance(kind, PlainType) else None
+    data = data.encode("latin1") if isinstance(data, str) else data
+    if code is None or not isinstance(data, bytes) or len(data) != struct.calcsize(f"<{code}"):
+        raise pickle.UnpicklingError("a scalar of numpy that is no number")
+    number: float | int | bool = struct.unpack(f"{kind.order}{code}", data)[0]
+    return number
+
+
+def plain_array(*_: Any) -> PlainArray:
+    return PlainArray()
+
+
+PLAIN_NUMPY: list[Any] = [
+    (PlainType, "numpy.dtype"),
+    (PlainArray, "numpy.ndarray"),
+    *((plain_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((plain_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
+"""What a pickle calls for numbers and arrays of numpy, and what is called instead."""
+
+
+# The network in a file -----------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """A network's weights in a training script's file."""
+
+    state: Any
+    taken: str = ""
+    """The entry that it was found under; "" where the file is the network's alone."""
+    others: tuple[str, ...] = ()
+    """Entries beside it that hold weights, too."""
+
+
+def find_weights(content: Any, container: str | None = None) -> Found:
+    """The network's state dict out of a training script's file; what else stands beside it there is ignored.
+
+    `container` names the entry; without one it is the first of `CONTAINERS`, then of `AVERAGED`.
+    """
+    if container is not None:
+        if not isinstance(content, Mapping) or not isinstance(content.get(container), Mapping):
+            keys = [str(key) for key in content] if isinstance(content, Mapping) else []
+            raise CheckpointError(
+                f"container: the file has no weights under '{container}'. {nearest(container, keys)}".rstrip()
+            )
+        return Found(find_weights(content[container]).state, container)
+    result = Found(content)
+    for _ in range(len(CONTAINERS)):
+        known = (*CONTAINERS, *AVERAGED)
+        inside = [
+            key
+            for key in known
+            if isinstance(result.state, Mapping) and isinstance(result.state.get(key), Mapping)
+        ]
+        if not inside:
+            break
+        result = Found(result.state[inside[0]], result.taken or inside[0], result.others or tuple(inside[1:]))
+    return result
 
 
 def require_equal(expected: Mapping[str, Any], found: Mapping[str, Any], where: Any) -> None:

@@ -211,8 +211,13 @@ def test_a_batch_that_does_not_divide_by_the_devices(pairs: Path, tmp_path: Path
 
     data = runtime.build_data(composed([*TINY, f"data.root={pairs}", "data.batch_size=3"], tmp_path))
     data.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match=r"data.batch_size: 3 .* does not divide by 2.*multiple of 2"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data.batch_size: 3 .* does not divide by 2.* Set data.batch_size=2 .*multiple of 2",
+    ):
         data.setup("fit")
+    for stage in ("validate", "test"):  # of which nothing depends on the batch of training
+        data.setup(stage)
 
 
 def test_nothing_is_opened_before_the_options_are_right(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from dvsn import evaluate, networks, train
 from dvsn.benchmark import __main__ as benchmark
-from dvsn.config import build, menu
+from dvsn.config import build, folders, menu
 from dvsn.convert import __main__ as convert
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.engine import tap_table
@@ -118,8 +118,8 @@ class Started:
     stdout = Path(os.devnull).open("rb")  # noqa: SIM115 - of every one of them, and never closed
     returncode = 0
 
-    def __init__(self, argv: Sequence[str], **_: Any) -> None:
-        self.argv = list(argv)
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], **_: Any) -> None:
+        self.argv, self.environment = list(argv), dict(env)
         self.folder = Path(json.loads(self.argv[-1].removeprefix("hydra.run.dir=")))
         (self.folder / "result.json").write_text('{"objective": 0.5}')
         Started.every.append(self)
@@ -218,8 +218,7 @@ def be_in_a_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `folder` the checkout that networks and configs are found in."""
     for name in ("dvsn", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for module in (menu, build):
-        monkeypatch.setattr(module, "PACKAGE", folder / "dvsn")
+    monkeypatch.setattr(menu, "PACKAGE", folder / "dvsn")
     monkeypatch.setattr(networks, "__path__", [*networks.__path__, str(folder / "dvsn" / "networks")])
     monkeypatch.delitem(sys.modules, "dvsn.networks.mine", raising=False)
 
@@ -235,7 +234,9 @@ def check_jobs(jobs: Sequence[Started], start: Start) -> None:
     distinct = {tuple(word for word in job.argv[3:-1] if not word.startswith("seed=")): job for job in jobs}
     for job in distinct.values():
         assert job.argv[:2] == [sys.executable, "-m"] and job.folder.parent == place
-        given = start(["python", *job.argv[1:]])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(folders.JOB_FOLDER, job.environment[folders.JOB_FOLDER])
+            given = start(["python", *job.argv[1:]])
         assert given["run_dir"] == str(job.folder)
         name = place.parent.relative_to(Path("runs").absolute()).as_posix()
         for key, _, value in (word.partition("=") for word in job.argv[3:-1]):

@@ -340,16 +340,12 @@ def write(result: Config, path: Path) -> None:
     log.info("%s", path)
 
 
-def job(config: Any) -> Config:
-    return benchmark(compose.plain(config))
-
-
 def compose_and_benchmark() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
     launcher.register()
-    return compose.hydra_main("benchmark", job, sweep=launcher.sweep)
+    return compose.hydra_main("benchmark", benchmark, sweep=launcher.sweep)
 
 
 def main() -> None:

@@ -1,16 +1,19 @@
 """Keypoints to heatmaps and back: the target of a pose network, and the decoding of its answer.
 
-Points are pixels (x, y) of the crop. A heatmap pixel stands for the crop pixel at `stride` times its place, or, with
-`unbiased`, at (crop side - 1) / (map side - 1) times its place: see `dvsn.data.crop` for the same choice in the crop.
+Points are pixels (x, y) of the crop, pixel centres at integers. Map pixel i stands for crop pixel spacing * i + offset.
+The spacing is the stride or, with `unbiased`, (crop side - 1) / (map side - 1): see `dvsn.data.crop` for the same choice
+in the crop.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import cv2
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
@@ -33,8 +36,12 @@ class HeatmapCodec(nn.Module):
       `udp`: likewise with differences over one pixel, at borders too (Huang et al., 2020, arXiv:1911.07524).
     - `blur`: side in pixels of the Gaussian kernel that smooths maps for dark and udp, odd. It is the one that OpenCV
       takes for that side: of deviation 0.3 ((blur - 1) / 2 - 1) + 0.8, and binomial-like up to 7.
-    - `unbiased`: how pixels are counted, as above. `flip_shift`: by how many columns the answer for a mirrored
-      crop is moved right before it is averaged; 1 makes up for the biased counting.
+    - `unbiased`: how pixels are counted, as above. `offset`: how many crop pixels, right and down, a map pixel lies from
+      its place times the spacing; 2.5 for the face weights of HRNetV2's authors (see `dvsn.convert.faces`).
+    - `flip_shift`: by how many columns the answer for a mirrored crop is moved right before it is averaged, left if below
+      0; fractions are interpolated. Where a map is crop / stride, mirrored maps lie (stride - 1 - 2 offset) / stride
+      columns too far left, 0.75 for a stride of 4. Published recipes shift by 1, which leaves an error of 0.5 crop
+      pixels (no shift: 1.5). With `unbiased` the mirrored maps fit as they are: 0.
 
     Known differences: the release of DARK replaces a map by its blurred self rescaled to the old peak, which the
     logarithm makes an added constant, so here it is left out; the peak's value is that of the map itself. Worked out
@@ -54,7 +61,8 @@ class HeatmapCodec(nn.Module):
         refine: Refine = "quarter",
         blur: int = 11,
         unbiased: bool = False,
-        flip_shift: int = 1,
+        offset: float = 0.0,
+        flip_shift: float = 1,
     ) -> None:
         super().__init__()
         for option, value, choices in (("centre", centre, Centre), ("refine", refine, Refine)):
@@ -66,23 +74,36 @@ class HeatmapCodec(nn.Module):
             raise ConfigError(
                 f"codec.size: found {list(size)}, expected [HEIGHT, WIDTH] that divide by the stride {stride}."
             )
-        if sigma <= 0 or blur < 1 or blur % 2 == 0 or flip_shift < 0:
+        if sigma <= 0 or blur < 1 or blur % 2 == 0 or not abs(offset) < min(size):
             raise ConfigError(
-                f"codec: expected sigma > 0, an odd blur and flip_shift >= 0, found sigma={sigma}, blur={blur}, "
-                f"flip_shift={flip_shift}."
+                "codec: expected sigma > 0, an odd blur and an offset within the crop, found "
+                f"sigma={sigma}, blur={blur}, offset={offset}."
+            )
+        if not abs(flip_shift) < size[1] // stride:
+            raise ConfigError(
+                f"codec.flip_shift: found {flip_shift}, expected less than the {size[1] // stride} columns of a map; 1 is "
+                "usual, 0 with unbiased=true."
             )
         self.size, self.stride, self.sigma = (size[0], size[1]), stride, sigma
         self.centre, self.window, self.refine = centre, window, refine
-        self.unbiased, self.flip_shift, self.blur = unbiased, flip_shift, blur
+        self.unbiased, self.offset, self.flip_shift, self.blur = unbiased, offset, flip_shift, blur
         self.map_size = (size[0] // stride, size[1] // stride)
 
     @property
     def spacing(self) -> tuple[float, float]:
         """Crop pixels a map pixel, along x and y."""
-        (height, width), (h, w) = self.size, self.map_size
-        if self.unbiased:
-            return (width - 1) / (w - 1), (height - 1) / (h - 1)
-        return float(self.stride), float(self.stride)
+        return self.spacing_of(self.map_size)
+
+    def spacing_of(self, map_size: Sequence[int]) -> tuple[float, float]:
+        """The spacing of maps of another size (h, w), which a crop of another size gives."""
+        if not self.unbiased:
+            return float(self.stride), float(self.stride)
+        h, w = map_size
+        return (w * self.stride - 1) / (w - 1), (h * self.stride - 1) / (h - 1)
+
+    def same_frame(self, other: HeatmapCodec) -> bool:
+        """Whether the maps of the other codec lie pixel for pixel where those of this one do."""
+        return (self.size, self.spacing, self.offset) == (other.size, other.spacing, other.offset)
 
     def encode(self, points: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Points (N, K, 2) and their weights (N, K) -> maps (N, K, h, w) with peaks of 1, and weights (N, K).
@@ -91,7 +112,8 @@ class HeatmapCodec(nn.Module):
         just outside the map has the tail of its Gaussian.
         """
         h, w = self.map_size
-        centres = points.float() / points.new_tensor(self.spacing, dtype=torch.float32)
+        points = points.float()
+        centres = (points - self.offset) / points.new_tensor(self.spacing)
         pixels = (centres + 0.5).trunc()  # towards zero, as the release's int() does
         reach = 3 * self.sigma
         bounds = pixels.new_tensor([w, h])
@@ -114,7 +136,7 @@ class HeatmapCodec(nn.Module):
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, K, h, w) -> points (N, K, 2) and confidences (N, K), the maps' largest values.
 
-        Where no value is above 0 the point is (0, 0), unrefined.
+        Where no value is above 0 the point is the upper left map pixel, unrefined.
         """
         heatmaps = heatmaps.float()
         n, k, h, w = heatmaps.shape
@@ -129,15 +151,45 @@ class HeatmapCodec(nn.Module):
             refine = _dark if self.refine == "dark" else _udp
             offset = refine(flat.view(n * k, h, w), column, row, self.blur)
         offset = offset * (confidence > 0).unsqueeze(-1)
-        points = (torch.stack([column, row], dim=-1) + offset) * offset.new_tensor(self.spacing)
+        places = torch.stack([column, row], dim=-1) + offset
+        points = places * offset.new_tensor(self.spacing_of((h, w))) + self.offset
         return points.view(n, k, 2), confidence.view(n, k)
 
     def join_mirrored(self, direct: Tensor, mirrored: Tensor, mirror: Tensor) -> Tensor:
         """The mean of the maps (N, K, h, w) of a crop and of its mirror image, whose keypoints `mirror` (K,) exchanges."""
-        back = mirrored.flip(-1)[:, mirror]
-        if self.flip_shift:
-            back = torch.cat([back[..., : self.flip_shift], back[..., : -self.flip_shift]], dim=-1)
-        return (direct + back) / 2
+        return (direct + moved_right(mirrored.flip(-1)[:, mirror], self.flip_shift)) / 2
+
+
+def moved_right(maps: Tensor, columns: float) -> Tensor:
+    """Maps (..., h, w) moved right by so many columns, left if below 0; between columns linearly interpolated. Columns
+    that come in from outside stand as they were there before, as in HRNet's code."""
+    whole = math.floor(columns)
+    share = columns - whole
+    if share:
+        return (1 - share) * moved_right(maps, whole) + share * moved_right(maps, whole + 1)
+    if whole > 0:
+        return torch.cat([maps[..., :whole], maps[..., :-whole]], dim=-1)
+    if whole < 0:
+        return torch.cat([maps[..., -whole:], maps[..., whole:]], dim=-1)
+    return maps
+
+
+def resample(maps: Tensor, theirs: HeatmapCodec, mine: HeatmapCodec) -> Tensor:
+    """Maps (N, K, h, w) in the frame of the codec `theirs` -> in that of `mine`, bilinear, of the same size.
+
+    Resized to the maps of `mine` by areas (`align_corners=False`), they lie where these do. The crops of the two show the
+    same, resized by areas too.
+    """
+    axes = []
+    for axis, length in ((1, maps.shape[-1]), (0, maps.shape[-2])):
+        place = (torch.arange(length, device=maps.device) + 0.5) * mine.map_size[axis] / length - 0.5
+        crop = place * mine.spacing[1 - axis] + mine.offset
+        crop = (crop + 0.5) * length * theirs.stride / mine.size[axis] - 0.5
+        place = (crop - theirs.offset) / theirs.spacing_of(maps.shape[-2:])[1 - axis]
+        axes.append(2 * place / (length - 1) - 1)
+    rows, columns = torch.meshgrid(axes[1], axes[0], indexing="ij")
+    grid = torch.stack([columns, rows], dim=-1).to(maps).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def blurred_around(maps: Tensor, column: Tensor, row: Tensor, *, reach: int, side: int) -> Tensor:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvsn.config.allow import allowed, check, group_of, join, renamed
+from dvsn.config.light_imports import import_lightning
 from dvsn.config.types import fits, found, spell
 from dvsn.errors import CheckpointError, ConfigError, DataError, UserError, nearest
 
@@ -36,6 +37,11 @@ def build(node: Any, *, path: str = "", **extra: Any) -> Any:
     return _build(renamed(node), path, extra)
 
 
+IMPORT_LIGHTNING = ("task", "data", "trainer", "callbacks", "logger")
+"""Groups whose classes import Lightning, which takes seconds: a mistake in another group is answered
+before that."""
+
+
 def inspect_tree(tree: Any, *, path: str = "") -> None:
     """Checks the options of every node of a resolved tree against the signature of its class. Builds nothing.
 
@@ -43,7 +49,19 @@ def inspect_tree(tree: Any, *, path: str = "") -> None:
     or whose value is of another type.
     """
     check(tree, path=path)
-    _inspect(renamed(tree), path)
+    tree = renamed(tree)
+    if isinstance(tree, Mapping) and not path:
+        _inspect({key: node for key, node in tree.items() if key not in IMPORT_LIGHTNING}, path)
+        if _names_class([tree.get(key) for key in IMPORT_LIGHTNING]):
+            import_lightning()
+    _inspect(tree, path)
+
+
+def _names_class(node: Any) -> bool:
+    """Whether anything in a tree is to be built."""
+    if isinstance(node, Mapping):
+        return "_target_" in node or any(map(_names_class, node.values()))
+    return isinstance(node, list | tuple) and any(map(_names_class, node))
 
 
 def _inspect(node: Any, path: str) -> None:
@@ -90,7 +108,13 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         if not path or str(error).startswith(path.split(".")[0]):
             raise
         raise type(error)(f"{path}: {error}") from error
-    except (ValueError, TypeError, ImportError, AssertionError) as error:
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        install = "" if "pip install" in text else f" Try: pip install {error.name or kind.__name__.lower()}"
+        raise ConfigError(
+            f"{path}: {kind.__name__} needs a package that is missing: {text}{install}"
+        ) from error
+    except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(f"{path}: {kind.__name__} does not take these options: {error}") from error
 
 
@@ -177,6 +201,13 @@ def _check_options(kind: type, given: Mapping[str, Any], path: str, partial: boo
             raise ConfigError(
                 f"{join(path, key)}: {options.owner} needs this option. Set {join(path, key)}=..."
             )
+
+
+def class_options(target: str, path: str) -> Options | None:
+    """The arguments of the class that a node at `path` names, by its present or an earlier name. Raises `ConfigError`."""
+    node = renamed({"_target_": target})
+    check(node, path=path)
+    return options_of(locate(node["_target_"], path))
 
 
 @functools.cache

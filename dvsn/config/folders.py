@@ -1,23 +1,179 @@
-"""Where a run writes: the name of its folder."""
+"""Where a run writes: the name of its folder, where that may lie, and that it belongs to this run alone."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from dvsn.config.newest import newest_run
+from dvsn.config.types import found
+from dvsn.errors import ConfigError
+
+JOB_FOLDER = "DVSN_JOB_FOLDER"
+"""The variable by which a sweep or a search tells a job the folder that it has made for it."""
+RECORDS = ("config.yaml", "result.json", "metrics.csv", "checkpoints")
+"""What a run leaves in its folder."""
 
 
 def run_stamp(name: str, resume: str | None) -> str:
     """The folder of a run below its name: new, unless it is to be continued.
 
-    A SLURM job keeps its folder when it is requeued; `resume=auto` takes up the newest folder with a
-    checkpoint.
+    A SLURM job keeps its folder when it is requeued, and further steps of a job have folders of their own. `resume=auto`
+    takes up the folder with the newest checkpoint that is whole, over all of the name; a SLURM job its own, if it has one.
     """
-    job = os.environ.get("SLURM_JOB_ID")
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "0")
+    later = (
+        step.isdecimal() and 0 < int(step) < 1_000_000
+    )  # larger numbers are those of batch scripts and shells
+    own = f"slurm_{job}_step{step}" if later else f"slurm_{job}"
+    found = newest_run(Path("runs", name), first=own) if resume == "auto" else None
+    if found is not None:
+        return found
     if job:
-        return f"slurm_{job}"
-    if resume == "auto":
-        found = [p.parent.parent for p in Path("runs", name).glob("*/checkpoints/*.ckpt")]
-        if found:
-            return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime_ns).name
+        return own
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def check_place(key: str, folder: Any, *, spelt: Any = None) -> Path:
+    """The absolute path of a folder that lies in the working directory, links followed, or where the command line says.
+
+    `key` is the option that names it; `spelt` what the command line has for it, None where a YAML file names it. Of
+    a text with interpolations, such as /data/runs/${name}, the part before them counts. `runs` may be a link of the
+    user's own. Raises `ConfigError`.
+    """
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        raise ConfigError(f"{key}: {found(folder)}, expected the path of a folder")
+    allowed = [Path.cwd(), Path.cwd() / "runs"]
+    if isinstance(spelt, str):
+        start, interpolation, _ = spelt.partition("${")
+        start = start.rpartition("/")[0] + "/" * start.startswith("/") if interpolation else start
+        allowed += [Path(start)] if start else []
+    path = Path(os.path.normpath(Path(folder).absolute()))
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(each)) for each in allowed):
+        raise ConfigError(
+            f"{key}: {path} is outside of the working directory. Folders elsewhere are given on the command line: "
+            f"{key}={path}"
+        )
+    return path
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has left something in a folder."""
+    return any((folder / name).exists() for name in RECORDS)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises `ConfigError` where a link in a folder, or in its checkpoints and pictures, leads out of it."""
+    real = Path(os.path.realpath(folder))
+    for place in (folder, folder / "checkpoints", folder / "pictures", folder / ".hydra"):
+        for item in place.iterdir() if place.is_dir() else ():
+            if item.is_symlink() and not Path(os.path.realpath(item)).is_relative_to(real):
+                raise ConfigError(
+                    f"{item}: is a link that leads out of the folder of the run. Remove it, or take another folder."
+                )
+
+
+def next_free(folder: Path) -> Iterator[Path]:
+    """The folder, then its name with _2, _3 and so on."""
+    yield folder
+    number = 2
+    while True:
+        yield folder.with_name(f"{folder.name}_{number}")
+        number += 1
+
+
+@contextmanager
+def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
+    """Makes the folder of a run and keeps it from other runs until the end: gives `folder`, or the next free one.
+
+    One that is `given` by name is refused where a run goes on or has left something in it, unless that is continued
+    (`resume`). One whose name was made up is never shared: the next free name is taken. Further processes of a run
+    enter the folder of the first. Raises `ConfigError`.
+    """
+    if any(int(os.environ.get(name) or 0) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    for place in next_free(folder):
+        made = _make(place)
+        if not made:
+            refuse_links(place)
+        with _locked(place) as free:
+            again = resume or made_by_pool(place) or (requeued() and same_command(place))
+            if free and (made or again or (given and not holds_run(place))):
+                yield place
+                return
+        if given or (resume and not made):
+            state = "holds a run" if free else "is the one of a run that goes on"
+            raise ConfigError(
+                f"hydra.run.dir: {place} {state}. Take another folder, or continue a run that has ended with resume=auto."
+            )
+
+
+def made_by_pool(folder: Path) -> bool:
+    """Whether this process is a job of a sweep or a search, and the folder is the one that was made for it."""
+    given = os.environ.get(JOB_FOLDER)
+    return bool(given) and os.path.realpath(str(given)) == os.path.realpath(folder)
+
+
+def requeued() -> bool:
+    """Whether this is a SLURM job that was started again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def same_command(folder: Path) -> bool:
+    """Whether the run in a folder was started by this command line."""
+    file, arguments = folder / "command.txt", shlex.join(sys.argv[1:])
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return not holds_run(folder) or any(line.endswith(arguments) for line in lines)
+
+
+def _make(folder: Path) -> bool:
+    """Make a folder; False where it was there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Locks a folder, inside of the context; False where another process has it. Some shared disks know no locks."""
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError as error:
+        free = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    try:
+        yield free
+    finally:
+        os.close(lock)
+
+
+def new_sweep(folder: Path, *, given: bool, again: bool) -> Path:
+    """Makes the folder of a sweep: `folder`, or the next free one where its name was made up.
+
+    One that is `given` and holds jobs is refused, unless it is completed (`again`). Raises `ConfigError`.
+    """
+    if given or again:
+        if not again and any(folder.glob("*/job.json")):
+            raise ConfigError(
+                f"hydra.sweep.dir: {folder} holds the jobs of a sweep. Take another folder, or run what is missing "
+                "there with sweep.skip_finished=true."
+            )
+        if not _make(folder):
+            refuse_links(folder)
+        return folder
+    return next(place for place in next_free(folder) if _make(place))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,16 @@ def composition_message(
     """One message: path, what was found, the nearest valid name."""
     kind, text = type(error).__name__, str(error)
     if kind == "OverrideParseException":
-        override = getattr(error, "override", "")
-        return f"{override}: not understood. Write key=value; quote special characters: key='a b'"
+        return _not_understood(str(getattr(error, "override", "")))
     if kind == "MissingConfigException":
         return _missing_option(error, name)
     if isinstance(error, RecursionError):
         return "a config is nested too deeply"
     if kind in ("ScannerError", "ParserError", "ComposerError", "ConstructorError", "ReaderError"):
         return f"a YAML file cannot be read: {' '.join(text.split())}"
+    merged = re.match(r"In '([^']+)': \w+ raised while composing config:\s*(.+)", text)
+    if merged:
+        return f"{merged.group(1)}.yaml: {merged.group(2)}"
     quoted = re.search(r"'([^'\n]+)'", text)
     if text.startswith(("Could not override", "Could not delete")) and quoted and loader is not None:
         return _unknown_key(quoted.group(1).partition("=")[0], loader.list_groups(""), defaults or {})
@@ -53,6 +56,19 @@ def composition_message(
     full_key = getattr(error, "full_key", None)
     message = " ".join(str(getattr(error, "msg", None) or text).split("\n    full_key")[0].split())
     return f"{full_key}: {message}" if full_key and not message.startswith(str(full_key)) else message or kind
+
+
+def _not_understood(override: str) -> str:
+    """An override that Hydra's grammar cannot read: the shell takes one pair of quotes away, Hydra the other."""
+    key, equals, value = override.partition("=")
+    if equals and re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./@-]*", key):
+        word = f'{key}="{value}"' if '"' not in value else f"{key}='{value}'"
+    else:
+        word = 'key="a b"'
+    return (
+        f"{override}: not understood. Write key=value, and special characters of the value in quotes, which the shell must "
+        f"not take away: {shlex.quote(word)}"
+    )
 
 
 def _missing_option(error: BaseException, name: str) -> str:

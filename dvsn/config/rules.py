@@ -59,11 +59,65 @@ TRAINER_OPTIONS: dict[str, Any] = {
         ("strategy", "logger", "callbacks", "plugins", "profiler", "max_time", "model_registry"), Any
     ),
     "default_root_dir": str | None,
+    "process_timeout": float,
 }
+
+
+TRAINER_REFUSED: dict[str, tuple[Any, str]] = {
+    "use_distributed_sampler": (False, "dvsn's own batches are shared between processes, and data.batch_size is "
+                                       "their total. Leave it out."),
+    "overfit_batches": (0, "would draw other samples every epoch. To learn a few by heart set data.train_samples=8 "
+                           "data.splits.val=train trainer.limit_val_batches=8"),
+    "reload_dataloaders_every_n_epochs": (0, "a batch is a function of seed and epoch, and nothing changes by reading the "
+                                             "data set again. Leave it out."),
+    "limit_predict_batches": (None, "nothing is predicted here. `dvsn predict` takes a folder or a list of pictures."),
+    "enable_checkpointing": (True, "last.ckpt and best.ckpt are always written. Set checkpoint.every_n_epochs=1000000 for "
+                                   "one at the end."),
+    "barebones": (False, "is Lightning's loop without what dvsn needs. Set callbacks=none logger=none "
+                         "trainer.enable_progress_bar=false"),
+    "model_registry": (None, "is Lightning's own service. Set logger=wandb logger.artifact=true"),
+    "logger": (None, "is a group of its own. Set logger=csv"),
+    "callbacks": (None, "is a group of its own. Set callbacks=default"),
+    "plugins": (None, "are dvsn's own: whole checkpoint files. Leave it out."),
+    "default_root_dir": (None, "is the folder of the run. Set hydra.run.dir=FOLDER"),
+}  # fmt: skip
+"""Options of Lightning's trainer that would do nothing here, or harm: the value that is allowed all the same, and what to
+do instead."""
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Refuse options of the trainer that do nothing, and values that have no meaning."""
+    for key, (neutral, advice) in TRAINER_REFUSED.items():
+        if key in trainer and trainer[key] is not None and trainer[key] != neutral:
+            raise ConfigError(f"trainer.{key}: found {trainer[key]!r}; {advice}")
+    every, between = trainer.get("check_val_every_n_epoch", 1), trainer.get("val_check_interval", 1.0)
+    share, quick = trainer.get("limit_train_batches", 1.0), trainer.get("fast_dev_run", False)
+    timeout, strategy = trainer.get("process_timeout", 300), trainer.get("strategy", "auto")
+    rules: Rules = (
+        ("check_val_every_n_epoch", every, every is None or whole(every, 1), "null, or a whole number, 1 or more"),
+        ("val_check_interval", between, between is None or (number(between) and between > 0), "a share of an epoch "
+         "such as 0.5, or a number of batches"),
+        ("limit_train_batches", share, share is None or (number(share) and share > 0), "a share of an epoch such as 0.5, or "
+         "a number of batches"),
+        ("fast_dev_run", quick, isinstance(quick, bool) or whole(quick, 0), "true, false, or a number of batches"),
+        ("process_timeout", timeout, number(timeout) and timeout > 0, "a number of seconds above 0"),
+        ("strategy", strategy, not isinstance(strategy, str) or strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}; "
+         "others were never tried with dvsn's batches and checkpoints"),
+    )  # fmt: skip
+    for key, value, good, expected in rules:
+        if not good:
+            raise ConfigError(f"trainer.{key}: found {value!r}, expected {expected}.")
+
+
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+
+
+Rules = tuple[tuple[str, Any, Any, str], ...]
 
 
 def check_options(config: Mapping[str, Any]) -> None:
     """Refuse values of the top-level options that have no meaning. Raises `ConfigError`."""
+    _check_trainer(config["trainer"])
     monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
     saving = saving if isinstance(saving, dict) else {}  # evaluate's `checkpoint` is a file
     ema, clip = config.get("ema"), config["trainer"].get("gradient_clip_val")
@@ -82,9 +136,6 @@ def check_options(config: Mapping[str, Any]) -> None:
         if not good:
             raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
     check_distillation(config)
-
-
-Rules = tuple[tuple[str, Any, Any, str], ...]
 
 
 PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")
@@ -196,7 +247,8 @@ def _validate_trainer(trainer: Mapping[str, Any], usual: Mapping[str, Any]) -> N
     for key, value in trainer.items():
         path, hint = f"trainer.{key}", TRAINER_OPTIONS.get(key, Any)
         if key not in TRAINER_OPTIONS and key not in usual and usual:
-            raise ConfigError(f"{path}: unknown option. {nearest(key, {*TRAINER_OPTIONS, *usual})}")
+            useful = {*TRAINER_OPTIONS, *usual} - TRAINER_REFUSED.keys()
+            raise ConfigError(f"{path}: unknown option. {nearest(key, useful)}")
         if not fits(value, hint):
             raise ConfigError(f"{path}: expected {spell(hint)}, {found(value)}")
     devices = trainer.get("devices", "auto")

@@ -41,7 +41,8 @@ COMMAND = Command(
         Option(
             "codec",
             "msra",
-            "of heatmaps: how they were made and are read, msra, dark or udp: the keys do not tell",
+            "of heatmaps: how they were made and are read, which the keys do not tell: msra, dark (mmpose's), dark_unbiased "
+            "(its authors') or udp",
         ),
         Option(
             "size",
@@ -53,6 +54,11 @@ COMMAND = Command(
             None,
             "the data set that knows the names: of keypoints, such as coco or wflw, null: one by their number, noted; "
             "of the classes of small pictures, null: cifar10 or cifar100",
+        ),
+        Option(
+            "container",
+            None,
+            "the entry of a training script's file with the weights, such as model_ema; null: model, state_dict, ...",
         ),
         Option("joints", None, "of an ImageNet file for pose: how many keypoints the new head has; null: 17"),
         Option("heads", None, "a segmenter's training heads; false leaves them out, null: as the file is"),
@@ -97,7 +103,7 @@ DATA_OF = {
 """The data set whose keypoints a published network of so many has, most likely."""
 
 
-def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
+def convert_file(path: str, options: dict[str, Any] | None = None, container: str | None = None) -> Any:
     """The `Converted` network of a published file, with a report of what was read and dropped."""
     from dvsn.convert.release import shorten
     from dvsn.convert.rules import convert
@@ -109,7 +115,7 @@ def convert_file(path: str, options: dict[str, Any] | None = None) -> Any:
             f"{path}: is a dvsn checkpoint already; dvsn.load and dvsn.predict take it as it is."
         )
     try:
-        converted = convert(state, options=options)
+        converted = convert(state, options=options, container=container)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     log.info("%s: %s '%s', %d tensors used, %d dropped",
@@ -131,7 +137,7 @@ def convert(options: dict[str, Any]) -> Path:
     chosen = {name: options[name] for name in told if options[name] is not None}
     if options["dropout"] is not None:
         chosen["dropout"] = float(options["dropout"])
-    found = convert_file(str(options["source"]), chosen)
+    found = convert_file(str(options["source"]), chosen, options["container"])
     refuse_foreign(found, options)
     state = {f"network.{key}": value for key, value in found.state.items()}
     if found.kind in ("generator", "discriminator"):
@@ -255,10 +261,13 @@ def read_codec(options: dict[str, Any]) -> dict[str, Any]:
 def landmarks_recipe(found: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The task of a published network of facial landmarks, by points or by heatmaps."""
     if "joints" in found.network:
+        own = dict(found.codec)
+        if options["codec"] != "msra":  # another codec has its own frame
+            own = {key: own[key] for key in ("size", "sigma")}
         return {
             "_target_": "dvsn.tasks.landmarks.HeatmapLandmarks",
             "network": found.network,
-            "codec": read_codec(options) | {**found.codec, "size": options["size"] or found.codec["size"]},
+            "codec": read_codec(options) | {**own, "size": options["size"] or own["size"]},
             "loss": {"_target_": "dvsn.losses.heatmaps.JointMSE"},
             "optim": ADAM,
         }
@@ -320,13 +329,15 @@ def class_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 def data_node(name: str, *overrides: str) -> dict[str, Any]:
     """The node of a data set under a task, as plain data."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
+
+    from dvsn.config.compose import initialized
 
     known = menu.choices()["data"]
     if name not in known:
         raise ConfigError(f"data: there is no {name!r}. {nearest(name, known)}")
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         node = compose("train", overrides=[*overrides, f"data={name}", "name=convert", "run_dir=."]).data
     data = OmegaConf.to_container(node, resolve=True)
     assert isinstance(data, dict)

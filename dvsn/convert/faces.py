@@ -48,6 +48,14 @@ BLUE_FIRST = (
 SIGMA = (
     "The keys do not tell the Gaussians: sigma 1.5 is set, as for WFLW, AFLW and COFW; on 300-W it was 1.0."
 )
+FRAME = (
+    "The authors' maps lie 2.5 crop pixels from crop / 4: codec.offset=2.5 codec.flip_shift=-0.5 are set. Give both to a "
+    "training that starts from this file with weights=..., too."
+)
+AUTHORS_CODEC = {"sigma": 1.5, "offset": 2.5, "flip_shift": -0.5}
+"""How the maps of HRNetV2's authors lie: pixel i was trained on floor((x - corner) / (4 s)), in the middle 4 i + 2 crop
+pixels from the corner; their crop starts one crop pixel before it; and pixel centres lie at half a pixel: 4 i + 2.5.
+Mirrored maps then lie half a column too far right."""
 
 
 def matches(state: State) -> bool:
@@ -78,9 +86,9 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
         node,
         kind="landmarks",
         layout="mmpose/hrnetv2_face" if is_mmpose else "hrnetv2_face",
-        notes=() if is_mmpose else (SIGMA,),
+        notes=() if is_mmpose else (SIGMA, FRAME),
         task={"flip_test": is_mmpose},
-        codec={"size": [256, 256], "sigma": 2.0 if is_mmpose else 1.5},
+        codec={"size": [256, 256], **({"sigma": 2.0} if is_mmpose else AUTHORS_CODEC)},
     )
 
 

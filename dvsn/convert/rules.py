@@ -6,6 +6,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -14,28 +15,34 @@ from torch import Tensor
 import dvsn.convert
 from dvsn.convert.release import Converted, State, shorten
 from dvsn.errors import CheckpointError
+from dvsn.weights import AVERAGED, Found, find_weights
 
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every key
-# Under these, training scripts save the network:
-CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
 # Under these, side by side, the networks of one task:
 PARTS = ("pfld_backbone", "auxiliarynet")
 
 
-def convert(state: Mapping[str, Tensor], *, options: Mapping[str, Any] | None = None) -> Converted:
+def convert(
+    state: Mapping[str, Tensor], *, options: Mapping[str, Any] | None = None, container: str | None = None
+) -> Converted:
     """The recipe and the weights of the network that `state` describes.
 
     The architecture is read from keys and shapes. Every key is used or listed in `dropped` with the reason;
     missing, unknown and misshapen keys are a `CheckpointError`. `options` settle what the keys do not tell:
     `dropout` (and a U-Net's `dropout_steps`) of a generator, `image_channels` of a discriminator, `heads` of a
     segmenter (false: the evaluation form). `state` may also be a training script's file that holds the
-    network's under `state_dict`, `model` or `module`, beside an epoch and an optimizer.
+    network's under `state_dict`, `model` or another of `dvsn.weights.CONTAINERS`, beside an epoch and an optimizer;
+    `container` names it. Where several lie side by side, as `model` and `model_ema`, `notes` says which was taken.
     """
-    state = strip_prefixes(require_tensors(join_parts(unwrap(state))))
+    found = find_weights(state, container)
+    state = strip_prefixes(require_tensors(join_parts(found.state)))
     known = releases()
     for release in known:
         if release.matches(state):
-            return release.convert(state, options or {})
+            converted = release.convert(state, options or {})
+            return (
+                converted if not found.others else replace(converted, notes=(*converted.notes, choice(found)))
+            )
     layouts = {name: keys for release in known for name, keys in release.LAYOUTS.items()}
     raise CheckpointError(
         f"No known release has such keys: {shorten(list(state))} The nearest layout is "
@@ -50,15 +57,19 @@ def releases() -> list[ModuleType]:
     return [module for module in modules if hasattr(module, "LAYOUTS")]
 
 
+def choice(found: Found) -> str:
+    """Which of several weights was taken, and how to take another."""
+    others = ", ".join(f"'{name}'" for name in found.others)
+    averaged = " (a running average of the weights)" if set(found.others) <= set(AVERAGED) else ""
+    return (
+        f"The weights under '{found.taken}' were taken; the file also holds {others}{averaged}, which "
+        f"container={found.others[0]} takes."
+    )
+
+
 def unwrap(state: Any) -> Any:
     """The network's state dict out of a training script's file; what stands beside it there is ignored."""
-    for _ in range(len(CONTAINERS)):
-        found = [name for name in CONTAINERS if isinstance(state, Mapping) and name in state]
-        inside = [state[name] for name in found if isinstance(state[name], Mapping)]
-        if not inside:
-            break
-        state = inside[0]
-    return state
+    return find_weights(state).state
 
 
 def join_parts(state: Any) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from dvsn.config.menu import conf_dir
 from dvsn.errors import nearest
 
 COMMANDS = {
@@ -26,17 +29,52 @@ def help_text() -> str:
 
 
 def with_task(arguments: Sequence[str]) -> list[str]:
-    """Also `task=classification`, where the data set has a class a picture and no task is asked for."""
+    """Also the task that a data set asks for, where none is given: `classification` where it has a class a picture,
+    `pix2pix` where it has pairs of pictures, and no classes, people or objects."""
+    asked = dict(each.partition("=")[::2] for each in arguments if "=" in each)
+    if {"task", "experiment"} & set(asked):
+        return list(arguments)
+    node = data_node(asked.get("data", ""), [*own_folders(arguments), Path(conf_dir())])
+    if not node:
+        return list(arguments)
+    target = (node.get("pair") or {}).get("target")
+    if target == "class":
+        return [*arguments, "task=classification"]
+    classes = int(asked.get("data.classes", node.get("classes") or 0) or 0)
+    pictures = (
+        not classes and bool(node.get("dataset")) and not node.get("people") and not node.get("objects")
+    )
+    return [*arguments, *(["task=pix2pix"] if pictures else [])]
+
+
+def own_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders of --config-dir."""
+    found = [each.partition("=")[2] for each in arguments if each.startswith("--config-dir=")]
+    found += [after for each, after in itertools.pairwise(arguments) if each in ("--config-dir", "-cd")]
+    return [Path(each) for each in found]
+
+
+def data_node(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """What the YAML of a data set and those it builds on say together; empty where there is none, or one that is broken."""
     import yaml
 
-    from dvsn.config.menu import conf_dir
-
-    asked = dict(each.partition("=")[::2] for each in arguments if "=" in each)
-    file = Path(conf_dir(), "data", f"{asked.get('data', '')}.yaml")
-    if {"task", "experiment"} & set(asked) or not file.is_file():
-        return list(arguments)
-    pair = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("pair") or {}
-    return [*arguments, *(["task=classification"] if pair.get("target") == "class" else [])]
+    file = next(
+        (each for each in (folder / "data" / f"{name}.yaml" for folder in folders) if each.is_file()), None
+    )
+    try:
+        node = {} if file is None else yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    if not isinstance(node, dict):
+        return {}
+    joined: dict[str, Any] = {}
+    for base in node.pop("defaults", []):
+        if isinstance(base, str) and base not in ("_self_", name):
+            joined |= data_node(base, folders)
+    for key, value in node.items():
+        below = joined.get(key)
+        joined[key] = below | value if isinstance(below, dict) and isinstance(value, dict) else value
+    return joined
 
 
 def main() -> None:

@@ -62,6 +62,9 @@ class Aligned(ImageDataset):
     def describe(self, index: int) -> str:
         return str(self.paths[index])
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.paths[index]]
+
     def name(self, index: int) -> str:
         return self.names[index]
 

@@ -15,13 +15,13 @@ from dvsn.data.files import (
     list_pictures,
     read_colors,
     read_labels,
-    read_list,
     read_rgb,
     require_folder,
     unique_names,
 )
 from dvsn.data.labelled import existing_pairs
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.reading import read_rows
 from dvsn.types import IGNORE, Sample, Vocabulary
 
 TREE = """\
@@ -186,8 +186,14 @@ class CamVid(ImageDataset):
     def describe(self, index: int) -> str:
         return " + ".join(map(str, self.pairs[index]))
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.pairs[index][0]]
+
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def read_label(self, index: int, name: str) -> np.ndarray:
+        return self._read_label(self.pairs[index][1]) if name == "label" else super().read_label(index, name)
 
     def read(self, index: int) -> Sample:
         photo, label = self.pairs[index]
@@ -280,11 +286,11 @@ def _original_folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def _rows(path: Path, *, columns: int | None = None) -> list[list[str]]:
-    rows = read_list(path)
-    for number, row in enumerate(rows, 1):
+    rows = read_rows(path, columns=(columns,) if columns else (1, 2), expected="a list of file names")
+    for number, row in rows:
         if columns is not None and len(row) != columns:
             raise DataError(f"{path}: line {number} has {len(row)} names, expected 'photo label'.")
-    return rows
+    return [row for _, row in rows]
 
 
 def _last_two(root: Path, name: str) -> Path:

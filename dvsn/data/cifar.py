@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import pickle
@@ -15,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import SUFFIXES, require_folder, to_rgb
-from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.data.files import JUNK, SUFFIXES, pictures_below, require_folder, to_rgb
+from dvsn.errors import ConfigError, DataError, MissingError, nearest
+from dvsn.reading import read_bytes
 from dvsn.types import Sample, Vocabulary
 
 FILES = """\
@@ -28,6 +28,10 @@ PICTURES = """\
     ROOT/{split}/CLASS/NAME.jpg  or these folders"""
 
 SIDE = 32
+MAX_BYTES = 1 << 30
+"""Of an archive that is unpacked, and of all pictures of a split: a gigabyte; CIFAR's have 154 MB."""
+
+PICKLE_BYTES = 1 << 30  # the largest published file has 154 MB
 ROW = 3 * SIDE * SIDE
 
 
@@ -74,7 +78,8 @@ class Cifar(ImageDataset):
 
     All pictures are decoded when the reader is made, into one array that forked workers share: 150 MB for 50,000. Their
     order goes around the classes (the first picture of each, the second of each, ...), so that the first few are a fair
-    sample, with exactly as many of each class as divide.
+    sample, with exactly as many of each class as divide. An archive, unpacked, and all pictures together may each have
+    `max_bytes`.
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}
@@ -85,6 +90,7 @@ class Cifar(ImageDataset):
         root: str,
         split: str,
         names: Sequence[str],
+        max_bytes: int = MAX_BYTES,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -93,15 +99,13 @@ class Cifar(ImageDataset):
         if len(set(names)) != len(names):
             raise ConfigError("data.dataset.names: a class is named twice; expected each once.")
         self.class_names, self.split = tuple(names), split
-        found = list(read_split(Path(root), split, self.class_names))
-        sizes = {picture.shape for picture, _, _ in found}
-        if len(sizes) > 1:
-            first = found[0]
-            other = next(each for each in found if each[0].shape != first[0].shape)
-            listed = ", ".join(
-                f"{each[2]} is {each[0].shape[0]}x{each[0].shape[1]}" for each in (first, other)
+        if type(max_bytes) is not int or max_bytes < 1:
+            raise ConfigError(
+                f"data.dataset.max_bytes: found {max_bytes!r}, expected a whole number above 0."
             )
-            raise DataError(f"pictures differ in size (height x width): {listed}. Expected one size.")
+        found = list(of_one_size(read_split(Path(root), split, self.class_names, max_bytes), max_bytes))
+        if not found:
+            raise DataError(f"{root}: the split '{split}' holds no picture.")
         order = around_classes(np.array([number for _, number, _ in found], np.int64))
         self.images = np.stack([found[each][0] for each in order])  # (N, H, W, 3)
         self.targets = np.array([found[each][1] for each in order], np.int64)
@@ -110,7 +114,7 @@ class Cifar(ImageDataset):
         )  # one block, which workers share
 
     @staticmethod
-    def vocabulary(*, names: Sequence[str]) -> Vocabulary:
+    def vocabulary(*, names: Sequence[str], **_: object) -> Vocabulary:
         return Vocabulary(tuple(names), ())
 
     def __len__(self) -> int:
@@ -126,6 +130,24 @@ class Cifar(ImageDataset):
         return {"photo": self.images[index], "class": int(self.targets[index])}
 
 
+def of_one_size(pictures: Iterator[Found], limit: int) -> Iterator[Found]:
+    """The pictures, the first of another size than the first of all being refused, and any beyond `limit` bytes."""
+    first: Found | None = None
+    held = 0
+    for each in pictures:
+        first = first or each
+        held += each[0].nbytes
+        if each[0].shape != first[0].shape:
+            listed = ", ".join(f"{one[2]} is {one[0].shape[0]}x{one[0].shape[1]}" for one in (first, each))
+            raise DataError(f"pictures differ in size (height x width): {listed}. Expected one size.")
+        if held > limit:
+            raise DataError(
+                f"{each[2]}: with this picture the split takes more than {limit:,} bytes of memory, where all of it is "
+                "held. Set data.dataset.max_bytes, or take data=imagefolder, which reads pictures one by one."
+            )
+        yield each
+
+
 def around_classes(targets: np.ndarray) -> np.ndarray:
     """The order in which the first of each class come first, then the second of each, ..."""
     sorted_by_class = np.argsort(targets, kind="stable")
@@ -136,7 +158,7 @@ def around_classes(targets: np.ndarray) -> np.ndarray:
     return np.lexsort((targets, rank))
 
 
-def read_split(root: Path, split: str, names: tuple[str, ...]) -> Iterator[Found]:
+def read_split(root: Path, split: str, names: tuple[str, ...], limit: int) -> Iterator[Found]:
     """The pictures of a split, from whichever layout is there. Raises `DataError` with the expected tree."""
     release = RELEASES.get(len(names))
     tree = PICTURES.format(split=split)
@@ -160,25 +182,26 @@ def read_split(root: Path, split: str, names: tuple[str, ...]) -> Iterator[Found
             )
     for archive in (root / f"{split}.tar.gz", root / f"{split}.tar"):
         if archive.is_file():
-            return named_pictures(archive_members(archive), names, archive)
+            return named_pictures(archive_members(archive, limit=limit), names, archive)
     if (root / split).is_dir():
         return named_pictures(folder_members(root / split), names, root / split)
     lying = ", ".join(sorted(item.name for item in root.iterdir())[:8]) or "nothing"
-    raise DataError(
+    raise MissingError(
         f"{root}: no split '{split}' of {len(names)} classes: found {lying}.\nExpected this tree:\n{tree}\nSet ROOT with "
-        "data.root, or the split with data.splits."
+        "data.root, or the split with data.splits.",
+        root / split,
     )
 
 
 # Archives and folders --------------------------------------------------------------------------------
 
 
-def archive_members(archive: Path) -> Iterator[tuple[str, bytes]]:
+def archive_members(archive: Path, *, limit: int) -> Iterator[tuple[str, bytes]]:
     """(path inside, content) of every picture of a tar archive, in the archive's order. It is unpacked in memory first,
-    which is faster than reading through the compression."""
+    which is faster than reading through the compression, and may have `limit` bytes there."""
+    packed = read_bytes(archive, limit=limit, expected="an archive (data.dataset.max_bytes)")
     try:
-        content = archive.read_bytes()
-        content = gzip.decompress(content) if archive.suffix == ".gz" else content
+        content = decompress(packed, archive, limit) if archive.suffix == ".gz" else packed
         with tarfile.open(fileobj=io.BytesIO(content)) as opened:
             for member in opened:
                 if member.isfile() and is_picture(member.name):
@@ -187,16 +210,36 @@ def archive_members(archive: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{archive}: not a whole archive ({error}). Copy or download it again.") from error
 
 
+def decompress(packed: bytes, archive: Path, limit: int) -> bytes:
+    """The content of a gzip file, of `limit` bytes at most; no more than that is ever held."""
+    parts: list[bytes] = []
+    left = limit
+    while packed:
+        inflater = zlib.decompressobj(wbits=31)
+        parts.append(inflater.decompress(packed, left + 1))
+        left -= len(parts[-1])
+        if left < 0:
+            raise DataError(
+                f"{archive}: {len(packed):,} bytes that unpack to more than {limit:,}; expected no more, for memory. If it "
+                "is meant, set data.dataset.max_bytes."
+            )
+        if not inflater.eof:
+            raise EOFError("it ends before its end mark")
+        packed = inflater.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def folder_members(folder: Path) -> Iterator[tuple[str, bytes]]:
     """(path below the folder, content) of every picture, sorted."""
-    for path in sorted(folder.rglob("*")):
-        if is_picture(path.name) and path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
+    for name in sorted(pictures_below(folder)):
+        yield name, read_bytes(folder / name, expected="a picture")
 
 
 def is_picture(name: str) -> bool:
+    """The rule of folders, for a path inside an archive."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    hidden = any(part.startswith(".") or part in JUNK for part in path.parts if part != ".")
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def named_pictures(
@@ -220,9 +263,9 @@ def named_pictures(
 
 def read_pickle(file: Path, release: Release, classes: int) -> Iterator[Found]:
     """The pictures of one file of the Python release: rows of 3072 bytes, planes of red, green, blue."""
+    data = read_bytes(file, limit=PICKLE_BYTES, expected="a pickle of the published files")
     try:
-        with file.open("rb") as opened:
-            content = PlainUnpickler(opened, encoding="bytes").load()
+        content = PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     except Exception as error:  # whatever a damaged file makes of an unpickler
@@ -236,12 +279,15 @@ def read_pickle(file: Path, release: Release, classes: int) -> Iterator[Found]:
             f"{file}: expected an array 'data' and a list '{release.label.decode()}', found "
             f"{', '.join(str(key) for key in content) or 'neither'}. Is this file of another release?"
         )
-    yield from pictures_of(rows, np.array(labels), file, classes)
+    if not all(type(label) is int for label in labels):
+        raise DataError(f"{file}: found labels that are no whole numbers, expected 0 to {classes - 1}.")
+    yield from pictures_of(rows, np.array(labels, np.int64), file, classes)
 
 
 def read_binary(file: Path, release: Release, classes: int) -> Iterator[Found]:
     """The pictures of one file of the binary release: the label's bytes, then the planes."""
-    data, row = np.fromfile(file, np.uint8), release.label_bytes + ROW
+    content = read_bytes(file, limit=PICKLE_BYTES, expected="a file of the published pictures")
+    data, row = np.frombuffer(content, np.uint8), release.label_bytes + ROW
     if len(data) == 0 or len(data) % row:
         raise DataError(
             f"{file}: {len(data)} bytes, expected a multiple of {row}. It is truncated, or of another release."

@@ -111,8 +111,14 @@ class Cityscapes(ImageDataset):
     def describe(self, index: int) -> str:
         return " + ".join(str(path) for path in self.items[index] if path is not None)
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.items[index][0]]
+
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def read_label(self, index: int, name: str) -> np.ndarray:
+        return self._read_label(self.items[index][1]) if name == "label" else super().read_label(index, name)
 
     def read(self, index: int) -> Sample:
         photo, label, instance = self.items[index]

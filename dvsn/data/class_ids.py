@@ -20,13 +20,17 @@ class UnknownIds(DataError):
     counts: Mapping[int, int] = {}
 
 
+MANY = 16
+"""More ids than this that nobody announced are a soft or compressed mask rather than ids."""
+
+
 class ClassIds:
     """Maps file ids to classes; ids that nobody announced raise a `DataError` that names the file.
 
     `class_of` holds every id that files may hold: its class, or 255 where it is ignored. `ignore_ids` are the
     user's own additions to the ignored ones, and win. `kind` says what the ids are, such as "label ids (0..33)",
-    and `advice` ends the message, for what is known about a data
-    set's usual mistakes.
+    and `advice` ends the message, for what is known about a data set's usual mistakes; `soft` is what to do with a mask of
+    many values between. `nearest`: an id that nobody announced is taken for the nearest one that was.
     """
 
     def __init__(
@@ -37,18 +41,24 @@ class ClassIds:
         names: Sequence[str],
         ignore_ids: Iterable[int] = (),
         advice: str = "",
+        soft: str = "",
+        nearest: bool = False,
     ) -> None:
         ignore_ids = list(ignore_ids)
         for value in ignore_ids:
             if not 0 <= value <= 65535:
                 raise ConfigError(f"data.dataset.ignore_ids: found {value}, expected ids of 0 to 65535.")
         self.class_of = {**class_of, **dict.fromkeys(ignore_ids, IGNORE)}
-        self.kind, self.names, self.advice = kind, tuple(names), advice
+        self.kind, self.names, self.advice, self.soft = kind, tuple(names), advice, soft
         size = max(256, 1 + max(self.class_of, default=0))
         self.table = np.full(size, IGNORE, np.uint8)
         self.fault = np.ones(size, np.uint8)
         for value, each in self.class_of.items():
             self.table[value], self.fault[value] = each, 0
+        if nearest:
+            known = np.array(sorted(self.class_of))
+            closest = known[np.abs(np.arange(size)[:, None] - known).argmin(axis=1)]
+            self.table, self.fault = self.table[closest], np.zeros(size, np.uint8)
 
     def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
         """(H, W) ids of any integer type -> (H, W) uint8 classes, 255 where ignored."""
@@ -67,6 +77,12 @@ class ClassIds:
         return classes
 
     def _complaint(self, strangers: Mapping[int, int], *, deep: bool) -> str:
+        if len(strangers) > MANY:
+            return (
+                f"{sum(strangers.values())} pixels hold {len(strangers)} different ids outside {self.kind}, "
+                f"{min(strangers)} to {max(strangers)}: a soft mask, or one that was compressed or interpolated. "
+                f"Expected an untouched map of ids. {self.soft}"
+            ).rstrip()
         shown = list(strangers)[:5]
         listed = ", ".join(f"{value} on {strangers[value]}" for value in shown)
         hint = " (a 16-bit file: instance ids, or ids scaled by 256?)" if deep else ""
@@ -87,16 +103,27 @@ class ColorIds:
 
     `id_of` holds an id for each RGB colour, and `default` is that of all others; `stray` is the share of a
     picture's pixels that may have another colour. Above it the file is refused: it was compressed, interpolated
-    or belongs to another data set.
+    or belongs to another data set. With `nearest` every colour is taken for the nearest one, by the distance in RGB.
+    `advice` ends the message.
     """
 
-    def __init__(self, id_of: Mapping[RGB, int], *, default: int, stray: float, known: str) -> None:
+    def __init__(
+        self,
+        id_of: Mapping[RGB, int],
+        *,
+        default: int,
+        stray: float,
+        known: str,
+        nearest: bool = False,
+        advice: str = "",
+    ) -> None:
         if not 0 <= stray < 1:
             raise ConfigError(f"data.dataset.stray: found {stray}, expected a share of 0 to 1.")
         table = sorted((_code(color), each) for color, each in id_of.items())
         self.codes = np.array([code for code, _ in table], np.int32)
         self.ids = np.array([each for _, each in table], np.uint8)
         self.default, self.stray, self.known = default, stray, known
+        self.nearest, self.advice = nearest, advice
 
     def __call__(self, colors: np.ndarray, path: Path) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 ids."""
@@ -104,6 +131,11 @@ class ColorIds:
         packed = red << 16 | green << 8 | blue  # (H, W)
         place = np.searchsorted(self.codes, packed).clip(max=len(self.codes) - 1)
         stray = self.codes[place] != packed
+        if self.nearest:
+            ids = self.ids[place]
+            values, which = np.unique(packed[stray], return_inverse=True)
+            ids[stray] = self._nearest(values)[which]
+            return ids
         if (share := stray.mean()) > self.stray:
             values, counts = np.unique(packed[stray], return_counts=True)
             most = int(values[counts.argmax()])
@@ -111,10 +143,20 @@ class ColorIds:
             raise DataError(
                 f"{path}: {share:.1%} of the pixels ({int(stray.sum())}) have a colour outside {self.known}, most "
                 f"of them {found}. Expected an untouched colour map: no JPEG, no interpolation, no other colour "
-                f"order. Up to {self.stray:.1%} would be ignored: data.dataset.stray sets that share."
+                f"order. Up to {self.stray:.1%} would be ignored: data.dataset.stray sets that share. {self.advice}".rstrip()
             )
         ids = self.ids[place]
         ids[stray] = self.default
+        return ids
+
+    def _nearest(self, values: np.ndarray) -> np.ndarray:
+        """The ids of the colours of the table that are nearest to packed colours (N,); of equals the first."""
+        best = np.full(len(values), np.iinfo(np.int32).max, np.int32)
+        ids = np.full(len(values), self.default, np.uint8)
+        for code, each in zip(self.codes.tolist(), self.ids.tolist(), strict=True):
+            away = sum(((values >> shift & 255) - (code >> shift & 255)) ** 2 for shift in (16, 8, 0))
+            closer = away < best
+            best[closer], ids[closer] = away[closer], each
         return ids
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,16 +14,21 @@ from dvsn.data.coco_files import (
     Entry,
     Picture,
     check_ids,
+    check_picture_sizes,
+    contradiction,
     first_present,
     list_pictures,
     read_coco,
     read_detections,
     table,
 )
+from dvsn.data.dataset import split_names
 from dvsn.data.files import require_file, require_folder
+from dvsn.data.labelled import check_choices
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import shown, to_whole
 from dvsn.types import Sample
 
 log = logging.getLogger(__name__)
@@ -46,7 +52,8 @@ class CocoPeople(PeopleDataset):
     The only difference: the published code keeps a box that is one pixel wide or high, as one of no size.
 
     A keypoint may lie outside its picture. Pictures are read as stored, and must have the size that the file says.
-    `area_share` of the box is the area of an annotation that has none, for AP.
+    `area_share` of the box is the area of an annotation that has none, for AP. `sizes`: "file" compares the pictures'
+    headers with the file's sizes when the set is opened; "picture" believes the pictures.
     """
 
     def __init__(
@@ -62,9 +69,11 @@ class CocoPeople(PeopleDataset):
         threshold: float = 0.0,
         train_split: str = "train",
         area_share: float = 0.53,
+        sizes: Literal["file", "picture"] = "file",
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
+        check_choices({"sizes": (sizes, ("file", "picture"))}, node="data.people")
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
         tree = f"    ROOT/{_first(annotations)}\n    ROOT/{_first(images)}/NAME.jpg\n    with {{split}} = {split}"
         self.file = require_file(
@@ -78,11 +87,11 @@ class CocoPeople(PeopleDataset):
         content = read_coco(self.file, needs="keypoints")
         self.category = self._choose_category(content["categories"], category)
         self.area_share = area_share
-        self.pictures = list_pictures(content["images"], folder, self.file)
+        self.pictures = list_pictures(content["images"], folder, self.file, sizes_from=sizes)
         self.left_out: dict[str, list[int]] = {OUTSIDE: [], CROWD: [], UNLABELLED: []}
         truth = self._truth([each for each in content["annotations"] if self._is_wanted(each)])
         self.records = truth
-        if boxes != "truth" and split not in train_split.split("+"):
+        if boxes != "truth" and split not in split_names(train_split):
             path = require_file(
                 Path(root) / boxes.replace("{split}", split),
                 expected=f"    ROOT/{boxes}  a list of {{image_id, category_id, bbox, score}}",
@@ -95,6 +104,10 @@ class CocoPeople(PeopleDataset):
                 f"({', '.join(f'{reason}: {len(ids)}' for reason, ids in self.left_out.items())}). Expected one or more."
             )
         require_pictures([record.picture for record in self.records], self.file, tree=tree)
+        if sizes == "file":
+            used = {record.image_id for record in self.records}
+            known = [picture for number, picture in self.pictures.items() if number in used]
+            check_picture_sizes(known, self.file, option="data.people.sizes")
 
     @cached_property
     def annotations(self) -> Entry:  # type: ignore[override]
@@ -105,11 +118,15 @@ class CocoPeople(PeopleDataset):
         """
         content = read_coco(self.file, needs="keypoints")
         people = [each for each in content["annotations"] if self._is_wanted(each)]
+        table(people, "bbox", 4, self.file, "x, y, width, height")
+        table(people, "keypoints", 3 * len(self.keypoints), self.file, "x, y, v for each keypoint")
         shift = int(any(each["id"] == 0 for each in people))
         for each in people:
+            each["number"] = each["id"]  # the record's
             each["id"] += shift
             each.setdefault("iscrowd", 0)
-            each.setdefault("area", self.area_share * each["bbox"][2] * each["bbox"][3])
+            if "area" not in each:
+                each["area"] = self.area_share * each["bbox"][2] * each["bbox"][3]
             each.setdefault("num_keypoints", sum(flag > 0 for flag in each["keypoints"][2::3]))
         return content | {"annotations": people, "categories": [self.category]}
 
@@ -118,12 +135,8 @@ class CocoPeople(PeopleDataset):
         picture = self.pictures[self.records[index].image_id]
         height, width = sample["photo"].shape[:2]
         if (width, height) != (picture.width, picture.height):
-            turned = (height, width) == (picture.width, picture.height)
-            hint = " The picture is turned by EXIF, and read as stored; turn it for good." if turned else ""
-            raise DataError(
-                f"{picture.path}: {width} x {height} pixels, but {self.file} says {picture.width} x {picture.height}, so "
-                f"its keypoints belong elsewhere.{hint}"
-            )
+            why = contradiction(picture, (height, width), self.file, option="data.people.sizes")
+            raise DataError(f"{picture.path}: {why}")
         return sample
 
     def _is_wanted(self, annotation: Entry) -> bool:
@@ -131,6 +144,13 @@ class CocoPeople(PeopleDataset):
 
     def _choose_category(self, categories: list[Entry], name: str | None) -> Entry:
         """The category called `name`, or the one that has keypoints. Its keypoints must be those of the config."""
+        for place, each in enumerate(categories):
+            each["id"] = to_whole(each.get("id"), f"{self.file}: categories[{place}]: id")
+            if not isinstance(each.get("keypoints") or [], list):
+                raise DataError(
+                    f"{self.file}: categories[{place}]: keypoints: found {shown(each['keypoints'])}, expected a list of "
+                    "their names."
+                )
         names = [str(each.get("name")) for each in categories]
         found = [
             each
@@ -143,7 +163,7 @@ class CocoPeople(PeopleDataset):
                 f"data.people.category: {self.file} has {len(found)} categories {what}, expected one. "
                 f"{nearest(str(name), names)}"
             )
-        theirs, ours = [plain(each) for each in found[0].get("keypoints", ())], self.keypoints.names
+        theirs, ours = [plain(each) for each in found[0].get("keypoints") or ()], self.keypoints.names
         if theirs:
             require_count(len(theirs), self.keypoints, str(self.file))
         mine = [plain(each) for each in ours]

@@ -10,7 +10,7 @@ import numpy as np
 
 from dvsn.data.class_ids import ClassIds, distinct_palette
 from dvsn.data.cocostuff_names import CLASS_NAMES, PUBLISHED_IDS
-from dvsn.data.files import list_pictures, read_labels, read_list, require_folder
+from dvsn.data.files import list_pictures, read_labels, require_folder
 from dvsn.data.labelled import (
     ADVICE,
     LabelledPhotos,
@@ -22,6 +22,7 @@ from dvsn.data.labelled import (
     read_matlab,
 )
 from dvsn.errors import DataError
+from dvsn.reading import read_rows
 from dvsn.types import IGNORE, Sample, Vocabulary
 
 TREE = """\
@@ -147,7 +148,7 @@ def _find(root: Path, split: str) -> list[tuple[Path, Path]]:
     )
     listing = root / "imageLists" / f"{split}.txt"
     if listing.is_file():
-        photos = [images / f"{row[0]}.jpg" for row in read_list(listing)]
+        photos = [images / f"{row[0]}.jpg" for _, row in read_rows(listing, expected="a list of names")]
     else:
         folder = next(
             (each for year in ("", "2014", "2017") if (each := images / f"{split}{year}").is_dir()), None

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from dvsn.data.files import require_file
+from dvsn.data.files import check_pixels, require_file
 from dvsn.data.people import PeopleDataset, require_count
 from dvsn.data.wflw import face_record
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import require_regular
 from dvsn.types import Sample
 
 TREE = "    ROOT/{annotations}   MATLAB files with {pictures}, {points}, for {{split}} = {split}"
@@ -79,7 +80,11 @@ class Cofw(PeopleDataset):
         if self._opened is None:
             self._opened = _open(self.file)  # in each process anew: see __getstate__
         pictures = self._opened[self.images]
-        picture = np.array(self._opened[pictures[np.unravel_index(index, pictures.shape)]])
+        found = self._opened[pictures[np.unravel_index(index, pictures.shape)]]
+        sides = tuple(getattr(found, "shape", ()))[-2:]
+        if len(sides) == 2:
+            check_pixels(f"{self.file}: face {index}", (sides[1], sides[0]))
+        picture = np.array(found)
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
             raise DataError(
                 f"{self.file}: face {index}: {picture.dtype} {picture.shape}, expected an 8-bit picture."
@@ -89,6 +94,9 @@ class Cofw(PeopleDataset):
 
     def describe(self, index: int) -> str:
         return f"{self.file}, face {index}"
+
+    def photos(self, index: int) -> list[Path]:
+        return []  # they lie in one MATLAB file
 
     def name(self, index: int) -> str:
         return f"{self.file.stem}_{index}"
@@ -105,6 +113,7 @@ def _open(path: Path) -> Any:
             f"{path}: reading MATLAB files of version 7.3 needs h5py, which is not installed. Install it (pip install "
             "h5py)."
         ) from error
+    require_regular(path, expected="a MATLAB file of version 7.3")
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import operator
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from dvsn.data.files import Rule, read_by
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.types import Sample
 
@@ -29,6 +32,8 @@ class ImageDataset(Dataset[Sample]):
 
     kinds: dict[str, str]
     palettes: dict[str, np.ndarray]
+    rule: Rule | None = None
+    """How its pictures are read; None: by the rule in force."""
 
     def __init__(self, *, transform: Callable[[Sample, int], Sample] | None = None, seed: int = 0) -> None:
         if seed < 0:
@@ -50,6 +55,19 @@ class ImageDataset(Dataset[Sample]):
         """The files of an item, for messages."""
         raise NotImplementedError
 
+    def photos(self, index: int) -> list[Path]:
+        """The files of an item that hold photos, as far as they are files."""
+        return []
+
+    def read_label(self, index: int, name: str) -> np.ndarray:
+        """The array `name` of `read`, alone, so that readers can leave the photo out."""
+        array: np.ndarray = self.read(index)[name]
+        return array
+
+    def ruled(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it pictures are read by the rule of this dataset."""
+        return contextlib.nullcontext() if self.rule is None else read_by(self.rule)
+
     def name(self, index: int) -> str:
         """A file stem, unique in the dataset, for pictures made from this item."""
         raise NotImplementedError
@@ -61,7 +79,8 @@ class ImageDataset(Dataset[Sample]):
             raise IndexError(f"index {index} of a dataset with {len(self)} items")
         index %= len(self)
         try:
-            sample = self.read(index)
+            with self.ruled():
+                sample = self.read(index)
             pictures = [name for name, kind in self.kinds.items() if kind != "number"]
             check_sizes({name: sample[name] for name in pictures if name in sample})
             sample |= {"index": index, "name": self.name(index)}
@@ -115,6 +134,14 @@ class Joined(ImageDataset):
         part, place = self.at(index)
         return part.describe(place)
 
+    def photos(self, index: int) -> list[Path]:
+        part, place = self.at(index)
+        return part.photos(place)
+
+    def read_label(self, index: int, name: str) -> np.ndarray:
+        part, place = self.at(index)
+        return part.read_label(place, name)
+
     def name(self, index: int) -> str:
         part, place = self.at(index)
         return part.name(place)
@@ -138,6 +165,11 @@ def split_parts(text: str) -> list[tuple[str, int, int]]:
             )
         found.append((name, first, last))
     return found
+
+
+def split_names(text: str) -> list[str]:
+    """The data set's own names in `data.splits`, each once, whatever the ranges."""
+    return list(dict.fromkeys(name for name, _, _ in split_parts(text)))
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:

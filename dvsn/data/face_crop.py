@@ -26,19 +26,22 @@ class FaceCrop:
 
     In: `photo`, `box` (x, y, width, height), `keypoints` (K, 2), `labelled` (K,), perhaps `attributes` (A,). Out: `image`
     uint8 (3, H, W), `keypoints` float32 (K, 2) in pixels of the crop, `weight` float32 (K,), 1 where labelled, `inverse`
-    float32 (2, 3) from crop to picture, `extent` float32 (2,), the square's side twice, `attributes` float32 (A,) if
-    there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0. Where the keypoints tell how a
-    head is turned (`KeypointSet.head`), also `angles` float32 (3,), pitch, yaw and roll in radians of the points as they
-    lie in the crop, NaN where they cannot be known: see `dvsn.geometry.head_angles`.
+    float32 (2, 3) from crop to picture, `extent` float32 (2,), the square's side twice, `offset` float32 (), see `centred`,
+    `attributes` float32 (A,) if there are any, `index`, `name`. Coordinates of keypoints that are not labelled are 0. Where
+    the keypoints tell how a head is turned (`KeypointSet.head`), also `angles` float32 (3,), pitch, yaw and roll in
+    radians of the points as they lie in the crop, NaN where they cannot be known: see `dvsn.geometry.head_angles`.
 
     Without augmentation this is the test crop of the PyTorch PFLD (github.com/polarisZhao/PFLD-pytorch), to the bit:
     a square of `padding` times the longer side of what `box` says, rounded as there, black outside of the picture,
     resized. `box` is `points`, the extent of the labelled points, as published, which tells the network where the answer
     is; or `rectangle`, the sample's box, of the annotation or a detector.
 
-    Keypoints count from the crop's corner, as published: size x (p - corner) / side. The picture is resized as areas, so
-    what is drawn at p lies half a crop pixel minus half a picture pixel off that number. With `centred` the numbers are
-    those of the pixels in which the points are drawn, as heatmaps want them.
+    `centred: true` numbers keypoints as the crop's pixels in which they are drawn, as heatmaps want them; `offset` is 0.
+
+    `centred: false` counts them from the crop's corner, as published: size x (p - corner) / side. The picture is resized by
+    areas, so that number is the pixel in which p is drawn, plus half a crop pixel, minus half a picture pixel, on both
+    axes: `offset`. Turned and mirrored crops keep exactly this: mirrored, x becomes size - x - u, where u is a picture
+    pixel in crop pixels (`size` / side).
 
     Augmentation, drawn again (10 times at most) while a labelled point would leave the crop; the published code makes
     copies of each face beforehand instead, by nearly the same steps:
@@ -96,19 +99,15 @@ class FaceCrop:
         random = np.random.default_rng(item_seed)
         photo, labelled = sample["photo"], sample["labelled"] > 0
         points = np.asarray(sample["keypoints"], np.float64)
-        corner, side = self.frame(sample)
-        if self.zoom or self.shift or self.rotation:
-            extent, areas = self._draw(corner, side, points[labelled], random)
-            crop = cv2.warpAffine(photo, between_centres(areas), self.size[::-1], flags=cv2.INTER_LINEAR)
-        else:
-            extent, areas = float(side), self._plain(corner, side)
-            crop = cv2.resize(cut(photo, corner, side), self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        crop, areas, extent = self._cut(photo, sample, points[labelled], random)
         if self.flip and random.random() < self.flip:
             areas = np.array([[-1.0, 0, self.size[1]], [0, 1, 0]]) @ np.vstack([areas, [0, 0, 1]])
             crop = crop[:, ::-1]
             order = np.arange(len(points)) if self.keypoints is None else self.keypoints.mirror
             points, labelled = points[order], labelled[order]
-        matrix = between_centres(areas) if self.centred else areas
+        offset = 0.0 if self.centred else from_corner(self.size[1], extent)
+        matrix = between_centres(areas)
+        matrix[:, 2] += offset
         moved = np.where(labelled[:, None], move_points(points, matrix), 0)
         crop = np.ascontiguousarray(crop)
         if self.occlusion and labelled.any() and random.random() < self.occlusion:
@@ -120,6 +119,7 @@ class FaceCrop:
             "weight": torch.from_numpy(labelled.astype(np.float32)),
             "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
             "extent": torch.full((2,), extent),
+            "offset": torch.tensor(offset, dtype=torch.float32),
             "index": sample["index"],
             "name": sample["name"],
         }
@@ -132,6 +132,18 @@ class FaceCrop:
             )
             made["angles"] = torch.full((3,), torch.nan) if angles is None else torch.from_numpy(angles)
         return made
+
+    def _cut(
+        self, photo: np.ndarray, sample: Sample, points: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """The crop (H, W, 3) before a mirror, the map to it as `_plain` gives it, and the side of its square."""
+        corner, side = self.frame(sample)
+        if self.zoom or self.shift or self.rotation:
+            extent, areas = self._draw(corner, side, points, random)
+            crop = cv2.warpAffine(photo, between_centres(areas), self.size[::-1], flags=cv2.INTER_LINEAR)
+            return crop, areas, extent
+        crop = cv2.resize(cut(photo, corner, side), self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        return crop, self._plain(corner, side), float(side)
 
     def frame(self, sample: Sample) -> tuple[np.ndarray, int]:
         """The upper left corner (2,), whole pixels, and the side of the square around a face.
@@ -183,6 +195,12 @@ class FaceCrop:
 def between_centres(areas: np.ndarray) -> np.ndarray:
     """A (2, 3) map that counts from the corners of the first pixels, made to count from their centres."""
     return np.column_stack([areas[:, :2], areas[:, 2] + areas[:, :2] @ [0.5, 0.5] - 0.5])
+
+
+def from_corner(size: float, side: float) -> float:
+    """What `FaceCrop` adds to the pixel in which a point is drawn, to count it from the corner of a crop of `size` pixels a
+    side, made of `side` pixels of the picture: half a crop pixel, minus half a picture pixel. In crop pixels."""
+    return (1 - size / side) / 2
 
 
 def cut(photo: np.ndarray, corner: np.ndarray, side: int) -> np.ndarray:

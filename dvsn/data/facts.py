@@ -13,6 +13,7 @@ class DataFacts:
     - `mean`, `std`: of RGB in [0, 1].
     - `class_weights`, `boundary_frame`: of the published recipes of segmentation; pixels along each side without outlines.
     - `padding`: the factor by which the box of a person or a face is enlarged.
+    - `face_box`: what faces are cut by, their `points` or the `rectangle` of the annotation; see `dvsn.data.face_crop`.
     - `score`: what keypoints are measured by here.
     - `normalise`: the lengths that `nme` counts in (see `dvsn.metrics.landmarks.NME`).
 
@@ -27,6 +28,7 @@ class DataFacts:
         class_weights: list[float] | str | None = None,
         boundary_frame: int = 0,
         padding: float = 1.25,
+        face_box: Literal["points", "rectangle"] = "points",
         score: Literal["ap", "pckh", "pck", "nme"] = "pck",
         normalise: dict[str, Any] | None = None,
     ) -> None:
@@ -46,4 +48,4 @@ class DataFacts:
                 raise ConfigError(f"data.facts.{name}: found {value!r}, expected {expected}.")
         self.mean, self.std = mean, std
         self.class_weights, self.boundary_frame = class_weights, boundary_frame
-        self.padding, self.score, self.normalise = padding, score, normalise
+        self.padding, self.face_box, self.score, self.normalise = padding, face_box, score, normalise

@@ -1,9 +1,11 @@
 """Pictures and label maps from disk: decoded once, fast, and never half.
 
-Three decisions hold for every dataset:
+Five decisions hold for every dataset:
 
-- Photos are RGB and are read *as stored*: an EXIF rotation tag is applied to no file, because the label map
-  that belongs to a photo carries none.
+- Photos are RGB and are read *as stored*: an orientation tag is applied to no file of any format, because the label map
+  that belongs to a photo carries none. `dvsn.predict` alone turns pictures upright.
+- Only regular files are opened, and a picture is decoded only after its header was seen to have a size that is allowed.
+- 16 bits a channel become 8 by a range that is stated (`Rule.deep_range`), or else by their upper 8.
 - OpenCV decodes 8-bit JPEG and PNG (faster than Pillow: `experiments/speed/input_pipeline.md`), but only
   after the file was seen to be whole: depending on its version it returns half a picture for half a file.
   Everything else goes through Pillow, which raises.
@@ -12,28 +14,85 @@ Three decisions hold for every dataset:
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from dvsn.errors import DataError, nearest
+from dvsn import reading
+from dvsn.data import headers
+from dvsn.data.headers import JPEG_START, PNG_START
+from dvsn.errors import ConfigError, DataError, MissingError, nearest
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+)
 """What counts as a picture when a folder is listed."""
 
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JUNK = frozenset({"__MACOSX", "@eaDir"})
+"""Folders that archivers and file servers leave behind; hidden ones, such as .ipynb_checkpoints, are none either."""
+
+MAX_PIXELS = 200_000_000
+"""Of one picture, unless an option says otherwise: 600 MB as RGB."""
+
+_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _AS_STORED_RGB = (
     cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION if hasattr(cv2, "IMREAD_COLOR_RGB") else None
 )
 
 
+@dataclass
+class Rule:
+    """How pictures are read: by a data set, or by `dvsn.predict`."""
+
+    max_pixels: int = MAX_PIXELS
+    deep_range: tuple[int, int] | None = None
+    """Of 16-bit channels: what becomes 0 and what becomes 255; None: 0 and 65535."""
+    upright: bool = False
+    """Photos are turned by their orientation tag."""
+    turned: list[str] = field(default_factory=list)
+    """Files that were."""
+
+
+_RULE: ContextVar[Rule] = ContextVar("rule", default=Rule())  # noqa: B039 - nobody writes into the default
+
+
+@contextlib.contextmanager
+def read_by(rule: Rule) -> Iterator[Rule]:
+    """Within it, pictures are read by this rule."""
+    token = _RULE.set(rule)
+    try:
+        yield rule
+    finally:
+        _RULE.reset(token)
+
+
+def make_rule(
+    *, max_pixels: int | None = None, deep_range: Sequence[int] | None = None, upright: bool = False
+) -> Rule:
+    """The rule of options `max_pixels` and `deep_range`, null being the usual. Raises `ConfigError` for wrong ones."""
+    pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    if type(pixels) is not int or pixels < 1:
+        raise ConfigError(f"data.max_pixels: found {max_pixels}, expected a whole number above 0, or null.")
+    if deep_range is None:
+        return Rule(pixels, None, upright)
+    ends = tuple(deep_range)
+    if len(ends) != 2 or any(type(end) is not int for end in ends) or not 0 <= ends[0] < ends[1] <= 65535:
+        raise ConfigError(
+            f"data.deep_range: found {list(ends)}, expected [LOWEST, HIGHEST] of 16-bit pictures, such as [0, 4095]."
+        )
+    return Rule(pixels, (ends[0], ends[1]), upright)
+
+
 def read_rgb(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as stored. Grey becomes RGB, alpha is dropped, 16 bits keep their upper 8.
+    """(H, W, 3) uint8 RGB as stored. Grey becomes RGB, alpha is dropped, 16 bits become 8 by the rule in force.
 
     Raises `DataError` with the file's name for a missing, empty, truncated, damaged or foreign file.
     """
@@ -53,25 +112,37 @@ def read_colors(path: str | Path) -> np.ndarray:
 
 
 def read_labels(
-    path: str | Path, *, advice: str = "A colour-coded label map is read with labels=color."
+    path: str | Path,
+    *,
+    advice: str = "A colour-coded label map is read with labels=color.",
+    lossy: bool = False,
+    lossy_advice: str = "",
 ) -> np.ndarray:
     """(H, W) ids: uint8, or int32 for 16-bit files such as instance ids. Palettes keep their indices.
 
-    `advice` tells what to do with a file that holds colours.
+    `advice` tells what to do with a file that holds colours. A JPEG is refused unless `lossy`, since compression changes
+    ids; `lossy_advice` tells what else can be done.
     """
-    image = _open(path, _read_bytes(path))
-    if image.format == "JPEG":
+    data = _read_bytes(path)
+    image = _open(path, data)
+    if image.format == "JPEG" and not lossy:
         raise DataError(
-            f"{path}: label ids in a JPEG file are damaged by its compression; expected a PNG of ids."
+            f"{path}: label ids in a JPEG file are damaged by its compression; expected a PNG of ids. {lossy_advice}"
         )
     if image.mode in ("L", "P", "1"):
-        return np.array(image, dtype=np.uint8)
+        return _as_stored(np.array(image, dtype=np.uint8), data)
     if image.mode.startswith("I"):
-        return np.array(image, dtype=np.int32)
+        return _as_stored(np.array(image, dtype=np.int32), data)
     raise DataError(
         f"{path}: found a picture of mode '{image.mode}', expected label ids in one channel (8-bit grey, "
         f"palette or 16-bit). {advice}"
     )
+
+
+def read_grey(path: str | Path) -> np.ndarray:
+    """(H, W) uint8 brightness of a mask as stored, in any format: of a palette its colours, of 16 bits by the rule."""
+    picture = to_rgb(path, _read_bytes(path))
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
 def require_folder(path: str | Path, *, expected: str, option: str) -> Path:
@@ -79,7 +150,7 @@ def require_folder(path: str | Path, *, expected: str, option: str) -> Path:
     path = Path(path)
     if path.is_dir():
         return path
-    raise DataError(_missing(path, "folder", expected, option))
+    raise MissingError(_missing(path, "folder", expected, option), path)
 
 
 def require_file(path: str | Path, *, expected: str, option: str) -> Path:
@@ -87,23 +158,34 @@ def require_file(path: str | Path, *, expected: str, option: str) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    raise DataError(_missing(path, "file", expected, option))
+    raise MissingError(_missing(path, "file", expected, option), path)
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The pictures of one folder, sorted as strings; hidden files (macOS leaves `._name.png`) are none."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    """The pictures in a folder and all folders below it, sorted by their names; see `pictures_below`."""
+    return sorted(folder / name for name in pictures_below(folder))
 
 
-def read_list(path: Path) -> list[list[str]]:
-    """The columns (separated by blanks or tabs) of every line that holds any; the last needs no newline."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not a text file ({error.reason}); expected a list of file names."
-        ) from error
-    return [columns for line in text.splitlines() if (columns := line.split())]
+def pictures_below(folder: str | Path, *, prefix: str = "", skip: Path | None = None) -> Iterator[str]:
+    """Paths of all pictures below a folder, each starting with `prefix`, in no order: the one rule of every reader and of
+    `dvsn.predict`.
+
+    Hidden files and folders (macOS leaves `._name.png`) and `JUNK` are none. Links are followed, in no circle. `skip` is a
+    folder that is left out.
+    """
+    return _below(str(folder), prefix, skip, (os.path.realpath(folder),))
+
+
+def _below(folder: str, prefix: str, skip: Path | None, above: tuple[str, ...]) -> Iterator[str]:
+    for item in os.scandir(folder):
+        if item.name.startswith(".") or item.name in JUNK:
+            continue
+        if item.is_dir():
+            real = os.path.realpath(item.path)
+            if real not in above and (skip is None or real != os.path.realpath(skip)):
+                yield from _below(item.path, f"{prefix}{item.name}/", skip, (*above, real))
+        elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
+            yield f"{prefix}{item.name}"
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
@@ -132,10 +214,7 @@ def _missing(path: Path, kind: str, expected: str, option: str) -> str:
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    data = reading.read_bytes(path, expected="a picture")
     if not data:
         raise DataError(
             f"{path}: the file is empty (0 bytes), expected a picture. Copy or download it again."
@@ -146,26 +225,100 @@ def _read_bytes(path: str | Path) -> bytes:
 def _is_whole_jpeg(data: bytes) -> bool:
     """Starts and ends as a JPEG. Its end mark cannot occur inside; a preview's end precedes any size, so that
     a file cut there does not decode at all."""
-    return data.startswith(_JPEG_START) and data.endswith(_JPEG_END)
+    return data.startswith(JPEG_START) and data.endswith(_JPEG_END)
 
 
 def _is_plain_png(data: bytes) -> bool:
     """A whole PNG with 8 bits a channel or less; byte 24 is the depth."""
-    return data.startswith(_PNG_START) and data.endswith(_PNG_END) and data[24:25] <= b"\x08"
+    return data.startswith(PNG_START) and data.endswith(_PNG_END) and data[24:25] <= b"\x08"
 
 
 def to_rgb(path: str | Path, data: bytes) -> np.ndarray:
     """`read_rgb` of a file's content; `path` names it in messages."""
+    rule = _RULE.get()
+    picture = None
     if _is_whole_jpeg(data) or _is_plain_png(data):
+        check_pixels(path, headers.size_in(data), rule)
         picture = _decode_rgb(data)
-        if picture is not None:
-            return picture
+    if picture is None:
+        picture = _decode_other(path, data, rule)
+    if rule.upright and (orientation := headers.orientation_in(data)) != 1:
+        rule.turned.append(str(path))
+        return headers.turn(picture, orientation)
+    return picture
+
+
+def check_pixels(path: str | Path, size: tuple[int, int] | None, rule: Rule | None = None) -> None:
+    """Raise `DataError` for a picture of more pixels than the rule allows, before it is decoded."""
+    limit = (rule or _RULE.get()).max_pixels
+    if size is not None and size[0] * size[1] > limit:
+        raise DataError(
+            f"{path}: a picture of {size[0]}x{size[1]} (height x width), {size[0] * size[1]:,} pixels; expected "
+            f"{limit:,} at most, for memory. If it is meant, set data.max_pixels={size[0] * size[1]} (of dvsn.predict "
+            "max_pixels)."
+        )
+
+
+def _decode_other(path: str | Path, data: bytes, rule: Rule) -> np.ndarray:
+    """What OpenCV is not asked for at first, as stored: other formats, 16 bits, and files that are not whole."""
     image = _open(path, data)
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-    elif image.mode == "F":
+    if image.mode == "F":
         raise DataError(f"{path}: a picture of 32-bit floats; expected 8 or 16 bits a channel. Convert it.")
-    return np.array(image.convert("RGB"))
+    if (deep := _deep(image, data)) is not None:
+        return to_eight_bits(deep, rule.deep_range)
+    return _as_stored(np.array(image.convert("RGB")), data)
+
+
+def _deep(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint16 of a decoded picture of 16 bits a channel; None of 8. Pillow alone keeps their upper 8 only."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535).astype(np.uint16)
+        return _as_stored(np.stack([grey] * 3, axis=-1), data)
+    if not headers.is_deep(data):
+        return None
+    with contextlib.suppress(cv2.error):
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if found is not None and found.dtype == np.uint16 and found.ndim == 3 and found.shape[2] >= 3:
+            return _as_stored(np.ascontiguousarray(found[..., 2::-1]), data)
+    return None
+
+
+def _as_stored(picture: np.ndarray, data: bytes) -> np.ndarray:
+    """Undo the turn that Pillow and OpenCV give to a TIFF."""
+    if not data.startswith(headers.TIFF_STARTS):
+        return picture
+    return headers.turn(picture, headers.orientation_in(data), back=True)
+
+
+def to_eight_bits(deep: np.ndarray, ends: tuple[int, int] | None) -> np.ndarray:
+    """uint16 -> uint8: the upper 8 bits of the range where it is 0 to a power of two, else linear; beyond it the ends."""
+    low, high = ends or (0, 65535)
+    bits = high.bit_length()
+    if low == 0 and high == (1 << bits) - 1 and bits >= 8:
+        return (deep.clip(max=high) >> (bits - 8)).astype(np.uint8)
+    values = (deep.astype(np.int64).clip(low, high) - low) * 255
+    return ((values + (high - low) // 2) // (high - low)).astype(np.uint8)
+
+
+def deep_file(path: str | Path) -> bool:
+    """Whether a picture has 16 bits a channel; False where it cannot be read, which reading will say."""
+    if not Path(path).is_file():
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(headers.PEEK)
+        return headers.is_deep(_read_bytes(path) if start.startswith(headers.TIFF_STARTS) else start)
+    except (OSError, DataError):
+        return False
+
+
+def highest_deep(path: str | Path) -> int | None:
+    """The highest value of a picture with 16 bits a channel; None of any other."""
+    data = _read_bytes(path)
+    if not headers.is_deep(data):
+        return None
+    deep = _deep(_open(path, data), data)
+    return None if deep is None else int(deep.max(initial=0))
 
 
 def _decode_rgb(data: bytes) -> np.ndarray | None:
@@ -182,20 +335,22 @@ def _decode_rgb(data: bytes) -> np.ndarray | None:
 def _open(path: str | Path, data: bytes, *, decode: bool = True) -> Image.Image:
     """The picture as Pillow has it, decoded to its last pixel (or, not `decode`, its header only)."""
     size = f"{len(data)} bytes"
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
     try:
         image = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}") from error
     except Exception as error:
         start = "its start is that of a picture, so it is truncated or damaged"
-        if not data.startswith((_PNG_START, _JPEG_START)):
+        if not data.startswith((PNG_START, JPEG_START)):
             start = f"it starts with {data[:8]!r}"
         raise DataError(
             f"{path}: not a readable picture ({size}; {start}). Expected a JPEG or PNG file."
         ) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    check_pixels(path, (image.size[1], image.size[0]))
     if not decode:
         return image
-    if data.startswith(_PNG_START) and _PNG_END not in data[-4096:]:
+    if data.startswith(PNG_START) and _PNG_END not in data[-4096:]:
         raise DataError(f"{path}: truncated PNG ({size}, its end is missing). Copy or download it again.")
     try:
         image.load()

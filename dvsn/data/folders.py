@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import list_pictures, read_labels, read_rgb, require_folder, unique_names
-from dvsn.errors import ConfigError, DataError
+from dvsn.errors import ConfigError, DataError, MissingError
 from dvsn.types import Sample
 
 TREE = """\
-    ROOT/{split}/{a}/NAME.png   ROOT/{split}/{b}/NAME.jpg     or
-    ROOT/{a}/{split}/NAME.png   ROOT/{b}/{split}/NAME.jpg     or
-    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.jpg
-    A name (without its ending) must be in both folders. With split={split}, a={a}, b={b}."""
+    ROOT/{split}/{a}/NAME.png   ROOT/{split}/{b}/NAME.png     or
+    ROOT/{a}/{split}/NAME.png   ROOT/{b}/{split}/NAME.png     or
+    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.png
+    A name (without its ending) must be in both folders, and in the same folder below them. With split={split}, a={a},
+    b={b}."""
 
 Kind = Literal["photo", "label", "ids"]
 
@@ -62,6 +64,11 @@ class Folders(ImageDataset):
     def describe(self, index: int) -> str:
         return " + ".join(map(str, self.pairs[index]))
 
+    def photos(self, index: int) -> list[Path]:
+        return [
+            path for key, path in zip("ab", self.pairs[index], strict=True) if self.readers[key] is read_rgb
+        ]
+
     def name(self, index: int) -> str:
         return self.names[index]
 
@@ -83,7 +90,8 @@ def find_folders(
     found = (
         ", ".join(sorted(each.name + "/" for each in base.iterdir() if each.is_dir())) or "no folder at all"
     )
-    raise DataError(
+    there = any(folder.is_dir() for layout in layouts for folder in layout)
+    raise (DataError if there else partial(MissingError, path=base / split))(
         f"{base}: found {found}. Expected one of these trees:\n{tree}\n"
         f"Set the names with {options} and data.splits."
     )
@@ -92,15 +100,16 @@ def find_folders(
 def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> list[tuple[Path, Path]]:
     """The pairs of two folders, sorted by name; a `DataError` lists what has no partner.
 
-    `endings` of the stems do not count, and a file without its folder's ending is another kind of file.
+    `endings` of the stems do not count, and a file without its folder's ending is another kind of file. Folders below
+    them count: a/1.png belongs to a/1.jpg.
     """
     stems = []
     for folder, ending in zip((first, second), endings, strict=True):
         files: dict[str, Path] = {}
         for path in list_pictures(folder):
-            if not path.stem.endswith(ending):
+            if not path.stem.endswith(ending) or path.stem == ending:
                 continue
-            stem = path.stem.removesuffix(ending)
+            stem = path.with_name(path.stem.removesuffix(ending)).relative_to(folder).as_posix()
             if stem in files:
                 raise DataError(
                     f"{path}: a second file of this name beside {files[stem].name}; expected one."
@@ -121,5 +130,8 @@ def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> 
             "Expected the same names in both (endings may differ): add what is missing or move the rest away."
         )
     if not stems[0]:
-        raise DataError(f"{first} + {second}: no picture in these folders.")
+        named = [
+            f"{folder}/**/*{ending}.png" for folder, ending in zip((first, second), endings, strict=True)
+        ]
+        raise DataError(f"{first} + {second}: no picture in these folders; expected {' and '.join(named)}.")
     return [(stems[0][name], stems[1][name]) for name in sorted(stems[0])]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import SUFFIXES, read_rgb, require_folder
+from dvsn.data.dataset import ImageDataset, split_names
+from dvsn.data.files import JUNK, SUFFIXES, pictures_below, read_rgb, require_folder
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample
 
@@ -23,7 +23,8 @@ TREE = """\
 class ImageFolder(ImageDataset):
     """Pictures whose class is the folder that they lie in. Keys `photo` and `class`, a number.
 
-    A class is numbered by its place among the sorted folder names of the split `classes_from`, in every split:
+    A class is numbered by its place among the sorted folder names of the split `classes_from` (of several joined by +, and
+    of ranges, all of theirs), in every split:
     a split that lacks a class does not shift the others. `names` states the folders in their order instead,
     which needs no such split; checkpoints carry it. A folder that is no class, and a class folder without a
     picture, are refused.
@@ -46,18 +47,21 @@ class ImageFolder(ImageDataset):
     ) -> None:
         self.kinds = dict(self.gives)
         super().__init__(transform=transform, seed=seed)
-        tree = TREE.format(train=classes_from, split=split)
+        tree = TREE.format(train=split_names(classes_from)[0], split=split)
         base = require_folder(root, expected=tree, option="data.root")
         self.folder = require_folder(base / split, expected=tree, option="data.root (or data.splits)")
         origin = "those of data.dataset.names"
         if names is None:
             origin = f"the folders of the split '{classes_from}'"
-            source = require_folder(
-                base / classes_from,
-                expected=tree,
-                option="data.root (or state the classes without it in data.dataset.names)",
-            )
-            names = class_folders(source, tree)
+            sources = [
+                require_folder(
+                    base / part,
+                    expected=tree,
+                    option="data.root (or state the classes without it in data.dataset.names)",
+                )
+                for part in split_names(classes_from)
+            ]
+            names = sorted({name for source in sources for name in class_folders(source, tree)})
         if len(set(names)) != len(names):
             raise ConfigError("data.dataset.names: the same folder is named twice; expected each class once.")
         self.class_names = tuple(names)
@@ -69,7 +73,7 @@ class ImageFolder(ImageDataset):
                     f"{self.folder / name}: no class of this name. {nearest(name, self.class_names)} The classes "
                     f"are {origin}."
                 )
-            pictures = sorted(pictures_below(self.folder / name, name))
+            pictures = sorted(pictures_below(self.folder / name, prefix=f"{name}/"))
             if not pictures:
                 raise DataError(
                     f"{self.folder / name}: this class has no picture ({', '.join(sorted(SUFFIXES))}). Add some, or "
@@ -89,6 +93,9 @@ class ImageFolder(ImageDataset):
     def describe(self, index: int) -> str:
         return str(self.path(index))
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.path(index)]
+
     def name(self, index: int) -> str:
         """The path below the split in one word, its ending included: two files may differ in it alone."""
         return os.fsdecode(self.files[index]).replace("/", "_").replace(".", "_")
@@ -100,7 +107,9 @@ class ImageFolder(ImageDataset):
 def class_folders(folder: Path, tree: str) -> list[str]:
     """The sorted names of the folders in a split; hidden ones are none. Raises `DataError` without any."""
     names = sorted(
-        item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith(".")
+        item.name
+        for item in os.scandir(folder)
+        if item.is_dir() and not item.name.startswith(".") and item.name not in JUNK
     )
     if not names:
         loose = sum(1 for item in os.scandir(folder) if Path(item.name).suffix.lower() in SUFFIXES)
@@ -108,15 +117,3 @@ def class_folders(folder: Path, tree: str) -> list[str]:
             f"{folder}: found no class folder{f', but {loose} pictures' if loose else ''}. Expected this tree:\n{tree}"
         )
     return names
-
-
-def pictures_below(folder: Path, prefix: str) -> Iterator[str]:
-    """Paths of all pictures below a folder, each starting with `prefix`; hidden files and folders are none."""
-    for item in os.scandir(folder):
-        place = f"{prefix}/{item.name}"
-        if item.name.startswith("."):
-            continue
-        if item.is_dir():
-            yield from pictures_below(Path(item.path), place)
-        elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
-            yield place

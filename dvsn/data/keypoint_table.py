@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from dvsn.data import headers
+from dvsn.data.coco_files import Picture, check_picture_sizes
 from dvsn.data.files import require_file
 from dvsn.data.labelled import check_choices
 from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
 from dvsn.errors import DataError, nearest
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import Line, read_table, to_text
 from dvsn.types import Sample
 
 TREE = """\
@@ -30,6 +33,9 @@ class KeypointTable(PeopleDataset):
     `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent of those labelled, with
     which scores are not comparable. Columns of further keypoints are refused unless `extra_columns`, since leaving out
     some may be a mistake.
+
+    `sizes`: "file" compares the columns `width` and `height` with the pictures when the set is opened; "picture" believes
+    the pictures, and needs no such columns.
     """
 
     def __init__(
@@ -43,53 +49,68 @@ class KeypointTable(PeopleDataset):
         box: Literal["picture", "keypoints"] = "picture",
         visibility: bool = True,
         extra_columns: bool = False,
+        sizes: Literal["file", "picture"] = "file",
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        check_choices({"box": (box, ("picture", "keypoints"))})
+        check_choices(
+            {"box": (box, ("picture", "keypoints")), "sizes": (sizes, ("file", "picture"))},
+            node="data.people",
+        )
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
-        self.parts = "xyv" if visibility else "xy"
+        self.marks, self.sizes = "xyv" if visibility else "xy", sizes
         name, pictures = table.replace("{split}", split), pictures.replace("{split}", split)
         tree = TREE.format(table=table, pictures=pictures)
         path = require_file(Path(root) / name, expected=tree, option="data.root (or data.people.table)")
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            columns = list(rows.fieldnames or ())
-            self._check_columns(columns, path, extra_columns)
-            folder = Path(root) / pictures
-            self.records = [
-                self._record(row, folder, box, f"{path}: line {number}")
-                for number, row in enumerate(rows, start=2)
-            ]
+        rows = read_table(path, expected="a CSV table of people")
+        columns = [each.strip() for each in rows[0].columns] if rows else []
+        self._check_columns(columns, path, extra_columns)
+        folder = Path(root) / pictures
+        self.said: list[Picture] = []
+        self.records = [self._record(row, columns, folder, box, path) for row in rows[1:]]
         if not self.records:
             raise DataError(f"{path}: no person in it. Expected:\n{tree}")
         require_pictures([record.picture for record in self.records], path, tree=tree)
+        if sizes == "file":
+            said = {picture.path: picture for picture in self.said}
+            check_picture_sizes(list(said.values()), path, option="data.people.sizes")
 
     def _check_columns(self, columns: list[str], path: Path, extra: bool) -> None:
-        wanted = ["image", "width", "height"]
-        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in self.parts]
+        wanted = ["image", *(["width", "height"] if self.sizes == "file" else [])]
+        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in self.marks]
         for column in wanted:
             if column not in columns:
                 raise DataError(
                     f"{path}: has no column '{column}'. {nearest(column, columns)} The keypoints are data.keypoints.names."
                 )
-        left = [column for column in columns if column not in wanted]
+        twice = next((column for column in columns if column in wanted and columns.count(column) > 1), None)
+        if twice:
+            raise DataError(f"{path}: line 1: the column '{twice}' is there twice, expected it once.")
+        left = [column for column in columns if column not in (*wanted, "width", "height")]
         if left and not extra:
             raise DataError(
                 f"{path}: columns of no keypoint: {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}. Name them in "
                 "data.keypoints.names, or set data.people.extra_columns=true to leave them out."
             )
 
-    def _record(self, row: dict[str, str], folder: Path, box: str, where: str) -> PersonRecord:
-        names = self.keypoints.names
+    def _record(self, line: Line, columns: list[str], folder: Path, box: str, path: Path) -> PersonRecord:
+        where, names = f"{path}: line {line.number}", self.keypoints.names
+        if len(line.columns) != len(columns):
+            raise DataError(
+                f"{where}: found {len(line.columns)} columns, expected {len(columns)} as in line 1."
+            )
+        row = dict(zip(columns, line.columns, strict=True))
+        picture = folder / to_text(row["image"], f"{where}: image", "the name of a picture")
         try:
             values = np.array(
-                [[float(row[f"{name}_{part}"]) for part in self.parts] for name in names], np.float32
+                [[float(row[f"{name}_{part}"]) for part in self.marks] for name in names], np.float32
             )
-            width, height = float(row["width"]), float(row["height"])
-        except (TypeError, ValueError) as error:
+            width, height = self._sides(row, picture, where)
+        except DataError:
+            raise
+        except ValueError as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
-        points, labels = values[:, :2], values[:, 2] if len(self.parts) == 3 else np.ones(len(names))
+        points, labels = values[:, :2], values[:, 2] if len(self.marks) == 3 else np.ones(len(names))
         for name, point, label in zip(names, points, labels, strict=True):
             if label not in (0, 1, 2):
                 raise DataError(
@@ -97,19 +118,28 @@ class KeypointTable(PeopleDataset):
                 )
             if label and not np.isfinite(point).all():
                 raise DataError(f"{where}: {name} is labelled and at {point.tolist()}, expected two numbers.")
-        if not (width > 0 and height > 0):
-            raise DataError(
-                f"{where}: width and height are {width:g} and {height:g}, expected numbers above 0."
-            )
         labelled = (labels > 0).astype(np.uint8)
         frame = (0.0, 0.0, width, height)
         if box == "keypoints" and labelled.any():
             low, sides = points[labelled > 0].min(axis=0), np.ptp(points[labelled > 0], axis=0)
             frame = (float(low[0]), float(low[1]), max(1.0, float(sides[0])), max(1.0, float(sides[1])))
         return PersonRecord(
-            picture=folder / row["image"],
+            picture=picture,
             box=frame,
             keypoints=np.where(labelled[:, None] > 0, points, 0).astype(np.float32),
             labelled=labelled,
-            number=int(where.rpartition(" ")[2]),
+            number=line.number,
         )
+
+    def _sides(self, row: dict[str, str], picture: Path, where: str) -> tuple[float, float]:
+        """Width and height of a line's picture."""
+        if self.sizes == "picture":
+            found = headers.size_of(picture) or (1, 1)  # a picture that is not there is named later
+            return float(found[1]), float(found[0])
+        width, height = float(row["width"]), float(row["height"])
+        if not (0 < width < math.inf and 0 < height < math.inf):
+            raise DataError(
+                f"{where}: width and height are {width:g} and {height:g}, expected numbers above 0."
+            )
+        self.said.append(Picture(picture, round(width), round(height)))
+        return width, height

@@ -11,8 +11,9 @@ import numpy as np
 
 from dvsn.data.class_ids import ClassIds, palette_table
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import read_labels, read_list, read_rgb, require_file, unique_names
+from dvsn.data.files import check_pixels, read_labels, read_rgb, require_file, unique_names
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.reading import read_rows, require_regular
 from dvsn.types import Sample, Vocabulary
 
 Labels = Literal["classes", "color"]
@@ -53,8 +54,14 @@ class LabelledPhotos(ImageDataset):
     def describe(self, index: int) -> str:
         return " + ".join(map(str, self.pairs[index]))
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.pairs[index][0]]
+
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def read_label(self, index: int, name: str) -> np.ndarray:
+        return self.read_classes(self.pairs[index][1]) if name == "label" else super().read_label(index, name)
 
     def read(self, index: int) -> Sample:
         photo, label = self.pairs[index]
@@ -68,17 +75,19 @@ class LabelledPhotos(ImageDataset):
 ADVICE = "Colour-coded labels are read by data=segmentation with data.dataset.colors=true and their palette."
 
 
-def check_choices(options: dict[str, tuple[Any, Collection[Any]]]) -> None:
+def check_choices(options: dict[str, tuple[Any, Collection[Any]]], *, node: str = "data.dataset") -> None:
     """Raise `ConfigError` for the first option whose value is none of its choices."""
     for option, (value, choices) in options.items():
         if value not in choices:
-            raise ConfigError(f"data.dataset.{option}: found '{value}'. {nearest(str(value), choices)}")
+            raise ConfigError(f"{node}.{option}: found '{value}'. {nearest(str(value), choices)}")
 
 
 def listed_pairs(
     root: str | Path, list_file: str, split: str, *, columns: Collection[int] = (2,)
 ) -> list[tuple[Path, Path]]:
     """Photo and label, the first two columns of a list's lines; paths relative to `root`, or absolute.
+
+    Columns are separated by blanks, tabs or commas; a name with blanks in it stands in quotes.
 
     `list_file` lies in `root` (or is absolute) and holds `{split}`, which stands for the split's name.
     """
@@ -93,16 +102,17 @@ def listed_pairs(
         expected=f"    ROOT/{list_file} with 'photo label' a line, both relative to ROOT",
         option="data.root and data.dataset.list_file",
     )
-    rows = read_list(path)
-    for number, row in enumerate(rows, 1):
+    rows = read_rows(path, columns=columns, expected="a list of file names")
+    for number, row in rows:
         if len(row) not in columns:
             raise DataError(
                 f"{path}: line {number} has {len(row)} names, expected 'photo label'"
-                f"{' (and a mirrored label)' if 3 in columns else ''}. A name must not contain blanks."
+                f"{' (and a mirrored label)' if 3 in columns else ''}, separated by blanks, a tab or a comma in every "
+                'line. A name with blanks stands in quotes: "my photo.jpg".'
             )
     if not rows:
         raise DataError(f"{path}: the list is empty, expected 'photo label' a line.")
-    return [(root / row[0], root / row[1]) for row in rows]
+    return [(root / row[0], root / row[1]) for _, row in rows]
 
 
 def existing_pairs(pairs: list[tuple[Path, Path]], where: Path, *, tree: str) -> list[tuple[Path, Path]]:
@@ -135,16 +145,24 @@ def label_name(there: Collection[str], stem: str, endings: Sequence[str]) -> str
 def read_matlab(path: Path, *, variable: str) -> np.ndarray:
     """(H, W) int32 ids: one matrix of a MATLAB file, which needs the optional package scipy."""
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise DataError(
             f"{path}: reading MATLAB files needs scipy, which is not installed. Install it (pip install scipy), or "
             f"convert the matrix '{variable}' of each file to a PNG of the same name beside it."
         ) from error
+    require_regular(path, expected="a MATLAB file")
     try:
-        matrix = loadmat(str(path), variable_names=[variable])[variable]
+        shape = next((size for name, size, _ in whosmat(str(path)) if name == variable), None)
+        if shape is not None and len(shape) == 2:
+            check_pixels(path, (shape[0], shape[1]))  # before it is unpacked
+        matrix = np.asarray(loadmat(str(path), variable_names=[variable])[variable])
+        if matrix.ndim != 2 or matrix.dtype.kind not in "uif" or not np.isfinite(matrix).all():
+            raise ValueError(f"it is {matrix.dtype} {matrix.shape}, expected whole numbers (H, W)")
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(
             f"{path}: not a MATLAB file with a matrix '{variable}' ({type(error).__name__}: {error})."
         ) from error
-    return np.asarray(matrix).astype(np.int32)
+    return matrix.astype(np.int32)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,15 +16,19 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from dvsn.data import presence
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.facts import DataFacts
-from dvsn.data.objects import JoinedObjects
+from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
+from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
+from dvsn.data.presence import Mode
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Vocabulary
 
+log = logging.getLogger("dvsn")
 Key = tuple[int, int]
 Wanted = Literal["dataset", "people", "objects"]
 WORDS = {"dataset": "pictures that belong together", "people": "keypoints", "objects": "boxes"}
@@ -83,6 +89,30 @@ class EvalBatches:
             yield [(0, index) for index in self.indices[first : first + self.batch_size]]
 
 
+def rule_by(dataset: ImageDataset, rule: Rule) -> ImageDataset:
+    """The dataset, which reads its pictures by the rule from now on, and so do its parts."""
+    for each in (dataset, *getattr(dataset, "parts", ())):
+        each.rule = rule
+    return dataset
+
+
+LOOKED_AT = 64
+"""Pictures, evenly spread, that the range of 16 bits is measured on; a few of them say whether there are any."""
+
+
+def measure_depth(dataset: ImageDataset) -> tuple[int, int] | None:
+    """0 and the highest value of the fewest bits, 8 to 16, that the 16-bit photos of a split use; None of 8-bit photos."""
+    step = max(1, len(dataset) // LOOKED_AT)
+    places = range(0, len(dataset), step)
+    files = [path for place in places for path in dataset.photos(place)]
+    if not any(deep_file(path) for path in files[:: max(1, len(files) // 8)]):
+        return None
+    values = [value for path in files if (value := highest_deep(path)) is not None]
+    if not values:
+        return None
+    return 0, (1 << max(8, max(values).bit_length())) - 1
+
+
 def start_worker(_: int) -> None:
     """One thread a worker; and Ctrl-C, which reaches the whole process group, is for the main process."""
     import cv2
@@ -122,6 +152,12 @@ class DataModule(pl.LightningDataModule):
       ids, 0 where there are none; `joints` the `keypoints`; `object_classes` those of objects, with the background.
     - `facts`: what else is known of the data set, and is not used here.
 
+    `max_pixels` is the largest picture that is decoded; null: `dvsn.data.files.MAX_PIXELS`. `deep_range` is what becomes 0
+    and 255 of pictures with 16 bits a channel; null: measured in training on some files, and kept in the recipe.
+
+    `check_classes`: before training, labels are looked through until each class was seen in train and in val. A class that
+    neither has is an error ("refuse") or a warning ("warn"); "skip" looks for none.
+
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
 
@@ -148,9 +184,14 @@ class DataModule(pl.LightningDataModule):
         workers: int = 0,
         drop_last: bool = False,
         train_samples: int | None = None,
+        max_pixels: int | None = None,
+        deep_range: list[int] | None = None,
+        check_classes: Mode = "refuse",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.check_classes: Mode = check_classes
+        self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range)
         self.root, self.splits, self.pair = root, splits, pair
         given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
         # options without a class are those that a task sets for a reader that this data set does not have
@@ -266,15 +307,16 @@ class DataModule(pl.LightningDataModule):
                 raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
             given["keypoints"] = self.keypoints
         asked = split_parts(split)
-        parts = [self.reader(root=self.root, split=name, **given) for name, _, _ in asked]
+        with read_by(self.rule):
+            parts = [self.reader(root=self.root, split=name, **given) for name, _, _ in asked]
         if len(parts) == 1 and asked[0][1:] == (0, 100):
-            return parts[0]
+            return rule_by(parts[0], self.rule)
         join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
         ranges = [
             (len(part) * first // 100, len(part) * last // 100)
             for part, (_, first, last) in zip(parts, asked, strict=True)
         ]
-        return join(parts, ranges)  # type: ignore[arg-type]
+        return rule_by(join(parts, ranges), self.rule)  # type: ignore[arg-type]
 
     def _transform(self, augment: bool) -> Any:
         """What treats a sample: the steps over all pictures, or the transform's own object."""
@@ -318,18 +360,58 @@ class DataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         world = self.trainer.world_size if self.trainer else 1
-        for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
-            if name == "batch_size" and size % world:
-                raise ConfigError(
-                    f"data.{name}: {size} is the total over devices and does not divide by {world} of them. "
-                    f"Set data.{name} to a multiple of {world}."
-                )
+        if stage == "fit" and self.batch_size % world:
+            raise ConfigError(
+                f"data.batch_size: {self.batch_size} is the total over devices and does not divide by {world} of them. "
+                f"Set data.batch_size={world * max(1, self.batch_size // world)} or another multiple of {world}."
+            )
         if stage == "fit":
             self.datasets = {"train": self.open("train", augment=True), "val": self.open("val")}
+            self._measure_depth()
+            self._check_presence()
         elif stage == "validate":
             self.datasets = {"val": self.open("val")}
         elif stage == "test":
             self.datasets = {"test": self.open(self.test_split)}
+
+    def _measure_depth(self) -> None:
+        """The range of 16-bit pictures, where nobody has stated one: measured, said, and kept in the task's recipe."""
+        if self.rule.deep_range is not None:
+            return
+        found = measure_depth(self.datasets["train"])
+        if found is None:
+            return
+        log.info(
+            "data.deep_range: the pictures have 16 bits a channel and use 0 to %d; this range becomes 0 to 255, and is kept "
+            "in the checkpoint", found[1],
+        )  # fmt: skip
+        self.rule = dataclasses.replace(self.rule, deep_range=found)
+        for dataset in self.datasets.values():
+            rule_by(dataset, self.rule)
+        task: Any = getattr(self.trainer, "lightning_module", None)
+        if hasattr(task, "data_recipe"):
+            task.data_recipe = {**task.data_recipe, "deep_range": list(found)}
+
+    def _check_presence(self) -> None:
+        """Refuse to train where nothing counts or a class is nowhere: see `dvsn.data.presence`."""
+        train, val = self.datasets["train"], self.datasets["val"]
+        if self.wanted == "objects":
+            assert isinstance(train, ObjectDataset) and isinstance(val, ObjectDataset)
+            presence.check_objects(train, val)
+        if self.wanted != "dataset" or not self.classes or self.check_classes == "skip":
+            return
+        target, where = self.pair.target, str(self.root)
+        vocabulary = self.vocabulary
+        names = vocabulary.names if vocabulary else getattr(train, "class_names", ())
+        names = names or tuple(f"class {number}" for number in range(self.classes))
+        if train.kinds.get(target) == "number" and hasattr(train, "targets") and hasattr(val, "targets"):
+            presence.check_numbers_of_classes(
+                train.targets, val.targets, names, mode=self.check_classes, where=where
+            )
+        elif train.kinds.get(target) == "label" and target not in train.palettes:
+            learnt, measured = (presence.Seen(dataset, target, self.classes) for dataset in (train, val))
+            presence.look_for_classes(learnt, measured)
+            presence.check_pixels_of_classes(learnt, measured, names, mode=self.check_classes, where=where)
 
     def _loader(self, split: str, batches: Any) -> DataLoader[Any]:
         return DataLoader(

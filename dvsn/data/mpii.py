@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.coco_files import is_numbers, read_json
+from dvsn.data.dataset import split_names
 from dvsn.data.files import require_file, require_folder
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import require_regular, to_text
 from dvsn.types import Sample
 
 TREE = """\
     ROOT/annot/train.json, valid.json   a list of {image, center, scale, joints, joints_vis}, a person each
     ROOT/annot/gt_valid.mat             the head boxes of valid.json, person by person
     ROOT/images/NAME.jpg"""
+MOST_NUMBERS = 100_000_000  # in the file of head boxes, of which MPII has 16 x 2 x 2,958 for the joints
 HEAD = 0.6  # of the head box's diagonal: the length that PCKh counts in
 
 
@@ -56,7 +60,11 @@ class Mpii(PeopleDataset):
         if not isinstance(content, list) or not content:
             raise DataError(f"{self.file}: expected a list with an entry for each person:\n{TREE}")
         self.records = [self._record(each, number, folder) for number, each in enumerate(content)]
-        if heads and split not in train_split.split("+") and np.isnan([r.length for r in self.records]).any():
+        if (
+            heads
+            and split not in split_names(train_split)
+            and np.isnan([r.length for r in self.records]).any()
+        ):
             path = require_file(
                 Path(root) / heads.replace("{split}", split),
                 expected=TREE,
@@ -88,7 +96,7 @@ class Mpii(PeopleDataset):
         points = np.array(joints, np.float64) - 1
         x, y, side = centre[0] - 1, centre[1] + 15 * scale - 1, 200 * scale
         return PersonRecord(
-            picture=folder / entry["image"],
+            picture=folder / to_text(entry["image"], f"{where}: image", "the name of a picture"),
             box=(x - side / 2, y - side / 2, side, side),
             keypoints=np.where(labelled[:, None] > 0, points, 0).astype(np.float32),
             labelled=labelled,
@@ -109,7 +117,7 @@ def _head(corners: Any, where: str) -> float:
 def with_heads(records: list[PersonRecord], path: Path) -> list[PersonRecord]:
     """The records with the lengths, joints and visibility of the evaluator's file."""
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise DataError(
             f"{path}: reading MATLAB files needs scipy, which is not installed. Install it (pip install scipy), or give "
@@ -121,7 +129,11 @@ def with_heads(records: list[PersonRecord], path: Path) -> list[PersonRecord]:
         "pos_gt_src": (joints, 2, count),
         "jnt_missing": (joints, count),
     }
+    require_regular(path, expected="a MATLAB file")
     try:
+        held = sum(math.prod(size) for name, size, _ in whosmat(str(path)) if name in shapes)
+        if held > MOST_NUMBERS:
+            raise ValueError(f"{held:,} numbers in it, expected {MOST_NUMBERS:,} at most")
         content = loadmat(str(path), variable_names=list(shapes))
     except Exception as error:
         raise DataError(f"{path}: not a MATLAB file ({type(error).__name__}: {error}).") from error

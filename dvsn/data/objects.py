@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pycocotools import mask as rle
 
+from dvsn import reading
 from dvsn.data.class_ids import distinct_palette
-from dvsn.data.coco_files import check_ids, first_present, list_pictures, read_coco, table
+from dvsn.data.coco_files import (
+    Picture,
+    check_ids,
+    check_picture_sizes,
+    contradiction,
+    first_present,
+    is_numbers,
+    list_pictures,
+    read_coco,
+    table,
+)
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb, require_file, unique_names
 from dvsn.data.people import require_pictures
@@ -34,10 +45,16 @@ class ObjectDataset(ImageDataset):
     A picture without objects is an item too, and trains as one.
     """
 
+    file: Path = Path("its annotations")
     pictures: list[Path]
     image_ids: list[int]
     categories: dict[int, str]
     """Name by label."""
+    file_ids: Mapping[int, int] = {}
+    """A label's category id in the files and in results, where it is another number."""
+
+    in_memory = False
+    """Whether `truth` opens no file."""
 
     def __init__(
         self,
@@ -77,6 +94,9 @@ class ObjectDataset(ImageDataset):
     def name(self, index: int) -> str:
         return self._names[index]
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.pictures[index]]
+
     def _set_pictures(self, pictures: list[Path]) -> None:
         self.pictures, self._names = pictures, unique_names(pictures)
 
@@ -84,10 +104,9 @@ class ObjectDataset(ImageDataset):
         objects, size = self.trained(index), self.size(index)
         photo = read_rgb(self.pictures[index])
         if photo.shape[:2] != size:
-            raise DataError(
-                f"found a picture of {photo.shape[0]}x{photo.shape[1]} (height x width), but its annotations say "
-                f"{size[0]}x{size[1]}. Pictures are read as stored: an EXIF rotation is not applied."
-            )
+            said = Picture(self.pictures[index], size[1], size[0])
+            found = (photo.shape[0], photo.shape[1])
+            raise DataError(contradiction(said, found, self.file, option="data.objects.sizes"))
         boxes = [inside(each["bbox"], size) for each in objects]
         sample = {
             "photo": photo,
@@ -123,6 +142,52 @@ def inside(bbox: Sequence[float], size: tuple[int, int]) -> tuple[float, float, 
         if np.float32(right) > np.float32(left) and np.float32(bottom) > np.float32(top)
         else None
     )
+
+
+def mask_fault(given: Any, size: tuple[int, int]) -> str:
+    """What keeps a segmentation of a picture (H, W) from being read, or "": nothing is decoded."""
+    if not given:
+        return "there is none"
+    if isinstance(given, list):
+        for polygon in given:
+            if not isinstance(polygon, list) or not is_numbers(polygon, len(polygon)):
+                return (
+                    f"found {reading.shown(polygon)} for a polygon, expected finite numbers x, y, x, y, ..."
+                )
+            if len(polygon) < 6 or len(polygon) % 2:
+                return f"a polygon of {len(polygon)} numbers"
+        return ""
+    if not isinstance(given, dict) or "counts" not in given:
+        return f"found {reading.shown(given)}"
+    if given.get("size") not in (list(size), tuple(size)):
+        return f"run lengths of size {reading.shown(given.get('size'))}, the picture has {list(size)} (height, width)"
+    counts = given["counts"]
+    if isinstance(counts, str | bytes):
+        counts = run_lengths(counts)
+    if not isinstance(counts, list) or any(type(each) is not int or each < 0 for each in counts):
+        return "run lengths that are no whole numbers"
+    if sum(counts) != size[0] * size[1]:
+        return f"run lengths of {sum(counts)} pixels, the picture has {size[0] * size[1]}"
+    return ""
+
+
+def run_lengths(code: str | bytes) -> list[int] | None:
+    """COCO's compressed run lengths as numbers: 5 bits a character, the lowest first, with a sign; from the third run on
+    the difference to the one before the last. None where it breaks off."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in code.encode("latin1", "replace") if isinstance(code, str) else code:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    return None if shift else counts
 
 
 def decode_mask(annotation: Annotation, size: tuple[int, int], where: str) -> np.ndarray:
@@ -161,14 +226,21 @@ class CocoObjects(ObjectDataset):
     """Objects in COCO's format (Lin et al., 2014, arXiv:1405.0312): `instances` files, or `person_keypoints`.
 
     `annotations` is the file and `images` the folder below `root`, or several of which the first that is there counts;
-    `{split}` in them stands for the split. Labels are the category ids of the file, so that `classes` is one more
-    than the highest: 91 for COCO, whose 80 classes leave gaps, and which torchvision's weights were trained with.
-    `names`, by category id, are what the file's categories must be called; null: anything. Training writes them into
-    the checkpoint, so that class 3 stays the same class.
+    `{split}` in them stands for the split.
 
-    Boxes without any area within their picture cannot be trained on (COCO's own file has a few); they are left out
-    with one warning. The score counts the file as it is.
+    Labels are the category ids of the file where these lie between 1 and `classes` - 1: 91 for COCO, whose 80 classes
+    leave gaps, and which torchvision's weights were trained with. Other ids, from 0, huge or with gaps that `classes`
+    has no room for, become 1, 2, ... in their order; results have the file's ids again.
+    `names`, by label, are what the categories must be called; null: anything. Training writes them into the checkpoint,
+    so that class 3 stays the same class, and `ids`, the file's category ids by label, where they differ.
+
+    `sizes`: "file" compares the pictures' headers with the file's sizes when the set is opened; "picture" believes the
+    pictures. Boxes without any area within their picture cannot be trained on (COCO's own file has a few); they are
+    left out with one warning, and the score counts the file as it is. With `masks`, an object without a readable one is
+    an error ("refuse"), or left out of training and score ("leave_out"): `unmasked`.
     """
+
+    in_memory = True
 
     def __init__(
         self,
@@ -179,25 +251,41 @@ class CocoObjects(ObjectDataset):
         annotations: str = "annotations/instances_{split}2017.json",
         images: str | Sequence[str] = ("images/{split}2017", "{split}2017"),
         names: dict[int, str] | None = None,
+        ids: dict[int, int] | None = None,
         masks: bool = False,
+        unmasked: Literal["refuse", "leave_out"] = "refuse",
+        sizes: Literal["file", "picture"] = "file",
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(classes=classes, masks=masks, transform=transform, seed=seed)
+        for option, value, valid in (
+            ("sizes", sizes, ("file", "picture")),
+            ("unmasked", unmasked, ("refuse", "leave_out")),
+        ):
+            if value not in valid:
+                raise ConfigError(f"data.objects.{option}: found '{value}'. {nearest(str(value), valid)}")
         self.file = require_file(
             Path(root) / annotations.replace("{split}", split), expected=TREE, option="data.root"
         )
-        self.names = names
+        self.names, self.ids = names or None, ids or {}
         content = read_coco(self.file, needs="category_id")
-        pictures = list_pictures(content["images"], first_present(root, images, split), self.file)
+        folder = first_present(root, images, split)
+        pictures = list_pictures(content["images"], folder, self.file, sizes_from=sizes)
         check_ids(content["annotations"], pictures, self.file)
-        self.categories = self._read_categories(content["categories"])
+        self.categories, self.label_of = self._read_categories(content["categories"])
+        self.file_ids = {label: number for number, label in self.label_of.items() if number != label}
         self.image_ids = sorted(pictures)
         self._sizes = [(pictures[number].height, pictures[number].width) for number in self.image_ids]
         self._objects: dict[int, list[Annotation]] = {number: [] for number in self.image_ids}
-        self._sort_in(content["annotations"])
         self._set_pictures([pictures[number].path for number in self.image_ids])
         require_pictures(self.pictures, self.file, tree=TREE)
+        if sizes == "file":
+            known = [pictures[number] for number in self.image_ids]
+            check_picture_sizes(known, self.file, option="data.objects.sizes")
+        self._sort_in(content["annotations"])
+        if masks:
+            self._check_masks(leave_out=unmasked == "leave_out")
         self._warn_of_empty_boxes()
 
     def truth(self, index: int) -> list[Annotation]:
@@ -206,41 +294,84 @@ class CocoObjects(ObjectDataset):
     def size(self, index: int) -> tuple[int, int]:
         return self._sizes[index]
 
-    def _read_categories(self, entries: list[Any]) -> dict[int, str]:
-        try:
-            found = {int(each["id"]): str(each["name"]) for each in entries}
-        except (TypeError, KeyError, ValueError) as error:
-            raise DataError(f"{self.file}: a category lacks its id or its name ({error!r}).") from error
-        if not found or min(found) < 1:
-            raise DataError(
-                f"{self.file}: found the category ids {sorted(found)}, expected 1 or more: 0 is the background."
-            )
-        if max(found) >= self.classes:
-            raise ConfigError(
-                f"data.object_classes: found {self.classes}, but {self.file} has category ids up to {max(found)}, and 0 is "
-                f"the background. Set data.object_classes={max(found) + 1}."
-            )
+    def _read_categories(self, entries: list[Any]) -> tuple[dict[int, str], dict[int, int]]:
+        """Names by label, and labels by the file's category ids."""
+        found: dict[int, str] = {}
+        for place, each in enumerate(entries):
+            where = f"{self.file}: categories[{place}]"
+            number = reading.to_whole(each.get("id"), f"{where}: id")
+            if number in found:
+                raise DataError(f"{where}: a second category with the id {number}, beside '{found[number]}'.")
+            found[number] = reading.to_text(each.get("name"), f"{where}: name")
+        if not found:
+            raise DataError(f"{self.file}: found no category, expected one or more.")
+        labels = self._choose_labels(found)
         for number, name in found.items():
-            expected = (self.names or found).get(number)
+            expected = (self.names or {}).get(labels[number], name if self.names is None else None)
             if expected != name:
                 raise ConfigError(
                     f"{self.file}: category {number} is '{name}', but data.objects.names has {expected!r} for it: these are "
                     "other classes than those trained on. Choose the data set of the checkpoint."
                 )
-        return found
+        return {labels[number]: name for number, name in found.items()}, labels
+
+    def _choose_labels(self, found: dict[int, str]) -> dict[int, int]:
+        """The label of each category id; see the class."""
+        if min(found) >= 1 and max(found) < self.classes:
+            return {number: number for number in found}
+        by_id = {number: label for label, number in self.ids.items()}
+        if by_id and found.keys() <= by_id.keys():
+            return {number: by_id[number] for number in found}
+        by_name = {name: label for label, name in (self.names or {}).items()}
+        if by_name and set(found.values()) <= by_name.keys():
+            return {number: by_name[name] for number, name in found.items()}
+        if self.classes > len(found):
+            labels = {number: label for label, number in enumerate(sorted(found), 1)}
+            shown = ", ".join(f"{number} is {label}" for number, label in list(labels.items())[:8])
+            log.info("%s: category ids become labels from 1 on, 0 being the background: %s", self.file, shown)
+            return labels
+        raise ConfigError(
+            f"data.object_classes: found {self.classes}, but {self.file} has {len(found)} categories with ids up to "
+            f"{max(found)}, and 0 is the background. Set data.object_classes={len(found) + 1}."
+        )
 
     def _sort_in(self, annotations: list[Annotation]) -> None:
         """Each annotation to its picture, its category and its box looked at; crowd and area default to the usual."""
         table(annotations, "bbox", 4, self.file, "x, y, width, height")
         for each in annotations:
-            if each.get("category_id") not in self.categories:
+            label = self.label_of.get(each.get("category_id"))  # type: ignore[arg-type]
+            if label is None:
                 raise DataError(
                     f"{self.file}: annotation {each['id']}: found category_id {each.get('category_id')!r}, expected one of "
-                    f"the file's categories. {nearest(str(each.get('category_id')), map(str, self.categories))}"
+                    f"the file's categories. {nearest(str(each.get('category_id')), map(str, self.label_of))}"
                 )
+            each["category_id"] = label
             each.setdefault("iscrowd", 0)
-            each.setdefault("area", float(each["bbox"][2]) * float(each["bbox"][3]))
+            if "area" not in each:
+                each["area"] = float(each["bbox"][2]) * float(each["bbox"][3])
             self._objects[each["image_id"]].append(each)
+
+    def _check_masks(self, *, leave_out: bool) -> None:
+        """Find objects whose mask cannot be read now, not in the middle of an epoch."""
+        wrong: list[tuple[Annotation, str]] = []
+        for index, number in enumerate(self.image_ids):
+            found = self._objects[number]
+            faults = [mask_fault(each.get("segmentation"), self._sizes[index]) for each in found]
+            if any(faults):
+                wrong += [(each, fault) for each, fault in zip(found, faults, strict=True) if fault]
+                self._objects[number] = [each for each, fault in zip(found, faults, strict=True) if not fault]
+        if not wrong:
+            return
+        (first, fault), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        picture = self.pictures[self.image_ids.index(first["image_id"])]
+        message = f"{self.file}: annotation {first['id']}{more}, in {picture}: its segmentation cannot be read ({fault})"
+        if not leave_out:
+            raise DataError(
+                f"{message}; expected polygons of three points or more, or run lengths. Mend the file, leave such objects "
+                "out of training and score by data.objects.unmasked=leave_out, or train without masks: "
+                "network.detector=faster_rcnn."
+            )
+        log.warning("%s: left out of training and score", message)
 
     def _warn_of_empty_boxes(self) -> None:
         found = [
@@ -272,7 +403,10 @@ class JoinedObjects(ObjectDataset):
     ) -> None:
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
-        self.categories = first.categories
+        self.parts = list(parts)
+        self.in_memory = all(part.in_memory for part in parts)
+        self.categories, self.file_ids = first.categories, first.file_ids
+        require_same_classes(parts)
         limits = [(0, len(part)) for part in parts] if ranges is None else ranges
         self._places = [
             (part, place) for part, limit in zip(parts, limits, strict=True) for place in range(*limit)
@@ -292,3 +426,16 @@ class JoinedObjects(ObjectDataset):
     def describe(self, index: int) -> str:
         part, place = self._places[index]
         return part.describe(place)
+
+
+def require_same_classes(parts: Sequence[ObjectDataset]) -> None:
+    """Raise `DataError` where a label means one class in one split and another in the next."""
+    for part in parts[1:]:
+        for label, name in part.categories.items():
+            other = parts[0].categories.get(label, name)
+            if other != name or part.file_ids.get(label, label) != parts[0].file_ids.get(label, label):
+                raise DataError(
+                    f"{part.file}: class {label} is '{name}' (category {part.file_ids.get(label, label)}), but "
+                    f"{parts[0].file} has '{other}' (category {parts[0].file_ids.get(label, label)}) for it. Expected the "
+                    "same categories in the files of all splits: list them all in each, also those without an object."
+                )

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from dvsn.data.class_ids import ClassIds, distinct_palette
-from dvsn.data.files import read_list, require_folder
+from dvsn.data.files import require_folder
 from dvsn.data.labelled import (
     LabelledPhotos,
     Labels,
@@ -20,6 +20,7 @@ from dvsn.data.labelled import (
     read_matlab,
 )
 from dvsn.errors import DataError
+from dvsn.reading import read_rows
 from dvsn.types import IGNORE, Sample, Vocabulary
 
 TREE = """\
@@ -133,5 +134,5 @@ def _find(root: Path, split: str) -> list[tuple[Path, Path]]:
     if listing is None:
         raise DataError(f"{lists[0]}: no such file, nor {lists[1]}. Expected this tree:\n{TREE}")
     there = {each.name for each in labels.iterdir()}
-    stems = [row[0] for row in read_list(listing)]
+    stems = [row[0] for _, row in read_rows(listing, expected="a list of names")]
     return [(photos / f"{stem}.jpg", labels / label_name(there, stem, (".png", ".mat"))) for stem in stems]

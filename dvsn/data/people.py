@@ -13,6 +13,7 @@ from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.files import read_rgb
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.truths import Truths
 from dvsn.types import Sample
 
 
@@ -65,6 +66,9 @@ class PeopleDataset(ImageDataset):
         record = self.records[index]
         return f"{record.picture}" + (f", annotation {record.number}" if record.number >= 0 else "")
 
+    def photos(self, index: int) -> list[Path]:
+        return [self.records[index].picture]
+
     @cached_property
     def _shared(self) -> set[str]:
         """Stems that pictures in different folders share."""
@@ -93,6 +97,10 @@ class PeopleDataset(ImageDataset):
         """The picture of a person, (H, W, 3) uint8 RGB."""
         return read_rgb(self.records[index].picture)
 
+    def truths(self) -> Truths:
+        """What scores measure by."""
+        return truths_of(self)
+
 
 class JoinedPeople(Joined):
     """Several splits as one. `annotations` is None: the truth of a server's score belongs to one split."""
@@ -109,6 +117,31 @@ class JoinedPeople(Joined):
             for part, (start, end) in zip(parts, self.ranges, strict=True)
             for record in part.records[start:end]
         ]
+
+    def truths(self) -> Truths:
+        return truths_of(self)
+
+
+def truths_of(people: PeopleDataset | JoinedPeople) -> Truths:
+    """The records as arrays."""
+    records, count, names = people.records, len(people.keypoints), people.attribute_names
+    bare = np.zeros(len(names), np.uint8)
+    flags = [bare if each.attributes is None else each.attributes for each in records]
+    return Truths(
+        keypoints=np.array([each.keypoints for each in records], np.float64).reshape(-1, count, 2),
+        labelled=np.array([each.labelled for each in records], np.uint8).reshape(-1, count) > 0,
+        length=np.array([each.length for each in records], np.float64),
+        box=np.array([each.box for each in records], np.float64).reshape(-1, 4),
+        score=np.array([each.score for each in records], np.float64),
+        image_id=np.array([each.image_id for each in records], np.int64),
+        annotation=np.array([each.number for each in records], np.int64),
+        groups=tuple(each.group for each in records),
+        attributes=np.array(flags, np.uint8).reshape(len(records), len(names)) > 0,
+        attribute_names=names,
+        describe=people.describe,
+        coco=lambda: people.annotations,
+        source=type(people).__name__,
+    )
 
 
 def require_pictures(paths: list[Path], where: str | Path, *, tree: str) -> None:

@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from dvsn.data.class_ids import RGB, ClassIds, ColorIds, distinct_palette, shorten
-from dvsn.data.files import read_colors, require_folder
+from dvsn.data.files import read_colors, read_grey, read_labels, require_folder
 from dvsn.data.folders import find_folders, match
-from dvsn.data.labelled import LabelledPhotos, Labels, existing_pairs, listed_pairs
+from dvsn.data.labelled import ADVICE, LabelledPhotos, Labels, existing_pairs, listed_pairs
 from dvsn.errors import ConfigError, nearest
 from dvsn.types import IGNORE, Sample, Vocabulary
 
 TREE = """\
     ROOT/{split}/images/NAME.jpg + ROOT/{split}/labels/NAME.png, or the lines 'photo label' of a list file"""
+
+SOFT = (
+    "Of two classes data.dataset.threshold=128 parts them by their brightness; with data.dataset.nearest=true each pixel is "
+    "the nearest id that is known."
+)
 
 
 class SegmentationFolders(LabelledPhotos):
@@ -28,10 +33,13 @@ class SegmentationFolders(LabelledPhotos):
     - other ids, with `id_map` from each file id to its class id, or to null (or 255) where ignored. Ids that the
       map does not name are an error unless in `ignore_ids`; what it names, it decides, 255 too;
     - colours, with `colors`: each class as its `palette` colour exactly. Pixels of `ignore_colors` are ignored;
-      other colours are an error, unless they are less than the share `stray` of a picture, and then ignored.
+      other colours are an error, unless they are less than the share `stray` of a picture, and then ignored;
+    - soft masks of two classes, with `threshold`: brightness 0 to 255, from which on a pixel belongs to the second;
+    - JPEG files and such as were interpolated, with `nearest`: each pixel is the nearest colour, or the nearest id.
 
     Files: with `photos` and `masks` as names of folders ROOT/SPLIT/FOLDER, ROOT/FOLDER/SPLIT or ROOT/SPLITFOLDER;
-    `label_ending` is what a label's stem has in addition, such as _mask. Or `list_file`, "photo label" lines.
+    `photo_ending` and `label_ending` are what their stems have in addition, such as _sat and _mask: with both, photos and
+    masks may lie in one folder. Or `list_file`, "photo label" lines.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class SegmentationFolders(LabelledPhotos):
         swaps: Sequence[Sequence[str]] = (),
         photos: str = "images",
         masks: str = "labels",
+        photo_ending: str = "",
         label_ending: str = "",
         list_file: str | None = None,
         id_map: Mapping[int, int | None] | None = None,
@@ -52,6 +61,8 @@ class SegmentationFolders(LabelledPhotos):
         colors: bool = False,
         ignore_colors: Sequence[Sequence[int]] = (),
         stray: float = 0.0,
+        threshold: int | None = None,
+        nearest: bool = False,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -61,6 +72,7 @@ class SegmentationFolders(LabelledPhotos):
                 "data.dataset.colors: labels in colours need data.dataset.palette, a colour for each class, and "
                 "take no id_map. Colours to ignore are listed in data.dataset.ignore_colors."
             )
+        check_threshold(threshold, len(names), exclusive=colors or nearest or id_map is not None)
         super().__init__(vocabulary=vocabulary, labels=labels, transform=transform, seed=seed)
         base = require_folder(root, expected=TREE, option="data.root")
         if list_file is not None:
@@ -69,9 +81,10 @@ class SegmentationFolders(LabelledPhotos):
             folders = find_folders(
                 root, split, photos, masks, options="data.dataset.photos, data.dataset.masks"
             )
-            self.pairs = match(*folders, endings=("", label_ending))
-        self.color_ids = color_ids(vocabulary, ignore_colors, stray) if colors else None
-        self.class_ids = class_ids(vocabulary.names, id_map, ignore_ids)
+            self.pairs = match(*folders, endings=(photo_ending, label_ending))
+        self.threshold, self.nearest = threshold, nearest
+        self.color_ids = color_ids(vocabulary, ignore_colors, stray, nearest) if colors else None
+        self.class_ids = class_ids(vocabulary.names, id_map, ignore_ids, nearest)
 
     @classmethod
     def vocabulary(
@@ -97,13 +110,19 @@ class SegmentationFolders(LabelledPhotos):
 
     def read_classes(self, path: Path) -> np.ndarray:
         """(H, W) uint8 class ids of one label file."""
+        if self.threshold is not None:
+            return (read_grey(path) >= self.threshold).astype(np.uint8)
         if self.color_ids is not None:
             return self.color_ids(read_colors(path), path)
-        return super().read_classes(path)
+        ids = read_labels(path, advice=ADVICE, lossy=self.nearest, lossy_advice=SOFT)
+        return self.class_ids(ids, path)
 
 
 def class_ids(
-    names: Sequence[str], id_map: Mapping[int, int | None] | None = None, ignore_ids: Sequence[int] = ()
+    names: Sequence[str],
+    id_map: Mapping[int, int | None] | None = None,
+    ignore_ids: Sequence[int] = (),
+    nearest: bool = False,
 ) -> ClassIds:
     """What the ids of the files mean: a class's place in `names`, or what `id_map` says."""
     class_of: dict[int, int] = {}
@@ -125,11 +144,16 @@ def class_ids(
         ignore_ids=[each for each in ignore_ids if id_map is None or each not in class_of],
         advice="To make classes of them set data.dataset.id_map={FILE_ID: CLASS_ID, ...}"
         + (", for masks of 0 and 255 id_map={0: 0, 255: 1}." if len(names) == 2 else "."),
+        soft=SOFT,
+        nearest=nearest,
     )
 
 
 def color_ids(
-    vocabulary: Vocabulary, ignore_colors: Sequence[Sequence[int]] = (), stray: float = 0.0
+    vocabulary: Vocabulary,
+    ignore_colors: Sequence[Sequence[int]] = (),
+    stray: float = 0.0,
+    nearest: bool = False,
 ) -> ColorIds:
     """What the colours of the files mean."""
     ignored = [_rgb(color) for color in ignore_colors]
@@ -146,7 +170,24 @@ def color_ids(
         default=IGNORE,
         stray=stray,
         known=f"data.dataset.palette ({listed}) and ignore_colors",
+        nearest=nearest,
+        advice="With data.dataset.nearest=true each pixel is the nearest of these colours.",
     )
+
+
+def check_threshold(threshold: int | None, classes: int, *, exclusive: bool) -> None:
+    """Raise `ConfigError` for a threshold that parts nothing, or that stands beside another way to read masks."""
+    if threshold is None:
+        return
+    if type(threshold) is not int or not 1 <= threshold <= 255:
+        raise ConfigError(
+            f"data.dataset.threshold: found {threshold!r}, expected a brightness of 1 to 255, such as 128."
+        )
+    if classes != 2 or exclusive:
+        raise ConfigError(
+            f"data.dataset.threshold: parts two classes by their brightness, and takes no colors, id_map or nearest; found "
+            f"{classes} names{' and one of these' if exclusive else ''}."
+        )
 
 
 def _rgb(color: Sequence[int]) -> RGB:

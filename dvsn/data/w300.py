@@ -12,6 +12,7 @@ from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.data.wflw import face_record, parse_numbers
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import read_text
 from dvsn.types import Sample
 
 TREE = """\
@@ -80,12 +81,7 @@ def read_pts(path: Path, count: int) -> np.ndarray:
 
     It reads `version: 1`, `n_points: COUNT`, `{`, a line `x y` for each point, `}`.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not a text file ({error.reason}); expected the points of a face."
-        ) from error
+    lines = read_text(path, expected="the points of a face").splitlines()
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     head = [("version:", "1"), ("n_points:", str(count)), ("{", "")]
     for place, (key, value) in enumerate(head):

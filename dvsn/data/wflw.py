@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dvsn.data.coco_files import first_present
-from dvsn.data.files import SUFFIXES, read_list, require_file, require_folder
+from dvsn.data.files import SUFFIXES, require_file, require_folder
 from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
 from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.reading import read_rows, to_numbers
 from dvsn.types import Sample
 
 Box = tuple[float, float, float, float]
@@ -56,9 +56,11 @@ class Wflw(PeopleDataset):
             option="data.root or data.people.annotations",
         )
         folder = require_folder(Path(root) / images, expected=tree, option="data.root or data.people.images")
+        points = 2 * len(keypoints)
+        widths = (points + 1, points + 4 + len(self.attribute_names) + 1)
         self.records = [
             self._record(columns, number, folder, split)
-            for number, columns in enumerate(read_list(self.file), start=1)
+            for number, columns in read_rows(self.file, columns=widths, expected="a list of faces")
         ]
         if not self.records:
             raise DataError(f"{self.file}: no face in it. Expected:\n{tree}")
@@ -122,17 +124,4 @@ def corners_to_box(corners: np.ndarray, where: str) -> Box:
 
 def parse_numbers(fields: Sequence[str], where: str) -> np.ndarray:
     """Finite numbers, float64. Raises `DataError` for the first field that is none."""
-    try:
-        values = [float(field) for field in fields]
-    except ValueError:
-        values = []
-    if values and all(map(math.isfinite, values)):
-        return np.array(values)
-    for column, field in enumerate(fields, start=1):
-        try:
-            if math.isfinite(float(field)):
-                continue
-        except ValueError:
-            pass
-        raise DataError(f"{where}: column {column} is '{field[:40]}', expected a finite number.")
-    raise DataError(f"{where}: no numbers in it.")
+    return np.array(to_numbers(fields, where))

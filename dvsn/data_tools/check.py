@@ -15,7 +15,8 @@ from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.data_tools.findings import Finding, counted
-from dvsn.errors import DataError
+from dvsn.data_tools.mirrors import lacking_pairs
+from dvsn.errors import DataError, MissingError
 
 if TYPE_CHECKING:
     from dvsn.data.module import DataModule
@@ -87,6 +88,9 @@ def check(config: Config) -> Report:
         try:
             dataset = open_split(data, split)
         except (DataError, OSError) as error:
+            if is_absent_test(data, title, error):
+                notes.append(Finding("no test split", title, "it is not there; evaluate with split=val"))
+                continue
             faults.append(
                 Finding("split not readable", title, f"{error}\nNothing else of this split was checked.")
             )
@@ -108,12 +112,15 @@ def check(config: Config) -> Report:
             splits[title].add(record)
     faults += [finding for title, tally in splits.items() for finding in broken(title, tally)]
     faults += list(leaks(data, splits))
-    absent = list(absent_from_train(names, splits))
+    absent = [*absent_from_train(names, splits), *nowhere(names, splits)]
+    faults += list(beyond_range(data, splits))
+    faults += list(unpaired_classes(data, names))
     if part is not None:
         faults += part.faults(splits, data)
         notes += part.notes(splits, data)
     partial = any(tally.walked < tally.samples for tally in splits.values())
-    notes += [*(absent if partial else ()), *curious(names, splits)]
+    partial = partial or data.check_classes != "refuse"  # then training does not mind either
+    notes += [*(absent if partial else ()), *curious(names, splits), *deep_pictures(data, splits)]
     known = data.keypoints.names if data.wanted == "people" and data.keypoints else ()
     return Report(names, splits, merged(faults + ([] if partial else absent)), notes, known, part)
 
@@ -127,6 +134,15 @@ def part_of(wanted: str) -> ModuleType | None:
     """
     name = f"dvsn.data_tools.check_{wanted}"
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+def is_absent_test(data: DataModule, title: str, error: Exception) -> bool:
+    """Whether a split that could not be opened is a test split that the data set simply does not have."""
+    if title != "test" or not isinstance(error, MissingError):
+        return False
+    return (
+        Path(data.root).is_dir() and error.path != Path(data.root) and data.splits["test"] in error.path.stem
+    )
 
 
 def titles(data: DataModule) -> dict[str, str]:
@@ -196,12 +212,65 @@ def absent_from_train(names: tuple[str, ...], splits: dict[str, Tally]) -> Itera
             yield Finding("class not in train", "train", message)
 
 
+def seen_nowhere(names: tuple[str, ...], splits: dict[str, Tally]) -> set[int]:
+    return {number for number in range(len(names)) if not any(t.pixels[number] for t in splits.values())}
+
+
+def nowhere(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
+    """Classes that no label of any split holds: they leave the mean, so that scores look better than they are."""
+    missing = seen_nowhere(names, splits)
+    if not missing or not any(tally.pixels.any() for tally in splits.values()):
+        return
+    ignored = sum(int(tally.pixels[255]) for tally in splits.values())
+    share = 100 * ignored / max(1, sum(int(tally.pixels.sum()) for tally in splits.values()))
+    hint = f" {share:.1f} % of the pixels are ignored: is a class among them?" if ignored else ""
+    message = f"no pixel of {_listed(names, missing)} in what was read.{hint}"
+    yield Finding("class nowhere", ", ".join(splits), message)
+
+
+def unpaired_classes(data: DataModule, names: tuple[str, ...]) -> Iterator[Finding]:
+    """Classes of a left and a right that a mirror does not exchange."""
+    vocabulary = data.vocabulary
+    pairs = lacking_pairs(names, vocabulary.swaps) if vocabulary and names else []
+    if pairs:
+        listed = ",".join(f"[{one},{other}]" for one, other in pairs)
+        message = f"a mirrored picture shows the one as the other: {listed}. Add to data.dataset.swaps."
+        yield Finding("class without its mirror", ", ".join(data.splits), message)
+
+
+def deep_pictures(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
+    """How much of 16 bits the photos use, and what becomes of it."""
+    for title, tally in splits.items():
+        if tally.deep:
+            highest = max(tally.deep.values())
+            ends = data.rule.deep_range or (0, (1 << max(8, highest.bit_length())) - 1)
+            known = (
+                "data.deep_range"
+                if data.rule.deep_range
+                else "training measures it, and sets data.deep_range"
+            )
+            message = (
+                f"{counted(len(tally.deep), 'file')}, the highest value {highest}; {ends[0]} to {ends[1]} becomes 0 to 255 "
+                f"({known}={list(ends)})"
+            )
+            yield Finding("16 bits a channel", title, message, tuple(tally.deep))
+
+
+def beyond_range(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
+    """Photos that use more of their 16 bits than the range that is stated."""
+    if data.rule.deep_range is None:
+        return
+    top = data.rule.deep_range[1]
+    for title, tally in splits.items():
+        files = {file: value for file, value in tally.deep.items() if value > top}
+        if files:
+            message = f"values up to {max(files.values())} in {counted(len(files), 'file')}, data.deep_range ends at {top}"
+            yield Finding("16 bits beyond the range", title, message, tuple(files))
+
+
 def curious(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
     """What may well be meant so."""
-    nowhere = {number for number in range(len(names)) if not any(t.pixels[number] for t in splits.values())}
-    if nowhere:
-        message = f"no pixel of {_listed(names, nowhere)} in what was read"
-        yield Finding("class nowhere", ", ".join(splits), message)
+    absent = seen_nowhere(names, splits)
     for title, tally in splits.items():
         for same in tally.digests.values():
             if len(same) > 1:
@@ -209,25 +278,13 @@ def curious(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Findin
                 yield Finding("picture twice", title, f"the same pixels in {len(same)} samples", files)
         if tally.turned:
             message = (
-                f"EXIF says turned, in {counted(len(tally.turned), 'file')}; read as stored, as is the label"
+                f"EXIF says turned, in {counted(len(tally.turned), 'file')}; read as stored, as is the label (only "
+                "dvsn.predict turns pictures upright)"
             )
             yield Finding("turned photo", title, message, tuple(tally.turned))
-        missing = {number for number in range(len(names)) if not tally.pixels[number]} - nowhere
+        missing = {number for number in range(len(names)) if not tally.pixels[number]} - absent
         if missing and "train" not in title.split(" + ") and tally.walked == tally.samples:
             yield Finding("class not scored", title, f"no pixel of {_listed(names, missing)}")
-    for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
-        contents = [
-            {name: c for c, each in tally.digests.items() for name in each} for tally in (first, second)
-        ]
-        for name in first.names.keys() & second.names.keys():
-            if contents[0].get(name) != contents[1].get(name) or name not in contents[0]:
-                message = f"{name}: the name alone; the pixels differ or could not be compared"
-                yield Finding(
-                    "name in two splits",
-                    f"{one} and {other}",
-                    message,
-                    (first.names[name], second.names[name]),
-                )
 
 
 def merged(findings: list[Finding]) -> list[Finding]:
@@ -326,17 +383,16 @@ def lines(heading: str, kind: str, findings: list[Finding]) -> Iterator[str]:
         yield f"  and {len(findings) - SHOWN} more of this kind"
 
 
-def job(config: Any) -> None:
-    plain_config = compose.plain(config)
-    report = check(plain_config)
+def job(config: Config) -> None:
+    report = check(config)
     show(report)
-    output = plain_config["output"]
+    output = config["output"]
     if output:
         write_json(Path(output), report.plain())
         log.info("%s", output)
     if report.faults:
         where = f"all are in {output}" if output else "output=report.json writes them all, file by file"
-        raise DataError(f"{plain_config['data']['root']}: {counted(len(report.faults), 'fault')}; {where}.")
+        raise DataError(f"{config['data']['root']}: {counted(len(report.faults), 'fault')}; {where}.")
     log.info("no fault%s", f", {counted(len(report.notes), 'note')}" if report.notes else "")
 
 

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.data_tools.findings import Finding, counted
-from dvsn.data_tools.walk import Record, Tally, digest, turned
+from dvsn.data_tools.mirrors import lacking_pairs
+from dvsn.data_tools.walk import Record, Tally, deepest, digest, turned
 from dvsn.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class PeopleWalk(Dataset[Group]):
         path = part.records[place].picture
         group = Group(f"{path.parent.name}/{path.stem}", str(path))
         try:
-            photo = part.read(place)["photo"]
+            with part.ruled():
+                photo = part.read(place)["photo"]
         except UserError as error:
             return replace(group, kind="unreadable", message=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the walk goes on and reports it
@@ -72,6 +74,7 @@ class PeopleWalk(Dataset[Group]):
             size=(height, width),
             digest=digest([photo]),
             turned=turned(str(path)),
+            deep=deepest(part.photos(place)),
             people=len(people),
             labelled=labelled.sum(axis=0),
             bare=int(np.logical_not(labelled.any(axis=1)).sum()),
@@ -142,6 +145,16 @@ def faults(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
         for kind in (OUTSIDE_BOX, APART):
             if kind in tally.remarks:
                 yield gathered(kind, title, tally)
+    if data.keypoints is not None:
+        unpaired = lacking_pairs(data.keypoints.names, data.keypoints.pairs)
+        if unpaired:
+            pairs = ",".join(f"[{one},{other}]" for one, other in unpaired)
+            yield Finding(
+                "keypoint without its mirror",
+                ", ".join(splits),
+                f"{counted(len(unpaired), 'pair')} of left and right that a mirror does not exchange, so that a left one is "
+                f"taught as a right one: {pairs}. Add to data.keypoints.pairs.",
+            )
     train = [title for title, _ in people_of(splits) if "train" in title.split(" + ")]
     learnt = [tally for title, tally in people_of(splits) if title in train]
     if not learnt or any(not tally.people or tally.walked < tally.samples for tally in learnt):

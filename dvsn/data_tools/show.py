@@ -141,11 +141,12 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
     draw_boxes(whole, np.array([[x, y, x + width, y + height]]))
     draw_skeleton(whole, read["keypoints"], read["labelled"], data.keypoints)
     drawn = crop.copy()
-    draw_skeleton(drawn, sample["keypoints"].numpy(), sample["weight"].numpy(), data.keypoints)
+    places = (sample["keypoints"] - sample.get("offset", 0)).numpy()  # the pixels in which they are drawn
+    draw_skeleton(drawn, places, sample["weight"].numpy(), data.keypoints)
     pictures = {"picture": whole, "crop": crop, "keypoints": drawn}
     if "angles" in sample:
         angles, turned = sample["angles"].numpy(), drawn.copy()
-        draw_head(turned, sample["keypoints"].numpy(), angles, data.keypoints)
+        draw_head(turned, places, angles, data.keypoints)
         pictures["head"] = turned
     return pictures
 
@@ -206,8 +207,8 @@ def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return canvas
 
 
-def job(config: Any) -> None:
-    log.info("%s", draw(compose.plain(config)))
+def job(config: Config) -> None:
+    log.info("%s", draw(config))
 
 
 def main() -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from dvsn.data.class_ids import UnknownIds
+from dvsn.data.class_ids import MANY, UnknownIds
 from dvsn.data.dataset import ImageDataset, check_sizes
+from dvsn.data.files import deep_file, highest_deep
+from dvsn.data.headers import orientation_of
 from dvsn.data.module import DataModule, Wanted, start_worker
 from dvsn.errors import ConfigError, UserError
 from dvsn.types import IGNORE
 
-EXIF_ORIENTATION = 0x0112
 KINDS: dict[str, Wanted] = {"dvsn.tasks.pose.Pose": "people", "dvsn.tasks.detection.Detection": "objects"}
 """What tasks read that do not read pictures with labels."""
 
@@ -41,7 +41,9 @@ class Record:
     """(256,) int64 pixels by class; None where the data set has no classes."""
     digest: str = ""
     turned: int = 1
-    """The largest EXIF orientation of the files, 1 being upright."""
+    """The largest orientation tag of the files, 1 being upright."""
+    deep: int | None = None
+    """The highest value of its photos with 16 bits a channel; None of others."""
 
 
 class Walk(Dataset[Record]):
@@ -56,8 +58,11 @@ class Walk(Dataset[Record]):
     def __getitem__(self, index: int) -> Record:
         name, files = self.dataset.name(index), self.dataset.describe(index)
         try:
-            arrays = self.dataset.read(index)
+            with self.dataset.ruled():
+                arrays = self.dataset.read(index)
         except UnknownIds as error:
+            if len(error.counts) > MANY:
+                return Record(name, files, "soft mask", str(error))
             return Record(name, files, "unknown ids", str(error), unknown=error.counts)
         except UserError as error:
             return Record(name, files, "unreadable", str(error))
@@ -71,7 +76,12 @@ class Walk(Dataset[Record]):
             return Record(name, files, "sizes differ", str(error))
         photos = [pictures[key] for key, kind in kinds.items() if kind == "photo"]
         height, width = next(iter(pictures.values())).shape[:2]
-        common: dict[str, Any] = {"size": (height, width), "digest": digest(photos), "turned": turned(files)}
+        common: dict[str, Any] = {
+            "size": (height, width),
+            "digest": digest(photos),
+            "turned": turned(files),
+            "deep": deepest(self.dataset.photos(index)),
+        }
         if self.label is None or arrays[self.label].ndim != 2:
             return Record(name, files, **common)
         counts = np.bincount(arrays[self.label].ravel(), minlength=256)
@@ -97,13 +107,14 @@ def digest(photos: list[np.ndarray]) -> str:
 
 
 def turned(files: str) -> int:
-    """The largest EXIF orientation among the JPEG files of a description; 1 is upright, and no tag at all."""
-    found = [1]
-    for path in files.split(" + "):
-        if path.lower().endswith((".jpg", ".jpeg")) and Path(path).is_file():
-            with Image.open(path) as image:
-                found.append(int(image.getexif().get(EXIF_ORIENTATION, 1)))
-    return max(found)
+    """The largest orientation tag among the files of a description, of any format; 1 is upright, and no tag at all."""
+    return max((orientation_of(path) for path in files.split(" + ") if Path(path).is_file()), default=1)
+
+
+def deepest(photos: Sequence[Path]) -> int | None:
+    """The highest value of the photos that have 16 bits a channel; None where none has."""
+    values = [highest_deep(path) for path in photos if deep_file(path)]
+    return max((value for value in values if value is not None), default=None)
 
 
 def label_of(data: DataModule, dataset: ImageDataset) -> str | None:
@@ -187,6 +198,8 @@ class Tally:
     blank: list[str] = field(default_factory=list)
     """Files whose label is ignored everywhere."""
     turned: dict[str, int] = field(default_factory=dict)
+    deep: dict[str, int] = field(default_factory=dict)
+    """Highest values of photos with 16 bits a channel, by files."""
     names: dict[str, str] = field(default_factory=dict)
     """Files by name."""
     digests: dict[str, list[str]] = field(default_factory=dict)
@@ -212,6 +225,8 @@ class Tally:
             self.digests.setdefault(record.digest, []).append(record.name)
         if record.turned != 1:
             self.turned[record.files] = record.turned
+        if record.deep is not None:
+            self.deep[record.files] = record.deep
         if record.counts is not None:
             shown = record.counts > 0
             self.pixels += record.counts

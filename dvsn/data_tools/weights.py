@@ -94,11 +94,9 @@ def show(content: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def job(config: Any) -> None:
-
-    plain_config = compose.plain(config)
-    output = Path(plain_config["output"])
-    content = weigh(plain_config)
+def job(config: Config) -> None:
+    output = Path(config["output"])
+    content = weigh(config)
     write_json(output, content)
     show(content)
     for name, count in zip(content["classes"], content["counts"], strict=True):

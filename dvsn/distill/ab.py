@@ -59,7 +59,7 @@ class ActivationBoundaries(Method):
         return self.initial(student, teacher, batch) if self.afterwards or not self.stage else {}
 
     def finish_stage(self) -> None:
-        self.requires_grad_(False)
+        self.freeze(self.connectors)
 
 
 def boundary(student: Tensor, teacher: Tensor, margin: float) -> Tensor:

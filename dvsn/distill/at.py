@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, summed, tapped, unit
+from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -36,7 +36,7 @@ class AttentionTransfer(Method):
         absolute: bool = True,
     ) -> None:
         super().__init__()
-        tapped("at", student, teacher, maps=True)
+        require_positions("at", tapped("at", student, teacher, maps=True))
         if not power >= 1 or distance not in ("squared", "norm"):
             raise ConfigError(
                 f"distill.at.method: expected power >= 1 and distance squared or norm, found {power}, {distance!r}."

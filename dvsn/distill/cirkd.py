@@ -13,7 +13,7 @@ from dvsn.distill.kd import divergence, positive
 from dvsn.distill.labels import labels_of, labels_on_grid
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, summed, tapped, unit
+from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -55,11 +55,9 @@ class CrossImageRelations(Method):
         super().__init__()
         pairs = tapped("cirkd", student, teacher, maps=True)
         self.temperature = positive("cirkd.method.temperature", temperature)
-        self.pool, self.gather, self.memory_weight = (
-            int(positive("cirkd.method.pool", pool)),
-            gather,
-            memory_weight,
-        )
+        self.pool, self.gather = int(positive("cirkd.method.pool", pool)), gather
+        self.memory_weight = memory_weight
+        require_positions("cirkd", pairs, lambda side: -(-side // self.pool))
         self.pixel_samples, self.region_samples = pixel_samples, region_samples
         held = pairs if memory_weight else []
         self.projections = nn.ModuleList(projection(mine[0], theirs[0]) for mine, theirs in held)

@@ -171,13 +171,14 @@ class Banks(nn.Module):
 
     @torch.no_grad()
     def settle(self, *scaled: Tensor) -> None:
-        """Fix Z, once, from the mean of exp(score / temperature) over the first batch of all processes."""
+        """Fix Z, once, from the mean of exp(score / temperature) over the first batch of all processes, which may have
+        unequal numbers of items."""
         if not self._known and not bool((self.params[2:4] > 0).all()):
-            means = torch.stack([each.flatten().logsumexp(0) for each in scaled]).exp() / scaled[0].numel()
+            sums = torch.stack([each.flatten().logsumexp(0) for each in scaled]).exp()
+            found = torch.cat([sums, sums.new_tensor([scaled[0].numel()])])
             if processes() > 1:
-                dist.all_reduce(means)
-                means = means / processes()
-            self.params[2:4] = means * len(self.memory_v1)
+                dist.all_reduce(found)
+            self.params[2:4] = found[:2] / found[2] * len(self.memory_v1)
         self._known = True
 
     @torch.no_grad()

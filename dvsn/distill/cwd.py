@@ -10,7 +10,7 @@ from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import on_grid, same_output, summed, tapped
+from dvsn.distill.shapes import on_grid, require_positions, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
 
@@ -26,6 +26,7 @@ class ChannelWise(Method):
     def __init__(self, *, student: Side, teacher: Side, temperature: float = 4.0) -> None:
         super().__init__()
         same_output("cwd", student, teacher)
+        require_positions("cwd", [(student.output, student.output)])
         self.temperature = positive("cwd.method.temperature", temperature)
 
     @precise
@@ -43,7 +44,9 @@ class ChannelWiseFeatures(Method):
     def __init__(self, *, student: Side, teacher: Side, temperature: float = 4.0) -> None:
         super().__init__()
         self.temperature = positive("cwd_features.method.temperature", temperature)
-        self.connectors = width_connectors(tapped("cwd_features", student, teacher, maps=True))
+        pairs = tapped("cwd_features", student, teacher, maps=True)
+        require_positions("cwd_features", pairs)
+        self.connectors = width_connectors(pairs)
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:

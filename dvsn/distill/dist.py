@@ -39,7 +39,10 @@ class Correlated(Method):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        same_output("dist", student, teacher)
+        why = "all correlations within an item are 1 or -1, without a gradient. Choose distill=kd, or pixel_kd for pixels"
+        same_output(
+            "dist", student, teacher, least=3 if beta else 2, why=f"{why}, or set distill.dist.method.beta=0"
+        )
         self.beta, self.gamma, self.gather = beta, gamma, gather
         self.temperature = positive("dist.method.temperature", temperature)
 

@@ -53,7 +53,8 @@ class Distiller(nn.Module):
     with the run, and left behind when the student is loaded or shipped. The teachers are no modules (see `Teacher`).
 
     - Each method's terms are logged under its name, `kd`, or `rkd_distance` where it has several.
-    - `task_weight` multiplies the task's own terms; with 0 they are not computed, and labels are not looked at.
+    - `task_weight` multiplies the task's own terms; with 0 they are not computed, and labels are not looked at. A run of an
+      earlier version, whose checkpoint does not say it, goes on with `earlier_task_weight`.
     - Teacher and student run once a step, whatever the number of methods; the teacher is left out of epochs in which no
       method counts, and for items whose answer is in the `cache`. Everything of the methods happens in float32 with
       autocast off.
@@ -73,6 +74,7 @@ class Distiller(nn.Module):
         methods: Mapping[str, Method],
         parts: Mapping[str, Part],
         task_weight: float = 1.0,
+        earlier_task_weight: float | None = None,
         average: Average = "probabilities",
         stage_lr: float | None = None,
         only: Sequence[str] = (),
@@ -83,6 +85,7 @@ class Distiller(nn.Module):
         self.methods = nn.ModuleDict(methods)
         self.kind, self.average = kind, average
         self.parts, self.task_weight, self.stage_lr = dict(parts), task_weight, stage_lr
+        self.earlier_task_weight = task_weight if earlier_task_weight is None else earlier_task_weight
         self.teachers, self.cache = tuple(teachers), cache
         self.only, self.notes = tuple(only), tuple(notes)
         for name, parameter in student.named_parameters() if only else ():

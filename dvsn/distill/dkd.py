@@ -13,7 +13,6 @@ from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
-from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
 
@@ -40,10 +39,13 @@ class DecoupledDistillation(Method):
         standardise: bool = False,
     ) -> None:
         super().__init__()
-        if same_output("dkd", student, teacher) < 3:
-            raise ConfigError(
-                "distill.dkd: of two classes the one that is not right has no rest to compare. Choose distill=kd."
-            )
+        same_output(
+            "dkd",
+            student,
+            teacher,
+            least=3,
+            why="the wrong class has no others to compare. Choose distill=kd",
+        )
         self.alpha, self.beta, self.standardise = alpha, beta, standardise
         self.temperature = positive("dkd.method.temperature", temperature)
 

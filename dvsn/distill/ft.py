@@ -78,7 +78,7 @@ class FactorTransfer(Method):
         return unit(compared.flatten(1))
 
     def finish_stage(self) -> None:
-        self.paraphrasers.requires_grad_(False)
+        self.freeze(self.paraphrasers)
 
 
 class Paraphraser(nn.Module):

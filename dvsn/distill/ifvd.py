@@ -10,7 +10,7 @@ from torch import Tensor
 from dvsn.distill.labels import labels_of, labels_on_grid
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, summed, tapped, unit
+from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -28,7 +28,7 @@ class IntraClassVariation(Method):
 
     def __init__(self, *, student: Side, teacher: Side) -> None:
         super().__init__()
-        tapped("ifvd", student, teacher, maps=True)
+        require_positions("ifvd", tapped("ifvd", student, teacher, maps=True))
         self.classes = student.output[0]
 
     @precise

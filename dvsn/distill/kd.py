@@ -13,6 +13,9 @@ from dvsn.distill.shapes import same_output
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
+ONE = "a softmax is always 1: there is nothing to learn"
+STANDARDISED = "two standardised logits are always the same pair, without a gradient. Choose distill=kd, not standardised"
+
 
 class KnowledgeDistillation(Method):
     """T^2 times the Kullback-Leibler divergence of the softened classes, its mean over the batch: the term `kd`.
@@ -29,7 +32,9 @@ class KnowledgeDistillation(Method):
         self, *, student: Side, teacher: Side, temperature: float = 4.0, standardise: bool = False
     ) -> None:
         super().__init__()
-        same_output("kd", student, teacher)
+        same_output(
+            "kd", student, teacher, least=3 if standardise else 2, why=STANDARDISED if standardise else ONE
+        )
         self.temperature, self.standardise = positive("kd.method.temperature", temperature), standardise
 
     @precise

@@ -63,6 +63,8 @@ class Facts(NamedTuple):
     classes: int = 0
     labels: Tensor | None = None
     """The class of each item (samples,) int64, where a picture has one class."""
+    values: tuple[float, float] = (-1.0, 1.0)
+    """The smallest and largest value of a response that is a picture."""
 
 
 class Change(NamedTuple):
@@ -146,6 +148,20 @@ class Method(nn.Module):
     def finish_stage(self) -> None:
         """Called once between the initial stage and the training: freeze what is trained no more. Called again when a run
         is resumed after it, with the modules as they were saved."""
+
+    _frozen: tuple[nn.Module, ...] = ()
+
+    def freeze(self, modules: nn.Module) -> None:
+        """Train these no more: they get no gradient and stay in eval mode, in which batch norms keep their statistics."""
+        self._frozen = (
+            modules.requires_grad_(False).eval(),
+        )  # in a tuple: it is registered where it is made
+
+    def train(self, mode: bool = True) -> Method:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def after_step(self, student: View, teacher: View, batch: Batch) -> None:
         """Called after the backward pass of every step, without gradient: update memory banks."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from dvsn.distill.gather import gather
-from dvsn.distill.kd import divergence, standardised
+from dvsn.distill.kd import ONE, STANDARDISED, divergence, standardised
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output, summed
@@ -40,7 +40,9 @@ class MultiLevel(Method):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        same_output("mlkd", student, teacher)
+        same_output(
+            "mlkd", student, teacher, least=3 if standardise else 2, why=STANDARDISED if standardise else ONE
+        )
         if not temperatures or min(temperatures) <= 0:
             raise ConfigError(
                 f"distill.mlkd.method.temperatures: found {temperatures}, expected a list above 0."

@@ -48,7 +48,8 @@ class ManyToOne(Method):
         scale: float = 2.5,
     ) -> None:
         super().__init__()
-        same_output("norm", student, teacher)
+        why = "two normed logits are always the same pair, without a gradient. Set distill.norm.method.answer_weight=0"
+        same_output("norm", student, teacher, least=3 if answer_weight else 2, why=why)
         mine, theirs = tapped("norm", student, teacher, maps=True)[-1]
         own = require_joint("norm", "student", student)
         if not own.pooled or own.layer.bias is None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from dvsn.distill.gram import gram_distance
 from dvsn.distill.method import Method, Side, View
 from dvsn.distill.precise import precise
-from dvsn.distill.shapes import match_size, summed, tapped, unit
+from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
 
@@ -21,7 +21,7 @@ class NeuronSelectivity(Method):
 
     def __init__(self, *, student: Side, teacher: Side) -> None:
         super().__init__()
-        tapped("nst", student, teacher, maps=True)
+        require_positions("nst", tapped("nst", student, teacher, maps=True))
 
     @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:

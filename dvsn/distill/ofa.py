@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.distill.kd import positive
+from dvsn.distill.kd import ONE, positive
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
@@ -30,7 +30,7 @@ class OneForAll(Method):
         self, *, student: Side, teacher: Side, exponent: float = 1.0, temperature: float = 1.0
     ) -> None:
         super().__init__()
-        classes = same_output("ofa", student, teacher)
+        classes = same_output("ofa", student, teacher, least=2, why=ONE)
         self.exponent = positive("ofa.method.exponent", exponent)
         self.temperature = positive("ofa.method.temperature", temperature)
         self.projectors = nn.ModuleList(

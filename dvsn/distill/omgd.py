@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.distill.method import Kind, Method, Side, View
+from dvsn.distill.method import Facts, Kind, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, on_grid, same_output, summed, tapped
 from dvsn.distill.vgg import SMALLEST, Vgg
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
+FACTS = Facts()  # of a task that tells nothing else
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian of SSIM
 
 
@@ -38,7 +39,8 @@ class GeneratorToGenerator(Method):
     [0, 1], as the published code does and as its weights of the terms want it; true takes ImageNet's mean and standard
     deviation off, as the network was trained, which multiplies contrast by 4.4 and so Gram matrices by about 20.
 
-    `low` and `high` are the range of the pictures' values.
+    `low` and `high` are the range of the pictures' values; null: that of the task. All terms are the same in every range;
+    the total variation is that of pictures in [-1, 1].
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("image",)
@@ -48,6 +50,7 @@ class GeneratorToGenerator(Method):
         *,
         student: Side,
         teacher: Side,
+        facts: Facts = FACTS,
         structure_weight: float = 10.0,
         smoothness_weight: float = 1e-5,
         channel_weight: float = 50.0,
@@ -55,14 +58,19 @@ class GeneratorToGenerator(Method):
         feature_weight: float = 10.0,
         features: str | None = None,
         normalise: bool = False,
-        low: float = -1.0,
-        high: float = 1.0,
+        low: float | None = None,
+        high: float | None = None,
     ) -> None:
         super().__init__()
         same_output("omgd", student, teacher)
         self.weights = structure_weight, smoothness_weight, channel_weight
         self.style_weight, self.feature_weight = style_weight, feature_weight
-        self.low, self.high = low, high
+        self.low, self.high = (
+            (facts.values[0] if low is None else low),
+            (facts.values[1] if high is None else high),
+        )
+        if not self.low < self.high:
+            raise ConfigError(f"distill.omgd.method: expected low < high, found {self.low} and {self.high}.")
         pairs = tapped("omgd", student, teacher, least=0)
         self.adapters = nn.ModuleList(nn.Linear(mine[0], theirs[0]) for mine, theirs in pairs)
         self.vgg: Vgg | None = None
@@ -88,7 +96,7 @@ class GeneratorToGenerator(Method):
         structure, smoothness, channels = self.weights
         terms = {
             "omgd_structure": structure * (1 - similarity(mine, theirs)),
-            "omgd_smoothness": smoothness * variation(student.output),
+            "omgd_smoothness": smoothness * variation(2 * mine),
         }
         if self.vgg is not None:
             terms |= self.perceived(self.vgg, mine, theirs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dvsn.distill.kd import divergence, positive
+from dvsn.distill.kd import ONE, divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, same_output
@@ -22,7 +22,7 @@ class PixelDistillation(Method):
 
     def __init__(self, *, student: Side, teacher: Side, temperature: float = 1.0) -> None:
         super().__init__()
-        same_output("pixel_kd", student, teacher)
+        same_output("pixel_kd", student, teacher, least=2, why=ONE)
         self.temperature = positive("pixel_kd.method.temperature", temperature)
 
     @precise

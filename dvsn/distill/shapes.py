@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,22 +34,48 @@ def tapped(
             )
         if maps and (len(mine) != 3 or len(theirs) != 3):
             raise ConfigError(f"{found}, but {name} compares maps (C, H, W). Tap layers before the pooling.")
-        if channels and mine[0] != theirs[0]:
-            raise ConfigError(
-                f"{found}, but {name} needs equal channels in both. Choose layers of equal width, or a method with a "
-                "connector or without need of one, such as fitnet, at or nst."
-            )
+    if channels:
+        require_equal_channels(name, pairs)
     return pairs
 
 
-def same_output(name: str, student: Side, teacher: Side) -> int:
-    """How many channels (classes, keypoints, points) both responses have; a ConfigError where they differ."""
+def require_equal_channels(name: str, pairs: Sequence[tuple[Shape, Shape]], otherwise: str = "") -> None:
+    """Refuse pairs of unequal channels; `otherwise` is a further way out for the message."""
+    for number, (mine, theirs) in enumerate(pairs):
+        if mine[0] != theirs[0]:
+            raise ConfigError(
+                f"distill.{name}.taps: pair {number} is {mine} of the student and {theirs} of the teacher (batch left out), "
+                f"but {name} needs equal channels in both. Choose layers of equal width, or a method with a connector or "
+                f"without need of one, such as fitnet, at or nst{', ' if otherwise else ''}{otherwise}."
+            )
+
+
+def require_positions(
+    name: str, pairs: Sequence[tuple[Shape, Shape]], pool: Callable[[int], int] = lambda side: side
+) -> None:
+    """Refuse pairs of maps all of which have one position, once the larger is pooled to the smaller and each side is
+    pooled by `pool`: a method that compares the positions of a map would be exactly 0."""
+    sides = [[pool(min(pair)) for pair in zip(mine[1:], theirs[1:], strict=True)] for mine, theirs in pairs]
+    if all(max(each) <= 1 for each in sides):
+        mine, theirs = pairs[0]
+        raise ConfigError(
+            f"distill.{name}.taps: pair 0 is {mine} of the student and {theirs} of the teacher (batch left out), and "
+            f"{name} compares the positions of a map with each other, of which there is one here: it would teach nothing. "
+            "Tap a finer map, train on larger pictures or pool less."
+        )
+
+
+def same_output(name: str, student: Side, teacher: Side, *, least: int = 1, why: str = "") -> int:
+    """How many channels (classes, keypoints, points) both responses have. Raises `ConfigError` where they differ, or are
+    fewer than `least`, because of `why`."""
     if not student.output or not teacher.output or student.output[0] != teacher.output[0]:
         raise ConfigError(
             f"distill.{name}: the student answers {student.output}, the teacher {teacher.output} (batch left out), "
             "expected equal first numbers. Choose a teacher of the same classes or keypoints, or a method that looks at "
             "features only, such as at or sp."
         )
+    if student.output[0] < least:
+        raise ConfigError(f"distill.{name}: with {student.output[0]} classes {why}.")
     return student.output[0]
 
 

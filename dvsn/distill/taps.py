@@ -21,6 +21,7 @@ ROLES = {
     "pre_activation": "`pre_activation_taps`, the same before the last nonlinearity",
     "last": "`taps`, of which the last one is taken",
     "last_map": "`map_tap` or the last of `taps`, the map whose average the class layer reads",
+    "dense": "`dense_tap`, the input of a dense head; else what its class layer reads, else the last of `taps`",
     "pooled": "`pooled_tap`, the vector that the class layer reads, such as fc:in",
     "stem_and_stages": "`stem_tap` and `taps`",
 }
@@ -178,6 +179,9 @@ def roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
         "pre_activation": tuple(getattr(network, "pre_activation_taps", ())),
         "last": stages[-1:],
         "last_map": (getattr(network, "map_tap", "") or next(iter(stages[-1:]), ""),),
+        "dense": (
+            getattr(network, "dense_tap", "") or _map_before_classes(network) or next(iter(stages[-1:]), ""),
+        ),
         "pooled": (pooled,) if pooled else (),
         "stem_and_stages": (stem, *stages) if stem and stages else (),
     }
@@ -191,6 +195,14 @@ def _only_class_layer(network: nn.Module) -> str | None:
         return None
     layer = dict(network.named_modules()).get(own[0])
     return f"{own[0]}{INPUT}" if isinstance(layer, nn.Linear) else None
+
+
+def _map_before_classes(network: nn.Module) -> str:
+    """The input of the convolution that makes the classes of pixels, or keypoints; empty where there is none."""
+    own = getattr(network, "classifier", ())
+    first = own[0] if isinstance(own, tuple | list) and own else ""
+    layer = dict(network.named_modules()).get(first)
+    return f"{first}{INPUT}" if isinstance(layer, nn.Conv2d) else ""
 
 
 def pairs(student: nn.Module, teacher: nn.Module, taps: Pairing) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from dvsn.distill.kd import divergence, positive
+from dvsn.distill.kd import ONE, divergence, positive
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
@@ -25,7 +25,7 @@ class WeightedSoftLabels(Method):
 
     def __init__(self, *, student: Side, teacher: Side, temperature: float = 2.0) -> None:
         super().__init__()
-        same_output("wsld", student, teacher)
+        same_output("wsld", student, teacher, least=2, why=ONE)
         self.temperature = positive("wsld.method.temperature", temperature)
 
     @precise

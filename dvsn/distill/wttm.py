@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from dvsn.distill.kd import positive
+from dvsn.distill.kd import ONE, positive
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
@@ -24,7 +24,7 @@ class TransformedTeacher(Method):
 
     def __init__(self, *, student: Side, teacher: Side, exponent: float = 0.1, weighted: bool = True) -> None:
         super().__init__()
-        same_output("wttm", student, teacher)
+        same_output("wttm", student, teacher, least=2, why=ONE)
         self.exponent, self.weighted = positive("wttm.method.exponent", exponent), weighted
 
     @precise

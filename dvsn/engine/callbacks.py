@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +138,26 @@ class ProgressBar(TQDMProgressBar):
         return {name.removeprefix("train/"): value for name, value in items.items()}
 
 
+@dataclass
+class Range:
+    """The smallest and the largest of whole numbers above 0 that were added."""
+
+    low: int = sys.maxsize
+    high: int = 0
+
+    def add(self, value: int) -> None:
+        self.low, self.high = min(self.low, value), max(self.high, value)
+
+
 class PictureFiles(Callback):
-    """While testing: one grid of the first pictures, and each generated picture as a file when asked."""
+    """While testing: one grid of the first pictures, each generated picture as a file when asked, and what was seen:
+    how many samples, and the sides of their pictures."""
 
     def __init__(self, *, folder: Path, count: int, save_all: bool) -> None:
         self.folder, self.save_all = folder, save_all
         self.gallery = Gallery(folder=folder, count=count)
         self.samples = 0
+        self.heights, self.widths = Range(), Range()
 
     def on_test_batch_end(
         self,
@@ -154,6 +169,9 @@ class PictureFiles(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         self.samples += len(batch["name"])
+        for image in batch["image"]:
+            self.heights.add(image.shape[-2])
+            self.widths.add(image.shape[-1])
         wanted = trainer.is_global_zero and not self.gallery.full
         if not wanted and not self.save_all:
             return
@@ -168,5 +186,9 @@ class PictureFiles(Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         seen = torch.tensor(self.samples, device=trainer.strategy.root_device)
         self.samples = int(trainer.strategy.reduce(seen, reduce_op="sum"))
+        for sides in (self.heights, self.widths):
+            ends = torch.tensor([-sides.low, sides.high], device=trainer.strategy.root_device)
+            low, high = trainer.strategy.reduce(ends, reduce_op="max").tolist()  # type: ignore[union-attr]
+            sides.low, sides.high = -int(low), int(high)
         if trainer.is_global_zero:
             self.gallery.publish(stem="grid", loggers=(), step=0, caption="", latest=False)

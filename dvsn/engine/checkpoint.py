@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, and the newest of a folder that loads."""
+"""Checkpoint files, written atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from dvsn.errors import CheckpointError
 from dvsn.weights import read_checkpoint
 
 
@@ -44,6 +43,25 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `AtomicCheckpointIO` that killed processes of this machine have left in a folder."""
+    for path in folder.glob(".*.ckpt.*.tmp"):
+        number = path.name.split(".")[-2]
+        if number.isdecimal() and int(number) != os.getpid() and not _lives(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _system_error(error: RuntimeError) -> OSError:
     """torch.save reports a failed write as a RuntimeError, with the reason as its context at best."""
     cause: BaseException | None = error
@@ -66,16 +84,3 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
-
-
-def newest(folder: Path, *, pattern: str = "*.ckpt") -> Path | None:
-    """The newest checkpoint below `folder` that loads; broken ones are passed over."""
-    files = [p for p in folder.rglob(pattern) if p.is_file() and not p.name.startswith(".")]
-    for file in sorted(files, key=lambda p: p.stat().st_mtime_ns, reverse=True):
-        try:
-            content = read_checkpoint(file)
-        except CheckpointError:
-            continue
-        if "dvsn" in content and "loops" in content:
-            return file
-    return None

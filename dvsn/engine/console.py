@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.engine import teaching
+from dvsn.engine.devices import precision_reason
+from dvsn.engine.results import measured_line
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -42,13 +44,13 @@ def describe(
         log.info("%-11s %s, %s parameters", name, type(network).__name__, f"{count:,}")
     if task.distiller is not None:
         if teacher_score is not None:
-            log.info("%-11s %s %.4f", "teacher", config["monitor"]["name"], teacher_score)
+            log.info("%-11s %s %.4f, in float32", "teacher", config["monitor"]["name"], teacher_score)
         for title, text in teaching.describe(task.distiller):
             log.info("%-11s %s", title, text)
     device = trainer.strategy.root_device
     log.info(
-        "device      %s x %d, %s%s%s",
-        device.type, trainer.world_size, trainer.precision,
+        "device      %s x %d, %s%s%s%s",
+        device.type, trainer.world_size, trainer.precision, precision_reason(config["trainer"]),
         ", channels_last" if task.channels_last else "", ", compiled" if config.get("compile") else "",
     )  # fmt: skip
 
@@ -60,10 +62,23 @@ def report(result: dict[str, Any], folder: Path) -> None:
     log.info("trained     %d epochs, %d steps, %.0f s", result["epochs"], result["steps"], result["seconds"])
     if values:
         log.info("validation  %s", ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        log.info("measured    %s", measured_line(result["measured"]))
     for title, path in (
         ("pictures", folder / "pictures" / "latest.png"),
         ("metrics", folder / "metrics.csv"),
-        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
     ):
         if path.exists():
             log.info("%-11s %s", title, path)
+    best = folder / "checkpoints" / "best.ckpt"
+    if result["best"] is not None and best.exists():
+        log.info("best        %s, in %s", best_score(result), best)
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        log.info("last        %s", last)
+
+
+def best_score(result: dict[str, Any]) -> str:
+    """The best score of a run by its monitor, and the epoch whose validation gave it."""
+    name = str(result["monitor"]).removeprefix("val/")
+    when = "" if result["best_epoch"] is None else f" of epoch {result['best_epoch']}"
+    return f"{name} {result['best']:.4g}{when}"

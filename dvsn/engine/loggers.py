@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dvsn.atomic import replacing
 from dvsn.config.build import build
+from dvsn.errors import ConfigError
 from dvsn.pictures.grids import define_wandb, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -47,13 +49,36 @@ class CsvLogger(Logger):
         """The resolved config lies beside this file already."""
 
     def resume(self, step: int) -> None:
-        """Take over the rows of an earlier part of this run, up to `step`."""
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    if int(row["step"]) < step:
-                        values = {k: float(v) for k, v in row.items() if k != "step" and v != ""}
-                        self._rows[int(row["step"])] = values
+        """Take over the rows of an earlier part of this run, up to `step`.
+
+        A line that cannot be read is left out and told; the file as it was is kept beside the new one.
+        """
+        if not self.path.is_file():
+            return
+        text = self.path.read_bytes().decode("utf-8", errors="replace")
+        header, *lines = text.splitlines() or [""]
+        columns, damaged = header.split(","), []
+        for number, line in enumerate(lines, start=2):
+            row = dict(zip(columns, line.split(","), strict=False))
+            try:
+                if line.count(",") != len(columns) - 1:
+                    raise ValueError
+                own = int(row.pop("step"))
+                values = {name: float(value) for name, value in row.items() if value != ""}
+            except (KeyError, ValueError):
+                damaged.append(number)
+                continue
+            if own < step:
+                self._rows[own] = values
+        if damaged:
+            kept = self.path.with_name("metrics_damaged.csv")
+            shutil.copyfile(self.path, kept)
+            listed = ", ".join(map(str, damaged[:8])) + (" and more" if len(damaged) > 8 else "")
+            log.warning(
+                "%s: line %s cannot be read, expected a step and a number or nothing for each column of the first line. The "
+                "others go on in the table; the file as it was is %s",
+                self.path, listed, kept,
+            )  # fmt: skip
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -92,7 +117,19 @@ def build_loggers(config: dict[str, Any]) -> list[Any]:
     if wandb_node is not None and not wandb_node.get("offline") and not has_wandb_key():
         log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
         wandb_node["offline"] = True
-    return list(build(nodes, path="logger").values())
+    return build_parts({"logger": nodes}, "logger")
+
+
+def build_parts(config: dict[str, Any], group: str) -> list[Any]:
+    """What the nodes of a group build. One that is null is left out. Raises `ConfigError` for one that names no class."""
+    nodes = {name: node for name, node in (config.get(group) or {}).items() if node is not None}
+    for name, node in nodes.items():
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(
+                f"{group}.{name}: found {node!r}, expected null, or options with _target_, the name of a class. Choose a "
+                f"group that has it, such as {group}={'default' if group == 'callbacks' else 'csv'}"
+            )
+    return list(build(nodes, path=group).values())
 
 
 def has_wandb_key() -> bool:

@@ -79,22 +79,15 @@ def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Si
     return made
 
 
-def task_weight(chosen: Config, options: Config) -> float:
-    """What the task's own loss is multiplied by: `distillation.task_weight`; else what the methods' `task_weight` say, which
-    must agree; else 1."""
+def task_weight(chosen: Config, options: Config, *, in_company: bool = False) -> float:
+    """What the task's own loss is multiplied by: `distillation.task_weight`; else the `task_weight` of a method that is
+    alone, for published weights hold for that; else 1. A method that states 0 takes the place of the labels, also beside
+    others. `in_company`: as earlier versions had it, where what a method states counted beside others too."""
     if options.get("task_weight") is not None:
         return float(options["task_weight"])
-    stated = {
-        name: float(node["task_weight"])
-        for name, node in chosen.items()
-        if node.get("task_weight") is not None
-    }
-    if len(set(stated.values())) > 1:
-        listed = ", ".join(f"{name} {value:g}" for name, value in stated.items())
-        raise ConfigError(
-            f"distill: the methods want different weights of the task's own loss: {listed}. Set distillation.task_weight=..."
-        )
-    return next(iter(stated.values()), 1.0)
+    stated = [float(node["task_weight"]) for node in chosen.values() if node.get("task_weight") is not None]
+    counts = stated and (in_company or len(chosen) == 1)
+    return 0.0 if 0 in stated else stated[0] if counts else 1.0
 
 
 def paths_of(

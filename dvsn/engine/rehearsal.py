@@ -79,7 +79,9 @@ def rehearse(task: Task, teachers: Sequence[Teacher], paths: Names, data: DataMo
         shown = task.shown(batch)
     theirs = [path for _, other in paths.values() for path in other]
     answers = [probe(each.network, theirs, lambda each=each: each.ask(shown)) for each in teachers]  # type: ignore[misc]
-    facts = facts._replace(classes=facts.classes or classes_of(task.response, student.output))
+    unit = getattr(task, "value_range", "signed") == "unit"
+    classes = facts.classes or classes_of(task.response, student.output)
+    facts = facts._replace(classes=classes, values=(0.0, 1.0) if unit else facts.values)
     return Rehearsal(task, teachers, batch, shown, facts, paths, student, answers)
 
 

@@ -45,8 +45,11 @@ def result(
     return {
         "monitor": (config.get("monitor") or {}).get("name"),
         "best": saved.best,
+        "best_epoch": saved.best_epoch,
+        "best_step": saved.best_step,
         "objective": saved.best,
         "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
+        "measured": how_measured(task, trainer.precision),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
@@ -57,6 +60,50 @@ def result(
         "parameters": sum(parameter.numel() for parameter in task.deployable().parameters()),
         "folder": str(folder),
     }
+
+
+def how_measured(task: Task, precision: str) -> Config:
+    """What a score depends on beside weights and data: the precision, and how the task asks its network in a test.
+
+    `mirror`, `scales` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a task without a
+    choice looks at whole pictures once.
+    """
+    asked = getattr(task, "inference", None)
+    measured: Config = {
+        "precision": precision,
+        "mode": getattr(asked, "mode", "whole"),
+        "scales": list(getattr(asked, "scales", (1.0,))),
+        "mirror": bool(getattr(asked, "flip", getattr(task, "flip_test", False))),
+    }
+    if measured["mode"] == "slide":
+        measured |= {"window": list(asked.window), "stride": asked.stride and list(asked.stride)}  # type: ignore[union-attr]
+    for key in ("test_dropout", "test_norm"):
+        if hasattr(task, key):
+            measured[key] = getattr(task, key)
+    return measured
+
+
+def measured_line(measured: Config) -> str:
+    """`how_measured`, with samples and size where they are known, in one line."""
+    parts = (
+        [f"{measured['samples']} of {measured['samples_in_split']} samples"] if "samples" in measured else []
+    )
+    if "size" in measured:
+        height, width = (f"{low}" if low == high else f"{low}..{high}" for low, high in measured["size"])
+        parts.append(f"{height}x{width}")
+    precision = str(measured["precision"])
+    parts.append("float32" if precision == "32-true" else precision)
+    mode = "whole pictures"
+    if measured["mode"] == "slide":
+        window, stride = measured["window"], measured["stride"]
+        mode = f"windows of {window[0]}x{window[1]}" + (f" by {stride[0]}x{stride[1]}" if stride else "")
+    parts += [mode, f"scales {', '.join(f'{scale:g}' for scale in measured['scales'])}"]
+    parts.append("averaged with the mirrored" if measured["mirror"] else "not mirrored")
+    if measured.get("test_dropout"):
+        parts.append("with dropout")
+    if "test_norm" in measured:
+        parts.append(f"{measured['test_norm']} statistics")
+    return ", ".join(parts)
 
 
 def epoch_seconds(seconds: float, trainer: pl.Trainer, before: int) -> float | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from dvsn.engine.checkout import git_state
 
 Config = dict[str, Any]
 
@@ -48,7 +49,7 @@ def environment() -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "gpus": gpus,
         "versions": versions,
-        "git": git_state(),
+        "git": git_state(Path(__file__).resolve().parent.parent.parent),
     }
 
 
@@ -75,22 +76,3 @@ def processor() -> str:
         if names:
             return f"{names[0]} x {len(names)}"
     return platform.processor()
-
-
-def git_state() -> dict[str, Any] | None:
-    """The commit of the checkout dvsn runs from, and whether files differ from it; None in a wheel."""
-    root = Path(__file__).resolve().parent.parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return {"commit": commit, "changed": _git(root, "status", "--porcelain").splitlines()}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
-    )
-    return done.stdout.rstrip()

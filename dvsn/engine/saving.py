@@ -17,6 +17,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from dvsn.atomic import replacing
+from dvsn.engine.checkpoint import remove_leftovers
+from dvsn.engine.differences import kept
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import NotFinite
@@ -51,22 +53,40 @@ class Checkpoints(Checkpoint):
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         save_weights: bool = False,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.monitor, self.sign = Path(folder), monitor, {"min": 1.0, "max": -1.0}[mode]
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_weights = save_weights
+        self.config = None if config is None else kept(config)
         self.best: float | None = None
+        self.best_epoch: int | None = None  # counted from 1
+        self.best_step: int | None = None
         self._improved = False
         self._postponed = False
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "monitor": self.monitor}
+        return {
+            "best": self.best,
+            "monitor": self.monitor,
+            "best_epoch": self.best_epoch,
+            "best_step": self.best_step,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"] if state["monitor"] == self.monitor else None
+        """The best of an earlier part of the run; checkpoints of before 2026-12 do not say its epoch."""
+        if state["monitor"] == self.monitor:
+            self.best = state["best"]
+            self.best_epoch, self.best_step = state.get("best_epoch"), state.get("best_step")
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """The whole config, and what was chosen where it leaves the choice: what a resumed run is compared with."""
+        if self.config is not None:
+            ran = {"precision": str(trainer.precision), "channels_last": bool(pl_module.channels_last)}
+            checkpoint.setdefault("dvsn", {}).update(config=self.config, ran=ran)
 
     # Clean points -----------------------------------------------------------------------------------
 
@@ -111,6 +131,7 @@ class Checkpoints(Checkpoint):
         score = float(value)
         if math.isfinite(score) and (self.best is None or self.sign * score < self.sign * self.best):
             self.best, self._improved = score, True
+            self.best_epoch, self.best_step = trainer.current_epoch + 1, trainer.global_step
 
     def _save_and_stop(self, trainer: pl.Trainer, stop: int) -> None:
         self._save(trainer, "last.ckpt")
@@ -183,6 +204,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take the signals over from Lightning, which would act in the middle of a step."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            remove_leftovers(self.folder)
         wanted = [signal.SIGTERM, signal.SIGINT]
         if hasattr(signal, "SIGUSR1") and os.environ.get("SLURM_JOB_ID"):
             wanted.append(signal.SIGUSR1)

@@ -87,8 +87,7 @@ def show(network: nn.Module, size: list[int], *, depth: int) -> None:
     console.print(table, soft_wrap=not console.is_terminal)
 
 
-def job(config: Any) -> None:
-    tree = compose.plain(config)
+def job(tree: Config) -> None:
     size, depth = tree["size"], tree["depth"]
     if not (
         isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)

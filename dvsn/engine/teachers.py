@@ -21,7 +21,7 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
 from dvsn.tasks.recipe import load
-from dvsn.weights import read_checkpoint, require_equal
+from dvsn.weights import find_weights, read_checkpoint, require_equal
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -70,7 +70,7 @@ def own_teacher(task: Task, options: Config, size: list[int] | None) -> Teacher:
     if options.get("weights"):
         path = Path(options["weights"])
         content = read_checkpoint(path)
-        state = content.get("state_dict", content)
+        state = find_weights(content).state
         require_equal(network.state_dict(), state, f"distillation.weights: {path}")
         network.load_state_dict(state, strict=True)
     else:
@@ -176,7 +176,15 @@ def measure(task: Task, config: Config) -> float | None:
     teacher.use_metrics(**config.get("metrics", {}))
     teacher.evaluate_as_taught(task)
     trainer = build_trainer(
-        {**config, "compile": False, "callbacks": None, "distill": {}}, teacher, fitting=False
+        {
+            **config,
+            "trainer": {**config["trainer"], "precision": "32-true"},
+            "compile": False,
+            "callbacks": None,
+            "distill": {},
+        },
+        teacher,
+        fitting=False,
     )
     trainer.validate(teacher, data, verbose=False)
     score = trainer.callback_metrics.get(str(name))

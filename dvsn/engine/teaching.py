@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dvsn.data.chance import random_part
 from dvsn.data.module import DataModule
 from dvsn.distill.cache import Answers
 from dvsn.distill.distiller import Distiller, Part
@@ -62,6 +63,7 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
         methods=built.methods,
         parts=parts,
         task_weight=task_weight(chosen, options),
+        earlier_task_weight=task_weight(chosen, options, in_company=True),
         average=options.get("average") or "probabilities",
         stage_lr=options.get("stage_lr"),
         only=built.heads,
@@ -148,15 +150,28 @@ def answers_on_disk(
         raise ConfigError(
             f"distillation.cache: keeps answers alone, and {what}. Set distillation.cache=null."
         )
+    if not all(getattr(teacher.holder, "answers_alone", True) for teacher in found.teachers):
+        raise ConfigError(
+            "distillation.cache: the teacher answers with dropout or by the statistics of a batch, as it is tested, so that "
+            "its answers differ from step to step. Set distillation.cache=null."
+        )
+    drawn = random_part(data.steps["train"]) or random_items(data, samples)
+    if drawn:
+        raise ConfigError(
+            f"distillation.cache: the pictures of an item change from epoch to epoch by {drawn}, and the teacher's answers "
+            "with them. Set distillation.cache=null, or a training transform without random steps, such as transform=none."
+        )
+    return Answers(Path(chosen) / measured_by(config)[:16], samples, output)
+
+
+def random_items(data: DataModule, samples: int) -> str:
+    """Whether a data set of the user's own is random by itself, by a look at some items in four epochs."""
     training: Any = data.datasets["train"]
     for index in range(min(LOOKED_AT, samples)):
         first, *others = (training[epoch, index]["image"] for epoch in range(4))
         if any(not torch.equal(first, other) for other in others):
-            raise ConfigError(
-                "distillation.cache: the pictures of an item change from epoch to epoch, and the teacher's answers with "
-                "them. Set distillation.cache=null, or views without chance, such as transform=none."
-            )
-    return Answers(Path(chosen) / measured_by(config)[:16], samples, output)
+            return type(training).__name__
+    return ""
 
 
 def describe(distiller: Distiller) -> list[tuple[str, str]]:

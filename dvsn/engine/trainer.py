@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from dvsn.config.build import build
-from dvsn.config.rules import check_options
+from dvsn.config.rules import TRAINER_REFUSED, check_options
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
 from dvsn.engine.callbacks import ProgressBar, StatelessRandom
 from dvsn.engine.checkpoint import AtomicCheckpointIO
-from dvsn.engine.devices import Ddp, cpu_has_bf16, device_count, resolve_precision, uses_cuda
-from dvsn.engine.loggers import build_loggers
+from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precision, uses_cuda
+from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
 from dvsn.engine.saving import Checkpoints
 from dvsn.errors import ConfigError
 from dvsn.losses import class_weights
@@ -27,6 +28,7 @@ from dvsn.tasks.recipe import build_task
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
+PROCESS_TIMEOUT = 300.0  # seconds
 
 
 def build_data(config: Config) -> DataModule:
@@ -48,7 +50,9 @@ def make_task(config: Config) -> Task:
 def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Trainer:
     """The Lightning trainer of a config, with dvsn's callbacks, strategy and checkpoint files."""
     check_options(config)
-    options = dict(config["trainer"])
+    options = {key: value for key, value in config["trainer"].items() if key not in TRAINER_REFUSED}
+    quick = smoke(options)
+    timeout = timedelta(seconds=float(options.pop("process_timeout", PROCESS_TIMEOUT)))
     cuda = uses_cuda(options)
     options["precision"] = resolve_precision(options.get("precision", "auto"), cuda=cuda)
     count = device_count(options)
@@ -58,9 +62,10 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         if count > 1:
             log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
         options["sync_batchnorm"] = False
-    if count > 1 and options.get("strategy", "auto") in ("auto", "ddp"):
+    if count > 1 and isinstance(options.get("strategy", "auto"), str):
         partly = task.distiller is not None and task.distiller.needs_unused_parameters
-        options["strategy"] = Ddp(find_unused_parameters=task.needs_unused_parameters or partly)
+        unused = task.needs_unused_parameters or partly or str(options["strategy"]).endswith("_true")
+        options["strategy"] = Ddp(find_unused_parameters=unused, timeout=timeout)
     if fitting and task.distiller is not None:
         shorten(options, task.distiller.share)
         extend(options, task.distiller.initial_epochs, config.get("distillation") or {})
@@ -68,37 +73,19 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
 
     wide = config.get("channels_last", "auto")
-    if wide is True or (wide == "auto" and (cuda or cpu_has_bf16())):
+    if wide is True or (wide == "auto" and (cuda or bf16_choice(cuda=False).fast)):
         task.to_channels_last()
     if config.get("compile"):
         task.compile_networks()
     folder = Path(config["run_dir"])
-    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
-    if options.get("enable_progress_bar", True):
-        callbacks.append(ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20))
-    callbacks += list(build(config.get("callbacks") or {}, path="callbacks").values())
-    loggers: list[Any] = []
-    if fitting:
-        if config.get("ema"):
-            callbacks.append(WeightAverage(decay=float(config["ema"])))
-        monitor = config.get("monitor") or {}
-        saving = config.get("checkpoint") or {}
-        callbacks.append(
-            Checkpoints(
-                folder=str(folder / "checkpoints"),
-                monitor=monitor.get("name"),
-                mode=monitor.get("mode", "min"),
-                every_n_epochs=saving.get("every_n_epochs", 1),
-                every_n_steps=saving.get("every_n_steps"),
-                save_weights=saving.get("weights", False),
-            )
-        )
-        loggers = build_loggers(config)
+    loggers = build_loggers(config) if fitting else []
+    if quick:
+        loggers = [logger for logger in loggers if isinstance(logger, CsvLogger)]
     try:
         return pl.Trainer(
             **options,
             logger=loggers or False,
-            callbacks=callbacks,
+            callbacks=build_callbacks(config, bar=options.get("enable_progress_bar", True), fitting=fitting),
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder),
             use_distributed_sampler=False,
@@ -108,6 +95,45 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def build_callbacks(config: Config, *, bar: bool | None, fitting: bool) -> list[Any]:
+    """dvsn's callbacks and those of the group; when fitting also the average of the weights and the checkpoints."""
+    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
+    if bar is not False:
+        callbacks.append(ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20))
+    callbacks += build_parts(config, "callbacks")
+    if not fitting:
+        return callbacks
+    if config.get("ema"):
+        callbacks.append(WeightAverage(decay=float(config["ema"])))
+    monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
+    saved = Checkpoints(
+        folder=str(Path(config["run_dir"]) / "checkpoints"),
+        monitor=monitor.get("name"),
+        mode=monitor.get("mode", "min"),
+        every_n_epochs=saving.get("every_n_epochs", 1),
+        every_n_steps=saving.get("every_n_steps"),
+        save_weights=saving.get("weights", False),
+        config=config,
+    )
+    return [*callbacks, saved]
+
+
+def smoke(options: Config) -> bool:
+    """Whether this is a `fast_dev_run`, whose trainer has one epoch of a few batches. Checkpoints are written and pictures
+    drawn, as Lightning's own would not."""
+    batches = int(options.pop("fast_dev_run", 0) or 0)
+    if batches:
+        options.update(
+            dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), batches)
+        )
+        options.update(
+            max_epochs=1, max_steps=-1, max_time=None, val_check_interval=1.0, check_val_every_n_epoch=1
+        )
+        options.update(num_sanity_val_steps=0, log_every_n_steps=1)
+        options.update(min_epochs=None, min_steps=None)
+    return batches > 0
 
 
 def shorten(options: Config, share: float) -> None:
@@ -134,7 +160,8 @@ def check_optimiser(config: Config, task: Task, devices: int) -> None:
     trainer = config["trainer"]
     if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") == "value":
         raise ConfigError(
-            "trainer.gradient_clip_algorithm: found value, which has no meaning for the two gradients of DOT. Set norm."
+            "trainer.gradient_clip_algorithm: found value, which has no meaning for the two gradients of DOT. Set "
+            "trainer.gradient_clip_algorithm=norm"
         )
     if task.distiller is None:
         log.warning("optim: DOT without distillation is SGD with momentum.")
@@ -149,8 +176,8 @@ def extend(options: Config, initial: int, distillation: Config) -> None:
         options["max_epochs"] = epochs + initial
     elif initial >= epochs:
         raise ConfigError(
-            f"trainer.max_epochs: found {epochs}, and the initial stages of distillation alone take {initial}. Set more, or "
-            "distillation.on_top=true."
+            f"trainer.max_epochs: found {epochs}, and the initial stages of distillation alone take {initial}. Set "
+            f"trainer.max_epochs={initial + 1} or more, or distillation.on_top=true"
         )
 
 

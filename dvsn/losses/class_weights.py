@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.reading import read_json
 
 CITYSCAPES = (0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
               0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507)  # fmt: skip
@@ -75,7 +75,7 @@ def _read(path: str) -> Sequence[float]:
             "`python -m dvsn.data weights` writes such a file."
         )
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         weights = content["weights"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,11 @@ STATES = {"images": torch.int64, "counts": torch.int64, "boxes": torch.float64, 
 class DetectionScore(Metric):
     """COCO's twelve figures of boxes, `map` to `mar_large`, and with `masks` the same of masks, `mask_map`...
 
-    Computed by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312) on the pictures that were seen. Shares from 0 to
-    1; a figure that no object of its area defines is -1, as there. `attach` says which dataset is measured: its
-    `truth` is counted as the files have it, crowd regions and areas included. Detections are collected over
+    Computed by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312) on the pictures that were handed to `update`, each
+    once and no others: a limited run has the score of what it has looked at, and `coverage` says how much that is.
+
+    Shares from 0 to 1; a figure that no object of its area defines is -1, as there. `attach` says which dataset is
+    measured: its `truth` is counted as the files have it, crowd regions and areas included. Detections are collected over
     processes picture by picture, so that several devices give the figures of one.
     """
 
@@ -49,6 +51,19 @@ class DetectionScore(Metric):
         """Measure this `ObjectDataset`. On each process, before its first picture."""
         self._dataset = (dataset,)
         self.update([], [])  # a process without a picture has states to gather, too
+
+    def coverage(self) -> tuple[int, int]:
+        """How many pictures were seen, and of how many."""
+        with self.gathered():
+            seen = len(set(self._all("images").tolist()))
+        return seen, len(self._dataset[0].image_ids)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Within it, states are those of all processes."""
+        alone = self._is_synced or not self.distributed_available_fn()
+        with self.sync_context(self.dist_sync_fn, should_sync=not alone, should_unsync=not alone):
+            yield
 
     def update(self, index: Sequence[int] | Tensor, found: Sequence[dict[str, Any]]) -> None:
         """`found`: for each picture `boxes` (n, 4) x1, y1, x2, y2 in its pixels, `labels` and `scores` (n,), and
@@ -72,7 +87,11 @@ class DetectionScore(Metric):
         rows, ends = boxes.reshape(-1, 4), np.cumsum(counts)
         places = np.concatenate([[0], np.cumsum(lengths)])
         results = []
-        for picture, end, count in sorted(zip(images.tolist(), ends.tolist(), counts.tolist(), strict=True)):
+        once = {
+            image: (end, count)
+            for image, end, count in zip(images.tolist(), ends.tolist(), counts.tolist(), strict=True)
+        }
+        for picture, (end, count) in sorted(once.items()):
             part = slice(end - count, end)
             found: dict[str, Any] = {"boxes": rows[part], "scores": scores[part], "labels": labels[part]}
             if len(lengths):
@@ -97,13 +116,14 @@ class DetectionScore(Metric):
                 row |= {f"{prefix}{name}": value for name, value in by_class[label].items()}
         for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
             row["objects"] = counts[label]
+        self.results = with_file_ids(self.results, getattr(self._dataset[0], "file_ids", {}))
         return figures
 
     def truth(self) -> dict[str, Any]:
         """The objects of the pictures that were seen, as a COCO annotation file holds them."""
         dataset, seen = self._dataset[0], self._all("images").tolist()
         images, annotations = [], []
-        for index in sorted(seen):
+        for index in sorted(set(seen)):
             height, width = dataset.size(index)
             number = self._image_id(index)
             images.append({"id": number, "height": height, "width": width})
@@ -133,6 +153,15 @@ def coco_results(found: dict[str, Any], image_id: int) -> list[dict[str, Any]]:
     for result, code in zip(results, found.get("masks", ()), strict=False):
         result["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
     return sorted(results, key=lambda each: -float(each["score"]))
+
+
+def with_file_ids(results: list[dict[str, Any]], file_ids: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Results with the category ids of the files in place of labels; `file_ids` has those that differ."""
+    if not file_ids:
+        return results
+    return [
+        each | {"category_id": file_ids.get(each["category_id"], each["category_id"])} for each in results
+    ]
 
 
 def evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> Any:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dvsn.data.people import PeopleDataset
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_score import KeypointScore, Row
 from dvsn.metrics.oks import keypoint_similarity, oks_nms, rescore
+from dvsn.metrics.truths import Truths
 
 AP_NAMES = ("ap", "ap50", "ap75", "apm", "apl", "ar", "ar50", "ar75", "arm", "arl")
 
@@ -26,6 +27,9 @@ class KeypointAP(KeypointScore):
     whose OKS to a better one is above `nms` are dropped. The evaluator then takes the best 20 of a picture, and
     ignores true people without a labelled keypoint. Any set of keypoints with sigmas will do, such as CrowdPose's 14
     (whose own evaluator also sorts pictures by how crowded they are).
+
+    Where all people were handed over, all annotations count, as published. Where only some were, those count whose box was
+    handed over: see `counted`.
     """
 
     def __init__(self, *, keypoints: KeypointSet, nms: float = 0.9, confident: float = 0.2) -> None:
@@ -37,33 +41,35 @@ class KeypointAP(KeypointScore):
             )
         self.nms, self.confident = nms, confident
 
-    def _prepare(self, dataset: PeopleDataset) -> None:
-        from pycocotools.coco import COCO
-
-        if dataset.annotations is None:
+    def _prepare(self, truths: Truths) -> None:
+        content = truths.coco()
+        if content is None:
             raise ConfigError(
-                f"data.facts.score: {type(dataset).__name__} has no annotations in COCO's form, which ap is measured by. "
-                "Set data.facts.score=pck."
+                f"data.facts.score: {truths.source} has no annotations in COCO's form, which ap is measured by. Set "
+                "data.facts.score=pck."
             )
-        self._truth = COCO()
-        self._truth.dataset = {
-            "info": {},
-            **dataset.annotations,
-            "annotations": [dict(each) for each in dataset.annotations["annotations"]],  # it writes into them
-        }
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._truth.createIndex()
-        self._category = int(dataset.annotations["categories"][0]["id"])
+        self._content = content
+        self._category = int(content["categories"][0]["id"])
+        self._all = as_coco(content, content["annotations"])
+
+    def truth(self) -> Any:
+        """The annotations that count, indexed by pycocotools."""
+        handed = self.handed_over()
+        if handed.all() or not handed.any():
+            return self._all
+        seen = set(self.truths.image_id[handed].tolist())
+        images = [each for each in self._content["images"] if each["id"] in seen]
+        kept = counted(self._content["annotations"], self.truths, handed)
+        return as_coco({**self._content, "images": images}, kept)
 
     def results(self) -> list[Row]:
         """The people after NMS, in the form that COCO's server takes."""
         found = self.answers()
-        records = [self.dataset.records[number] for number in found.index]
-        score = rescore(np.array([each.score for each in records]), found.confidence, above=self.confident)
+        score = rescore(self.truths.score[found.index], found.confidence, above=self.confident)
         area = found.extent.prod(axis=1)
         people: dict[int, list[int]] = {}
-        for place, record in enumerate(records):
-            people.setdefault(record.image_id, []).append(place)
+        for place, image_id in enumerate(self.truths.image_id[found.index].tolist()):
+            people.setdefault(image_id, []).append(place)
         rows = []
         for image_id, places in people.items():
             group = np.array(places)
@@ -84,11 +90,11 @@ class KeypointAP(KeypointScore):
         """The COCO evaluator after its work; None without a prediction."""
         from pycocotools.cocoeval import COCOeval
 
-        results = self.results()
+        results, truth = self.results(), self.truth()
         if not results:
             return None
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluator = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
+            evaluator = COCOeval(truth, truth.loadRes(results), "keypoints")
             evaluator.params.kpt_oks_sigmas = np.array(self.keypoints.sigmas)
             evaluator.evaluate()
             evaluator.accumulate()
@@ -102,11 +108,12 @@ class KeypointAP(KeypointScore):
 
     def table(self) -> list[Row]:
         """`similarity` is the keypoint's part in OKS: its mean over all labelled ones, 0 for people not found at OKS 0.5."""
+        truth = self.truth()
         total, count = np.zeros(len(self.keypoints)), np.zeros(len(self.keypoints), np.int64)
-        people = {each["id"]: _three(each) for each in self._truth.dataset["annotations"]}
+        people = {number: _three(each) for number, each in truth.anns.items()}
         labelled = {number: triples[:, 2] > 0 for number, triples in people.items()}
-        for each in self._truth.dataset["annotations"]:
-            count += labelled[each["id"]] * (not each["iscrowd"])
+        for number, each in truth.anns.items():
+            count += labelled[number] * (not each["iscrowd"])
         evaluator = self.evaluate()
         for picture in evaluator.evalImgs if evaluator else ():
             if picture is None or picture["aRng"] != evaluator.params.areaRng[0]:
@@ -116,12 +123,59 @@ class KeypointAP(KeypointScore):
                 if match > 0 and not ignore:
                     answer = _three(evaluator.cocoDt.anns[int(match)])
                     distance2 = np.square(answer[:, :2] - people[number][:, :2]).sum(axis=1)
-                    area = np.array(self._truth.anns[number]["area"])
+                    area = np.array(truth.anns[number]["area"])
                     total += keypoint_similarity(distance2, area, self.keypoints.sigmas) * labelled[number]
         return [
             {"keypoint": name, "labelled": int(n), "similarity": float(t / n) if n else None}
             for name, n, t in zip(self.keypoints.names, count, total, strict=True)
         ]
+
+
+def as_coco(content: Mapping[str, Any], annotations: Sequence[Row]) -> Any:
+    """pycocotools' index of some annotations of a file's content, which it writes into: so of copies."""
+    from pycocotools.coco import COCO
+
+    made = COCO()
+    made.dataset = {"info": {}, **content, "annotations": [dict(each) for each in annotations]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        made.createIndex()
+    return made
+
+
+def counted(annotations: Sequence[Row], truths: Truths, handed: np.ndarray) -> list[Row]:
+    """The annotations that a limited run is measured by, `handed` (R,) being the people it was given.
+
+    They are in pictures of these people. One with a box of its own counts if that was handed over. Where boxes were
+    detected, one counts if the box most like its own (intersection over union) was. Crowd regions and people whom the
+    data set does not list stay, as in a full run.
+    """
+    listed = dict(zip(truths.annotation.tolist(), handed.tolist(), strict=True))
+    places: dict[int, list[int]] = {}
+    for place, image_id in enumerate(truths.image_id.tolist()):
+        places.setdefault(image_id, []).append(place)
+    kept = []
+    for each in annotations:
+        rows = places.get(each["image_id"], [])
+        if not handed[rows].any():
+            continue
+        number = each.get("number", each["id"])
+        if (truths.annotation[rows] >= 0).all():
+            wanted = listed.get(number, True)
+        else:
+            wanted = bool(handed[rows][overlaps(truths.box[rows], each["bbox"]).argmax()])
+        if wanted or each["iscrowd"]:
+            kept.append(each)
+    return kept
+
+
+def overlaps(boxes: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """Intersection over union of boxes (N, 4) with one, all x, y, width, height: (N,)."""
+    one = np.asarray(box, np.float64)
+    low = np.maximum(boxes[:, :2], one[:2])
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], one[:2] + one[2:])
+    inside = np.clip(high - low, 0, None).prod(axis=1)
+    union = boxes[:, 2:].prod(axis=1) + one[2:].prod() - inside
+    return inside / np.maximum(union, 1e-9)
 
 
 def _three(person: Row) -> np.ndarray:

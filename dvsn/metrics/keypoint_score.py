@@ -1,9 +1,12 @@
 """What the scores of keypoints share.
 
-`attach` tells the data set before an evaluation; `update` takes predictions by the number of their record, in pixels
-of the picture; `compute` gives the figures, in [0, 1], and `table` what is behind them. A record that is predicted
-twice, as a sampler over several processes may do, counts once, and one that is never predicted counts as wrong.
-`table` and `results` gather from all processes, so all must call them.
+`attach` tells the truth before an evaluation; `update` takes predictions by the number of their person, in pixels of
+the picture; `compute` gives the figures, in [0, 1], and `table` what is behind them.
+
+Measured are the people that were handed to `update`, whatever was predicted for them, and no others: a run with
+`trainer.limit_val_batches` or `fast_dev_run` has the score of what it has looked at, and `coverage` says how much that is.
+One that is handed over twice, as a sampler over several processes may do, counts once. `compute`, `coverage`, `table`,
+`left_out` and `results` gather from all processes, so all must call them.
 """
 
 from __future__ import annotations
@@ -16,18 +19,18 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from dvsn.data.people import PeopleDataset
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.truths import HasTruths, Truths
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Predictions, one a record, in the order of the records."""
+    """Predictions, one a person, in the order of the data set."""
 
     index: np.ndarray
-    """(N,) numbers of the records, ascending, each once."""
+    """(N,) numbers of the people, ascending, each once."""
     points: np.ndarray
     """(N, K, 2) pixels of the picture."""
     confidence: np.ndarray
@@ -49,23 +52,33 @@ class KeypointScore(Metric):
     def __init__(self, *, keypoints: KeypointSet) -> None:
         super().__init__()
         self.keypoints = keypoints
-        self._attached: PeopleDataset | None = None
+        self._source: Truths | HasTruths | None = None
         for name in ("index", "points", "confidence", "extent"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     @property
-    def dataset(self) -> PeopleDataset:
-        assert self._attached is not None, "attach a data set first"
-        return self._attached
+    def truths(self) -> Truths:
+        assert self._source is not None, "attach a data set first"
+        return self._truths
 
-    def attach(self, dataset: PeopleDataset) -> None:
-        """Tell the data set that `update`'s numbers are of. Raises where it lacks what the score needs."""
-        if dataset is not self._attached:
-            self._prepare(dataset)
-            self._attached = dataset
+    def attach(self, source: Truths | HasTruths) -> None:
+        """Tell the people, or a data set of them, that `update`'s numbers are of. Raises where they lack what the score
+        needs."""
+        if source is not self._source:
+            truths = source if isinstance(source, Truths) else source.truths()
+            self._prepare(truths)
+            self._truths, self._source = truths, source
 
-    def _prepare(self, dataset: PeopleDataset) -> None:
+    def _prepare(self, truths: Truths) -> None:
         raise NotImplementedError
+
+    def coverage(self) -> tuple[int, int]:
+        """How many people were handed over, and of how many."""
+        return len(self.answers().index), len(self.truths)
+
+    def handed_over(self) -> np.ndarray:
+        """(R,) bool."""
+        return np.isin(np.arange(len(self.truths)), self.answers().index)
 
     def update(self, index: Tensor, points: Tensor, confidence: Tensor, extent: Tensor) -> None:
         """index (N,), points (N, K, 2) in pixels of the picture, confidence (N, K), extent (N, 2) of the crops."""
@@ -82,7 +95,7 @@ class KeypointScore(Metric):
         raise NotImplementedError
 
     def left_out(self) -> list[Row]:
-        """People that the score cannot measure, each with the reason."""
+        """People that were handed over and that the score cannot measure, each with the reason."""
         return []
 
     def answers(self) -> Answers:

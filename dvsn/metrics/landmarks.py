@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvsn.data.people import PeopleDataset
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.ced import area_under_curve, cumulative, draw_curves, failure_rate
 from dvsn.metrics.keypoint_score import KeypointScore, Row
+from dvsn.metrics.truths import Truths
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ class NME(KeypointScore):
     area under the curve of cumulative errors up to there (see `dvsn.metrics.ced`). All are shares, not percent.
 
     A face whose length is 0 or unknown, as with coinciding eye corners, or without a labelled point, is not measured:
-    `left_out` names it. Unlike shares of joints, an error is known of predicted faces only, so faces that were
-    never predicted are not measured either; `table` counts those that were.
+    `left_out` names it; `table` counts those that are.
     """
 
     higher_is_better = False
@@ -75,46 +74,25 @@ class NME(KeypointScore):
 
     # What is measured ---------------------------------------------------------------------------------------
 
-    def _prepare(self, dataset: PeopleDataset) -> None:
-        records = dataset.records
-        self._truth = np.array([each.keypoints for each in records], np.float64)  # (R, K, 2)
-        self._labelled = np.array([each.labelled for each in records]) > 0
-        given = np.array([each.length for each in records], np.float64)
-        self._length = {name: self._measure(what, given) for name, what in self.lengths.items()}
-        known = self._labelled.any(axis=1)
+    def _prepare(self, truths: Truths) -> None:
+        self._known = np.asarray(truths.labelled.any(axis=1))
+        self._length = {name: measure(truths, what) for name, what in self.lengths.items()}
         self._usable = {
-            name: known & np.isfinite(length) & (length > 0) for name, length in self._length.items()
+            name: self._known & np.isfinite(length) & (length > 0) for name, length in self._length.items()
         }
-        self._lost = [
-            {"face": dataset.describe(int(number)), "length": name, "reason": self._reason(name)}
-            for name in self.lengths
-            for number in np.flatnonzero(~self._usable[name] & known)
-        ] + [
-            {"face": dataset.describe(int(number)), "length": "any", "reason": UNLABELLED}
-            for number in np.flatnonzero(~known)
-        ]
-        if not self._usable[self.main].any():
+        self._subsets = subsets(truths)
+        lost = np.flatnonzero(~self._usable[self.main])
+        if not len(lost):
+            return
+        number = int(lost[0])
+        reason = self._reason(self.main) if self._known[number] else UNLABELLED
+        if len(lost) == len(truths):
             raise DataError(
-                f"{self._lost[0]['face']}: {self._lost[0]['reason']}, and so with all {len(records)} faces, so nothing can "
-                "be measured. Expected a length of 1 face or more; see data.facts.normalise."
+                f"{truths.describe(number)}: {reason}, and so with all {len(lost)} faces, so nothing can be measured. "
+                "Expected a length of 1 face or more; see data.facts.normalise."
             )
-        if self._lost:
-            log.info("%d of %d faces are not measured, such as %s: %s", (~self._usable[self.main]).sum(),
-                     len(records), self._lost[0]["face"], self._lost[0]["reason"])  # fmt: skip
-        self._subsets = subsets(dataset)
-
-    def _measure(self, what: str | tuple[list[int], list[int]], given: np.ndarray) -> np.ndarray:
-        """A length for each record, (R,); NaN where it is unknown."""
-        if what == "length":
-            return given
-        if isinstance(what, str):
-            inside = self._labelled[..., None]
-            low = np.where(inside, self._truth, np.inf).min(axis=1)
-            sides = np.where(inside, self._truth, -np.inf).max(axis=1) - low  # (R, 2)
-            return np.hypot(*sides.T) if what == "diagonal" else np.sqrt(sides[:, 0] * sides[:, 1])
-        one, other = what
-        apart = np.linalg.norm(self._truth[:, one].mean(axis=1) - self._truth[:, other].mean(axis=1), axis=-1)
-        return np.where(self._labelled[:, one + other].all(axis=1), apart, np.nan)
+        log.info("%d of %d faces are not measured, such as %s: %s",
+                 len(lost), len(truths), truths.describe(number), reason)  # fmt: skip
 
     def _reason(self, name: str) -> str:
         what = self.lengths[name]
@@ -128,7 +106,17 @@ class NME(KeypointScore):
         return f"{first} and {second} are one point, or not labelled"
 
     def left_out(self) -> list[Row]:
-        return self._lost
+        """By length, then those without a labelled point."""
+        handed, describe = self.handed_over(), self.truths.describe
+        lost = [
+            (name, self._reason(name), handed & self._known & ~usable)
+            for name, usable in self._usable.items()
+        ]
+        return [
+            {"face": describe(int(number)), "length": name, "reason": reason}
+            for name, reason, which in [*lost, ("any", UNLABELLED, handed & ~self._known)]
+            for number in np.flatnonzero(which)
+        ]
 
     def errors(self, length: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the measured faces (N,), and their errors (N,), relative to the length of this name.
@@ -137,8 +125,8 @@ class NME(KeypointScore):
         """
         found, name = self.answers(), length or self.main
         keep = self._usable[name][found.index]
-        index, labelled = found.index[keep], self._labelled[found.index[keep]]
-        distance = np.linalg.norm(found.points[keep] - self._truth[index], axis=-1)  # (N, K)
+        index, labelled = found.index[keep], self.truths.labelled[found.index[keep]]
+        distance = np.linalg.norm(found.points[keep] - self.truths.keypoints[index], axis=-1)  # (N, K)
         mean = np.where(labelled, distance, 0).sum(axis=1) / labelled.sum(axis=1)
         return index, np.nan_to_num(mean / self._length[name][index], nan=np.inf, posinf=np.inf)
 
@@ -177,7 +165,7 @@ class NME(KeypointScore):
         """A row for each measured face, worst first: its number in the data set, what it is, its error."""
         index, errors = self.errors()
         return [
-            {"index": int(index[n]), "face": self.dataset.describe(int(index[n])), "nme": float(errors[n])}
+            {"index": int(index[n]), "face": self.truths.describe(int(index[n])), "nme": float(errors[n])}
             for n in np.argsort(-errors, kind="stable")
         ]
 
@@ -195,14 +183,27 @@ class NME(KeypointScore):
         return draw_curves(self.by_subset(), limit=limit)
 
 
-def subsets(dataset: PeopleDataset) -> dict[str, np.ndarray]:
-    """Which records (R,) belong to each part of a data set, where it has several, and have each attribute."""
-    groups = np.array([each.group for each in dataset.records])
-    names = [name for name in dict.fromkeys(groups.tolist()) if name]
-    found = {name: groups == name for name in names} if len(set(groups.tolist())) > 1 else {}
-    count = len(dataset.attribute_names)
-    flags = [np.zeros(count) if each.attributes is None else each.attributes for each in dataset.records]
-    return found | {name: np.array(flags)[:, n] > 0 for n, name in enumerate(dataset.attribute_names)}
+def measure(truths: Truths, what: str | tuple[list[int], list[int]]) -> np.ndarray:
+    """A length of each face, (R,), as `NME` names them; NaN where it is unknown."""
+    if what == "length":
+        return truths.length
+    points, labelled = truths.keypoints, truths.labelled
+    if isinstance(what, str):
+        inside = labelled[..., None]
+        low = np.where(inside, points, np.inf).min(axis=1)
+        sides = np.where(inside, points, -np.inf).max(axis=1) - low  # (R, 2)
+        return np.hypot(*sides.T) if what == "diagonal" else np.sqrt(sides[:, 0] * sides[:, 1])
+    one, other = what
+    apart = np.linalg.norm(points[:, one].mean(axis=1) - points[:, other].mean(axis=1), axis=-1)
+    return np.where(labelled[:, one + other].all(axis=1), apart, np.nan)
+
+
+def subsets(truths: Truths) -> dict[str, np.ndarray]:
+    """Which faces (R,) belong to each part of a data set, where it has several, and have each attribute."""
+    groups = np.array(truths.groups)
+    names = [name for name in dict.fromkeys(truths.groups) if name]
+    found = {name: groups == name for name in names} if len(set(truths.groups)) > 1 else {}
+    return found | {name: truths.attributes[:, n] for n, name in enumerate(truths.attribute_names)}
 
 
 def _mean(errors: np.ndarray) -> float:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvsn.data.people import PeopleDataset
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_score import KeypointScore, Row
+from dvsn.metrics.truths import Truths
 
 log = logging.getLogger(__name__)
 
@@ -23,40 +23,50 @@ Reference = Literal["auto", "torso", "box", "length"]
 class JointShare(KeypointScore):
     """The base of PCK and PCKh: shares of the labelled keypoints whose error is at most so much of a person's reference."""
 
-    def _prepare(self, dataset: PeopleDataset) -> None:
-        records = dataset.records
-        self._truth = np.array([each.keypoints for each in records], np.float64)  # (R, K, 2)
-        self._labelled = np.array([each.labelled for each in records]) > 0
-        self._reference = self._lengths(dataset)
+    def _prepare(self, truths: Truths) -> None:
+        self._reference = self._lengths(truths)
         self._usable = np.isfinite(self._reference) & (self._reference > 0)
-        lost = np.flatnonzero(~self._usable & self._labelled.any(axis=1))
-        self._lost = [{"person": dataset.describe(int(number)), "reason": self.reason} for number in lost]
-        if len(self._lost) and not (self._labelled.any(axis=1) & self._usable).any():
+        known = truths.labelled.any(axis=1)
+        self._lost = np.flatnonzero(~self._usable & known)
+        if not len(self._lost):
+            return
+        first = truths.describe(int(self._lost[0]))
+        if not (known & self._usable).any():
             raise DataError(
-                f"{self._lost[0]['person']}: {self.reason}, and so with all {len(lost)} people, so nothing can be measured. "
-                "Expected a reference length of 1 person or more."
+                f"{first}: {self.reason}, and so with all {len(self._lost)} people, so nothing can be measured. Expected a "
+                "reference length of 1 person or more."
             )
-        if len(self._lost):
-            log.info("%d of %d people are not measured, such as %s: %s",
-                     len(lost), len(records), self._lost[0]["person"], self.reason)  # fmt: skip
+        log.info(
+            "%d of %d people are not measured, such as %s: %s",
+            len(self._lost),
+            len(truths),
+            first,
+            self.reason,
+        )
 
     reason: str
     """Why a person may have no reference."""
 
-    def _lengths(self, dataset: PeopleDataset) -> np.ndarray:
-        """A reference for each record, (R,), in pixels."""
+    def _lengths(self, truths: Truths) -> np.ndarray:
+        """A reference for each person, (R,), in pixels."""
         raise NotImplementedError
 
     def left_out(self) -> list[Row]:
-        return self._lost
+        handed = self.handed_over()
+        return [
+            {"person": self.truths.describe(int(number)), "reason": self.reason}
+            for number in self._lost
+            if handed[number]
+        ]
 
     def counts(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) keypoints that are right, and (K,) all that are labelled, of the people that can be measured."""
+        """(K,) keypoints that are right, and (K,) all that are labelled, of the people that were handed over and can be
+        measured."""
         found = self.answers()
-        distance = np.linalg.norm(found.points - self._truth[found.index], axis=-1)
-        right = np.zeros_like(self._labelled)
-        right[found.index] = distance <= threshold * self._reference[found.index, None]  # NaN: wrong
-        counted = self._labelled & self._usable[:, None]
+        index = found.index
+        distance = np.linalg.norm(found.points - self.truths.keypoints[index], axis=-1)  # (N, K)
+        right = distance <= threshold * self._reference[index, None]  # NaN: wrong
+        counted = self.truths.labelled[index] & self._usable[index, None]
         return (right & counted).sum(axis=0), counted.sum(axis=0)
 
 
@@ -72,7 +82,7 @@ class PCK(JointShare):
     - `length`: what the data set's file gives.
     - `auto`: torso, or box where the set has no such keypoints.
 
-    People whose reference is unknown or 0 are not measured; `left_out` names them.
+    People whose reference is unknown or 0 are not measured; `left_out` names them. NaN where nobody can be measured.
     """
 
     def __init__(
@@ -96,23 +106,22 @@ class PCK(JointShare):
             "length": "its file gives no reference length",
         }[reference]
 
-    def _lengths(self, dataset: PeopleDataset) -> np.ndarray:
+    def _lengths(self, truths: Truths) -> np.ndarray:
         if self.reference == "length":
-            return np.array([each.length for each in dataset.records], np.float64)
+            return truths.length
+        points, labelled = truths.keypoints, truths.labelled
         if self.reference == "torso":
             one, other = self.ends
-            known = self._labelled[:, one] & self._labelled[:, other]
-            return np.where(
-                known, np.linalg.norm(self._truth[:, one] - self._truth[:, other], axis=-1), np.nan
-            )
-        inside = self._labelled[..., None]
-        low = np.where(inside, self._truth, np.inf).min(axis=1)
-        high = np.where(inside, self._truth, -np.inf).max(axis=1)
+            known = labelled[:, one] & labelled[:, other]
+            return np.where(known, np.linalg.norm(points[:, one] - points[:, other], axis=-1), np.nan)
+        inside = labelled[..., None]
+        low = np.where(inside, points, np.inf).min(axis=1)
+        high = np.where(inside, points, -np.inf).max(axis=1)
         return (high - low).max(axis=1)
 
     def compute(self) -> dict[str, Tensor]:
         right, all_ = self.counts(self.threshold)
-        return {"pck": torch.tensor(float(right.sum() / max(1, all_.sum())))}
+        return {"pck": share(right.sum(), all_.sum())}
 
     def table(self) -> list[Row]:
         right, all_ = self.counts(self.threshold)
@@ -138,14 +147,14 @@ class PCKh(JointShare):
         super().__init__(keypoints=keypoints)
         self.scored = np.array([name not in unscored for name in keypoints.names])
 
-    def _lengths(self, dataset: PeopleDataset) -> np.ndarray:
-        return np.array([each.length for each in dataset.records], np.float64)
+    def _lengths(self, truths: Truths) -> np.ndarray:
+        return truths.length
 
     def compute(self) -> dict[str, Tensor]:
         values = {}
         for name, threshold in (("pckh", 0.5), ("pckh_01", 0.1), ("pckh_011", 0.11)):
             right, all_ = (each[self.scored].sum() for each in self.counts(threshold))
-            values[name] = torch.tensor(float(right / max(1, all_)))
+            values[name] = share(right, all_)
         return values
 
     def table(self) -> list[Row]:
@@ -160,6 +169,11 @@ class PCKh(JointShare):
             }
             rows.append({"keypoint": name, "labelled": int(labelled.sum()), **shares})
         return rows
+
+
+def share(right: int, counted: int) -> Tensor:
+    """NaN where nothing was counted."""
+    return torch.tensor(float(right / counted) if counted else float("nan"))
 
 
 def groups(keypoints: KeypointSet) -> dict[str, list[int]]:

@@ -66,6 +66,7 @@ class BiSeNet(TwoPaths):
     """
 
     taps = ("sp", "ffm", "cp.resnet.layer3", "cp.resnet.layer4")  # at 1/8, 1/8, 1/16 and 1/32
+    dense_tap = "ffm"
 
     def __init__(self, *, classes: int, heads: bool = True, upsample: bool = True) -> None:
         super().__init__(classes=classes, heads=heads, upsample=upsample)

@@ -30,6 +30,7 @@ class BiSeNetV2(TwoPaths):
     """
 
     taps = ("detail", "bga", "segment.S4", "segment.S5_5")  # at 1/8, 1/8, 1/16 and 1/32
+    dense_tap = "bga"
 
     def __init__(
         self, *, classes: int, heads: bool = True, upsample: bool = True, dropout: float = 0.1

@@ -97,6 +97,7 @@ class DDRNet(Trunk):
     """
 
     response: ClassVar[str] = "pixels"
+    dense_tap = "final_layer:in"
     align_corners = False  # of resizing the logits to the size of the label, as released
     stride = 8
 

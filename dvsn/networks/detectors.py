@@ -113,6 +113,11 @@ class Detector(nn.Module):
         return self
 
     @property
+    def dense_tap(self) -> str:
+        """The coarsest level, as of any backbone: a head of several levels reads no single map."""
+        return next(iter(self.taps[-1:]), "")
+
+    @property
     def taps(self) -> tuple[str, ...]:
         """The levels of the pyramid, finest first."""
         backbone = self.model.backbone

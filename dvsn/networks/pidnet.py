@@ -103,6 +103,7 @@ class PIDNet(Trunk):
 
     response: ClassVar[str] = "pixels"
     taps = ("layer2", "dfm", "layer3", "layer4", "spp")  # finest first
+    dense_tap = "dfm"
     align_corners = True  # of resizing the logits to the size of the label, as released
     stride = 8
 

@@ -22,6 +22,8 @@ class Tapped(nn.Module):
     """The input (N, D) of the class layer."""
     map_tap: str = ""
     """The map whose average over the pixels is that vector, where this is not the last of `taps`."""
+    dense_tap: str = ""
+    """Of a network that answers with maps what its head reads: the last map before the classes, at the answer's size."""
     pre_activation_taps: tuple[str, ...] = ()
     """The value of each of `taps` before the ReLU that ends its stage; the tap itself where there is no ReLU."""
     tap_norms: tuple[str | None, ...] = ()

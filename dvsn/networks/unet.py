@@ -102,6 +102,7 @@ class UNet(nn.Module):
             self.ups.append(up_step(inputs, widths[level], bias, norm, rate, upsample, in_place=own))
         self.head = up_step(2 * widths[0], output_channels, True, "none", 0.0, upsample, in_place=True)
         self.taps = tuple(f"ups.{index}" for index in reversed(range(depth - 1)))  # finest first
+        self.dense_tap = self.taps[0]
         initialise(self, init=init, gain=init_gain)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError, DataError
 
 log = logging.getLogger("dvsn")
@@ -30,6 +31,8 @@ COMMAND = Command(
                         "of the data set's test server); of classification cards (and the table) or table; null: the first"),
         Option("original_size", False, "resize each result to its picture's size at the end"),
         Option("side_by_side", False, "write input and result in one picture"),
+        Option("upright", True, "turn pictures by their orientation tag, as viewers do; false: as stored, as in training"),
+        Option("max_pixels", 200_000_000, "of the largest picture that is read"),
         Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
         Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; "
                         "FILE.json: annotations or detections in COCO's format; FILE.ckpt: a dvsn detection checkpoint; "
@@ -71,17 +74,17 @@ COMMAND = Command(
 )  # fmt: skip
 
 
-SHARED = ("checkpoint", "input", "output", "batch_size", "device", "seed")
+SHARED = ("checkpoint", "input", "output", "upright", "max_pixels", "batch_size", "device", "seed")
 """Options that every task takes."""
 
 
 def find_inputs(pattern: str, output: Path) -> list[tuple[Path, Path]]:
     """(picture, where its result goes): results keep their place below the folder they were found in."""
-    from dvsn.data.files import SUFFIXES
+    from dvsn.data.files import SUFFIXES, pictures_below
 
     path = Path(pattern)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and output not in p.parents)
+        found = sorted(path / name for name in pictures_below(path, skip=output))
         pairs = [(p, output / p.relative_to(path).with_suffix(".png")) for p in found]
         expected = f"a folder with pictures ({', '.join(sorted(SUFFIXES))})"
     else:
@@ -132,6 +135,8 @@ def predict(options: dict[str, Any]) -> list[Path]:
     """Returns the files written. What they are is up to the checkpoint's task:
     `dvsn.predict.NAME.predict_files` for
     what it shows."""
+    import_lightning()
+    from dvsn.data.files import make_rule, read_by
     from dvsn.tasks.recipe import load
 
     items = find_inputs(str(options["input"]), Path(options["output"]))
@@ -140,7 +145,19 @@ def predict(options: dict[str, Any]) -> list[Path]:
         raise ConfigError(f"batch_size: found {options['batch_size']}, expected 1 or more.")
     task: Any = load(options["checkpoint"], device=device)
     part = importlib.import_module(f"dvsn.predict.{task.shows}")
-    written: list[Path] = part.predict_files(task, items, options, device)
+    rule = make_rule(
+        max_pixels=options["max_pixels"],
+        deep_range=getattr(task, "data_recipe", {}).get("deep_range"),
+        upright=bool(options["upright"]),
+    )
+    with read_by(rule):
+        written: list[Path] = part.predict_files(task, items, options, device)
+    turned = sorted(set(rule.turned))
+    if turned:
+        log.info(
+            "%d of %d pictures were turned upright by their orientation tag, such as %s; positions are those of the upright "
+            "picture (upright=false: as stored, as in training)", len(turned), len(items), turned[0],
+        )  # fmt: skip
     return written
 
 

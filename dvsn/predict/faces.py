@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.crop import invert, move_points
+from dvsn.data.face_crop import from_corner
 from dvsn.errors import ConfigError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.keypoint_ap import coco_result
@@ -116,11 +117,16 @@ class Faces(Work):
         return self.tracks(scene.people.boxes, points, self.frame / float(self.options["fps"]))
 
     def angles(self, points: np.ndarray, inverse: np.ndarray) -> dict[str, float] | None:
-        """Of points (K, 2) in the picture whose crop has the map `inverse` (2, 3) to it, in degrees."""
+        """Of points (K, 2) in the picture whose crop has the map `inverse` (2, 3) to it, in degrees. As in training they
+        count from the crop's corner, also where the crop is `centred`."""
         if not self.keypoints.head:
             return None
         height, width = self.task.size
-        fractions = move_points(points, invert(np.asarray(inverse, np.float64))) / [width, height]
+        inverse = np.asarray(inverse, np.float64)
+        places = move_points(points, invert(inverse))
+        if self.crop.centred:
+            places = places + from_corner(width, width * inverse[0, 0])
+        fractions = places / [width, height]
         angles = head_angles(fractions, head=self.keypoints.head)
         if angles is None:
             return None

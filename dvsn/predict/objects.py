@@ -12,7 +12,7 @@ import torch
 
 from dvsn.atomic import replacing
 from dvsn.data.files import read_rgb
-from dvsn.metrics.detection import coco_results
+from dvsn.metrics.detection import coco_results, with_file_ids
 from dvsn.pictures.grids import grid, write_picture
 from dvsn.predict.command import refuse_others
 from dvsn.predict.person_boxes import picture_ids
@@ -49,6 +49,8 @@ def predict_files(
             if options["side_by_side"]:
                 picture = grid([[np.ascontiguousarray(photo), picture]], ["input", "objects"])
             write_picture(target, picture)
+    known = (task.data_recipe.get("objects") or {}).get("ids") or {}
+    results = with_file_ids(results, {int(label): int(number) for label, number in known.items()})
     path = Path(options["output"]) / "detections.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(results), encoding="utf-8")

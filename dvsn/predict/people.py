@@ -116,8 +116,9 @@ class Work:
         """Ask the network for a batch, and hand each scene its answers in pixels of the picture."""
         image = torch.stack([sample["image"] for _, sample in batch]).to(self.device)
         inverse = torch.stack([sample["inverse"] for _, sample in batch])
+        offset = torch.stack([sample.get("offset", torch.zeros(())) for _, sample in batch]).to(self.device)
         with torch.inference_mode():
-            points, confidence = (each.float().cpu() for each in self.task.estimate(image))
+            points, confidence = (each.float().cpu() for each in self.task.estimate(image, offset))
         places = to_picture(points, inverse).numpy()
         for (scene, sample), place, sure in zip(batch, places, confidence.numpy(), strict=True):
             scene.points.append(place)

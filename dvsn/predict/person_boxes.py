@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dvsn.data.coco_files import Entry, Picture, is_numbers, read_coco, read_detections, read_json
+from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, read_json, table
 from dvsn.data.coco_people import clip
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.reading import to_text, to_whole
 
 PERSON = "person"
 SCORE = 0.5
@@ -69,8 +70,10 @@ def picture_ids(sources: list[Path], file: Path | None) -> dict[Path, int]:
             return dict(zip(sources, numbers, strict=True))
         return {source: place for place, source in enumerate(sources, start=1)}
     named: dict[str, list[Entry]] = {}
-    for each in read_coco(file, needs="bbox")["images"]:
-        named.setdefault(Path(each["file_name"]).name, []).append(each)
+    for place, each in enumerate(read_coco(file, needs="bbox")["images"]):
+        name = to_text(each.get("file_name"), f"{file}: images[{place}]: file_name")
+        each["id"] = to_whole(each.get("id"), f"{file}: images[{place}]: id")
+        named.setdefault(Path(name).name, []).append(each)
     found = {}
     for source in sources:
         near = named.get(source.name, [])
@@ -97,14 +100,16 @@ def from_annotations(
     """The true boxes, clipped as in training and evaluation; crowd regions and boxes without an inside are left out."""
     content = read_coco(file, needs="bbox")
     number = named_category(content["categories"], file, name) if category is None else int(category)
+    chosen = [
+        each
+        for each in content["annotations"]
+        if each.get("category_id") == number and not each.get("iscrowd", 0)
+    ]
     listed: dict[int, list[Entry]] = {}
-    for each in content["annotations"]:
-        if each["category_id"] == number and not each.get("iscrowd", 0):
-            if not is_numbers(each["bbox"], 4):
-                raise DataError(
-                    f"{file}: annotation {each['id']}: bbox {each['bbox']}, expected four finite numbers."
-                )
-            listed.setdefault(each["image_id"], []).append(each)
+    for place, each in enumerate(chosen):
+        each.setdefault("id", f"number {place} of the category")
+        listed.setdefault(each.get("image_id", -1), []).append(each)
+    table(chosen, "bbox", 4, file, "x, y, width, height")
 
     def find(path: Path, photo: np.ndarray) -> Boxes:
         picture = Picture(path, photo.shape[1], photo.shape[0])
@@ -216,4 +221,4 @@ def named_category(categories: list[Entry], file: Path, name: str) -> int:
         raise ConfigError(
             f"category: {file} has no category called '{name}'. {nearest(name, names)} Give its id."
         )
-    return int(found[0]["id"])
+    return to_whole(found[0].get("id"), f"{file}: the category '{found[0].get('name')}': id")

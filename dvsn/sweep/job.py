@@ -1,4 +1,4 @@
-"""A job of a sweep: what it was asked for, where it lies, what became of it, and the summary of all of them."""
+"""A job of a sweep: its overrides, folder, result and error; and the summary of all jobs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ def filtered(overrides: Sequence[str]) -> list[str]:
 
 
 def own_overrides(overrides: Sequence[str]) -> list[str]:
-    """What makes a job what it is: its overrides, less those of Hydra and of the sweep itself."""
+    """The overrides that tell one job from another, sorted: without those of Hydra's node and of the node `sweep`."""
     own = filtered(overrides)
     return sorted(each for each in own if not each.lstrip("+").startswith("sweep."))
 
 
 def find_place(folder: Path, number: int, overrides: Sequence[str]) -> Path:
-    """The folder of a job in a repeated sweep: that of the same overrides, else its number, else the next free one."""
+    """The folder of a job in a repeated sweep.
+
+    That of an earlier job with the same overrides; else the folder named `number`; else the next number that is free.
+    """
     wanted = own_overrides(overrides)
     for file in sorted(folder.glob("*/job.json")):
         with suppress(OSError, ValueError):
@@ -49,7 +52,7 @@ def find_place(folder: Path, number: int, overrides: Sequence[str]) -> Path:
 
 
 def read_result(file: Path) -> float | None:
-    """The number a job left for the sweeper: "objective", or else "score". None where there is none."""
+    """The number in a result.json that a sweeper gets: "objective", or else "score". None where there is none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

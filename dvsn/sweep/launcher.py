@@ -6,11 +6,12 @@ every rank (lightning #11300). Here a job is an ordinary run: DDP works in it, a
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import OmegaConf, read_write
 
-from dvsn.config import compose, rules
+from dvsn.config import compose, hydra_node, rules
+from dvsn.config.folders import new_sweep
 from dvsn.config.types import whole
 from dvsn.errors import ConfigError, DataError
 from dvsn.sweep.job import Job, filtered, find_place, read_result, summary
 from dvsn.sweep.pool import Pool, Process
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from hydra.core.config_loader import ConfigLoader
     from omegaconf import DictConfig
 
 TARGET = "hydra_plugins.dvsn.ProcessLauncher"  # Hydra takes launchers from this package only
@@ -98,14 +100,13 @@ class ProcessLauncher(Launcher):
         return answer
 
     def _refuse_if_all_are_wrong(self, job_overrides: Sequence[Sequence[str]]) -> None:
-        """A mistake that every job shares ends the sweep at once; one that fits is enough to start it."""
+        """Raises the `ConfigError` of the first job when the configs of all jobs are wrong; one that is right is enough."""
         shared = [str(o) for o in self.config.hydra.overrides.hydra if not str(o).startswith(PARENT_ONLY)]
         faults = []
         for overrides in job_overrides:
             try:
-                compose.preflight(*compose.compose(
-                    self.context.config_loader, self.config.hydra.job.config_name, [*shared, *overrides]
-                ))  # fmt: skip
+                loader, name = self.context.config_loader, self.config.hydra.job.config_name
+                compose.preflight(compose.compose(loader, name, [*shared, *overrides]))
                 return
             except ConfigError as error:
                 faults.append(error)
@@ -124,6 +125,7 @@ ProcessLauncher.__module__ = TARGET.rpartition(".")[0]
 _active: list[ProcessLauncher] = []
 
 
+@functools.cache
 def register() -> None:
     """Makes `hydra/launcher=process` known to Hydra, which looks for launchers in one package only."""
     try:
@@ -138,44 +140,92 @@ def register() -> None:
     )
 
 
-def sweep(
-    hydra: Hydra, name: str, task: Callable[[DictConfig], Any], overrides: list[str], cfg: DictConfig
-) -> Any:
+def sweep(session: compose.Session, composed: compose.Composed, job: compose.Job) -> Any:
     """The jobs of a sweep with the configured launcher; then a table. SystemExit(1) when any has failed.
 
-    `cfg` is the composed config without the swept values. Raises `ConfigError` where the jobs would share a
-    process and several devices are asked for.
+    `composed` is the config without the swept values. Raises `ConfigError` where the jobs would share a process and
+    several devices are asked for.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "-m: start a sweep as one process, without torchrun: each job starts its own processes"
         )
     _active.clear()
-    chosen = any(override.startswith("hydra/launcher=") for override in overrides)
-    if not chosen and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
-        overrides = [*overrides, "hydra/launcher=process"]  # ours instead of Hydra's own default
-        cfg.hydra.launcher._target_ = TARGET
-    separate = cfg.hydra.launcher._target_ == TARGET
+    cfg = composed.cfg
+    separate = choose_launcher(cfg, composed.line)
     refuse_jobs(cfg, separate=separate)
     if not separate:
         refuse_devices(cfg)
-    name_choices(cfg, overrides)
-    HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
-    with compose.translated(name, hydra.config_loader):
-        result = hydra.multirun(
-            config_name=name, task_function=task if separate else SharedTask(task), overrides=overrides
+    name_choices(cfg, session.overrides)
+    make_folder(session, composed)
+    context = HydraContext(config_loader=JobLoader(session.loader), callbacks=NoCallbacks())  # type: ignore[arg-type]
+    with compose.translated(session.name, session.loader):
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=job if separate else SharedTask(job), config=cfg
         )
-    jobs = [job for launcher in _active for job in launcher.finished]
+        result = sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
+    jobs = [each for launcher in _active for each in launcher.finished]
     if separate:
         sys.stdout.write(summary(jobs))
         sys.stdout.write(distilled(jobs))
-        if any(job.code for job in jobs):
+        if any(each.code for each in jobs):
             raise SystemExit(1)
     return result
 
 
+def choose_launcher(cfg: DictConfig, line: Mapping[str, Any]) -> bool:
+    """Put ours in the place of Hydra's default launcher, unless the command line asks for that. True for ours."""
+    with read_write(cfg.hydra):
+        cfg.hydra.mode = RunMode.MULTIRUN
+        if "hydra/launcher" not in line and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
+            cfg.hydra.launcher._target_ = TARGET
+    return bool(cfg.hydra.launcher._target_ == TARGET)
+
+
+def make_folder(session: compose.Session, composed: compose.Composed) -> None:
+    """Resolve and check Hydra's node, and make the folder of the sweep for it alone. Raises `ConfigError`."""
+    cfg = composed.cfg
+    named = str(OmegaConf.to_container(cfg.hydra.sweep, resolve=False))
+    HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
+    with compose.translated(session.name, session.loader):
+        hydra_node.settle(cfg, composed.line, sweep=True)
+    again = bool(OmegaConf.select(cfg, "sweep.skip_finished", default=False))
+    folder = new_sweep(Path(cfg.hydra.sweep.dir), given="${now:" not in named, again=again)
+    with read_write(cfg.hydra):
+        cfg.hydra.sweep.dir = str(folder)
+
+
+class JobLoader:
+    """Hydra's loader of configs, with which sweepers and launchers compose jobs: each is checked as a single run is."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self.loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # not there yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """The config of one job, which writes into the folder of the sweep. Raises `ConfigError`."""
+        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        cfg = compose.compose(self.loader, master_config.hydra.job.config_name, overrides).cfg
+        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # the same ${now:...} for all
+        cfg.hydra.sweep.dir = master_config.hydra.sweep.dir
+        return cfg
+
+
+class NoCallbacks:
+    """In place of Hydra's callbacks, which a config must not have: nothing happens at any event."""
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        if not event.startswith("on_"):
+            raise AttributeError(event)
+        return lambda **_: None
+
+
 def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Put the swept options of a group into the sweep's own choices, so that `${name}` tells what the sweep is about.
+    """Put the swept options of a group into the config of the sweep, so that `${name}`, which names its folder, has them.
 
     `network=unet_128,resnet_6blocks` gives `unet_128+resnet_6blocks`; more than `LONG` characters give `2_network`.
     """
@@ -191,16 +241,17 @@ def name_choices(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 class SharedTask:
-    """A task whose jobs share a process (or are pickled by a launcher): several devices are refused."""
+    """The function that Hydra's other launchers call for each job. They share a process, so several devices are refused."""
 
-    def __init__(self, task: Callable[[DictConfig], Any]) -> None:
-        self.task = task
-        self.__module__ = getattr(task, "__module__", __name__)
+    def __init__(self, job: compose.Job) -> None:
+        self.job = job
+        self.__module__ = getattr(job, "__module__", __name__)
 
     def __call__(self, cfg: DictConfig) -> Any:
         refuse_devices(cfg)
-        rules.validate(compose.plain(cfg))
-        return self.task(cfg)
+        tree = compose.plain(cfg)
+        rules.validate(tree)
+        return self.job(tree)
 
 
 def refuse_devices(cfg: DictConfig) -> None:
@@ -235,7 +286,7 @@ def refuse_jobs(cfg: DictConfig, *, separate: bool) -> None:
 
 
 def _command() -> list[str]:
-    """How this program was started, as Lightning does it for its ranks."""
+    """The command by which this program was started: `python -m MODULE`, or `python FILE`."""
     import __main__
 
     spec = getattr(__main__, "__spec__", None)
@@ -247,7 +298,7 @@ def _command() -> list[str]:
 
 
 def shared_arguments(config: DictConfig, *, name: str | None = None) -> list[str]:
-    """Flags and Hydra overrides of the command line that its jobs need too. `name` is that of their config, if another."""
+    """Flags and Hydra overrides of the command line that jobs need too. `name` is the jobs' config, by default the same."""
     arguments = [str(o) for o in config.hydra.overrides.hydra if not str(o).startswith(PARENT_ONLY)]
     arguments.append(f"--config-name={name or config.hydra.job.config_name}")
     for source in config.hydra.runtime.config_sources:
@@ -257,7 +308,7 @@ def shared_arguments(config: DictConfig, *, name: str | None = None) -> list[str
 
 
 def distilled(jobs: Sequence[Job]) -> str:
-    """The report of a sweep in which jobs learned from a teacher; nothing where none did, or none has finished."""
+    """The text of the report of a distillation sweep; empty for another sweep, and where no job has finished."""
     if not any(_distils(job.folder / "config.yaml") for job in jobs if job.code == 0):
         return ""
     from dvsn.sweep.report import report  # the tables, which most sweeps do without

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dvsn.atomic import replacing
+from dvsn.config.folders import JOB_FOLDER
 from dvsn.sweep.job import Job, filtered, own_overrides, read_result, reason
 
 GRACE = 60.0  # seconds in which an interrupted job may write its checkpoint
@@ -30,7 +31,7 @@ DDP_VARIABLES = {
 
 
 class Process:
-    """A job that runs: its output goes to `output.log` in its folder and, each line after `prefix`, to the console."""
+    """A running job. Its output goes to output.log in its folder and to the console, with `prefix` before each line."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Process:
         return True
 
     def job(self) -> Job:
-        """What became of it, once it has ended."""
+        """The record of the job, once it has ended."""
         code = self.popen.returncode
         error = "" if code == 0 else reason(self.tail.decode("utf-8", "replace"), code)
         overrides, result = filtered(self.overrides), read_result(self.folder / "result.json")
@@ -137,7 +138,10 @@ class Pool:
         *,
         again: bool = False,
     ) -> Process:
-        """Start `command` with the overrides, in `folder`, emptied of an earlier result unless the job goes on `again`."""
+        """Start `command` with the overrides in `folder`.
+
+        An earlier result.json is deleted, and output.log too unless the job is continued (`again`).
+        """
         sys.stdout.write(f"[{self.what}] {self.unit} {number}: {' '.join(filtered(overrides))}\n")
         sys.stdout.flush()
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,6 +164,7 @@ class Pool:
         drop = ("TORCHELASTIC_", "TORCHRUN_")
         kept = {k: v for k, v in os.environ.items() if k not in DDP_VARIABLES and not k.startswith(drop)}
         kept.setdefault("PYTHONUNBUFFERED", "1")
+        kept[JOB_FOLDER] = str(folder)
         kept.setdefault(
             "WANDB_RUN_GROUP", self.group or folder.parent.name
         )  # the jobs of a sweep are one group
@@ -224,7 +229,7 @@ class Stream:
 
 
 class Lines(Stream):
-    """The console, for one of several jobs: whole lines after a prefix, and of a progress bar an update now and then."""
+    """The console, for one of several jobs at a time: whole lines after a prefix; a progress bar now and then."""
 
     def __init__(self, prefix: str) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ class Row:
         return statistics.fmean(values) if values else None
 
     def deviation(self, name: str) -> float | None:
-        """Of a sample; None for a single run."""
+        """Standard deviation of a sample (n - 1); None for a single run."""
         values = [getattr(run, name) for run in self.runs]
         return statistics.stdev(values) if len(values) > 1 else None
 
@@ -112,7 +112,7 @@ def read_runs(folder: Path) -> tuple[list[Run], int]:
 
 
 def read_run(folder: Path, config: Config, result: Config) -> Run | None:
-    """None for a run that has no score."""
+    """One run from its config.yaml and result.json; None where it has no score."""
     monitor = config.get("monitor") or {}
     name = str(monitor.get("name"))
     last, best = (result.get("metrics") or {}).get(name), result.get("best")
@@ -146,7 +146,7 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
 
 
 def stated(node: Any) -> Any:
-    """Without what is null: an option that an older run does not know is null in a newer one."""
+    """A config node without null values, so that runs made before an option existed compare equal to later ones."""
     if not isinstance(node, Mapping):
         return node
     return {key: stated(value) for key, value in node.items() if value is not None}
@@ -161,7 +161,7 @@ def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
 
 
 def same_for_all(run: Run) -> Config:
-    """The setting without what a student alone need not share with those that are taught."""
+    """The part of a run's setting that a student trained alone shares with a distilled one: no teacher, no distillation."""
     return {key: value for key, value in run.setting.items() if key not in ("teacher", "distillation")}
 
 
@@ -187,7 +187,7 @@ def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Secti
 
 
 def titled(firsts: Sequence[Run]) -> list[str]:
-    """What sets each setting apart from the others."""
+    """A title for each setting: `key=value` of the options in which the settings differ."""
     tables = [dict(flat(run.setting)) for run in firsts]
     keys = dict.fromkeys(key for table in tables for key in table)
     differ = [key for key in keys if len({table.get(key) for table in tables}) > 1]
@@ -195,7 +195,7 @@ def titled(firsts: Sequence[Run]) -> list[str]:
 
 
 def name_options(rows: Sequence[Row]) -> None:
-    """Tell apart rows of one method and weight by the options in which they differ: `dkd beta=2`."""
+    """Add to the names of rows of the same method and weight the options in which they differ: `dkd beta=2`."""
     for row in rows:
         twins = [
             each for each in rows if (each.runs[0].method, each.weight) == (row.runs[0].method, row.weight)

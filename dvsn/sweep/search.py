@@ -1,7 +1,7 @@
 """`python -m dvsn.search`: search over options of a training with Optuna, a run for each trial, bad ones ended early.
 
-Optuna (Akiba, Sano, Yanase, Ohta and Koyama, 2019, arXiv:1907.10902) is driven by ask and tell: the release of
-hydra-optuna-sweeper for this Hydra needs an Optuna below 3.
+Optuna (Akiba, Sano, Yanase, Ohta and Koyama, 2019, arXiv:1907.10902) is used through its ask-and-tell interface: the
+release of hydra-optuna-sweeper for this Hydra needs an Optuna below 3.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dvsn import command_line
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.folders import check_place
 from dvsn.config.rules import check_options
 from dvsn.config.types import number, whole
 from dvsn.errors import ConfigError, UserError
@@ -66,7 +67,7 @@ COMMAND = Command(
 
 @dataclass
 class Plan:
-    """What a search is, before it begins."""
+    """A search as the command line asks for it."""
 
     shared: list[str]
     """The overrides of every trial."""
@@ -80,7 +81,7 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        return Path(self.options["dir"]).absolute()
+        return Path(self.options["dir"])
 
     def identity(self) -> Config:
         """What must be equal for trials to be comparable."""
@@ -91,30 +92,28 @@ class Plan:
         }
 
 
-def plan(hydra: Any, arguments: Any, *, name: str, trial: str, module: str) -> Plan:
+def plan(session: compose.Session, *, name: str, trial: str, module: str) -> Plan:
     """Reads the command line and checks the corners of the ranges. Raises `ConfigError`, before anything starts."""
-    if arguments.multirun or arguments.config_name:
-        flag = "-m" if arguments.multirun else "--config-name"
+    if session.arguments.multirun or session.arguments.config_name:
+        flag = "-m" if session.arguments.multirun else "--config-name"
         raise ConfigError(
             f"{flag}: has no meaning for a search, which makes its trials itself. Leave it out."
         )
-    loader = hydra.config_loader
-    shared, ranges = search_space.parse(arguments.overrides, loader)
+    loader = session.loader
+    shared, ranges = search_space.parse(session.overrides, loader)
     if not ranges:
         raise ConfigError(f"dvsn.search: no range is given. Write one of an option, KEY={search_space.HOW}.")
     corners = search_space.corners(ranges)
-    cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
-    shared = compose.in_form(cfg, shared)
-    cfg, defaults = compose.compose(loader, name, [*shared, *corners[0]])
-    compose.preflight(cfg, defaults)
-    whole_config = compose.plain(cfg)
+    shared = compose.in_form(compose.compose(loader, name, [*shared, *corners[0]]).cfg, shared)
+    composed = compose.compose(loader, name, [*shared, *corners[0]])
+    whole_config = compose.preflight(composed)
     options, monitor = whole_config["search"], whole_config.get("monitor") or {}
     check_search(options)
+    line = [text.partition("=")[2].strip("'\"") for text in shared if text.startswith("search.dir=")]
+    options["dir"] = str(check_place("search.dir", options["dir"], spelt=line[-1] if line else None))
     shared = [each for each in shared if not each.startswith("search.")]
     for corner in corners:
-        checked, before = compose.compose(loader, trial, [*shared, *corner])
-        compose.preflight(checked, before)
-        tree = compose.plain(checked)
+        tree = compose.preflight(compose.compose(loader, trial, [*shared, *corner]))
         check_options(tree)
         if (tree.get("monitor") or {}) != monitor:
             raise ConfigError(
@@ -129,7 +128,7 @@ def plan(hydra: Any, arguments: Any, *, name: str, trial: str, module: str) -> P
         raise ConfigError(
             "search.pruner: median reads metrics.csv, which is not written. Use logger=csv, or search.pruner=none."
         )
-    command = [sys.executable, "-m", module, *launcher.shared_arguments(cfg, name=trial)]
+    command = [sys.executable, "-m", module, *launcher.shared_arguments(composed.cfg, name=trial)]
     return Plan(shared, ranges, options, str(monitor["name"]), monitor.get("mode", "min"), command)
 
 
@@ -155,10 +154,10 @@ def check_search(options: Config) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[int]:
-    """A lock on the folder of a search, which its trials hold too: gives the descriptor that they are to inherit.
+    """Locks the folder of a search, and gives the file descriptor of the lock, which trials inherit.
 
-    It ends with the last of them, however they end. Raises `ConfigError` where another search, or a trial that one left
-    behind when it was killed, still runs.
+    The lock ends when the search and all its trials have ended, also when they are killed. Raises `ConfigError` where
+    another search, or a trial that one left behind when it was killed, still runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
@@ -177,7 +176,7 @@ def alone_in(folder: Path) -> Iterator[int]:
 
 
 def open_study(plan: Plan) -> Study:
-    """The study in the folder, new or begun before. Raises `ConfigError` where that was over something else."""
+    """Optuna's study in the folder, new or continued. Raises `ConfigError` where an earlier one searched other ranges."""
     from optuna import create_study
 
     from dvsn.sweep.search_study import storage
@@ -203,7 +202,7 @@ def open_study(plan: Plan) -> Study:
 
 
 def validations(file: Path, monitor: str) -> list[float]:
-    """The scores that a run has logged so far, one a validation."""
+    """The scores in metrics.csv so far, one for each validation."""
     try:
         with file.open(newline="", encoding="utf-8") as rows:
             return [float(row[monitor]) for row in csv.DictReader(rows) if row.get(monitor)]
@@ -261,7 +260,7 @@ class Search:
         return len(self.study.get_trials(deepcopy=False, states=counted)) + len(self.faults)
 
     def left_behind(self) -> list[Trial]:
-        """Trials of a search that was stopped or killed; those that had finished are told so at once."""
+        """Unfinished trials of a search that was stopped or killed. Those that have a result are recorded as finished."""
         from optuna.trial import Trial, TrialState
 
         found = []
@@ -278,7 +277,7 @@ class Search:
         return found
 
     def ask(self) -> Trial:
-        """The next trial, a function of seed, number and earlier trials, so that a continued search goes on alike."""
+        """The next trial. Its values depend on seed, number and earlier trials alone, so a resumed search draws the same."""
         from dvsn.sweep.search_study import pruner, sampler
 
         self.study.sampler = sampler(self.plan.options, number=len(self.study.get_trials(deepcopy=False)))
@@ -297,7 +296,7 @@ class Search:
         self.running[process] = Running(trial, reported=len(known))
 
     def watch(self, process: Process) -> None:
-        """Report new scores of a trial, and end it where they are bad."""
+        """Report new scores of a trial to Optuna, and stop it where the pruner says so."""
         state = self.running[process]
         try:
             found = (process.folder / "metrics.csv").stat()
@@ -318,7 +317,7 @@ class Search:
             process.stop()
 
     def tell(self, process: Process) -> None:
-        """How a trial ended. Raises `UserError` when it failed as one before it, and none has succeeded."""
+        """Record how a trial ended. Raises `UserError` when two have failed with the same error and none has succeeded."""
         from optuna.trial import TrialState as State
 
         self.watch(process)
@@ -346,12 +345,14 @@ class Search:
 
 
 def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.train") -> None:
-    """The search of the command line: configs `name` and, for a trial, `trial`, of which each runs `python -m module`.
+    """Runs the search of the command line.
+
+    `name` is the config of the search, `trial` that of a trial, which runs as `python -m module`.
 
     SystemExit(1) when no trial has finished.
     """
-    with compose.opened(name) as (hydra, arguments):
-        if arguments.cfg or arguments.info:
+    with compose.opened(name) as session:
+        if session.arguments.cfg or session.arguments.info:
             raise ConfigError(
                 "--cfg, --info: ask dvsn.train; a search adds the node `search` of conf/search.yaml."
             )
@@ -359,7 +360,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
             import optuna
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
-        chosen = plan(hydra, arguments, name=name, trial=trial, module=module)
+        chosen = plan(session, name=name, trial=trial, module=module)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with alone_in(chosen.folder) as lock:

@@ -1,4 +1,4 @@
-"""The ranges of a search: Hydra's own sweep syntax on the command line, Optuna's distributions, and overrides again."""
+"""The ranges of a search: read in Hydra's sweep syntax, given to Optuna as distributions, written as overrides."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ HOW = "interval(LOW,HIGH), tag(log,interval(LOW,HIGH)), int(interval(LOW,HIGH)),
 
 @dataclass(frozen=True)
 class Range:
-    """What one key may be: one of `choices`, as the command line writes them, else a number from `low` to `high`.
+    """The values that one key may have: one of `choices`, as text of the command line, or a number from `low` to `high`.
 
-    Both ends belong to it. `step` is None for a continuous number; `whole` numbers have a step, 1 unless given.
+    Both ends are included. `step` is None for a continuous number; `whole` numbers have a step, 1 unless given.
     """
 
     key: str
@@ -41,7 +41,7 @@ class Range:
         return self.choices or tuple(dict.fromkeys((self.low, self.high)))
 
     def override(self, value: Any) -> str:
-        """`key=value`, exact: a float is written with all its digits, one of a grid with twelve."""
+        """`key=value`: a float with all its digits, one of a range in steps with twelve."""
         if self.choices or self.whole:
             return f"{self.key}={value}"
         return f"{self.key}={float(value)!r}" if self.step is None else f"{self.key}={float(value):.12g}"
@@ -136,6 +136,6 @@ def read(override: Override) -> Range:
 
 
 def corners(ranges: Sequence[Range]) -> list[list[str]]:
-    """Overrides to be checked before anything starts, as few as there are that hold every corner of every range."""
+    """Lists of overrides, as few as are needed for every end and choice of every range to occur: they are checked first."""
     count = max(len(each.corners) for each in ranges)
     return [[each.override(each.corners[i % len(each.corners)]) for each in ranges] for i in range(count)]

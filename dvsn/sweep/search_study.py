@@ -1,4 +1,4 @@
-"""What a search keeps and how it draws: Optuna's storage in a file, samplers and pruners."""
+"""Optuna's parts of a search: storage in a file, samplers and pruners."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def load(folder: Path) -> Study:
 def sampler(options: dict[str, Any], *, number: int) -> BaseSampler:
     """Draws trial `number`: TPE (Bergstra, Bardenet, Bengio and Kegl, 2011; Optuna's, ten random trials first) or random.
 
-    TPE takes trials that run for bad ones, so that several at a time do not crowd.
+    With several trials at a time, TPE counts running ones as bad, so that it does not propose nearly the same twice.
     """
     import numpy as np
     from optuna.samplers import RandomSampler, TPESampler

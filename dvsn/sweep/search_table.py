@@ -20,7 +20,7 @@ STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 
 @dataclass(frozen=True)
 class Row:
-    """A trial."""
+    """One trial."""
 
     number: int
     state: str
@@ -79,7 +79,7 @@ def head(study: Study, table: list[Row]) -> str:
 
 
 def cells(table: list[Row]) -> list[list[str]]:
-    """A line of names and one for each trial."""
+    """A row of column names, then a row for each trial."""
     keys = list(dict.fromkeys(key for row in table for key in row.values))
     lines = [["rank", "trial", "state", "score", "validations", "seconds", *keys]]
     for rank, row in enumerate(table, 1):

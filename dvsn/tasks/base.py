@@ -153,6 +153,7 @@ class Task(Student):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["dvsn"] = {
+            **checkpoint.get("dvsn", {}),
             "format": 1,
             "version": VERSION,
             "task": self.kind,

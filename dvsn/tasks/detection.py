@@ -20,7 +20,8 @@ from dvsn.distill.method import Kind
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.base import OptimizerFactory
+from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch, Terms, Vocabulary
 
@@ -43,7 +44,7 @@ class ObjectDetector(torch.nn.Module):
         return found
 
 
-class Detection(Task):
+class Detection(ScoredTask):
     """Objects in pictures, by a detector of torchvision on any backbone.
 
     A batch holds `image`, a list of uint8 RGB (3, H, W), and `target`, a list of dicts: `boxes` (n, 4) x1, y1, x2, y2,
@@ -56,6 +57,7 @@ class Detection(Task):
     """
 
     kind: ClassVar[str] = "detection"
+    measured: ClassVar[str] = "pictures"
     response: ClassVar[Kind] = "objects"
     samples: ClassVar[str | None] = "objects"
 
@@ -106,8 +108,12 @@ class Detection(Task):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         node = self.data_recipe.get("objects") or {}
         if data is not None and "names" in node and node["names"] is None:
-            names = dict(data.datasets["train"].categories)
-            self.data_recipe = {**self.data_recipe, "objects": {**node, "names": names}}
+            found = data.datasets["train"]
+            known = {
+                "names": dict(found.categories),
+                **({"ids": dict(found.file_ids)} if found.file_ids else {}),
+            }
+            self.data_recipe = {**self.data_recipe, "objects": {**node, **known}}
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: pictures as they are, and the names of the classes that this task was trained with, which the new
@@ -205,14 +211,6 @@ class Detection(Task):
         assert isinstance(found, DetectionScore)
         return found
 
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.score.attach(self.trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
-
     def forward(self, image: Tensor | Sequence[Tensor]) -> list[Found]:
         """uint8 RGB (N, 3, H, W), or a list of (3, H, W) -> for each picture what `ObjectDetector` says, with `masks`
         as a list of COCO run lengths."""
@@ -268,7 +266,8 @@ class Detection(Task):
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
         self.score.compute()  # gathers, and is not repeated
-        return {"classes": self.score.rows}
+        tables = {"scored": self.coverage_table(), "classes": self.score.rows}
+        return {title: rows for title, rows in tables.items() if rows}
 
     def files(self) -> dict[str, Any]:
         self.score.compute()

@@ -15,17 +15,19 @@ from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
 from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
 
 
-class KeypointTask(Task):
+class KeypointTask(ScoredTask):
     """Keypoints in crops of people or faces; a task says how a network's answer becomes points (`estimate`).
 
     A batch holds `image`, uint8 RGB (N, 3, H, W); `keypoints` (N, K, 2) in pixels of the crop and `weight` (N, K);
-    `inverse` (N, 2, 3) from crop to picture, `extent` (N, 2), `index` and `name`.
+    `inverse` (N, 2, 3) from crop to picture, `extent` (N, 2), `index` and `name`; of faces also `offset` (N,), by how many
+    crop pixels, right and down, keypoints count from the pixels in which they are drawn (see `FaceCrop`).
 
     - `mean`, `std`, `channels` (`rgb` or `bgr`): of what the network sees; see `Normalise`.
     - `flip_test`: average with the answer for the mirrored crop, in validation, evaluation and prediction.
@@ -37,6 +39,7 @@ class KeypointTask(Task):
 
     kind: ClassVar[str] = "keypoints"
     samples: ClassVar[str | None] = "people"
+    measured: ClassVar[str] = "people"
 
     def __init__(
         self,
@@ -84,6 +87,11 @@ class KeypointTask(Task):
     def ask_data(self, data: Any) -> None:
         data.use("people")
 
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        terms = self.learn(batch)
+        self.record(terms)
+        return torch.stack(list(terms.values())).sum()
+
     # Evaluation and use -----------------------------------------------------------------------------
 
     def use_metrics(  # type: ignore[override]
@@ -107,34 +115,23 @@ class KeypointTask(Task):
         )
         self._metrics = (MetricCollection({"score": score}, compute_groups=False),)
 
-    @property
-    def score(self) -> Any:
-        return self.metrics["score"]
-
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.score.attach(self.trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        self.score.attach(self.trainer.datamodule.datasets["test"])  # type: ignore[attr-defined]
-
     def evaluate_as_taught(self, student: Student) -> None:
         super().evaluate_as_taught(student)
         self.flip_test = False
 
-    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 RGB crops (N, 3, H, W) -> points (N, K, 2) in pixels of the crop, and confidences (N, K)."""
+    def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """uint8 RGB crops (N, 3, H, W) and perhaps their `offset` (N,) -> points (N, K, 2) in pixels of the crop, counted as
+        the crops' keypoints are, and confidences (N, K)."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor) -> Tensor:
-        """uint8 RGB crops (N, 3, H, W) -> (N, K, 3): x, y in pixels of the crop, and confidence."""
+    def forward(self, image: Tensor, offset: Tensor | None = None) -> Tensor:
+        """As `estimate`, in one tensor (N, K, 3): x, y in pixels of the crop, and confidence."""
         with torch.autocast(image.device.type, enabled=False):
-            points, confidence = self.estimate(image)
+            points, confidence = self.estimate(image, offset)
         return torch.cat([points, confidence.unsqueeze(-1)], dim=-1)
 
     def _evaluate(self, batch: Batch) -> Tensor:
-        answer: Tensor = self(batch["image"])
+        answer: Tensor = self(batch["image"], batch.get("offset"))
         self.take_score(batch, answer)
         return answer
 
@@ -154,15 +151,20 @@ class KeypointTask(Task):
         return self._evaluate(batch)
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
-        columns = {"photo": batch["image"], "prediction": self._drawn(batch["image"], output)}
+        columns = {"photo": batch["image"], "prediction": self._drawn(batch, output)}
         if "keypoints" in batch:
             truth = torch.cat([batch["keypoints"], batch["weight"].unsqueeze(-1)], dim=-1)
-            columns["label"] = self._drawn(batch["image"], truth)
+            columns["label"] = self._drawn(batch, truth)
         return columns
 
-    def _drawn(self, image: Tensor, answer: Tensor) -> Tensor:
+    def _drawn(self, batch: Batch, answer: Tensor) -> Tensor:
+        """The crops (N, 3, H, W) with skeletons of (N, K, 3)."""
         from dvsn.pictures.draw import draw_skeleton
 
+        image = batch["image"]
+        if "offset" in batch:
+            places = answer[..., :2] - batch["offset"].view(-1, 1, 1)
+            answer = torch.cat([places, answer[..., 2:]], dim=-1)
         pictures = image.permute(0, 2, 3, 1).cpu().contiguous().numpy().copy()
         for picture, points in zip(pictures, answer.float().cpu().numpy(), strict=True):
             draw_skeleton(picture, points[:, :2], points[:, 2], self.keypoints)
@@ -173,7 +175,11 @@ class KeypointTask(Task):
         raise NotImplementedError
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
-        tables = {"keypoints": self.score.table(), "not measured": self.score.left_out()}
+        tables = {
+            "scored": self.coverage_table(),
+            "keypoints": self.score.table(),
+            "not measured": self.score.left_out(),
+        }
         return {title: rows for title, rows in tables.items() if rows}
 
     def detail_pictures(self) -> dict[str, Any]:

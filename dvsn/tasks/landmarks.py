@@ -20,6 +20,7 @@ from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.pose import Pose
+from dvsn.tasks.student import Student, Translate
 from dvsn.types import Batch, LandmarkOutput, Terms
 
 PADDING = 1.2  # of a face's box, where the data set does not say; as published
@@ -54,6 +55,7 @@ class Landmarks(KeypointTask):
     """
 
     kind: ClassVar[str] = "landmarks"
+    measured: ClassVar[str] = "faces"
     shows: ClassVar[str] = "faces"
     response: ClassVar[Kind] = "points"
 
@@ -145,28 +147,45 @@ class Landmarks(KeypointTask):
         )
         return terms
 
-    def respond(self, image: Tensor, *, heads: bool) -> LandmarkOutput:
-        """uint8 RGB crops (N, 3, H, W) -> points as fractions of the crop, and with `heads` the head's angles."""
+    def respond(self, image: Tensor, *, heads: bool, offset: Tensor | None = None) -> LandmarkOutput:
+        """uint8 RGB crops (N, 3, H, W) and their `offset` (N,) -> points as fractions of the crop, and with `heads` the
+        head's angles. An unknown offset is taken to be 0.5, that of a crop of very many picture pixels."""
         image = self.layout(self.normalise(image))
         points, angles = self.network(image, heads=heads)
         if self.flip_test:
             mirrored, turned = self.network(self.layout(image.flip(-1)), heads=heads)
             mirror = torch.from_numpy(self.keypoints.mirror).to(points.device)
-            points = (
-                points + mirrored[:, mirror] * points.new_tensor([-1, 1]) + points.new_tensor([1, 0])
-            ) / 2
+            points = (points + self.mirrored_back(mirrored[:, mirror], offset)) / 2
             angles = None if angles is None else (angles + turned * angles.new_tensor([1, -1, -1])) / 2
         return LandmarkOutput(points, angles)
 
-    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        points = self.respond(image, heads=False).points.float() * self.sides
+    def mirrored_back(self, points: Tensor, offset: Tensor | None) -> Tensor:
+        """Fractions (N, L, 2) in mirrored crops -> in the crops: pixel x - offset becomes width - 1 - (x - offset)."""
+        width, (x, y) = self.size[1], points.unbind(-1)
+        shift = points.new_full((len(points),), 0.5) if offset is None else offset
+        return torch.stack([((width - 1 + 2 * shift) / width).unsqueeze(-1) - x, y], dim=-1)
+
+    def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        points = self.respond(image, heads=False, offset=offset).points.float() * self.sides
         return points, points.new_ones(points.shape[:2])
+
+    def translate_from(self, teacher: Student) -> Translate | None:
+        """Points that a teacher has read from heatmaps, as fractions of the crop's area, become fractions as labels count
+        them: a crop that is not `centred` has them half a picture pixel less."""
+        if teacher.response != "heatmaps":
+            return None
+
+        def translate(points: Tensor, batch: Batch) -> Tensor:
+            offset = batch.get("offset", points.new_zeros(len(points)))
+            return points + (offset.view(-1, 1, 1) - 0.5) / self.sides
+
+        return translate
 
     def _evaluate(self, batch: Batch) -> Tensor:
         if "angles" not in self.metrics or "angles" not in batch:
             return super()._evaluate(batch)
         with torch.autocast(batch["image"].device.type, enabled=False):
-            points, angles = self.respond(batch["image"], heads=True)
+            points, angles = self.respond(batch["image"], heads=True, offset=batch.get("offset"))
         answer = torch.cat([points * self.sides, points.new_ones(*points.shape[:2], 1)], dim=-1)
         self.take_score(batch, answer)
         self.metrics["angles"].update(angles, batch["angles"])
@@ -184,6 +203,7 @@ class HeatmapLandmarks(Pose):
     """
 
     kind: ClassVar[str] = "landmarks"
+    measured: ClassVar[str] = "faces"
     shows: ClassVar[str] = "faces"
 
     @property
@@ -192,10 +212,13 @@ class HeatmapLandmarks(Pose):
         return self.codec.size
 
     def teach_points(self, image: Tensor) -> Tensor:
-        """As a teacher of a network of points, such as PFLD: what the maps are read as, (N, L, 2) fractions of the crop."""
+        """As a teacher of a network of points, such as PFLD: what the maps are read as, (N, L, 2) fractions of the crop's
+        area. Its labels may count otherwise: `Landmarks.translate_from`."""
         with torch.autocast(image.device.type, enabled=False):
-            points, _ = self.codec.decode(self.teach(image))
-        return (points + 0.5) / points.new_tensor([self.size[1], self.size[0]])
+            maps = self.teach(image)
+            points, _ = self.codec.decode(maps)
+        sides = points.new_tensor([maps.shape[-1], maps.shape[-2]]) * self.codec.stride
+        return (points + 0.5) / sides
 
     def crop(self) -> Any:
         return box_crop(self, self.size, centred=True)
@@ -215,9 +238,14 @@ def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> Fac
 def with_crops(
     task: KeypointTask, node: dict[str, Any], size: tuple[int, int], *, centred: bool
 ) -> dict[str, Any]:
-    """A data node with crops as a network wants them, unaugmented; by points or rectangle, as the node says, or else as it
-    was trained."""
+    """A data node with crops as a network wants them, unaugmented. They are made from points or rectangles as a transform of
+    the node says; without one as in training, or, where the data set is one that is cut otherwise, as that is."""
     given, trained = ((each.get("transform") or {}).get("eval") or {} for each in (node, task.data_recipe))
+    published, known = (
+        (each.get("facts") or {}).get("face_box", "points") for each in (node, task.data_recipe)
+    )
+    if given == trained and published != known:
+        given = {"box": published}
     crop = {
         "_target_": f"{FaceCrop.__module__}.FaceCrop",
         "size": list(size),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from dvsn.codecs.heatmaps import HeatmapCodec
+from dvsn.codecs.heatmaps import HeatmapCodec, resample
 from dvsn.data.crop import PersonCrop
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
@@ -16,6 +16,7 @@ from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD
+from dvsn.tasks.student import Student, Translate
 from dvsn.types import Batch, Terms
 
 PADDING = 1.25  # of a box, where the data set does not say; as published
@@ -121,8 +122,17 @@ class Pose(KeypointTask):
         terms: Terms = self.loss(output, target, weight)
         return terms
 
-    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 RGB crops (N, 3, H, W) -> points (N, K, 2) in pixels of the crop, and confidences (N, K)."""
+    def translate_from(self, teacher: Student) -> Translate | None:
+        """Maps of a teacher with another codec or size of crops are brought into the frame of this task's maps."""
+        theirs = getattr(teacher, "codec", None)
+        if not isinstance(theirs, HeatmapCodec):
+            return None
+        if theirs.same_frame(self.codec) and teacher.teaching_size == self.codec.size:
+            return None
+        return lambda maps, _: resample(maps, theirs, self.codec)
+
+    def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `KeypointTask.estimate`; an `offset` is for crops that are not `centred`, which maps do not want."""
         image = self.layout(self.normalise(image))
         heatmaps = self.network(image).float()
         if self.flip_test:

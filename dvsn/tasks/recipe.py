@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dvsn.config.allow import renamed
@@ -70,6 +71,17 @@ def load(path: Any, *, device: str = "cpu") -> Task:
     return task.requires_grad_(False)  # type: ignore[return-value]
 
 
+def require_finite(task: Task, state: Mapping[str, Tensor], path: Any) -> None:
+    """Raise `CheckpointError` for weights or statistics of norms that are NaN or infinite."""
+    wanted = {name for name, _ in task.named_parameters()} | {key for key in state if ".running_" in key}
+    bad = [key for key in state if key in wanted and not bool(torch.isfinite(state[key]).all())]
+    if bad:
+        raise CheckpointError(
+            f"{path}: {len(bad)} of {len(state)} tensors hold numbers that are not finite, such as {', '.join(bad[:3])}. "
+            "The training has diverged before it was written; take an earlier checkpoint, such as best.ckpt."
+        )
+
+
 def load_state(task: Task, state: Mapping[str, Tensor], path: Any) -> None:
     """Strictly load a task's weights; a difference is refused with the keys listed.
 
@@ -78,4 +90,5 @@ def load_state(task: Task, state: Mapping[str, Tensor], path: Any) -> None:
     if task.distiller is None:
         state = {key: value for key, value in state.items() if not key.startswith("distiller.")}
     require_equal(task.state_dict(), state, path)
+    require_finite(task, state, path)
     task.load_state_dict(state, strict=True)

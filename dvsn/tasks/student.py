@@ -202,9 +202,16 @@ class Student(Loop):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self.distiller is not None:
-            own = {"distill": self.distill_recipe, "stages_finished": list(self.distiller.finished)}
+            own = {
+                "distill": self.distill_recipe,
+                "stages_finished": list(self.distiller.finished),
+                "task_weight": self.distiller.task_weight,
+            }
             checkpoint.setdefault("dvsn", {}).update(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.distiller is not None:
-            self.distiller.finished = list(checkpoint.get("dvsn", {}).get("stages_finished", []))
+            header = checkpoint.get("dvsn", {})
+            self.distiller.finished = list(header.get("stages_finished", []))
+            if "task_weight" not in header:  # of an earlier version
+                self.distiller.task_weight = self.distiller.earlier_task_weight

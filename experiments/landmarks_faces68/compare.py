@@ -43,9 +43,9 @@ def measure(task: Any, dataset: Any) -> np.ndarray:
     errors = []
     for first in range(0, len(dataset), 64):
         items = [dataset[i] for i in range(first, min(first + 64, len(dataset)))]
-        batch = {key: torch.stack([item[key] for item in items]) for key in ("image", "inverse")}
+        batch = {key: torch.stack([item[key] for item in items]) for key in ("image", "inverse", "offset")}
         with torch.inference_mode():
-            points = to_picture(task(batch["image"])[..., :2], batch["inverse"]).numpy()
+            points = to_picture(task(batch["image"], batch["offset"])[..., :2], batch["inverse"]).numpy()
         truth = np.stack([dataset.records[i].keypoints for i in range(first, first + len(items))])
         apart = np.linalg.norm(truth[:, EYES[0]] - truth[:, EYES[1]], axis=1)
         errors.append(np.linalg.norm(points - truth, axis=2).mean(axis=1) / apart)

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.module import collate
 from dvsn.engine import teaching
@@ -37,7 +38,7 @@ def made(method: str, teacher: str, network: str) -> tuple[Any, Any]:
         "experiment=cifar10_resnet8x4", f"network={network}", f"distill={method}", f"teacher={teacher}", "name=x",
         f"run_dir={tempfile.gettempdir()}", "data.train_samples=2500", "data.workers=0",
     ]  # fmt: skip
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = OmegaConf.to_container(compose("train", overrides=options), resolve=True)
     assert isinstance(config, dict)
     task, data = runtime.make_task(config), runtime.build_data(config)

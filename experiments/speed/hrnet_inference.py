@@ -25,13 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from dvsn.benchmark import levers, stopwatch
 from dvsn.benchmark.__main__ import benchmark
 from dvsn.benchmark.table import markdown
 from dvsn.codecs.heatmaps import HeatmapCodec
-from dvsn.config.compose import plain
+from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
@@ -55,7 +55,7 @@ def rows_of(batch: int, rounds: int) -> dict[str, Any]:
         "network=hrnet_w32", f"size=[{SIZE[0]},{SIZE[1]}]", f"batch={batch}", "protocols=[network]", "device=cpu",
         "threads=1", f"rounds={rounds}", f"runs={rounds * PASSES[batch]}", f"variants=[{','.join(chosen)}]",
     ]  # fmt: skip
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=options))
     with contextlib.redirect_stdout(sys.stderr):  # its table, for whoever waits
         return benchmark(config)

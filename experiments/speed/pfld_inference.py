@@ -24,12 +24,12 @@ from typing import Any
 
 import cv2
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from dvsn.benchmark import levers, stopwatch
 from dvsn.benchmark.__main__ import benchmark
 from dvsn.benchmark.table import markdown
-from dvsn.config.compose import plain
+from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 from dvsn.data import face_crop, people
 from dvsn.data.face_crop import FaceCrop
@@ -85,7 +85,7 @@ def rows_of(network: str, batch: int, rounds: int, checkpoint: str | None, pictu
         *subject, "size=[112,112]", f"batch={batch}", "protocols=[network]", "device=cpu", "threads=1",
         f"rounds={rounds}", f"runs={rounds * PASSES[network, batch]}", f"variants=[{','.join(chosen)}]",
     ]  # fmt: skip
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=options))
     with contextlib.redirect_stdout(sys.stderr):  # its table, for whoever waits
         return benchmark(config)
@@ -115,7 +115,7 @@ def report_inference(root: str, rounds: int, checkpoints: dict[str, str | None])
 
 
 def composed(overrides: list[str]) -> dict[str, Any]:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         return plain(compose("train", overrides=["task=landmarks", "name=x", "run_dir=x", *overrides]))
 
 

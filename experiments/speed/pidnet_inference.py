@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from dvsn.benchmark.__main__ import benchmark
 from dvsn.benchmark.table import markdown
-from dvsn.config.compose import plain
+from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 
 SAME, MUST, AIM = 0.995, 3.5, 5.0
@@ -29,7 +29,7 @@ def main() -> None:
     if len(sys.argv) == 3:
         checkpoint, camvid = sys.argv[1:]
         subject = [f"checkpoint='{checkpoint}'", f"images='{camvid}/test'", f"calibration='{camvid}/train'"]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=["size=[360,480]", "seconds=3", *KEPT, *subject]))
     with contextlib.redirect_stdout(sys.stderr):  # its table, for whoever waits
         result = benchmark(config)

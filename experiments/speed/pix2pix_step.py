@@ -30,12 +30,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine import trainer as runtime
 from dvsn.engine.console import quiet
@@ -270,7 +271,7 @@ def compare(settings: dict[str, int]) -> tuple[Race, list[float], float]:
                      "trainer.enable_progress_bar=false", "logger=none", "callbacks=none", "name=speed",
                      f"network.width={width}", f"discriminator.width={width}", f"run_dir={folder}",
                      "network.dropout=0.5"]  # fmt: skip
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialized(conf_dir()):
             config: Any = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
         task = runtime.make_task(config)
         assert isinstance(task, Pix2Pix)

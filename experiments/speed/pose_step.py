@@ -25,9 +25,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
-from dvsn.config.compose import plain
+from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 from dvsn.data.crop import PersonCrop
 from dvsn.data.files import read_rgb
@@ -59,7 +59,7 @@ def medians(parts: dict[str, Callable[[], Any]], rounds: int, device: str) -> di
 
 
 def make_task(device: str) -> tuple[Any, bool]:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = plain(
             compose("train", overrides=["task=pose", "network=hrnet_w32", "data=coco", "name=x", "run_dir=x"])
         )

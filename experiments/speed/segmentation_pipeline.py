@@ -23,11 +23,12 @@ import albumentations.augmentations.geometric.functional as geometric
 import cv2
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from input_pipeline import SCENES, draw
 from omegaconf import OmegaConf
 
 from dvsn.config.build import build
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data import augment, cityscapes, transforms
 from dvsn.data.dataset import ImageDataset
@@ -84,7 +85,7 @@ def training_set(root: Path, *overrides: str) -> ImageDataset:
         "name=speed",
         *overrides,
     ]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose("train", overrides=words), resolve=True)
     data = runtime.build_data(config)
     data.outlines = build(config["loss"], path="loss").boundary_options

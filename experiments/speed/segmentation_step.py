@@ -27,12 +27,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from dvsn.benchmark.stopwatch import highest
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.boundary import boundary_map
 from dvsn.engine import trainer as runtime
@@ -127,7 +128,7 @@ def make_task(data: str) -> Segmentation:
             f"run_dir={folder}",
             "name=speed",
         ]
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialized(conf_dir()):
             config: Any = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
         task = runtime.make_task(config)
     assert isinstance(task, Segmentation)

@@ -29,9 +29,10 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.engine import trainer as runtime
@@ -132,7 +133,7 @@ def run(size: str, *, more: tuple[str, ...] = (), change: Callable[[pl.Trainer, 
         root = Path(folder)
         write_pairs(root / "data", count=batch * steps, sides=sides)
         overrides = [*COMMON, *options, f"data.root={root / 'data'}", f"data.batch_size={batch}", *more]
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialized(conf_dir()):
             composed = compose("train", overrides=["name=speed", f"run_dir={root / 'run'}", *overrides])
         config: Any = OmegaConf.to_container(composed, resolve=True)
         data: DataModule = runtime.build_data(config)

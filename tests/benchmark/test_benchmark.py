@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from dvsn.benchmark.__main__ import COMMAND, benchmark, compare, kept_modules
 from dvsn.benchmark.folding import Folded
 from dvsn.benchmark.stopwatch import Stopwatch, highest, peak_memory
 from dvsn.benchmark.table import COLUMNS, cells, markdown
-from dvsn.config.compose import plain
+from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, DataError
 
@@ -35,7 +35,7 @@ def one_thread() -> None:
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         return plain(compose("benchmark", overrides=[*TINY, *overrides]))
 
 
@@ -67,7 +67,7 @@ def test_one_table_from_one_command(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_table_of_pose(capsys: pytest.CaptureFixture[str]) -> None:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         small = ["network=hrnet_small", "size=[64,32]", "batch=2", "device=cpu", "runs=2", "rounds=1"]
         variants = "variants=[folded,folded+channels_last+bf16,folded+bf16_autocast]"
         config = plain(compose("benchmark", overrides=[*small, variants]))
@@ -86,7 +86,7 @@ def test_a_table_of_pose(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_table_of_landmarks(capsys: pytest.CaptureFixture[str]) -> None:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         small = [
             "network=pfld_025",
             "network.size=32",
@@ -142,7 +142,7 @@ def test_the_published_figures_of_pose(
 ) -> None:
     monkeypatch.setattr("dvsn.benchmark.__main__.measure_all", lambda *_: [])
     monkeypatch.setattr("dvsn.benchmark.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=[f"network={network}", "size=[256,192]", "device=cpu"]))
     result = benchmark(config)
     assert (result["parameters"], round(result["macs"] / 1e9, 3)) == (parameters, giga)
@@ -208,7 +208,7 @@ def test_refuses(overrides: list[str], message: str) -> None:
         if given is not None:
             benchmark({**given, "network": None})
         elif overrides[0].startswith("network="):
-            with initialize_config_dir(conf_dir(), version_base="1.3"):
+            with initialized(conf_dir()):
                 tree = OmegaConf.to_container(compose("benchmark", overrides=overrides), resolve=True)
             assert isinstance(tree, dict)
             benchmark({str(key): value for key, value in tree.items()})
@@ -301,7 +301,7 @@ def test_agreement_is_of_keypoints_that_stay() -> None:
 
 
 def test_help_and_cells_agree_with_the_config() -> None:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = compose("benchmark")
     for option in COMMAND.options:
         value = OmegaConf.select(config, option.name)
@@ -318,7 +318,7 @@ def test_modules_to_keep_from_int8_must_exist() -> None:
 
 def test_a_checkpoint_needs_no_network(tmp_path: Path) -> None:
     """Hydra leaves the group out of the config when none is chosen."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=["device=cpu", f"checkpoint={tmp_path}/none.ckpt"]))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         benchmark(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,13 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from dvsn.codecs.heatmaps import HeatmapCodec, blurred_around
+from dvsn.codecs.heatmaps import HeatmapCodec, blurred_around, moved_right
+from dvsn.config.build import build
+from dvsn.config.menu import choices
 from dvsn.errors import ConfigError
+from tests.support.tiny import composed
 
 SIZE = [64, 48]
 PRESETS: dict[str, dict[str, Any]] = {
     "msra": {},
-    "dark": {"centre": "exact", "window": False, "refine": "dark", "flip_shift": 0},
+    "dark": {"centre": "exact", "window": False, "refine": "dark", "flip_shift": 1},
+    "dark_unbiased": {
+        "centre": "exact",
+        "window": False,
+        "refine": "dark",
+        "unbiased": True,
+        "flip_shift": 0,
+    },
     "udp": {"centre": "exact", "refine": "udp", "unbiased": True, "flip_shift": 0},
 }
 
@@ -183,7 +194,46 @@ def test_mirrored_maps_by_hand() -> None:
     assert back.tolist() == [11, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]  # column 0 keeps its value
 
 
-@pytest.mark.parametrize("name", ["udp"])
+def test_the_presets_are_those_of_conf() -> None:
+    assert set(choices()["codec"]) == set(PRESETS)
+    for name in PRESETS:
+        node = composed(["task=pose", "data=lspet", f"codec={name}"], Path("runs/test"))["codec"]
+        made, expected = build({**node, "size": SIZE}, path="codec"), codec(name)
+        names = (
+            "size",
+            "stride",
+            "sigma",
+            "centre",
+            "window",
+            "refine",
+            "blur",
+            "unbiased",
+            "offset",
+            "flip_shift",
+        )
+        assert {key: getattr(made, key) for key in names} == {key: getattr(expected, key) for key in names}
+
+
+def test_shifts_by_hand() -> None:
+    """Left, and by fractions: what comes in from outside keeps its value."""
+    maps = torch.tensor([[0.0, 4.0, 0.0, 8.0]])
+    assert moved_right(maps, 0) is maps
+    assert moved_right(maps, 1).tolist() == [[0, 0, 4, 0]] and moved_right(maps, 2).tolist() == [[0, 4, 0, 4]]
+    assert moved_right(maps, -1).tolist() == [[4, 0, 8, 8]]
+    assert moved_right(maps, 0.25).tolist() == [[0, 3, 1, 6]]
+    assert moved_right(maps, -0.5).tolist() == [[2, 2, 4, 8]]
+
+
+def test_an_offset_by_hand() -> None:
+    """Map pixel (5, 7) stands for crop pixel 4 x (5, 7) + 2.5, to write and to read."""
+    c = codec(offset=2.5, refine="none")
+    maps, _ = encode_one(c, 22.5, 30.5)
+    assert maps[7, 5] == 1.0
+    assert c.decode(torch.from_numpy(maps)[None, None])[0].tolist() == [[[22.5, 30.5]]]
+    assert c.decode(torch.zeros(1, 1, 16, 12))[0].tolist() == [[[2.5, 2.5]]]
+
+
+@pytest.mark.parametrize("name", ["udp", "dark_unbiased"])
 def test_a_mirrored_crop_decodes_to_mirrored_points(name: str) -> None:
     """Unbiased counting needs no shift: x of the mirrored crop is width - 1 - x, in maps as in pixels."""
     c = codec(name)
@@ -201,6 +251,9 @@ def test_a_mirrored_crop_decodes_to_mirrored_points(name: str) -> None:
         ({"size": [64]}, "codec.size"),
         ({"sigma": 0.0}, "sigma"),
         ({"blur": 10}, "blur"),
+        ({"offset": 48.0}, "offset"),
+        ({"flip_shift": 12}, "codec.flip_shift: found 12"),
+        ({"flip_shift": -12}, "codec.flip_shift: found -12"),
         ({"centre": "round"}, "rounded"),
         ({"refine": "drak"}, "dark"),
     ],

@@ -195,7 +195,8 @@ def test_every_wrapping_of_hrnet_answers_as_the_tables_say(
     state = face(7)
     converted = convert(wrap(state))
     assert (converted.kind, converted.layout, converted.dropped) == ("landmarks", layout, {})
-    assert converted.codec == {"size": [256, 256], "sigma": sigma}
+    frame = {} if "mmpose" in layout else {"offset": 2.5, "flip_shift": -0.5}
+    assert converted.codec == {"size": [256, 256], "sigma": sigma, **frame}
     assert converted.task == {"flip_test": "mmpose" in layout}
     assert (converted.network["joints"], converted.network["bn_momentum"]) == (7, momentum)
     reference, image = Reference(state), picture(1, 3, 64, 32)
@@ -224,6 +225,8 @@ def test_the_command_writes_a_task_of_heatmaps(
     task = dvsn.load(run_command(face(), tmp_path, *options))
     assert isinstance(task, HeatmapLandmarks) and len(task.keypoints) == 98 and not task.flip_test
     assert (task.codec.size, task.codec.sigma, task.codec.refine) == (size, sigma, refine)
+    own = (2.5, -0.5) if refine == "quarter" else (0.0, 1)  # of another codec the frame is that codec's
+    assert (task.codec.offset, task.codec.flip_shift) == own
     assert task.normalise.channels == "rgb" and float(task.normalise.mean[0, 0]) == pytest.approx(0.485)
     assert task.deployable()(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape == (1, 98, 3)
 

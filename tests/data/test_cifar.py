@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
@@ -14,12 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import dvsn
 from dvsn import train
 from dvsn.config.build import build
 from dvsn.data.__main__ import with_task
-from dvsn.data.cifar import Cifar, around_classes
+from dvsn.data.cifar import Cifar, around_classes, decompress
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
@@ -271,7 +273,7 @@ def test_the_real_archive() -> None:
     names = node["dataset"]["names"]
     data = Cifar(root=f"{DATA}/cifar10", split="test", names=names)
     assert data.images.shape == (10000, 32, 32, 3) and data.targets.tolist() == 1000 * list(range(10))
-    assert np.allclose(data.images.mean((0, 1, 2)) / 255, node["mean"], atol=0.02)
+    assert np.allclose(data.images.mean((0, 1, 2)) / 255, node["facts"]["mean"], atol=0.02)
 
 
 def test_a_run_hands_its_classes_on(tmp_path: Path) -> None:
@@ -303,3 +305,33 @@ def test_a_run_hands_its_classes_on(tmp_path: Path) -> None:
 def test_data_has_its_usual_views(given: list[str], expected: list[str], tmp_path: Path) -> None:
     config = composed(["task=classification", *given], tmp_path)
     assert [step["_target_"].split(".")[-1] for step in config["data"]["transform"]["train"]] == expected
+
+
+# Bounds ----------------------------------------------------------------------------------------------
+
+
+def test_an_archive_is_unpacked_up_to_a_limit(tmp_path: Path) -> None:
+    bomb = tmp_path / "train.tar.gz"
+    bomb.write_bytes(gzip.compress(bytes(4 << 20)))
+    assert bomb.stat().st_size < 10_000
+    with pytest.raises(
+        DataError, match=r"train.tar.gz: [\d,]+ bytes that unpack to more than 1,048,576.*max_bytes"
+    ):
+        Cifar(root=str(tmp_path), split="train", names=("cat", "dog"), max_bytes=1 << 20)
+    two = gzip.compress(b"one") + gzip.compress(b"two")  # a gzip file may have several parts
+    assert decompress(two, bomb, 6) == b"onetwo"
+    with pytest.raises(DataError, match="more than 5"):
+        decompress(two, bomb, 5)
+
+
+def test_all_pictures_of_a_split_have_a_limit(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / "train" / "cat" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(path)
+    names = ("cat", "dog")
+    assert len(Cifar(root=str(tmp_path), split="train", names=names, max_bytes=3 * 60)) == 3
+    with pytest.raises(DataError, match=r"2.png: with this picture the split takes more than 179 bytes"):
+        Cifar(root=str(tmp_path), split="train", names=names, max_bytes=179)
+    with pytest.raises(ConfigError, match=r"data.dataset.max_bytes: found 0"):
+        Cifar(root=str(tmp_path), split="train", names=names, max_bytes=0)

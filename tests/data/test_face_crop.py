@@ -108,16 +108,26 @@ def test_centred_points_lie_on_what_they_mark(options: dict[str, float], flip: f
 
 
 def test_points_from_the_corner_differ_by_half_pixels() -> None:
-    """Crop pixels are 50 / 112 of a picture's: the centre of one is at half of it, counted from the corner."""
+    """Crop pixels are 50 / 112 of a picture's: the centre of one is at half of it, counted from the corner. So it is
+    of mirrored and of turned crops."""
     from_corner, centred = (crop(centred=value)(sample(), 0)["keypoints"] for value in (False, True))
     np.testing.assert_allclose((centred - from_corner).numpy(), (112 / 50 - 1) / 2, atol=1e-4)
+    for seed, options in enumerate(
+        [{"flip": 1.0}, {"rotation": 170.0}, {"rotation": 90.0, "zoom": 0.3, "flip": 1.0}]
+    ):
+        one, other = (
+            crop(centred=value, box="rectangle", **options)(sample(), seed) for value in (False, True)
+        )
+        shift = (112 / one["extent"][0].item() - 1) / 2
+        np.testing.assert_allclose((other["keypoints"] - one["keypoints"]).numpy(), shift, atol=1e-4)
 
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_a_mirror_is_the_crop_of_the_mirrored_picture(centred: bool) -> None:
+    """x becomes 111 - x; counted from the corner 112 - x - u, u being a picture pixel: 112 / 50 crop pixels."""
     one, mirrored = (crop(centred=centred, flip=value)(sample(), 0) for value in (0.0, 1.0))
     assert np.array_equal(mirrored["image"].numpy(), one["image"].numpy()[..., ::-1])
-    width = 111 if centred else 112
+    width = 111 if centred else 112 - 112 / 50
     expected = one["keypoints"].numpy()[[0, 2, 1, 3]] * [-1, 1] + [width, 0]
     np.testing.assert_allclose(mirrored["keypoints"].numpy(), expected, atol=1e-3)
     back = move_points(mirrored["keypoints"].numpy(), mirrored["inverse"].numpy())
@@ -144,8 +154,13 @@ def test_ranges_of_the_augmentation() -> None:
     assert 0.8 <= sides.min() < 0.83 and 1.17 < sides.max() <= 1.2
     turned = [np.degrees(np.arctan2(i["inverse"][1, 0].item(), i["inverse"][0, 0].item())) for i in items]
     assert -30 <= min(turned) < -27 and 27 < max(turned) <= 30
-    middles = np.array([move_points(np.array([56.0, 56.0]), item["inverse"].numpy()) for item in items])
-    moved = (middles - (62, 68)) / 84  # the corner lies 42 before the centre
+    middles = np.array(  # pixel 55.5 of the crop, counted from its corner: 56 - u / 2
+        [
+            move_points(np.full(2, 56 - 56 / item["extent"][0].item()), item["inverse"].numpy())
+            for item in items
+        ]
+    )
+    moved = (middles - (61.5, 67.5)) / 84  # the corner lies 42 before the centre
     assert np.abs(moved).max() <= 0.1 and (np.ptp(moved, axis=0) > 0.18).all()
     assert all(bool(((item["keypoints"] >= 0) & (item["keypoints"] <= 112)).all()) for item in items)
 

@@ -30,9 +30,15 @@ def composed(tmp_path: Path) -> Composed:
             path = tmp_path / "mine" / f"{name.replace('__', '/')}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        argv = [f"--config-dir={tmp_path / 'mine'}", "task=pose", "name=x", f"run_dir={tmp_path}", *overrides]
-        with composing.opened("train", argv if files else argv[1:]) as (hydra, arguments):
-            return composing.plain(composing.compose(hydra.config_loader, "train", arguments.overrides)[0])
+        argv = [
+            f"--config-dir={tmp_path / 'mine'}",
+            "task=pose",
+            "name=x",
+            f"++run_dir={tmp_path}",
+            *overrides,
+        ]
+        with composing.opened("train", argv if files else argv[1:]) as session:
+            return composing.plain(composing.compose(session.loader, "train", session.overrides).cfg)
 
     return compose
 
@@ -91,8 +97,9 @@ def test_a_recipe_of_a_checkpoint_has_them_beside_the_others(composed: Composed)
     """As old checkpoints carry it: the node of today with its facts one floor up."""
     node = composed("data=lspet")["data"]
     today = node | {"facts": node["facts"] | {"padding": 1.75, "score": "ap"}}
-    facts = {key: value for key, value in today["facts"].items() if key != "_target_"}
+    facts = {key: value for key, value in today["facts"].items() if key in MOVED}
     old = {key: value for key, value in today.items() if key != "facts"} | facts
+    today["facts"] = {"_target_": "dvsn.data.facts.DataFacts", **facts}
     assert old.keys() & set(MOVED) == set(MOVED)
     assert renamed(old) == today and renamed(today) == today
     assert build(old, path="data").facts.padding == 1.75

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,84 +12,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pycocotools import mask as rle
 
 from dvsn.data.cityscapes_objects import CityscapesObjects
 from dvsn.data.object_transform import DetectionTransform
-from dvsn.data.objects import CocoObjects, JoinedObjects, inside
+from dvsn.data.objects import CocoObjects, JoinedObjects, inside, mask_fault, run_lengths
 from dvsn.errors import ConfigError, DataError, UserError
-
-HEIGHT, WIDTH = 48, 64
-SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
-
-
-def rectangle(x: int, y: int, w: int, h: int) -> list[list[float]]:
-    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
-
-
-def column_runs(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed run lengths, by hand: columns first, zeros first."""
-    flat = mask.T.flatten()
-    starts = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff([0, *starts.tolist(), len(flat)]).tolist()
-    return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
-
-
-def content_of(count: int, seed: int = 0) -> dict[str, Any]:
-    """Pictures of up to three rectangles: 1 red, 3 blue. The last picture is empty; the first has a crowd too."""
-    random = np.random.default_rng(seed)
-    content: dict[str, Any] = {
-        "images": [
-            {"id": 10 + i, "file_name": f"{10 + i:012d}.png", "height": HEIGHT, "width": WIDTH}
-            for i in range(count)
-        ],
-        "annotations": [],
-        "categories": [{"id": 1, "name": "red"}, {"id": 3, "name": "blue"}],
-    }
-    for i in range(count - 1):
-        for part in range(2):
-            w, h = (int(side) for side in random.integers(10, 24, 2))
-            x, y = 32 * part + int(random.integers(0, 32 - w)), int(random.integers(0, HEIGHT - h))
-            content["annotations"].append(
-                {
-                    "id": 100 + len(content["annotations"]), "image_id": 10 + i, "category_id": 1 + 2 * part,
-                    "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "segmentation": rectangle(x, y, w, h),
-                }
-            )  # fmt: skip
-    crowd = np.zeros((HEIGHT, WIDTH), np.uint8)
-    crowd[40:48, 2:9] = 1
-    content["annotations"].append(
-        {
-            "id": 7, "image_id": 10, "category_id": 1, "bbox": [2, 40, 7, 8], "area": 56, "iscrowd": 1,
-            "segmentation": column_runs(crowd),
-        }
-    )  # fmt: skip
-    return content
-
-
-def write_coco(root: Path, *, train: int = 6, val: int = 3) -> Path:
-    """A COCO tree of coloured rectangles on grey."""
-    for number, (split, count) in enumerate((("train", train), ("val", val))):
-        content = content_of(count, seed=number)
-        save(root, content, split)
-        folder = root / "images" / f"{split}2017"
-        folder.mkdir(parents=True, exist_ok=True)
-        for image in content["images"]:
-            picture = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
-            for each in content["annotations"]:
-                if each["image_id"] == image["id"] and not each["iscrowd"]:
-                    x, y, w, h = each["bbox"]
-                    picture[y : y + h, x : x + w] = (
-                        (40, 40, 220) if each["category_id"] == 1 else (220, 60, 40)
-                    )  # BGR
-            cv2.imwrite(str(folder / image["file_name"]), picture)
-    return root
-
-
-def save(root: Path, content: Any, split: str = "train") -> Path:
-    file = root / "annotations" / f"instances_{split}2017.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content))
-    return file
+from dvsn.metrics.detection import with_file_ids
+from tests.support.coco import HEIGHT, SAMPLE, WIDTH, column_runs, content_of, save, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +112,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "an id twice": (change(content_of(6), "annotations", id=101), r"101 twice"),
     "a box of three": (change(content_of(6), "annotations", bbox=[1, 2, 3]), r"annotation 100: bbox: found 3 numbers"),
     "a box of words": (change(content_of(6), "annotations", bbox=["a", 2, 3, 4]), r"annotation 100: bbox"),
-    "a background category": (change(content_of(6), "categories", id=0), r"category ids \[0, 3\].*1 or more"),
+    "a category without a number": (change(content_of(6), "categories", id="first"), r"categories\[0\]: id: found 'first'"),
     "a missing picture": (change(content_of(6), "images", file_name="nowhere.png"), r"nowhere.png: no such picture"),
 }  # fmt: skip
 
@@ -199,9 +128,9 @@ def test_a_wrong_file_is_named_with_what_is_wrong(broken: Path, case: str) -> No
 
 def test_more_categories_than_classes_are_refused(tree: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"data.object_classes: found 3, .*ids up to 3.* Set data.object_classes=4"
+        ConfigError, match=r"data.object_classes: found 2, .*ids up to 3.* Set data.object_classes=3"
     ):
-        read(tree, classes=3)
+        read(tree, classes=2)
     with pytest.raises(ConfigError, match=r"data.object_classes: found 1"):
         read(tree, classes=1)
 
@@ -218,16 +147,166 @@ def test_other_names_than_those_trained_on_are_refused(tree: Path) -> None:
     )
 
 
-def test_a_turned_picture_and_a_lacking_mask_name_their_file(broken: Path) -> None:
-    save(broken, change(content_of(6), "images", height=WIDTH, width=HEIGHT))
-    with pytest.raises(DataError, match=r"000000000010.png: found a picture of 48x64 .* say 64x48.*EXIF"):
-        _ = read(broken)[0]
+SIZES: dict[str, tuple[dict[str, int], str]] = {
+    "exchanged": ({"height": WIDTH, "width": HEIGHT}, "height and width are exchanged"),
+    "resized": ({"height": 2 * HEIGHT, "width": 2 * WIDTH}, "resized by a factor of 0.5 after"),
+    "another": ({"height": 50, "width": 99}, "another picture"),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_a_size_that_contradicts_the_picture_is_found_at_opening(broken: Path, case: str) -> None:
+    values, reason = SIZES[case]
+    file = save(broken, change(content_of(6), "images", **values))
+    with pytest.raises(DataError, match=f"000000000010.png: the picture has 48x64 pixels.*{reason}") as error:
+        read(broken)
+    for part in (str(file), f"says {values['height']}x{values['width']}", "data.objects.sizes=picture"):
+        assert part in str(error.value)
+    data = read(broken, sizes="picture")  # what the message advises
+    assert data.size(0) == (HEIGHT, WIDTH) and len(data.read(0)["boxes"]) == 3
+
+
+def test_a_turned_picture_is_told_from_a_wrong_file(broken: Path) -> None:
+    (broken / "images").unlink()
+    picture, exif = Image.new("RGB", (WIDTH, HEIGHT)), Image.Exif()
+    exif[0x0112] = 6
+    (broken / "images" / "train2017").mkdir(parents=True)
     content = content_of(6)
-    del content["annotations"][1]["segmentation"]
+    for each in content["images"]:
+        picture.save(broken / "images" / "train2017" / each["file_name"], exif=exif)
+    save(broken, change(content, "images", height=WIDTH, width=HEIGHT))
+    with pytest.raises(DataError, match=r"000000000010.png: .*turned by its EXIF tag.*mogrify"):
+        read(broken)
+
+
+MASKS: dict[str, tuple[Any, str]] = {
+    "none": (None, "there is none"),
+    "an empty list": ([], "there is none"),
+    "two points": ([[1, 2, 3, 4]], "a polygon of 4 numbers"),
+    "an odd number": ([[1, 2, 3, 4, 5, 6, 7]], "a polygon of 7 numbers"),
+    "words": ([["a", 2, 3, 4, 5, 6]], "expected finite numbers"),
+    "text": ("polygon", "found 'polygon'"),
+    "runs of another picture": ({"size": [4, 5], "counts": [20]}, r"size \[4, 5\]"),
+    "too short runs": ({"size": [HEIGHT, WIDTH], "counts": [5, 6]}, "run lengths of 11 pixels"),
+    "rubbish": ({"size": [HEIGHT, WIDTH], "counts": "0"}, "run lengths of 0 pixels"),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_an_object_without_a_mask_is_found_at_opening(
+    broken: Path, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, fault = MASKS[case]
+    content = content_of(6)
+    content["annotations"][1]["segmentation"] = given
+    file = save(broken, content)
+    assert len(read(broken)[0]["boxes"]) == 3  # boxes need no masks
+    with pytest.raises(
+        DataError, match=rf"annotation 101, in .*000000000010.png: .*cannot be read \(.*{fault}"
+    ) as error:
+        read(broken, masks=True)
+    assert str(file) in str(error.value) and "data.objects.unmasked=leave_out" in str(error.value)
+    data = read(broken, masks=True, unmasked="leave_out")
+    assert [each["id"] for each in data.truth(0)] == [100, 7] and len(data.read(0)["masks"]) == 2
+    assert any("annotation 101" in message for message in caplog.messages)
+
+
+def test_run_lengths_are_read_as_pycocotools_writes_them() -> None:
+    random = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.98):
+        plane = np.asfortranarray((random.random((37, 53)) < share).astype(np.uint8))
+        code = rle.encode(plane)
+        assert run_lengths(code["counts"]) == column_runs(plane)["counts"]
+        assert mask_fault({"size": [37, 53], "counts": code["counts"].decode()}, (37, 53)) == ""
+
+
+SCALARS: dict[str, tuple[dict[str, Any], Any]] = {  # what an annotation holds, and what it is read as
+    "a crowd as text": ({"iscrowd": "0"}, ("iscrowd", 0)),
+    "a crowd as text, 1": ({"iscrowd": "1"}, ("iscrowd", 1)),
+    "a crowd as a truth value": ({"iscrowd": False}, ("iscrowd", 0)),
+    "a crowd that is null": ({"iscrowd": None}, ("iscrowd", 0)),
+    "a crowd of two": ({"iscrowd": 2}, r"annotation 100: iscrowd: found 2, expected 0 or 1"),
+    "an area that is null": ({"area": None, "bbox": [1, 2, 10, 4]}, ("area", 40)),
+    "an area as text": ({"area": "12.5"}, ("area", 12.5)),
+    "an area of words": ({"area": "large"}, r"annotation 100: area: found 'large', expected an area"),
+    "an area below 0": ({"area": -1}, r"annotation 100: area: found -1"),
+    "an area that is no number": ({"area": float("nan")}, r"annotation 100: area: found nan"),
+    "an area that is a truth value": ({"area": True}, r"annotation 100: area: found true"),
+    "a category as text": ({"category_id": "1"}, ("category_id", 1)),
+    "a category as a float": ({"category_id": 1.0}, ("category_id", 1)),
+    "a category that is a truth value": ({"category_id": True}, r"annotation 100: category_id: found true"),
+    "a box as text": ({"bbox": ["1", "2", "10", "4"]}, ("bbox", [1, 2, 10, 4])),
+    "a box with a truth value": ({"bbox": [True, 2, 3, 4]}, r"annotation 100: bbox: found \[True, 2, 3, 4\], expected 4"),
+    "a box with null": ({"bbox": [1, 2, None, 4]}, r"annotation 100: bbox: found \[1, 2, None, 4\]"),
+    "a box that is no number": ({"bbox": [1, 2, float("inf"), 4]}, r"annotation 100: bbox: found \[1, 2, inf, 4\]"),
+    "a box that is an object": ({"bbox": {"x": 1}}, r"annotation 100: bbox: found {'x': 1}"),
+    "an id as text": ({"id": "100"}, ("id", 100)),
+    "an id of words": ({"id": "first"}, r"annotation 'first': id: found 'first', expected a whole number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SCALARS)
+def test_scalars_are_brought_to_their_type_or_refused(broken: Path, case: str) -> None:
+    values, expected = SCALARS[case]
+    file = save(broken, change(content_of(6), "annotations", **values))
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected) as error:
+            read(broken)
+        assert str(file) in str(error.value)
+        return
+    key, value = expected
+    first = next(each for each in read(broken).truth(0) if each["id"] == 100)
+    assert first[key] == value and not isinstance(first[key], str | bool)
+
+
+PARTS: dict[str, tuple[Any, str]] = {
+    "a number": (5, "found 5; expected COCO"),
+    "null": (None, "found null; expected COCO"),
+    "pictures that are text": ({**content_of(2), "images": "x"}, "No list: images"),
+    "a picture that is text": ({**content_of(2), "images": ["x"]}, r"images\[0\]: found 'x', expected an object"),
+    "an annotation that is a list": ({**content_of(2), "annotations": [[1]]}, r"annotations\[0\]: found \[1\]"),
+    "a category that is null": ({**content_of(2), "categories": [None]}, r"categories\[0\]: found null"),
+    "a name that is a number": (change(content_of(2), "images", file_name=5), r"image 10: file_name: found 5"),
+    "a size that is text": (change(content_of(2), "images", width="wide"), r"image 10: width: found 'wide'"),
+    "a size of null": (change(content_of(2), "images", height=None), r"image 10 has no height"),
+    "a size of 0": (change(content_of(2), "images", height=0), r"image 10: height: found 0"),
+    "a size of a half": (change(content_of(2), "images", height=48.5), r"image 10: height: found 48.5"),
+    "a category's name": (change(content_of(2), "categories", name=None), r"categories\[0\]: name: found null"),
+    "two of one category": (change(content_of(2), "categories", id=3), r"categories\[1\]: a second category with the id 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_json_of_a_wrong_type_at_any_level_is_named(broken: Path, case: str) -> None:
+    content, message = PARTS[case]
+    file = save(broken, content)
+    with pytest.raises(DataError, match=message) as error:
+        read(broken)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(("one", "two"), [(0, 1), (5, 90), (0, 10**15), (7, 8)])
+def test_category_ids_of_any_kind_become_labels_from_1(broken: Path, one: int, two: int) -> None:
+    content = content_of(3)
+    for each in (*content["categories"], *content["annotations"]):
+        key = "id" if "name" in each else "category_id"
+        each[key] = {1: one, 3: two}[each[key]]
     save(broken, content)
-    assert len(read(broken)[0]["boxes"]) == 3
-    with pytest.raises(DataError, match=r"000000000010.png, annotation 101: its segmentation cannot be read"):
-        _ = read(broken, masks=True)[0]
+    data = read(broken, classes=3)
+    assert data.categories == {1: "red", 2: "blue"} and data.read(0)["labels"].tolist() == [1, 2, 1]
+    assert data.file_ids == {label: number for label, number in ((1, one), (2, two)) if label != number}
+    results = with_file_ids([{"category_id": 2, "score": 0.5}], data.file_ids)
+    assert results == [{"category_id": two, "score": 0.5}]
+    known = {"names": dict(data.categories), "ids": dict(data.file_ids)}  # as a checkpoint keeps them
+    assert read(broken, classes=3, **known).file_ids == data.file_ids
+
+
+def test_labels_mean_the_same_in_every_split(broken: Path, tree: Path) -> None:
+    content = content_of(6)
+    content["categories"][1]["name"] = "green"
+    save(broken, content)
+    with pytest.raises(DataError, match=r"class 3 is 'blue' .* has 'green'"):
+        JoinedObjects([read(broken), read(tree, "val")])
 
 
 def test_joined_splits_keep_their_truth(tree: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import json
 import os
 from collections.abc import Callable
@@ -17,56 +15,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from dvsn.data.coco_people import CocoPeople
-from dvsn.data.module import DataModule
 from dvsn.data.mpii import Mpii
-from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.geometry.keypoints import KeypointSet
-from tests.support.tiny import composed
+from tests.support.keypoint_files import LABELLED, module, person, write_set
 
 SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
 Entry = dict[str, Any]
-
-LABELLED = [10.0, 20.0, 2, 30.0, 40.0, 1, 7.0, 7.0, 0]
-
-
-def person(number: int, box: list[Any], **changes: Any) -> Entry:
-    """An annotation of three keypoints: seen, hidden, not labelled."""
-    return {
-        "id": number, "image_id": 7, "category_id": 1, "bbox": box, "area": 50.0, "iscrowd": 0,
-        "keypoints": LABELLED, "num_keypoints": 2,
-    } | changes  # fmt: skip
-
-
-def write_set(root: Path, *people: Entry, split: str = "val", **changes: Any) -> Path:
-    """A picture of 100 x 80 (width x height), and the file that `conf/data/keypoints.yaml` reads."""
-    (root / "annotations").mkdir(parents=True, exist_ok=True)
-    (root / "images").mkdir(exist_ok=True)
-    random = np.random.default_rng(sum(map(ord, split)))
-    picture = random.integers(0, 256, (80, 100, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(root / "images" / f"{split}.png")
-    names = ["nose", "left_eye", "right_eye"]
-    content = {
-        "images": [{"id": 7, "file_name": f"{split}.png", "width": 100, "height": 80}],
-        "annotations": list(people) or [person(1, [5, 10, 30, 40])],
-        "categories": [{"id": 1, "name": "person", "keypoints": names}, {"id": 3, "name": "car"}],
-    }
-    path = root / "annotations" / f"{split}.json"
-    path.write_text(json.dumps(content | changes))
-    return path
-
-
-@functools.cache
-def compose_once(data: str, *options: str) -> Entry:
-    return composed(["task=pose", f"data={data}", "data.workers=0", *options], Path("runs/test"))
-
-
-def module(root: Path, *options: str, data: str = "keypoints") -> DataModule:
-    config = copy.deepcopy(compose_once(data, *options))
-    config["data"]["root"] = str(root)
-    made = runtime.build_data(config)
-    made.use("people")
-    return made
 
 
 def read(root: Path, *options: str, data: str = "keypoints", split: str = "val") -> Any:
@@ -240,13 +195,13 @@ def test_wrong_annotations_are_named(people: list[Entry], message: str, tmp_path
 def other_tasks() -> list[Any]:
     plain = {key: value for key, value in person(1, BOX).items() if "keypoints" not in key}
     caption = {"image_id": 7, "id": 1, "caption": "a"}
-    image = {"id": "7", "file_name": "val.png", "width": 1, "height": 1}
+    image = {"id": "seven", "file_name": "val.png", "width": 1, "height": 1}
     return [
         pytest.param({"annotations": [plain | {"segmentation": []}]}, "none has 'keypoints'.*another task", id="instances"),
         pytest.param({"annotations": [caption]}, "holds image_id, id, caption", id="captions"),
         pytest.param({"images": None}, "No list: images", id="no images"),
         pytest.param({"images": [{"id": 7, "file_name": "val.png"}]}, "image 7 has no width, height", id="no size"),
-        pytest.param({"images": [image]}, "image id '7'", id="text id"),
+        pytest.param({"images": [image]}, "image 'seven': id of 'val.png': found 'seven'", id="text id"),
     ]  # fmt: skip
 
 
@@ -344,7 +299,7 @@ def test_a_turned_picture_is_read_as_stored_and_must_have_its_size(tmp_path: Pat
     picture.save(tmp_path / "images" / "val.jpg", exif=exif)
     assert read(tmp_path)[0]["photo"].shape == (80, 100, 3)  # not turned
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images" / "val.jpg", exif=exif)
-    with pytest.raises(DataError, match=r"val.jpg: 80 x 100 pixels.*val.json says 100 x 80.*EXIF"):
+    with pytest.raises(DataError, match=r"val.jpg: the picture has 100x80 .*val.json says 80x100.*EXIF"):
         read(tmp_path)[0]
 
 

@@ -19,9 +19,10 @@ from dvsn.data.cityscapes import Cityscapes
 from dvsn.data.cityscapes_labels import PALETTE as CITY_PALETTE
 from dvsn.data.cityscapes_labels import TRAIN_ID_OF
 from dvsn.data.dataset import ImageDataset, item_seed
-from dvsn.data.files import list_pictures, read_colors, read_labels, read_list, read_rgb, unique_names
+from dvsn.data.files import list_pictures, read_colors, read_labels, read_rgb, unique_names
 from dvsn.data.folders import Folders
 from dvsn.errors import ConfigError, DataError
+from dvsn.reading import read_rows
 
 RNG = np.random.default_rng(0)
 
@@ -210,10 +211,10 @@ def test_ids_where_colours_are_expected_and_jpeg_ids(tmp_path: Path) -> None:
 
 def test_lists_and_names(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfa.png b.png\r\n\r\nc.png\td.png")
-    assert read_list(tmp_path / "l.txt") == [["a.png", "b.png"], ["c.png", "d.png"]]
-    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(DataError, match="not a text file"):
-        read_list(tmp_path / "bad.txt")
+    assert read_rows(tmp_path / "l.txt") == [(1, ["a.png", "b.png"]), (3, ["c.png", "d.png"])]
+    (tmp_path / "bad.txt").write_bytes(b"a.png b.png\nstra\xdfe.png b.png")
+    with pytest.raises(DataError, match=r"bad.txt: not a text file in UTF-8; line 2: found the byte 0xdf"):
+        read_rows(tmp_path / "bad.txt")
     for name in ("b.PNG", "a.jpg", "._a.jpg", "notes.txt", "10.png", "9.png"):
         save(tmp_path / "x" / name, noise()) if name[-3:] != "txt" else (tmp_path / name).touch()
     assert [path.name for path in list_pictures(tmp_path / "x")] == ["10.png", "9.png", "a.jpg", "b.PNG"]

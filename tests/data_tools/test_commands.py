@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data import __main__ as dispatch
 from dvsn.data_tools import check as check_command
@@ -56,7 +57,7 @@ def configured(name: str, root: Path, *overrides: str, data: str = "camvid") -> 
     options = [f"data={data}", f"data.root={root}", "name=test", f"run_dir={root}", *overrides]
     if name != "data_show":
         options.append("workers=0")
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose(name, overrides=options), resolve=True)
     return config
 
@@ -139,12 +140,10 @@ def test_one_picture_in_two_splits_whatever_its_name(root: Path) -> None:
     assert "train1.png" in fault.files[0] and "val0.png" in fault.files[1]
 
 
-def test_one_name_in_two_splits_is_a_note_unless_the_pixels_are_the_same(root: Path) -> None:
+def test_one_name_in_two_splits_is_nothing_unless_the_pixels_are_the_same(root: Path) -> None:
     write(root, "val", "train1", COLUMNS)
     report = checked(root)
-    assert not report.faults
-    assert [note.kind for note in report.notes] == ["name in two splits"]
-    assert "train1" in report.notes[0].message and report.notes[0].split == "train and val"
+    assert not report.faults and not report.notes
     shutil.copy(root / "train" / "train1.png", root / "val" / "train1.png")
     report = checked(root)
     assert only_fault(report).kind == "picture in two splits" and not report.notes
@@ -177,14 +176,16 @@ def test_classes_that_training_never_shows(root: Path) -> None:
     assert [note.message for note in report.notes] == ["no pixel of 4 pavement"]
 
 
-def test_a_class_that_occurs_nowhere_is_a_note(root: Path) -> None:
+def test_a_class_that_occurs_nowhere_is_a_fault_unless_it_is_meant(root: Path) -> None:
     for path in sorted(root.glob("*annot/*.png")):
         Image.fromarray(np.where(COLUMNS == 10, 0, COLUMNS)).save(path)
-    report = checked(root)
-    assert not report.faults
-    assert [(note.kind, note.message) for note in report.notes] == [
-        ("class nowhere", "no pixel of 10 bicyclist in what was read")
-    ]
+    expected = ("class nowhere", "no pixel of 10 bicyclist in what was read.")
+    fault = only_fault(checked(root))
+    assert (fault.kind, fault.message) == expected
+    report = checked(root, "data.check_classes=warn")
+    assert not report.faults and [(note.kind, note.message) for note in report.notes] == [expected]
+    partial = checked(root, "limit=1")
+    assert not partial.faults and [note.kind for note in partial.notes] == ["class nowhere"]
 
 
 def test_with_a_limit_an_absent_class_is_no_fault(root: Path) -> None:
@@ -232,7 +233,7 @@ def test_translation_pairs_are_walked_without_classes(tmp_path: Path) -> None:
     report = checked(tmp_path, "task=pix2pix", data="folders")
     assert only_fault(report).kind == "unreadable"
     assert report.names == () and "pixels" not in report.plain()["splits"]["train"]
-    assert {note.kind for note in report.notes} == {"name in two splits"}  # 000 in each
+    assert not report.notes
 
 
 def test_joined_splits_are_walked_apart(root: Path) -> None:
@@ -500,7 +501,7 @@ def test_help(module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert len(module.COMMAND.examples) == 2 and name in dispatch.COMMANDS
     for example in module.COMMAND.examples:
         assert example.startswith(f"python -m dvsn.data {name} ") and example in text
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         for example in module.COMMAND.examples:
             config = compose(f"data_{name}", overrides=example.split()[5:])
             assert all(OmegaConf.select(config, each.name) is not None or each.default == "null"

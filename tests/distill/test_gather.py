@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import torch
 
 from dvsn.distill import holistic
 from dvsn.distill.gather import gather
-from tests.engine.test_processes import HERE, environment, free_port
 from tests.support.gathering import CASES, HALVES, critic, found, student, whole_batch
+from tests.support.ranks import start_ranks
 
 LOCAL = ("crd", "dist", "mlkd")  # a process's loss is, or has a term, of its own items alone
 
@@ -21,19 +19,7 @@ LOCAL = ("crd", "dist", "mlkd")  # a process's loss is, or has a term, of its ow
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    command = [sys.executable, str(HERE / "gathering.py"), str(folder)]
-    started = [
-        subprocess.Popen(
-            command,
-            env=environment(**shared, LOCAL_RANK=str(rank), RANK=str(rank)),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], errors[0][-2000:]
+    start_ranks("gathering.py", str(folder))
     return [torch.load(Path(folder, f"gather_{rank}.pt"), weights_only=True) for rank in range(2)]
 
 
@@ -53,6 +39,14 @@ def test_two_processes_equal_one(name: str, ranks: list[dict[str, Any]]) -> None
     for answer in (first, second):
         close(answer["gradients"], expected["gradients"])
         close(answer["buffers"], expected["buffers"])
+
+
+def test_crd_averages_its_constants_over_all_items_of_unequal_batches(ranks: list[dict[str, Any]]) -> None:
+    """Z of the first batch, five items here and three there, is that of the eight."""
+    expected = found(student("crd"), whole_batch())["buffers"]
+    name = next(name for name in expected if name.endswith("params"))
+    for rank in ranks:
+        close(rank["crd unequal"]["buffers"][name], expected[name])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in LOCAL])

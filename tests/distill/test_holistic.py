@@ -15,9 +15,9 @@ import dvsn
 from dvsn.distill.holistic import HolisticDistillation
 from dvsn.distill.method import View
 from dvsn.errors import ConfigError, DataError
-from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import fit, save_teacher
 from tests.support.distilling import assert_equals, cast, sides, views
+from tests.support.resuming import Died, Dies, equal
 from tests.support.tiny import TINY_SEGMENTATION, composed, write_scenes
 
 State = dict[str, Tensor]

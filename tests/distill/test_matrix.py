@@ -11,26 +11,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import dvsn
 from dvsn.config.build import build
 from dvsn.config.menu import conf_dir
 from dvsn.distill.taps import roles
 from dvsn.engine import trainer as runtime
-from tests.data.test_objects import write_coco
+from tests.support.coco import write_coco
 from tests.support.distill_stubs import fit, save_teacher
+from tests.support.distilling import node_of
 from tests.support.tiny import (
     TINY,
+    TINY_DETECTION,
     TINY_POSE,
     TINY_SEGMENTATION,
     composed,
+    write_blobs,
     write_pairs,
     write_people,
     write_scenes,
 )
-from tests.tasks.test_classification import write_blobs
-from tests.tasks.test_detection import TINY_DETECTION
 
 METHODS = sorted(file.stem for file in Path(conf_dir(), "distill").glob("*.yaml") if file.stem != "none")
 KINDS = {
@@ -131,11 +131,6 @@ def student_of(task: str) -> dict[str, Any]:
     return copy.deepcopy(composed_once(task))
 
 
-def node_of(method: str) -> dict[str, Any]:
-    text = Path(conf_dir(), "distill", f"{method}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)[method]
-
-
 def reads(method: str) -> tuple[str, ...]:
     return build(node_of(method)["method"], path=f"distill.{method}.method").func.reads
 
@@ -148,7 +143,34 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "task"), PAIRS)
+def smallest() -> set[tuple[str, str]]:
+    """Of the matrix: every method once, with its cheapest task, and every task with a method of each sort.
+
+    A sort is what is tapped, and whether there is an initial stage. `make test-slow` runs the others.
+    """
+    chosen, met = set(), set()
+    for method, task in PAIRS:
+        options = node_of(method)
+        tapped = OTHERWISE.get(str(options["taps"]), str(options["taps"]))
+        sort = (task, tapped, "initial_epochs" in options["method"])
+        if method not in {each for each, _ in chosen} or sort not in met:
+            chosen.add((method, task))
+        met.add(sort)
+    return chosen
+
+
+SMALLEST = smallest()
+CASES = [
+    pytest.param(*pair, id="-".join(pair), marks=() if pair in SMALLEST else pytest.mark.slow)
+    for pair in PAIRS
+]
+
+
+def test_the_smallest_matrix_has_every_method_and_every_task() -> None:
+    assert {method for method, _ in SMALLEST} == set(METHODS) and {task for _, task in SMALLEST} == set(KINDS)
+
+
+@pytest.mark.parametrize(("method", "task"), CASES)
 def test_it_trains(method: str, task: str, schools: Any, tmp_path: Path) -> None:
     root, teacher = schools(task, equal=method in EQUAL)
     node = node_of(method)

@@ -184,6 +184,22 @@ def test_fitnet_chooses_its_taps(hint: Any, expected: list[int]) -> None:
     assert method.taps == expected and len(method.regressors) == len(expected)
 
 
+def test_fitnet_without_a_connector() -> None:
+    """Maps of equal channels themselves: the mean of (s - t)^2, the larger map averaged."""
+    pairs = [((5, 4, 4), (5, 4, 4)), ((3, 8, 8), (3, 4, 4)), ((6,), (6,))]
+    method, given = build(FitNet, pairs, hint="all", connector=False)
+    assert not list(method.parameters())
+
+    def formula(_: Any, student: View, teacher: View, __: Any) -> Tensor:
+        (a, b, c), (x, y, z) = student.features, teacher.features
+        errors = [a - x, b.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)) - y, c - z]
+        return torch.stack([error.square().mean() for error in errors]).sum()
+
+    assert_equals(method, formula, *views(given, 3))
+    with pytest.raises(ConfigError, match=r"pair 0 is \(3, 4, 4\) .*equal channels.*connector=true"):
+        build(FitNet, [((3, 4, 4), (5, 4, 4))], connector=False)
+
+
 def test_fitnet_in_two_stages() -> None:
     method, given = build(FitNet, [((3, 4, 4), (5, 4, 4))], initial_epochs=5, rectify=False)
     student, teacher = views(given, 4)
@@ -269,6 +285,24 @@ def test_ab() -> None:
     method, given = build(ActivationBoundaries, pairs)
     assert [len(list(connector.parameters())) for connector in method.connectors] == [4, 0, 4]
     assert_equals(method, formula, *views(given, 4), step="initial")
+
+
+def test_frozen_connectors_keep_their_norms() -> None:
+    """ab after its stage: what `train` is called on, as a trainer does in each epoch, answers the same as before."""
+    given = sides([(3, 4, 4)], [(5, 4, 4)])
+    method = ActivationBoundaries(**given, initial_epochs=1, afterwards=True)
+    student, teacher = (View(v.output.float(), tuple(f.float() for f in v.features)) for v in views(given, 4))
+    method.train()(student, teacher, {})
+    before = [each.clone() for each in method.connectors.buffers()]
+    method.finish_stage()
+    torch.nn.ModuleDict({"ab": method}).train()
+    method(student, teacher, {})
+    assert all(torch.equal(a, b) for a, b in zip(before, method.connectors.buffers(), strict=True))
+    assert method.training and not any(each.training for each in method.connectors.modules())
+    mean, variance = method.connectors[0].bn.running_mean, method.connectors[0].bn.running_var
+    mapped: Tensor = method.connectors[0].conv(student.features[0])
+    expected = (mapped - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+    torch.testing.assert_close(method.connectors[0](student.features[0]), expected)
 
 
 @pytest.mark.parametrize("factor", ["whole", "attention"])

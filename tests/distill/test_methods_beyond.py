@@ -29,7 +29,7 @@ from dvsn.distill.gram import gram_distance
 from dvsn.distill.holistic import HolisticDistillation
 from dvsn.distill.ifvd import IntraClassVariation
 from dvsn.distill.kd import KnowledgeDistillation
-from dvsn.distill.method import Method, View
+from dvsn.distill.method import Facts, Method, View
 from dvsn.distill.mgd import MaskedGeneration
 from dvsn.distill.mlkd import MultiLevel, correlation_distance
 from dvsn.distill.ofa import OneForAll
@@ -404,13 +404,14 @@ def test_a_teacher_of_another_size_is_brought_to_the_students_grid(name: str) ->
     torch.testing.assert_close(found, expected)
 
 
-def skd_formula(scale: float) -> Any:
+def skd_formula(scale: float, window: int | None = None) -> Any:
     def formula(_: Any, student: View, teacher: View, __: Any) -> Tensor:
         value = 10 * divergence(student.output, teacher.output, 1.0).mean()
         for pair in features(student, teacher):
             matrices = []
             for f in smaller(*pair):
                 kernel = (max(1, int(f.shape[2] * scale)), max(1, int(f.shape[3] * scale)))
+                kernel = (window, window) if window else kernel
                 x = F.max_pool2d(f, kernel, kernel, ceil_mode=True).flatten(2)
                 x = x / x.norm(dim=1, keepdim=True)
                 matrices.append(torch.einsum("ncp,ncq->npq", x, x))
@@ -425,6 +426,13 @@ def test_skd(scale: float) -> None:
     """Four regions, or every pixel, which are then more than channels."""
     method, given = build(StructuredDistillation, MAPS, PIXELS, scale=scale)
     assert_equals(method, skd_formula(scale), *views(given, 3))
+
+
+def test_skd_by_windows_of_pixels() -> None:
+    """CIRKD's comparison: 2 x 2 with stride 2, the last window cut off: 8 x 8 makes 16 regions, 3 x 5 six."""
+    method, given = build(StructuredDistillation, MAPS, PIXELS, kernel=2)
+    assert_equals(method, skd_formula(0.5, window=2), *views(given, 3))
+    assert [-(-side // method.window(side)) for side in (8, 3, 5, 128)] == [4, 2, 3, 64]
 
 
 def ifvd_formula(_: Any, student: View, teacher: View, batch: Any) -> Tensor:
@@ -653,6 +661,15 @@ def test_omgd() -> None:
 
     method, given = build(GeneratorToGenerator, MAPS, IMAGE)
     assert_equals(method, formula, *views(given, 2, scale=0.3))
+    unit, _ = build(GeneratorToGenerator, MAPS, IMAGE, facts=Facts(values=(0.0, 1.0)))
+    unit.load_state_dict(method.state_dict())
+    assert (unit.low, unit.high, method.low, method.high) == (0, 1, -1, 1)
+    seen = views(given, 2, scale=0.3)
+    halved = (View((view.output + 1) / 2, view.features) for view in seen)
+    for name, value in unit.double()(*halved, {}).items():  # the same pictures in [0, 1]
+        torch.testing.assert_close(value, method.double()(*seen, {})[name])
+    stated, _ = build(GeneratorToGenerator, MAPS, IMAGE, facts=Facts(values=(0.0, 1.0)), low=-1.0)
+    assert (stated.low, stated.high) == (-1, 1)
     picture = torch.rand(1, 3, 16, 12, dtype=torch.float64)
     assert float(similarity(picture, picture)) == pytest.approx(1.0)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.test_processes import two_ranks
 from tests.support.distill_stubs import SMALL, save_teacher
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.ranks import two_ranks
+from tests.support.tiny import composed, write_blobs
 
 
 @pytest.mark.slow
@@ -23,7 +22,7 @@ def test_two_processes_learn_the_same(tmp_path: Path) -> None:
         *shared, f"teacher={teacher}", "distill=[ft,crd,sp]", "distill.ft.method.initial_epochs=1",
         "distill.crd.method.negatives=8", "trainer.devices=2", "trainer.max_epochs=1", "network.depth=8",
     ]  # fmt: skip
-    two_ranks(composed(options, tmp_path / "run"), tmp_path / "run")
+    two_ranks(composed(options, tmp_path / "run"))
     first, second = (torch.load(tmp_path / "run" / f"rank_{rank}.pt", weights_only=True) for rank in range(2))
     assert first.keys() == second.keys() and any("methods.crd" in key for key in first)
     for key, value in first.items():

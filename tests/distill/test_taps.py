@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 
+from dvsn.config.build import build
+from dvsn.config.menu import conf_dir
 from dvsn.distill import taps
 from dvsn.distill.taps import Taps
 from dvsn.errors import ConfigError
@@ -137,7 +141,7 @@ def test_a_module_that_is_not_called_is_refused() -> None:
 def test_roles_are_what_the_class_declares() -> None:
     assert taps.roles(Small()) == {
         "stages": ("first", "second"), "pre_activation": ("act:in",), "last": ("second",), "last_map": ("second",),
-        "pooled": ("head:in",),
+        "dense": ("second",), "pooled": ("head:in",),
         "stem_and_stages": ("norm", "first", "second"),
     }  # fmt: skip
     with pytest.raises(ConfigError, match="Did you mean 'stages'"):
@@ -187,7 +191,67 @@ def test_the_command_lists_places_with_shapes() -> None:
         for row in rows(CifarResNet(classes=10, depth=8, widths=(32, 64, 128, 256)), [32, 32], depth=1)
     }
     assert table["layer1"] == ("Sequential", "64 x 32 x 32", "stages[0], stem_and_stages[1]")
-    assert table["layer3"] == ("Sequential", "256 x 8 x 8", "stages[2], last, last_map, stem_and_stages[3]")
+    assert table["layer3"] == (
+        "Sequential",
+        "256 x 8 x 8",
+        "stages[2], last, last_map, dense, stem_and_stages[3]",
+    )
     assert table["fc:in"] == ("", "256", "pooled") and table["fc"] == ("Linear", "10", "")
     assert table["layer2.0.relu:in"] == ("", "128 x 16 x 16", "pre_activation[1]")
     assert "layer1.0" not in table
+
+
+HEADS = {
+    "pidnet_s": "final_layer", "ddrnet_23_slim": "final_layer", "ddrnet_23_adb_bag": "final_layer", "bisenetv1": "conv_out",
+    "bisenetv1_adb_bag": "conv_out", "bisenetv2": "head", "hrnetv2_w18_small_v1": "last_layer.3",
+    "hrnetv2_w48_ocr": "cls_head", "hrnet_small": "final_layer", "simplebaseline_18": "final_layer",
+    "hrnetv2_w18_face": "head.3",
+}  # fmt: skip
+"""Of networks that answer with maps the head, which turns the dense tap into the answer."""
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_dense_tap_is_the_map_that_the_head_reads(name: str) -> None:
+    """At the network's own stride, 1/8 of real-time segmenters and not 1/32 or 1/64."""
+    text = Path(conf_dir(), "network", f"{name}.yaml").read_text(encoding="utf-8")
+    node = yaml.safe_load(text.replace("${data.classes}", "3").replace("${data.joints}", "3"))
+    torch.manual_seed(0)
+    network = build(node, path="network").eval()
+    recorder = Taps(network, taps.role(network, "dense"))
+    recorder.install()
+    image = torch.randn(1, 3, 64, 128)
+    with torch.no_grad(), recorder:
+        answer = network(image)
+    (feature,) = recorder.take().values()
+    logits = answer if isinstance(answer, Tensor) else answer[0]
+    with torch.no_grad():
+        again = network.get_submodule(HEADS[name])(feature)
+    stride = 4 if name.startswith(("hrnet", "simple")) else 8
+    assert feature.shape[-2:] == (64 // stride, 128 // stride)
+    if name.startswith("bisenet"):  # enlarged to the picture at the end
+        again, logits = (each.mean(dim=(2, 3)) for each in (again, logits))
+        torch.testing.assert_close(again, logits, rtol=0.05, atol=1e-2)
+    else:
+        torch.testing.assert_close(again, logits)
+
+
+def test_methods_of_pixels_tap_the_dense_map() -> None:
+    for name in ("cirkd", "skd", "ifvd", "cwd_features"):
+        node = yaml.safe_load(Path(conf_dir(), "distill", f"{name}.yaml").read_text(encoding="utf-8"))
+        assert node[name]["taps"] == "dense"
+    from dvsn.networks.pidnet import PIDNet
+
+    assert taps.role(PIDNet(classes=3), "dense") == ("dfm",)
+
+
+def test_a_network_of_ones_own_may_declare_its_class_layer_alone() -> None:
+    class Own(nn.Module):
+        classifier = ("head.1",)
+
+        def __init__(self, last: nn.Module) -> None:
+            super().__init__()
+            self.head = nn.Sequential(nn.Conv2d(3, 4, 3), last)
+
+    assert taps.role(Own(nn.Conv2d(4, 2, 1)), "dense") == ("head.1:in",)
+    with pytest.raises(ConfigError, match="does not say where its 'dense' taps are"):
+        taps.role(Own(nn.Linear(4, 2)), "dense")

@@ -18,7 +18,7 @@ import torch
 
 import dvsn
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import AtomicCheckpointIO, newest
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.engine.resume import find_resume
 from dvsn.errors import CheckpointError, UserError
 from dvsn.tasks.recipe import read_recipe
@@ -186,7 +186,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a foreign archive": (lambda path: foreign_archive(path), "not a readable checkpoint|refused"),
     "a list": (lambda path: torch.save([1, 2], path), "found a list, expected a checkpoint's dictionary"),
     "a tensor": (lambda path: torch.save(torch.zeros(2), path), "found a Tensor"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "no such checkpoint"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, a pipe or a device, expected a file of weights"),
     "gone": (lambda path: path.rename(path.with_name("goodd.ckpt")), "no such checkpoint.*goodd.ckpt"),
 }  # fmt: skip
 
@@ -235,7 +235,6 @@ def test_a_file_that_would_run_code_runs_nothing(
     if form in ("zip", "in the recipe"):
         with pytest.raises(CheckpointError, match=r"refused\. The file holds .*system, which could run code"):
             dvsn.load(good)
-    assert newest(tmp_path) is None
     assert not canary.exists()
 
 
@@ -328,19 +327,54 @@ def test_differences_are_listed_up_to_a_bound() -> None:
 # What is in the file ---------------------------------------------------------------------------------
 
 
-def test_newest_passes_over_broken_files(trained: Path, tmp_path: Path) -> None:
-    assert newest(tmp_path) is None
+def test_the_newest_that_loads_is_continued(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find_resume("auto", tmp_path) is None
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
     names = ["a.ckpt", "b.ckpt", "c.ckpt", "d.ckpt", "e.ckpt"]
-    files = [Path(shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / name)) for name in names]
+    files = [Path(shutil.copy(trained / "checkpoints" / "last.ckpt", folder / name)) for name in names]
     truncated(files[2])
     flipped(files[3])
     changed(files[4], lambda content: content.pop("loops"))  # such as a converted one: nothing to continue
-    (tmp_path / ".f.ckpt.1.tmp").write_bytes(b"")
+    (folder / ".f.ckpt.1.tmp").write_bytes(b"")
     for age, file in enumerate(files):
         os.utime(file, ns=(age * 10**9, age * 10**9))
-    assert newest(tmp_path) == files[1]
+    assert find_resume("auto", tmp_path) == files[1]
+    passed = next(text for text in caplog.messages if "passed over" in text)
+    assert [name in passed for name in names] == [False, False, True, True, True]
     os.utime(files[0], ns=(10**11, 10**11))
-    assert newest(tmp_path) == files[0]
+    assert find_resume("auto", tmp_path) == files[0]
+
+
+def test_nothing_starts_anew_where_no_checkpoint_loads(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last.ckpt", "best.ckpt"):
+        truncated(Path(shutil.copy(trained / "checkpoints" / name, tmp_path / "checkpoints" / name)))
+    with pytest.raises(
+        CheckpointError, match=r"(?s)none of them can be continued:.*best\.ckpt.*resume=null"
+    ) as caught:
+        find_resume("auto", tmp_path)
+    assert "last.ckpt: " in str(caught.value) and "truncated" in str(caught.value)
+
+
+def test_a_job_that_was_started_again_finds_its_own(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer of last.ckpt and of what Lightning writes when SLURM asks a job to stop."""
+    (tmp_path / "checkpoints").mkdir()
+    last, asked = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "hpc_ckpt_1.ckpt"
+    for age, file in enumerate((last, asked)):
+        shutil.copy(trained / "checkpoints" / "last.ckpt", file)
+        os.utime(file, ns=(age * 10**9, age * 10**9))
+    assert find_resume(None, tmp_path) is None
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert find_resume(None, tmp_path) == asked
+    os.utime(last, ns=(10**11, 10**11))
+    assert find_resume(None, tmp_path) == last
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert find_resume(None, tmp_path) is None
 
 
 def test_the_recipe_is_plain_data(trained: Path) -> None:

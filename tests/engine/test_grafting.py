@@ -30,12 +30,10 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.graft import Graft, Grafted, LinearPair, Projector, shipped
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.weights import read_checkpoint
-from tests.distill.test_matrix import node_of
-from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import Hint, Soft, distilled, fit, node, prepare, save_teacher
-from tests.support.distilling import assert_equals, sides, views
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.distilling import assert_equals, node_of, sides, views
+from tests.support.resuming import Died, Dies, equal
+from tests.support.tiny import composed, write_blobs
 
 ZOO = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2_half", "shufflenet_v1", "shufflenet_v2"]
 

@@ -44,6 +44,33 @@ def test_csv_by_hand(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]  # no temporary file stays
 
 
+def test_a_damaged_table_goes_on_with_what_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cut line, text for a number, a step that is none, bytes of no text: told by line, and the file is kept."""
+    damaged = b"step,loss,val/l1\n0,0.5,\n1,0.4\n2,much,\nx,0.1,\n\xff\xfe\x00,,\n3,0.25,1.5\n4,0.2,\n"
+    (tmp_path / "metrics.csv").write_bytes(damaged)
+    logger = CsvLogger(folder=str(tmp_path))
+    logger.resume(4)
+    assert "metrics.csv: line 3, 4, 5, 6 cannot be read" in caplog.text
+    logger.log_metrics({"loss": 0.125}, step=4)
+    logger.save()
+    assert [(row["step"], row["loss"], row["val/l1"]) for row in rows_of(tmp_path / "metrics.csv")] == [
+        ("0", "0.5", ""), ("3", "0.25", "1.5"), ("4", "0.125", "")
+    ]  # fmt: skip
+    assert (tmp_path / "metrics_damaged.csv").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"a,b\n1,2\n", bytes(range(256))])
+def test_a_file_that_is_no_table_is_kept_beside_the_new_one(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    logger = CsvLogger(folder=str(tmp_path))
+    logger.resume(4)
+    logger.log_metrics({"loss": 1.0}, step=4)
+    logger.save()
+    assert [row["step"] for row in rows_of(tmp_path / "metrics.csv")] == ["4"]
+
+
 def test_csv_is_flushed_now_and_then(tmp_path: Path) -> None:
     logger = CsvLogger(folder=str(tmp_path), flush_every=2)
     logger.log_metrics({"a": 1.0}, step=0)

@@ -9,32 +9,14 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from dvsn.data.module import EvalBatches, TrainBatches
-from dvsn.engine import loggers
-from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
-from dvsn.engine.resume import step_of
 from dvsn.engine.saving import Checkpoints
 from dvsn.weights import read_checkpoint
+from tests.support.resuming import Died, equal, run
 from tests.support.tiny import TINY, composed, write_pairs
 
 EPOCHS, BATCHES = 3, 5
-
-
-class Died(BaseException):
-    """Stands for SIGKILL: nothing may be saved on the way out."""
-
-
-class Dies(pl.Callback):
-    def __init__(self, step: int) -> None:
-        self.step, self.seen = step, 0
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.seen += 1
-        if self.seen > self.step:
-            raise Died
 
 
 @pytest.fixture(scope="module")
@@ -51,36 +33,6 @@ class DiesInValidation(pl.Callback):
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking and trainer.global_step == self.step:
             raise Died
-
-
-def run(
-    config: dict[str, Any], *, dies_after: int | None = None, dies: pl.Callback | None = None
-) -> dict[str, Any] | None:
-    """Train, from the newest checkpoint if there is one. None when it died; else last.ckpt."""
-    torch.set_num_threads(1)
-    folder = Path(config["run_dir"]) / "checkpoints"
-    resume = newest(folder) if folder.is_dir() else None
-    task = runtime.make_task(config)
-    trainer = runtime.build_trainer(config, task)
-    if dies_after is not None or dies is not None:
-        trainer.callbacks.insert(0, dies or Dies(dies_after or 0))  # type: ignore[attr-defined]
-    if resume is not None:
-        loggers.resume_csv(trainer, step_of(resume))
-    try:
-        trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
-    except Died:
-        return None
-    return read_checkpoint(folder / "last.ckpt")
-
-
-def equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return bool(a == b)
 
 
 VARIANTS: dict[str, list[str]] = {

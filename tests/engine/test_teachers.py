@@ -19,15 +19,15 @@ from dvsn.tasks.pix2pix import Pix2Pix
 from tests.support.distill_stubs import Hint, Soft, distilled, node, prepare, save_teacher
 from tests.support.tiny import (
     TINY,
+    TINY_DETECTION,
     TINY_POSE,
     TINY_SEGMENTATION,
     composed,
+    write_blobs,
     write_pairs,
     write_people,
     write_scenes,
 )
-from tests.tasks.test_classification import write_blobs
-from tests.tasks.test_detection import TINY_DETECTION
 
 
 @pytest.fixture(autouse=True)
@@ -174,19 +174,24 @@ def test_a_detector_is_measured_at_the_sizes_of_its_student(tmp_path: Path) -> N
     assert (tuple(transform.min_size), transform.max_size) == ((64,), 80)
 
 
+@torch.no_grad()
 def test_a_run_measures_what_is_taught(tmp_path: Path) -> None:
     """The score by hand: the classes of the answers that the student is given, against the labels."""
-    root = write_blobs(tmp_path / "blobs", train=4)
+    root = write_blobs(tmp_path / "blobs", train=4, val=8)
     teacher = save_teacher(distilled(root, tmp_path, None, {}, "network=resnet14"), tmp_path / "teacher.ckpt")
     config = distilled(root, tmp_path, str(teacher), {"soft": node(Soft)}, "distillation.size=[12,12]")
     task, data = prepare(config)
-    score = teachers.measure(task, config)
     items = [data.datasets["val"][number] for number in range(len(data.datasets["val"]))]
-    with torch.no_grad():
-        (each,) = task.distiller.teachers
-        guesses = [int(each.ask(item["image"][None]).argmax()) for item in items]
-    right = sum(guess == int(item["target"]) for guess, item in zip(guesses, items, strict=True))
-    assert config["monitor"]["name"] == "val/top1" and score == pytest.approx(right / len(items))
+    images, labels = (
+        torch.stack([item["image"] for item in items]),
+        torch.tensor([item["target"] for item in items]),
+    )
+    (each,) = task.distiller.teachers
+    each.network.fc.bias -= each.ask(images).mean(0)  # so that it guesses each class at this size
+    taught, whole = ((ask(images).argmax(1) == labels).double().mean() for ask in (each.ask, each.holder))
+    assert len(set(each.ask(images).argmax(1).tolist())) > 1 and taught != whole
+    assert config["monitor"]["name"] == "val/top1"
+    assert teachers.measure(task, config) == pytest.approx(float(taught))
 
 
 # Whom it may teach ------------------------------------------------------------------------------------------------
@@ -250,3 +255,19 @@ def test_keypoints_of_a_teacher_may_be_others_for_methods_of_features(tmp_path: 
     assert teachers.measure(task, config) is None
     with pytest.raises(ConfigError, match="expected as many keypoints"):
         prepare(config | {"distill": {"soft": node(Soft)}})
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"), [("task.test_norm=batch", False), ("task.test_norm=running", True)]
+)
+def test_answers_of_a_batch_are_not_kept(option: str, kept: bool, tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "pairs")
+    usual = [*TINY, "network.norm=batch", f"data.root={root}"]
+    teacher = save_teacher(composed([*usual, option], tmp_path), tmp_path / "teacher.ckpt")
+    config = composed([*usual, f"distillation.cache={tmp_path / 'answers'}"], tmp_path)
+    config |= {"teacher": str(teacher), "distill": {"soft": node(Soft)}}
+    if kept:
+        assert prepare(config)[0].distiller.cache is not None
+    else:
+        with pytest.raises(ConfigError, match=r"distillation\.cache: .* statistics of a batch"):
+            prepare(config)

@@ -19,13 +19,13 @@ from dvsn.config import rules as checks
 from dvsn.distill.distiller import Part
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import methods as making
-from dvsn.engine import rehearsal, teaching
+from dvsn.engine import rehearsal, teachers, teaching
 from dvsn.engine import trainer as runtime
+from dvsn.engine.resume import settle
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.sweep import runs
 from dvsn.tasks.finite import NotFinite
 from dvsn.weights import read_checkpoint
-from tests.engine.test_resume import Died, Dies, equal
 from tests.support.distill_stubs import (
     SMALL,
     ClassesOnly,
@@ -39,8 +39,8 @@ from tests.support.distill_stubs import (
     prepare,
     save_teacher,
 )  # fmt: skip
-from tests.support.tiny import composed
-from tests.tasks.test_classification import write_blobs
+from tests.support.resuming import Died, Dies, equal
+from tests.support.tiny import composed, write_blobs
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +166,24 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     ) and not unfinished
 
 
+def test_a_teacher_is_measured_in_float32_whatever_the_student_learns_in(
+    blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, seen = runtime.build_trainer, []
+
+    def watched(*arguments: Any, **options: Any) -> pl.Trainer:
+        trainer = build(*arguments, **options)
+        seen.append((options.get("fitting", True), trainer.precision))
+        return trainer
+
+    for module in (runtime, teachers):
+        monkeypatch.setattr(module, "build_trainer", watched)
+    words = ["trainer.max_epochs=1", "trainer.precision=bf16-mixed"]
+    result = train.train(distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, *words))
+    assert sorted(seen) == [(False, "32-true"), (True, "bf16-mixed")]
+    assert result["measured"]["precision"] == "bf16-mixed", "of the student's own scores"
+
+
 def test_a_teacher_may_be_gone_at_the_end(
     blobs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +201,9 @@ def test_kept_answers_train_the_same_student_and_ask_once(
     asked: list[int] = []
     call = Teacher.__call__
     monkeypatch.setattr(
-        Teacher, "__call__", lambda self, shown: (asked.append(len(shown)), call(self, shown))[1]
+        Teacher,
+        "__call__",
+        lambda self, shown, batch: (asked.append(len(shown)), call(self, shown, batch))[1],
     )
     methods = {"soft": node(Soft)}
     plain = fit(distilled(blobs, tmp_path / "plain", str(teacher), methods))[2]
@@ -216,7 +236,10 @@ def test_answers_that_cannot_be_kept(
     config = distilled(blobs, tmp_path, str(teacher), {"soft": node(Soft)}, kept)
     flip = {"_target_": "albumentations.HorizontalFlip", "p": 0.5}
     changing = {**config["data"], "transform": {**config["data"]["transform"], "train": [flip]}}
-    with pytest.raises(ConfigError, match="change from epoch to epoch"):
+    with pytest.raises(ConfigError, match=r"change from epoch to epoch by HorizontalFlip with p=0\.5"):
+        prepare({**config, "data": changing})
+    flip["p"] = 1e-6  # which no look at some items would find
+    with pytest.raises(ConfigError, match="change from epoch to epoch by HorizontalFlip with p=1e-06"):
         prepare({**config, "data": changing})
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(ConfigError, match=r"need 144 bytes, and .* has 10 free"):  # 12 items of 3 classes
@@ -315,13 +338,68 @@ def test_pairs_are_given_on_the_command_line(blobs: Path, teacher: Path, tmp_pat
         checks.check_options(broken)
 
 
-def test_task_weight_is_stated_once() -> None:
-    stated = {"kd": {"task_weight": 0.1}, "crd": {}}
-    assert making.task_weight(stated, {}) == 0.1
-    assert making.task_weight(stated, {"task_weight": 0.7}) == 0.7
+def test_a_task_weight_is_that_of_a_method_alone() -> None:
+    """Published: 0.1 CE + 0.9 KD, and 1 CE + 1 KD + 0.8 CRD."""
+    kd, zero = {"kd": {"task_weight": 0.1}}, {"simkd": {"task_weight": 0.0}}
+    assert making.task_weight(kd, {}) == 0.1
+    assert making.task_weight({**kd, "crd": {}}, {}) == 1.0
+    assert making.task_weight({**kd, "norm": {"task_weight": 0.1}}, {}) == 1.0
+    assert making.task_weight({**kd, "crd": {}}, {"task_weight": 0.7}) == 0.7
     assert making.task_weight({"crd": {}}, {"task_weight": None}) == 1.0
-    with pytest.raises(ConfigError, match=r"kd 0\.1, other 1"):
-        making.task_weight({**stated, "other": {"task_weight": 1.0}}, {})
+    assert making.task_weight({**kd, "crd": {}}, {}, in_company=True) == 0.1
+    assert making.task_weight(zero, {}) == making.task_weight({**zero, **kd, "at": {}}, {}) == 0.0
+
+
+def test_labels_count_in_full_beside_kd_and_another(blobs: Path, teacher: Path, tmp_path: Path) -> None:
+    """The shipped files on the command line: the cross-entropy of the labels by hand."""
+    more = ["distill.crd.method.negatives=4", f"teacher={teacher}", f"data.root={blobs}"]
+    for methods, weight in (("kd", 0.1), ("[kd,crd]", 1.0)):
+        options = [*more[methods == "kd" :], *SMALL, f"distill={methods}"]
+        task, data = prepare(composed(options, tmp_path))
+        task.distiller.begin("cpu")
+        batch = rehearsal.sample(data) | {"target": torch.tensor([1]), "index": torch.tensor([0])}
+        task.eval()
+        with torch.no_grad():
+            plain = torch.nn.functional.cross_entropy(task.network(task.see(batch["image"])), batch["target"])
+            terms = task.learn(batch)
+        torch.testing.assert_close(next(iter(terms.values())), weight * plain)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_weight(
+    blobs: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint does not say what the labels count: they counted 0.1 beside kd and another method."""
+    more = [f"teacher={teacher}", f"data.root={blobs}", "distill=[kd,at]"]
+    task, _ = prepare(composed([*SMALL, *more], tmp_path))
+    content: dict[str, Any] = {"state_dict": {}}
+    task.on_save_checkpoint(content)
+    assert content["dvsn"]["task_weight"] == 1.0
+    task.on_load_checkpoint(content)
+    assert task.distiller.task_weight == 1.0
+    del content["dvsn"]["task_weight"]
+    task.on_load_checkpoint(content)
+    assert task.distiller.task_weight == 0.1
+
+
+def test_a_run_of_an_earlier_version_says_which_taps_it_had(
+    blobs: Path, teacher: Path, tmp_path: Path
+) -> None:
+    more = [
+        *SMALL,
+        f"teacher={teacher}",
+        f"data.root={blobs}",
+        "distill=cwd_features",
+        "trainer.max_epochs=1",
+    ]
+    config = composed(more, tmp_path)
+    task, _, content = fit(config)
+    settle(tmp_path / "checkpoints" / "last.ckpt", config, task)
+    for key in ("task_weight", "config", "ran"):
+        content["dvsn"].pop(key, None)
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(CheckpointError, match=r"Continue with distill\.cwd_features\.taps=last,"):
+        settle(tmp_path / "old.ckpt", config, task)
+    settle(tmp_path / "old.ckpt", composed([*more, "distill.cwd_features.taps=last"], tmp_path), task)
 
 
 # Teachers --------------------------------------------------------------------------------------------
@@ -501,7 +579,10 @@ def test_a_run_of_stages_resumes_with_the_same_bits(
 
 def test_stages_within_the_epochs(blobs: Path, teacher: Path, tmp_path: Path) -> None:
     config = staged(blobs, tmp_path, teacher, "distillation.on_top=false")
-    with pytest.raises(ConfigError, match="found 2, and the initial stages of distillation alone take 3"):
+    with pytest.raises(
+        ConfigError,
+        match=r"found 2, and the initial stages .* alone take 3\. Set trainer\.max_epochs=4 or more",
+    ):
         fit(config)
 
 
@@ -592,16 +673,16 @@ def test_a_bank_too_large_is_said_with_its_bytes(blobs: Path, teacher: Path, tmp
 
 
 def test_a_resumed_run_keeps_its_methods(blobs: Path, teacher: Path, tmp_path: Path) -> None:
-    from dvsn.engine.resume import check_resume
+    from dvsn.engine.resume import settle
 
     config = distilled(
         blobs, tmp_path, str(teacher), {"hint": node(Hint, taps="last")}, "trainer.max_epochs=1"
     )
     fit(config)
     path = tmp_path / "checkpoints" / "last.ckpt"
-    check_resume(path, config)
+    settle(path, config, runtime.make_task(config))
     with pytest.raises(CheckpointError, match=r"trained with distill=\[hint\], found distill=\[\]"):
-        check_resume(path, {**config, "distill": None})
+        settle(path, {**config, "distill": None}, runtime.make_task(config))
 
 
 def test_data_that_is_made_on_first_use_is_made_first(

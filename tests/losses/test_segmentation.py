@@ -103,6 +103,9 @@ def test_the_three_averages_by_hand() -> None:
         term = CrossEntropy(average=average)
         assert value(term, logits, target).item() == pytest.approx(total / plain)
         assert value(term, logits, target, weights).item() == pytest.approx(weighted / heavy)
+        light = torch.tensor([0.2, 0.1])  # together 0.5, and still what is divided by
+        lighter = {"weights": 0.5}.get(average, heavy)
+        assert value(term, logits, target, light).item() == pytest.approx((0.2 * (a + b) + 0.1 * c) / lighter)
         unweighted = CrossEntropy(average=average, weighted=False)
         assert value(unweighted, logits, target, weights).item() == pytest.approx(total / plain)
 

@@ -261,13 +261,13 @@ def test_results_are_what_a_server_takes(tmp_path: Path) -> None:
 
 
 def test_the_table_of_ap_counts_people_who_are_not_found() -> None:
-    """Of two people the second is not predicted: half the similarity where both are labelled."""
+    """Of two people the second is predicted far away: half the similarity where both are labelled."""
     content = invented()
     content["annotations"] = content["annotations"][:2]
     data = with_records(content)
     score = KeypointAP(keypoints=data.keypoints)
     score.attach(data)
-    feed(score, [0], [data.records[0].keypoints])
+    feed(score, [0, 1], [data.records[0].keypoints, data.records[1].keypoints + 5000])
     both = data.records[0].labelled.astype(int) + data.records[1].labelled
     for row, n, first in zip(score.table(), both, data.records[0].labelled, strict=True):
         assert row["labelled"] == n
@@ -346,14 +346,14 @@ def test_the_reference_follows_the_keypoints() -> None:
         PCK(keypoints=hand, reference="length").attach(People([person([[0, 0], [1, 1]])], hand))
 
 
-def test_missing_and_broken_predictions_are_wrong_and_twice_counts_once() -> None:
+def test_broken_predictions_are_wrong_and_twice_counts_once() -> None:
     torso = [[0.0, 0], [30, 40], [100, 100]]
     data = People([person(torso, number=number) for number in range(3)], BODY)
     score = make_score("pck", keypoints=BODY)
     score.attach(data)
     feed(score, [1, 0], [torso, np.full((3, 2), np.nan)])
     feed(score, [1], [np.zeros((3, 2)) - 500])  # a sampler's padding
-    assert values(score) == {"pck": pytest.approx(3 / 9)}
+    assert values(score) == {"pck": pytest.approx(3 / 6)} and score.coverage() == (2, 3)
 
 
 def test_pckh_by_hand() -> None:
@@ -389,6 +389,88 @@ def test_coordinates_from_one_or_from_zero_give_the_same_pckh() -> None:
 def test_an_unknown_score_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.facts\.score: found 'oks', expected ap, pckh, pck or nme"):
         make_score("oks", keypoints=BODY)
+
+
+# ---- limited runs ----------------------------------------------------------------------------------------
+
+
+def six(score: str) -> tuple[Any, People]:
+    """A score of six people, three each in pictures 7 and 8, and a picture of a crowd and of people without keypoints."""
+    content = invented()
+    for number, each in enumerate(content["annotations"]):
+        if number == 4:
+            triples = np.array(content["annotations"][3]["keypoints"]).reshape(17, 3)
+            each["keypoints"] = (triples + [60, 0, 0] * (triples[:, 2:] > 0)).ravel().tolist()
+            each["num_keypoints"] = 1
+        if number >= 6:
+            each["iscrowd"] = 1
+    data = with_records(content)
+    data.records = [record._replace(length=90.0) for record in data.records]
+    assert len(data.records) == 6
+    options: dict[str, Any] = {"reference": "box"} if score == "pck" else {}
+    options |= {"normalise": {"diagonal": "diagonal"}} if score == "nme" else {}
+    made = make_score(score, keypoints=data.keypoints, **options)
+    made.attach(data)
+    return made, data
+
+
+@pytest.mark.parametrize(
+    ("score", "figure", "right"),
+    [("ap", "ap", 1.0), ("pck", "pck", 1.0), ("pckh", "pckh", 1.0), ("nme", "nme", 0.0)],
+)
+@pytest.mark.parametrize("handed", [[0, 1, 2], [0, 2, 5], [4]])
+def test_a_limited_run_is_measured_by_whom_it_was_given(
+    score: str, figure: str, right: float, handed: list[int]
+) -> None:
+    """Perfect answers for 3 of 6 people are perfect, of whole pictures and of parts; and the score says 3 of 6."""
+    made, data = six(score)
+    feed(made, handed, [data.records[number].keypoints for number in handed])
+    assert values(made)[figure] == pytest.approx(right, abs=1e-6)
+    assert made.coverage() == (len(handed), 6)
+    made.table(), made.left_out()
+
+
+def test_a_limited_run_counts_misses_of_whom_it_was_given() -> None:
+    """One of two is missed: half the recall, as of two people alone; all six handed over, with one missed: five sixths."""
+    for handed, expected in (([0, 1], 1 / 2), (list(range(6)), 5 / 6)):
+        made, data = six("ap")
+        points = np.array([data.records[number].keypoints for number in handed]) + 0.0
+        points[0] += 5000
+        confidence = np.full((len(handed), 1), 0.9)
+        confidence[0] = 0.5  # the miss comes last
+        feed(made, handed, points, confidence)
+        assert values(made)["ar"] == pytest.approx(expected)
+        assert values(made)["ap"] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_limited_run_on_detections_counts_whose_box_is_most_alike() -> None:
+    """Detections say not whom they show. The boxes of the first and third person were handed over, and a box of nobody."""
+    made, data = six("ap")
+    truth = {each["id"]: each for each in data.annotations["annotations"]}  # type: ignore[index]
+    points = [record.keypoints for record in data.records]
+    numbers = [record.number for record in data.records]
+    boxes = [tuple(np.add(truth[number]["bbox"], [2, -2, 3, 3])) for number in numbers]
+    data.records = [
+        record._replace(number=-1, box=box, labelled=0 * record.labelled)
+        for record, box in zip(data.records, boxes, strict=True)
+    ]
+    made = make_score("ap", keypoints=data.keypoints)
+    made.attach(data)
+    feed(made, [0, 2], [points[0], points[2]])
+    assert sorted(each for each in made.truth().anns if not truth[each]["iscrowd"]) == [
+        numbers[0],
+        numbers[2],
+    ]
+    assert values(made)["ap"] == pytest.approx(1.0) and made.coverage() == (2, 6)
+
+
+def test_nobody_who_can_be_measured_is_no_score() -> None:
+    torso = [[0.0, 0], [30, 40], [100, 100]]
+    data = People([person(torso), person(torso, [0, 0, 0], number=1)], BODY)
+    score = make_score("pck", keypoints=BODY)
+    score.attach(data)
+    feed(score, [1], [torso])
+    assert math.isnan(values(score)["pck"]) and score.coverage() == (1, 2)
 
 
 # ---- several processes -----------------------------------------------------------------------------------

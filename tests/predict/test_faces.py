@@ -50,7 +50,7 @@ class Laid:
     def crop(self) -> FaceCrop:
         return FaceCrop(size=self.size, padding=1.2, box="rectangle")
 
-    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.seen = image
         points = []
         for crop in image:
@@ -367,7 +367,8 @@ def test_samples_are_shown_with_the_axes_of_their_angles() -> None:
     assert (pictures["head"] != pictures["keypoints"]).any()
     sample["angles"][:] = torch.tensor([0.1, 0.7, 0.2])
     expected = pictures["keypoints"].copy()
-    draw_head(expected, sample["keypoints"].numpy(), np.array([0.1, 0.7, 0.2]), Laid.keypoints)
+    places = (sample["keypoints"] - sample["offset"]).numpy()
+    draw_head(expected, places, np.array([0.1, 0.7, 0.2]), Laid.keypoints)
     np.testing.assert_array_equal(show.person_panels(read, sample, data)["head"], expected)
     sample["angles"][:] = torch.nan
     pictures = show.person_panels(read, sample, data)

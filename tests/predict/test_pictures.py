@@ -10,25 +10,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
+from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.convert.__main__ import COMMAND as CONVERT
 from dvsn.convert.__main__ import convert
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
 from dvsn.engine.initial_weights import start_from
-from dvsn.engine.resume import check_resume, find_resume
+from dvsn.engine.resume import find_resume
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 from dvsn.predict import command as predict
 from dvsn.weights import read_checkpoint
-from tests.convert.test_junyanz_and_post import (
+from tests.support.reference_translation import (
     Published,
     post_unet,
     reference_patchgan,
@@ -75,7 +76,7 @@ def checkpoint(run: Path) -> Path:
 
 def evaluated(*overrides: str) -> dict[str, float]:
     options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
     config.pop("hydra", None)
     return evaluate(config)
@@ -230,6 +231,33 @@ def test_keep_pads_and_crops_back(height: int, width: int, checkpoint: Path, tmp
     below, right = -height % 16, -width % 16
     padded = np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge")
     assert np.array_equal(read(written), answer(checkpoint, padded)[:height, :width])
+
+
+def test_pictures_are_looked_at_upright_and_it_is_said(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    (tmp_path / "in").mkdir()
+    Image.fromarray(stored).save(tmp_path / "in" / "x.png", exif=exif)
+    Image.fromarray(stored).save(tmp_path / "in" / "y.png")
+    with caplog.at_level("INFO"):
+        turned, plain = predicted(checkpoint, tmp_path / "in", tmp_path / "out", size="keep")
+    assert np.array_equal(read(turned), answer(checkpoint, np.rot90(stored, -1).copy()))
+    assert np.array_equal(read(plain), answer(checkpoint, stored))
+    (said,) = [message for message in caplog.messages if "upright" in message]
+    assert said.startswith("1 of 2 pictures were turned upright") and str(tmp_path / "in" / "x.png") in said
+    caplog.clear()
+    (as_stored, _) = predicted(checkpoint, tmp_path / "in", tmp_path / "again", size="keep", upright="false")
+    assert np.array_equal(read(as_stored), answer(checkpoint, stored))
+    assert not [message for message in caplog.messages if "upright" in message]
+
+
+def test_a_picture_bomb_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    source = write_picture(tmp_path / "x.png", 40, 30)
+    with pytest.raises(DataError, match=r"x.png: a picture of 40x30 .* 1,200 pixels; expected 1,199 at most"):
+        predicted(checkpoint, source, tmp_path / "out", max_pixels="1199")
 
 
 def test_sizes(checkpoint: Path, tmp_path: Path) -> None:
@@ -418,22 +446,10 @@ def test_a_missing_network_starts_anew(checkpoint: Path, pairs: Path, tmp_path: 
     assert all(torch.equal(value, content["state_dict"][f"network.{key}"]) for key, value in state.items())
 
 
-def test_resume_of_another_network_is_refused(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
-    same = composed([*OPTIONS, f"data.root={pairs}", "optim.lr=0.1", "trainer.max_epochs=9"], tmp_path)
-    check_resume(checkpoint, same)  # rates and lengths may change
-    other = composed([*OPTIONS, f"data.root={pairs}", "network.width=8", "discriminator.norm=none"], tmp_path)
-    with pytest.raises(CheckpointError) as caught:
-        check_resume(checkpoint, other)
-    message = str(caught.value)
-    assert "task.network.width: 4 there, 8 now" in message
-    assert "task.discriminator.norm: 'batch' there, 'none' now" in message
-    assert "config.yaml" in message and "resume=null" in message
-
-
 def test_resume_paths(run: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert find_resume(None, run) is None
     assert find_resume(str(checkpoint), run) == checkpoint
-    assert find_resume("auto", run) == newest(run / "checkpoints")
+    assert find_resume("auto", run) == checkpoint
     assert find_resume("auto", tmp_path / "new") is None
     with pytest.raises(CheckpointError, match=r"lst.ckpt: no such checkpoint. Did you mean 'last.ckpt'"):
         find_resume(str(checkpoint.with_name("lst.ckpt")), run)

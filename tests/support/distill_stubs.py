@@ -13,7 +13,7 @@ from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Kind, Method, Side, Stage, View
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
+from dvsn.engine.resume import find_resume
 from dvsn.types import Batch, Terms
 from dvsn.weights import read_checkpoint
 from tests.support.tiny import composed
@@ -145,7 +145,7 @@ def fit(config: dict[str, Any], *callbacks: Any) -> tuple[Any, Any, dict[str, An
     """Train, from the newest checkpoint if there is one: task, trainer and last.ckpt."""
     torch.set_num_threads(1)
     folder = Path(config["run_dir"]) / "checkpoints"
-    resume = newest(folder) if folder.is_dir() else None
+    resume = find_resume("auto", folder.parent)
     task, data = prepare(config)
     trainer = runtime.build_trainer(config, task)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
+from dvsn.config.menu import conf_dir
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.types import Terms
 
@@ -96,3 +99,9 @@ def assert_equals(
         limit = single * float(right.abs().max()) if len(right) else 0.0
         torch.testing.assert_close(found.double(), right, rtol=single, atol=max(limit, 1e-12))
     return value
+
+
+def node_of(method: str) -> dict[str, Any]:
+    """What a method's YAML holds, unresolved."""
+    text = Path(conf_dir(), "distill", f"{method}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)[method]

@@ -1,4 +1,6 @@
-"""One rank of a run of two processes: trains, then writes RUN_DIR/rank_N.pt. Run by tests/engine/test_processes.py."""
+"""One rank of runs of two processes: of each config file that it is given it trains, then writes RUN_DIR/rank_N.pt.
+
+Run by tests/support/ranks.py. With DIES_AFTER=N in the environment it dies before step N of the first."""
 
 from __future__ import annotations
 
@@ -6,26 +8,23 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
-from dvsn.engine.checkpoint import newest
+from dvsn.engine.resume import find_resume
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    config = json.loads(Path(sys.argv[1]).read_text())
-    dies_after = int(sys.argv[2]) if len(sys.argv) > 2 else None
+def train(config: dict[str, Any], dies_after: int | None) -> None:
     folder = Path(config["run_dir"])
-    checkpoints = folder / "checkpoints"
     task = runtime.make_task(config)
     if config.get("distill"):
         teaching.distil(task, config, runtime.build_data(config))
     trainer = runtime.build_trainer(config, task)
     if dies_after is not None:
-        from tests.engine.test_resume import Dies
+        from tests.support.resuming import Dies
 
         class Killed(Dies):
             def on_train_batch_start(self, *arguments: object) -> None:
@@ -34,7 +33,7 @@ def main() -> None:
                     os._exit(9)
 
         trainer.callbacks.insert(0, Killed(dies_after))
-    resume = newest(checkpoints) if checkpoints.is_dir() else None
+    resume = find_resume("auto", folder)
     trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
     torch.save(task.state_dict(), folder / f"rank_{trainer.global_rank}.pt")
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -42,4 +41,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    death = os.environ.get("DIES_AFTER")
+    for file in sys.argv[1:]:
+        train(json.loads(Path(file).read_text()), None if death is None else int(death))

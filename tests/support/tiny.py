@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
 
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 
 TINY = [
@@ -31,13 +35,29 @@ TINY = [
 """A pix2pix of a few thousand weights on 16 x 16 pictures: a step takes milliseconds."""
 
 
+OWN_FOLDER = re.compile(r"[\w.]+=/[^\s,\[\]{}'\"]*")
+"""An override that gives a key an absolute path, as tests do with folders of their own."""
+
+
 def composed(overrides: list[str], run_dir: Path) -> dict[str, Any]:
-    """The resolved config of a command line, as plain data."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        config = compose("train", overrides=["name=test", f"run_dir={run_dir}", *overrides])
+    """The resolved config of a command line, as plain data.
+
+    Folders are set afterwards, so that lines that differ in nothing else are composed once.
+    """
+    folders = [each for each in overrides if OWN_FOLDER.fullmatch(each)]
+    others = tuple(each for each in overrides if each not in folders)
+    config = copy.deepcopy(_composed(conf_dir(), others))
+    for folder in (f"run_dir={run_dir}", *folders):
+        OmegaConf.update(config, *folder.split("=", 1))
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+@functools.cache
+def _composed(folder: str, overrides: tuple[str, ...]) -> DictConfig:
+    with initialized(folder):
+        return compose("train", overrides=["name=test", *overrides])
 
 
 def write_pairs(root: Path, *, train: int = 10, val: int = 3, size: int = 16, seed: int = 0) -> Path:
@@ -148,3 +168,28 @@ def write_people(root: Path, *, train: int = 12, val: int = 4, size: int = 80, s
             lines.append(f"{split}{index}.png,{size},{size}," + ",".join(values))
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
+
+
+COLOURS = {"blue": (220, 40, 40), "green": (40, 220, 40), "red": (40, 40, 220)}  # as OpenCV has them: BGR
+
+
+def write_blobs(root: Path, *, size: int = 32, train: int = 6, val: int = 2) -> Path:
+    """Noise in three colours, a class each."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val), ("test", val)):
+        for name, colour in COLOURS.items():
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                noise = random.integers(-40, 41, (size, size, 3))
+                picture = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+                cv2.imwrite(str(root / split / name / f"{index}.png"), picture)
+    return root
+
+
+TINY_DETECTION = [
+    "task=detection", "network=detector_small", "network.backbone.channels=8", "network.min_size=48",
+    "network.max_size=64", "network.anchors=[8,16,24,32,48]", "network.proposals=50", "network.sampled=16",
+    "data.people=null", "data.object_classes=4", "data.batch_size=2", "data.workers=0",
+    "network.score_threshold=0.001", "optim.lr=0.005", "schedule=constant",
+    "callbacks=none", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1",
+]  # fmt: skip

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dvsn.errors import ConfigError
 from dvsn.sweep import job, launcher, pool
-from tests.config.test_compose import environment, write_tree
+from tests.support.tiny_command import environment, write_tree
 
 CALL = [sys.executable, "-m", "tiny_command", "root=x"]
 
@@ -65,6 +65,18 @@ def test_a_repeated_sweep_runs_only_what_is_missing(tmp_path: Path) -> None:
         "objective": 4.0
     }  # seed=2, the next free number
     assert not (folder / "3").exists()
+
+
+def test_a_job_is_found_again_by_its_overrides_in_any_order(tmp_path: Path) -> None:
+    """Those of Hydra and of the sweep are not the job's."""
+    place = tmp_path / "7"
+    place.mkdir()
+    own = job.own_overrides(["seed=1", "optim=adam", "sweep.jobs=2", "hydra.verbose=true"])
+    assert own == ["optim=adam", "seed=1"]
+    (place / "job.json").write_text(json.dumps({"overrides": own}))
+    assert job.find_place(tmp_path, 0, ["+sweep.jobs=3", "optim=adam", "seed=1"]) == place
+    assert job.find_place(tmp_path, 0, ["seed=1", "optim=adam"]) == place
+    assert job.find_place(tmp_path, 7, ["seed=2", "optim=adam"]) == tmp_path / "8"
 
 
 def test_a_mistake_in_every_job_is_answered_once(tmp_path: Path) -> None:

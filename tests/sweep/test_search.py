@@ -19,7 +19,7 @@ from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.sweep import pool, report, search, search_space, search_study, search_table
 from dvsn.sweep.search_space import Range
-from tests.config.test_compose import environment, write_tree
+from tests.support.tiny_command import environment, write_tree
 
 optuna = pytest.importorskip("optuna")
 
@@ -74,8 +74,8 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(menu, "conf_dir", lambda: str(root / "conf"))
         opened = compose.opened("tiny", [])
-        hydra, _ = opened.__enter__()
-    yield hydra.config_loader
+        session = opened.__enter__()
+    yield session.loader
     opened.__exit__(None, None, None)
 
 

@@ -6,17 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import nn
 
 import dvsn
 from dvsn import evaluate, train
 from dvsn.config.build import build
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.image_folder import ImageFolder
 from dvsn.data.transforms import Pair, Transform
@@ -25,10 +25,8 @@ from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.tasks.classification import Classification, card
-from tests.engine.test_resume import equal, run
-from tests.support.tiny import composed
-
-COLOURS = {"blue": (220, 40, 40), "green": (40, 220, 40), "red": (40, 40, 220)}  # as OpenCV has them: BGR
+from tests.support.resuming import equal, run
+from tests.support.tiny import COLOURS, composed, write_blobs
 
 SMALL = [
     "task=classification", "network.width=4", "network.feature_width=16", "transform=none", "callbacks=none",
@@ -47,19 +45,6 @@ SHUFFLE = {
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def write_blobs(root: Path, *, size: int = 32, train: int = 6, val: int = 2) -> Path:
-    """Noise in three colours, a class each."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val), ("test", val)):
-        for name, colour in COLOURS.items():
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                noise = random.integers(-40, 41, (size, size, 3))
-                picture = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
-                cv2.imwrite(str(root / split / name / f"{index}.png"), picture)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +288,7 @@ def test_a_torchvision_network_learns_evaluates_and_loads(blobs: Path, tmp_path:
     other = write_blobs(tmp_path / "other", train=1)
     (other / "train").rename(other / "unused")
     for node in ([], ["data=imagefolder", "transform=none", "data.workers=0"]):
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialized(conf_dir()):
             options = [f"checkpoint={path}", f"root={other}", f"output={tmp_path}/out", "trainer=cpu", *node]
             plain = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
         values = evaluate.evaluate(plain)  # type: ignore[arg-type]

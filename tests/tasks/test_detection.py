@@ -27,18 +27,11 @@ from dvsn.networks.hrnetv2 import HRNetClassifier
 from dvsn.networks.hrnetv2p import HRNetV2p
 from dvsn.predict import command as predict
 from dvsn.tasks.detection import Detection, encode_masks
-from tests.data.test_objects import HEIGHT, SAMPLE, WIDTH, write_coco
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
-from tests.support.tiny import composed
+from tests.support.coco import HEIGHT, SAMPLE, WIDTH, write_coco
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
+from tests.support.tiny import TINY_DETECTION, composed
 
-TINY_DETECTION = [
-    "task=detection", "network=detector_small", "network.backbone.channels=8", "network.min_size=48",
-    "network.max_size=64", "network.anchors=[8,16,24,32,48]", "network.proposals=50", "network.sampled=16",
-    "data.people=null", "data.object_classes=4", "data.batch_size=2", "data.workers=0",
-    "network.score_threshold=0.001", "optim.lr=0.005", "schedule=constant",
-    "callbacks=none", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1",
-]  # fmt: skip
 SLIM: dict[str, Any] = {
     "width": 4,
     "bottlenecks": 1,
@@ -235,8 +228,22 @@ def test_average_precision_by_hand() -> None:
     assert abs(score.rows[0]["ap50"] - 51 / 101) < 1e-9 and score.rows[1]["ap"] is None
     score.update([1], [answer((0, 0, 9, 9, 0.99, 1))])  # where nothing is: half as precise
     assert float(score.compute()["map50"]) == pytest.approx(51 / 101 / 2)
+    assert score.coverage() == (2, 2)
     score.update(torch.tensor([]), [])
     assert [each["image_id"] for each in score.results] == [5, 5, 8]
+
+
+def test_pictures_that_were_not_looked_at_do_not_count() -> None:
+    """Both objects of the one picture that was handed over, twice, as a sampler may: 1.0 of 1 of 2 pictures."""
+    score = DetectionScore()
+    score.attach(Truth())
+    right = answer((10, 10, 30, 30, 0.9, 1), (60, 60, 80, 80, 0.9, 1))
+    score.update([0], [right])
+    score.update([0], [right])
+    found = score.compute()
+    assert float(found["map"]) == pytest.approx(1.0) and float(found["mar100"]) == 1.0
+    assert score.coverage() == (1, 2) and len(score.results) == 2
+    assert [row["objects"] for row in score.rows] == [2, 0]
 
 
 def noisy(data: CocoObjects, seed: int) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ from dvsn.losses.landmarks import L1
 from dvsn.metrics.angles import AngleError
 from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.landmarks import HeatmapLandmarks, LandmarkEstimator, Landmarks
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import composed
 
 HEAD_98 = (33, 38, 50, 46, 60, 64, 68, 72, 55, 59, 76, 82, 85, 16)
@@ -181,6 +181,31 @@ def test_the_heatmap_form_reads_points_where_the_crop_has_them(tmp_path: Path) -
     assert task.adapt_data(asked)["transform"]["eval"]["box"] == "rectangle"
 
 
+def test_faces_are_cut_by_what_their_data_set_is_published_with() -> None:
+    """AFLW by the square of its file, the others by their points; a transform says otherwise, in training and later. A data
+    set that is only evaluated on is cut as it is published."""
+
+    def evaluated(trained: str, other: str, *options: str) -> str:
+        config = composed(["task=landmarks", "network=pfld_025", f"data={trained}"], Path("runs/test"))
+        task = runtime.make_task(config)
+        node = composed(["task=landmarks", f"data={other}", *options], Path("runs/test"))["data"]
+        if not options:  # as dvsn.evaluate does without transform=...
+            node["transform"] = config["data"]["transform"]
+        return str(task.adapt_data(node)["transform"]["eval"]["box"])
+
+    for name in ("wflw", "300w", "cofw", "faces68", "aflw"):
+        for task in ("landmarks", "landmarks_heatmaps"):
+            config = composed([f"task={task}", f"data={name}"], Path("runs/test"))
+            expected = "rectangle" if name == "aflw" else "points"
+            assert {config["data"]["transform"][split]["box"] for split in ("train", "eval")} == {expected}
+    config = composed(["task=landmarks", "data=aflw", "transform.box=points"], Path("runs/test"))
+    assert config["data"]["transform"]["eval"]["box"] == "points"
+    assert evaluated("wflw", "wflw") == "points" and evaluated("aflw", "aflw") == "rectangle"
+    assert evaluated("wflw", "aflw") == "rectangle" and evaluated("aflw", "wflw") == "points"
+    assert evaluated("aflw", "aflw", "transform.box=points") == "points"
+    assert evaluated("wflw", "wflw", "transform.box=rectangle") == "rectangle"
+
+
 def test_heatmaps_teach_points(faces: Path, tmp_path: Path) -> None:
     """HRNet's maps are read as fractions of the crop, which PFLD is drawn to; a checkpoint of it trains PFLD."""
     options = small_run(faces, "trainer.max_epochs=1")
@@ -215,9 +240,13 @@ def test_a_heatmap_network_by_one_override(tmp_path: Path, monkeypatch: pytest.M
             argv=["task=landmarks", f"network={network}", "data=faces68", "data.batch_size=7"],
         )
     heat, points = seen
-    assert heat.task._target_.endswith(".HeatmapLandmarks") and heat.network.joints == 68
-    assert (list(heat.transform.size), heat.codec.sigma, heat.data.batch_size) == ([256, 256], 1.5, 7)
-    assert points.task._target_.endswith(".Landmarks") and "codec" not in points
+    assert heat["task"]["_target_"].endswith(".HeatmapLandmarks") and heat["network"]["joints"] == 68
+    assert (heat["transform"]["size"], heat["codec"]["sigma"], heat["data"]["batch_size"]) == (
+        [256, 256],
+        1.5,
+        7,
+    )
+    assert points["task"]["_target_"].endswith(".Landmarks") and "codec" not in points
 
 
 def test_a_heatmap_network_in_the_form_of_points_is_refused() -> None:

@@ -21,8 +21,8 @@ from dvsn.losses.heatmaps import JointMSE
 from dvsn.tasks.keypoints import to_picture
 from dvsn.tasks.normalise import Normalise
 from dvsn.tasks.pose import Pose, PoseEstimator
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY_POSE, composed, write_people
 
 
@@ -150,6 +150,7 @@ def test_it_learns(trained: Path, people: Path, tmp_path: Path) -> None:
     values = evaluate(evaluation(trained, tmp_path))
     assert values["pck"] > 0.8, values
     metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "scored" not in metrics["details"]  # all of it
     assert [row["keypoint"] for row in metrics["details"]["keypoints"]] == [
         "nose",
         "left_hand",
@@ -159,13 +160,27 @@ def test_it_learns(trained: Path, people: Path, tmp_path: Path) -> None:
     assert [row["labelled"] for row in metrics["details"]["keypoints"]] == [4, 4, 4, 3]
 
 
+def test_a_limited_test_says_of_how_many_it_speaks(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three of the four people, each as well met as in the whole test: the fourth does not count as missed."""
+    caplog.set_level("WARNING", logger="dvsn")
+    values = evaluate(evaluation(trained, tmp_path, "trainer.limit_test_batches=1", "batch_size=3"))
+    assert values["pck"] > 0.8
+    details = json.loads((tmp_path / "metrics.json").read_text())["details"]
+    assert details["scored"] == [{"scored": "3 of 4 people"}]
+    assert max(row["labelled"] for row in details["keypoints"]) == 3
+    assert "test: scored on 3 of 4 people" in caplog.text and "limit_test_batches" in caplog.text
+
+
 def evaluation(checkpoint: Path, output: Path, *overrides: str) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
 
+    from dvsn.config.compose import initialized
     from dvsn.config.menu import conf_dir
 
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         options = [
             f"checkpoint={checkpoint}",
             f"output={output}",

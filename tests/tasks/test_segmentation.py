@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import nn
 
 import dvsn
+from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.augment import MirrorWithSwaps, RandomScale, mirrored
 from dvsn.data.boundary import boundary_map
@@ -31,8 +32,8 @@ from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter
 from dvsn.weights import read_checkpoint
-from tests.engine.test_resume import equal
-from tests.engine.test_resume import run as train_until
+from tests.support.resuming import equal
+from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_scenes
 
 
@@ -318,7 +319,7 @@ def test_another_task_gives_what_fits_and_must_give_enough(trained: Path, tmp_pa
 
 
 def evaluated(*overrides: str) -> dict[str, float]:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with initialized(conf_dir()):
         config = compose("evaluate", overrides=list(overrides))
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)

@@ -1,0 +1,178 @@
+"""Options of Lightning's trainer: each works, or is refused with what to use instead, which works when pasted."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from dvsn.config.rules import TRAINER_OPTIONS, TRAINER_REFUSED
+from dvsn.engine import trainer as runtime
+from dvsn.engine.callbacks import PictureGrid
+from dvsn.errors import ConfigError, UserError
+from dvsn.train import train
+from tests.support.tiny import TINY, composed, write_pairs
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    torch.set_num_threads(1)
+    pairs = write_pairs(tmp_path_factory.mktemp("pairs"), train=5, val=2)
+    return [*TINY, f"data.root={pairs}", "trainer.max_epochs=2"]
+
+
+def advised(text: str) -> list[str]:
+    """The options that a message says to set."""
+    return re.findall(r"\b[a-z_]+(?:\.[a-z_0-9]+)*=[^\s,;]+", text.partition("Set ")[2].partition(" or ")[0])
+
+
+def test_every_option_of_lightning_is_known() -> None:
+    options = set(inspect.signature(pl.Trainer).parameters) - {"self", "enable_autolog_hparams"}
+    assert options == set(TRAINER_OPTIONS) - {"process_timeout"}
+
+
+@pytest.mark.parametrize("option", TRAINER_REFUSED)
+def test_what_would_do_nothing_is_refused_and_the_advice_works(
+    option: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neutral, _ = TRAINER_REFUSED[option]
+    value = "false" if neutral is True else "x" if neutral is None else "2"
+    with pytest.raises(ConfigError, match=rf"^trainer\.{option}: found ") as caught:
+        train(composed([*words, f"+trainer.{option}={value}"], tmp_path))
+    pasted = [each for each in advised(str(caught.value)) if not each.startswith("hydra.")]
+    if not pasted:
+        return
+    if "logger=wandb" in pasted:  # is tried without its service
+        composed([*words, *pasted], tmp_path)
+        return
+    result = train(composed([*words, *pasted], tmp_path))
+    assert result["epochs"] == 2
+    if option == "overfit_batches":
+        assert result["steps"] == 2 * 5 and "val/l1" in result["metrics"]
+
+
+def test_the_allowed_value_of_each_is_left_out(words: list[str], tmp_path: Path) -> None:
+    given = [
+        f"+trainer.{key}={str(value).lower() if value is not None else 'null'}"
+        for key, (value, _) in TRAINER_REFUSED.items()
+    ]
+    config = composed([*words, *given], tmp_path)
+    runtime.build_trainer(config, runtime.make_task(config))
+
+
+WITHOUT_MEANING = [
+    "trainer.check_val_every_n_epoch=0", "trainer.val_check_interval=0", "trainer.limit_train_batches=0",
+    "trainer.fast_dev_run=-1", "trainer.process_timeout=0", "trainer.strategy=fsdp", "trainer.strategy=ddp_spawn",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", WITHOUT_MEANING)
+def test_values_without_a_meaning(option: str, words: list[str], tmp_path: Path) -> None:
+    name, _, value = option.partition("=")
+    with pytest.raises(ConfigError, match=rf"^{re.escape(name)}: found '?{re.escape(value)}'?, expected "):
+        train(composed([*words, option], tmp_path))
+
+
+COUNTED = {
+    "trainer.val_check_interval=100": r"val_check_interval: found 100, but an epoch has 5 batches",
+    "trainer.limit_train_batches=0.01": r"limit_train_batches: found 0\.01, which of 5 batches is none",
+    "trainer.limit_val_batches=0.01": r"limit_val_batches: found 0\.01, which of 2 batches is none",
+}
+
+
+@pytest.mark.parametrize("option", COUNTED)
+def test_what_is_known_when_batches_are_counted(option: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=COUNTED[option]) as caught:
+        train(composed([*words, option], tmp_path))
+    pasted = advised(str(caught.value))
+    assert pasted and train(composed([*words, option, *pasted], tmp_path))["epochs"] == 2
+
+
+def test_validation_across_epochs(words: list[str], tmp_path: Path) -> None:
+    across = ["trainer.val_check_interval=7", "trainer.check_val_every_n_epoch=null"]
+    assert "val/l1" in train(composed([*words, *across], tmp_path))["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("quick", "batches"), [("trainer=fast_dev_run", 3), ("trainer.fast_dev_run=true", 1)]
+)
+def test_a_quick_run_is_one_epoch_whatever_an_experiment_says(
+    quick: str, batches: int, words: list[str], tmp_path: Path
+) -> None:
+    fixed = [word for word in words if not word.startswith("trainer=")]
+    given = [
+        "trainer.max_epochs=3",
+        "trainer.limit_train_batches=1.0",
+        "logger=csv",
+        "trainer.accelerator=cpu",
+    ]
+    result = train(composed([*fixed, quick, *given], tmp_path))
+    assert (result["epochs"], result["steps"]) == (1, batches)
+    assert (tmp_path / "metrics.csv").is_file() and (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_the_demo_is_quick_too(tmp_path: Path) -> None:
+    """`experiment=demo` sets three epochs."""
+    config = composed(["experiment=demo", "trainer=fast_dev_run"], tmp_path)
+    trainer = runtime.build_trainer(config, runtime.make_task(config))
+    assert (trainer.max_epochs, trainer.limit_train_batches, trainer.limit_val_batches) == (1, 3, 3)
+
+
+# Callbacks and loggers -------------------------------------------------------------------------------
+
+
+def test_a_callback_that_is_null_is_left_out(words: list[str], tmp_path: Path) -> None:
+    config = composed([*words, "callbacks=default", "callbacks.pictures=null"], tmp_path)
+    trainer = runtime.build_trainer(config, runtime.make_task(config))
+    assert not any(isinstance(each, PictureGrid) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    train(config)
+
+
+@pytest.mark.parametrize("group", ["callbacks", "logger"])
+def test_options_without_a_class_are_refused(group: str, words: list[str], tmp_path: Path) -> None:
+    config = composed([*words, f"+{group}.pictures.count=3"], tmp_path)
+    with pytest.raises(
+        ConfigError, match=rf"{group}\.pictures: .* expected null, or options with _target_"
+    ) as caught:
+        train(config)
+    pasted = str(caught.value).rpartition(" ")[2]
+    composed([*words, pasted], tmp_path)
+
+
+def test_a_callback_that_fails_is_named(words: list[str], tmp_path: Path) -> None:
+    stopping = "+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/mIoU}"
+    with pytest.raises(UserError, match=r"^callbacks\.stop: EarlyStopping failed: .*val/mIoU") as caught:
+        train(composed([*words, stopping], tmp_path))
+    (left_out,) = re.findall(r"callbacks\.stop=null", str(caught.value))
+    train(composed([*words, stopping, left_out], tmp_path))
+
+
+def test_an_error_outside_of_callbacks_stays_what_it_is(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("a fault of dvsn")
+
+    config = composed([*words, "callbacks=default"], tmp_path)
+    monkeypatch.setattr("dvsn.tasks.pix2pix.Pix2Pix.training_step", broken)
+    with pytest.raises(KeyError, match="a fault of dvsn"):
+        train(config)
+
+
+def test_a_logger_whose_package_is_missing(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_fabric.loggers import tensorboard
+
+    monkeypatch.setattr(tensorboard, "_TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr(tensorboard, "_TENSORBOARDX_AVAILABLE", False)
+    with pytest.raises(
+        ConfigError, match=r"logger\.tensorboard: TensorBoardLogger needs a package that is missing"
+    ) as caught:
+        train(composed([*words, "logger=tensorboard"], tmp_path))
+    assert "pip install" in str(caught.value)

@@ -1,0 +1,123 @@
+"""A file of weights is read as data: numpy's numbers beside it, what it is packed in, and bombs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dvsn.convert.rules import choice
+from dvsn.errors import CheckpointError
+from dvsn.weights import AVERAGED, CONTAINERS, Found, find_weights, read_checkpoint
+
+STATE = {"layer.weight": torch.arange(6.0).view(2, 3)}
+
+
+def save(path: Path, content: Any, **options: Any) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before 1.6"])
+def test_numbers_of_numpy_beside_the_weights(tmp_path: Path, old: bool) -> None:
+    beside = {
+        "best": np.float64(0.7651), "acc": np.float32(0.5), "half": np.float16(1.5), "epoch": np.int64(-240),
+        "done": np.bool_(True), "small": np.uint8(7),
+    }  # fmt: skip
+    path = save(tmp_path / "x.pth", {"state_dict": STATE, **beside}, _use_new_zipfile_serialization=not old)
+    content = read_checkpoint(path)
+    assert torch.equal(content["state_dict"]["layer.weight"], STATE["layer.weight"])
+    for key, value in beside.items():
+        assert content[key] == value and type(content[key]) in (float, int, bool), key
+
+
+class Other:
+    """A number as a machine of the other byte order writes it."""
+
+    def __reduce__(self) -> Any:
+        return np.float64(1).__reduce__()[0], (np.dtype(">f8"), struct.pack(">d", 2.5))
+
+
+def test_numbers_of_another_byte_order(tmp_path: Path) -> None:
+    assert read_checkpoint(save(tmp_path / "x.pth", {"state_dict": STATE, "best": Other()}))["best"] == 2.5
+
+
+def test_arrays_of_numpy_beside_the_weights(tmp_path: Path) -> None:
+    content = read_checkpoint(
+        save(tmp_path / "x.pth", {"state_dict": STATE, "confusion": np.zeros((19, 19))})
+    )
+    assert content["confusion"].shape == (19, 19) and content["state_dict"].keys() == STATE.keys()
+
+
+def test_names_of_numpy_do_not_open_the_door(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return np.load, (str(tmp_path / "none"),)
+
+    class Scalar:
+        def __reduce__(self) -> Any:
+            return np.float64(1).__reduce__()[0], (np.dtype("O"), "anything")
+
+    for harm in (Harmful(), Scalar()):
+        path = save(tmp_path / "x.pth", {"state_dict": STATE, "x": harm}, pickle_module=pickle)
+        with pytest.raises(CheckpointError, match=r"x.pth: refused|x.pth: not a readable"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", [*CONTAINERS, *AVERAGED])
+def test_every_container_is_opened(name: str) -> None:
+    assert find_weights({"epoch": 3, name: STATE}) == Found(STATE, name)
+    assert find_weights({name: {"state_dict": STATE}}).state is STATE
+
+
+def test_weights_side_by_side_are_told_and_chosen() -> None:
+    averaged = {"layer.weight": torch.zeros(2, 3)}
+    found = find_weights({"model": STATE, "model_ema": averaged, "optimizer": {"state": {}}})
+    assert found == Found(STATE, "model", ("model_ema",))
+    assert choice(found) == (
+        "The weights under 'model' were taken; the file also holds 'model_ema' (a running average of the weights), which "
+        "container=model_ema takes."
+    )
+    assert find_weights({"model": STATE, "model_ema": averaged}, "model_ema").state is averaged
+    with pytest.raises(CheckpointError, match=r"no weights under 'model_emma'. Did you mean 'model_ema'"):
+        find_weights({"model": STATE, "model_ema": averaged}, "model_emma")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, bomb = save(tmp_path / "x.ckpt", {"state_dict": STATE}), tmp_path / "bomb.ckpt"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in source.infolist():
+            packed.writestr(part.filename, source.read(part))
+        packed.writestr("x/data/9", bytes(80 << 20))
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("was unpacked"))
+    with pytest.raises(
+        CheckpointError, match=r"bomb.ckpt: [\d,]+ bytes that unpack to [\d,]+; expected 16 times"
+    ):
+        read_checkpoint(bomb)
+
+
+def test_a_packed_checkpoint_of_its_usual_size_is_read(tmp_path: Path) -> None:
+    path, packed_file = save(tmp_path / "x.ckpt", {"state_dict": STATE}), tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(packed_file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in source.infolist():
+            packed.writestr(part.filename, source.read(part))
+    try:
+        content = read_checkpoint(packed_file)
+    except CheckpointError as error:  # torch may not read packed parts, but then it says so
+        assert "packed.ckpt" in str(error)
+    else:
+        assert torch.equal(content["state_dict"]["layer.weight"], STATE["layer.weight"])
+
+
+def test_a_pipe_and_a_folder_are_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    for path in (tmp_path / "pipe.ckpt", tmp_path):
+        with pytest.raises(CheckpointError, match="is a folder, a pipe or a device"):
+            read_checkpoint(path)
