@@ -152,6 +152,7 @@ def kill_and_resume(place: Place, name: str) -> str:
         time.sleep(0.02)
     started.send_signal(signal.SIGKILL)
     killed = started.wait() == -signal.SIGKILL
+    time.sleep(10)  # its loading processes notice within five seconds, and hold the folder until then
     call("train", *options_of(place, name, broken), *more, f"resume={last}")
     weights = [
         torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
