@@ -50,12 +50,14 @@ def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
     import_lightning()
     from dvsn.config.build import inspect_tree
+    from dvsn.config.partners import check_partners
     from dvsn.engine import console, loggers, results, resume, run_folder, teaching
     from dvsn.engine import trainer as runtime
     from dvsn.engine.faults import told
     from dvsn.engine.initial_weights import start_from
 
     console.quiet()
+    check_partners(config)
     inspect_tree(config)
     runtime.keep_class_weights(config)
     folder = Path(config["run_dir"])

@@ -19,6 +19,7 @@ from torch import nn
 from dvsn.config import rules
 from dvsn.config.build import build, options_of
 from dvsn.config.menu import choices, conf_dir
+from dvsn.config.partners import check_partners
 from dvsn.distill.method import Kind, Method
 from dvsn.engine import trainer as runtime
 from dvsn.engine.loggers import build_loggers
@@ -596,6 +597,8 @@ def test_every_debug_option_builds_its_trainer(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("name", "task"), EXPERIMENTS)
 def test_every_experiment_builds_its_task(name: str, task: str) -> None:
     node = tree_with("experiment", name)
+    rules.validate(node)
+    check_partners(node)
     assert node["task"]["_target_"].startswith(f"dvsn.tasks.{task.partition('_')[0]}.")
     for key in ("network", "discriminator"):  # the real ones are built above
         if isinstance(node["task"].get(key), dict):

@@ -144,7 +144,7 @@ def locate(target: str, path: str) -> type:
 
     allow.check({"_target_": target}, path=path)
     target = allow.new_name(target)
-    return build._locate(target, path)
+    return build.locate(target, path)
 
 
 @pytest.mark.parametrize(("path", "target"), TARGETS)

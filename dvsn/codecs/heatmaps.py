@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import cv2
 import torch
@@ -47,6 +47,8 @@ class HeatmapCodec(nn.Module):
     logarithm makes an added constant, so here it is left out; the peak's value is that of the map itself. Worked out
     in float32. UDP's Hessian gets 1.2e-7 added to its diagonal there; here a Hessian that cannot be inverted moves nothing.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("heatmaps",)
 
     def __init__(
         self,

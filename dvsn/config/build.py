@@ -66,7 +66,7 @@ def _names_class(node: Any) -> bool:
 
 def _inspect(node: Any, path: str) -> None:
     if isinstance(node, Mapping) and "_target_" in node:
-        _check_options(_locate(node["_target_"], path), _given(node), path, node.get("_partial_", False))
+        _check_options(locate(node["_target_"], path), _given(node), path, node.get("_partial_", False))
     pairs = (
         node.items()
         if isinstance(node, Mapping)
@@ -91,7 +91,7 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         if extra:
             raise ConfigError(f"{path}: nothing to build, the key _target_ is missing")
         return {key: _build(value, join(path, key), {}) for key, value in node.items()}
-    kind = _locate(node["_target_"], path)
+    kind = locate(node["_target_"], path)
     partial = node.get("_partial_", False)
     given = _given(node)
     _check_options(kind, given | extra, path, partial)
@@ -118,7 +118,7 @@ def _build(node: Any, path: str, extra: dict[str, Any]) -> Any:
         raise ConfigError(f"{path}: {kind.__name__} does not take these options: {error}") from error
 
 
-def _locate(target: str, path: str) -> type:
+def locate(target: str, path: str) -> type:
     """The class of a target that has passed `check`, without walking attributes."""
     at, group, prefixes = join(path, "_target_"), group_of(path), allowed()
     assert group is not None  # check() has refused it
@@ -207,7 +207,7 @@ def class_options(target: str, path: str) -> Options | None:
     """The arguments of the class that a node at `path` names, by its present or an earlier name. Raises `ConfigError`."""
     node = renamed({"_target_": target})
     check(node, path=path)
-    return options_of(_locate(node["_target_"], path))
+    return options_of(locate(node["_target_"], path))
 
 
 @functools.cache

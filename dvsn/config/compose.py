@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dvsn.config import allow, flags, folders, hydra_node, logs, menu, rules, sources
 from dvsn.config.build import inspect_tree
 from dvsn.config.messages import composition_message, leaves
+from dvsn.config.partners import check_partners
 from dvsn.config.types import found
 from dvsn.errors import ConfigError
 
@@ -52,6 +53,8 @@ class Composed(NamedTuple):
 
 Sweep = Callable[[Session, Composed, Job], Any]
 Check = Callable[[Config], None]
+TRAIN = ("train", "search")
+"""The configs of commands that train, whose parts must fit each other."""
 
 
 def hydra_main(
@@ -166,14 +169,16 @@ def renamed_options(overrides: Sequence[str]) -> list[str]:
 def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra understands them.
 
-    `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `run_dir=FOLDER` is the folder
-    of the run by its shorter name.
+    `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `discriminator=null` leaves a
+    group out, which Hydra writes `~discriminator`. `run_dir=FOLDER` is the folder of the run by its shorter name.
     """
     repaired = []
     for override in overrides:
         key, equals, value = override.partition("=")
         if key == "run_dir" and equals:
             override = f"hydra.run.dir={value}"
+        if equals and value == "null" and loader.get_group_options(key.lstrip("+")):
+            override = f"~{key.lstrip('+')}"
         if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())
@@ -243,24 +248,44 @@ def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
     from omegaconf import open_dict, read_write
 
     cfg = composed.cfg
+    trains = cfg.hydra.job.config_name in TRAIN
     HydraConfig.instance().set_config(cfg)  # ${hydra:...} resolves from here on
     try:
         with translated():
             hydra_node.settle(cfg, composed.line)
     except ConfigError as error:
         if error.__cause__ is not None:  # an interpolation: `plain` names the value that it is made of
-            plain(cfg)
+            checked(cfg, composed.defaults, trains=trains)
         raise
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir = str(folder or cfg.hydra.run.dir)
         cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
     HydraConfig.instance().set_config(cfg)  # which makes a copy
-    tree = plain(cfg)
+    tree = checked(cfg, composed.defaults, trains=trains)
     if tree.get("run_dir") not in (None, cfg.hydra.run.dir):
         raise ConfigError(
             f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
         )
-    rules.validate(tree, composed.defaults)
+    return tree
+
+
+def checked(cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, trains: bool = True) -> Config:
+    """The resolved and validated tree of a composed config, less its `hydra` node. Raises `ConfigError`.
+
+    Where the command `trains`, also whether the parts fit each other. Where a part refers to what its partner does not
+    have, the message is about the partner.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        tree = plain(cfg)
+    except ConfigError:
+        if trains:
+            check_partners(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+        raise
+    rules.validate(tree, defaults)
+    if trains:
+        check_partners(tree)
     inspect_tree(tree)
     return tree
 

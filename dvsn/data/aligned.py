@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import list_pictures, read_rgb, require_folder, unique_names
@@ -29,6 +29,8 @@ class Aligned(ImageDataset):
 
     A picture that is not wider than high is refused, since it is most likely no pair. `narrow` allows it.
     """
+
+    gives: ClassVar[dict[str, str]] = {"a": "photo", "b": "photo"}  # or labels, as colours
 
     def __init__(
         self,

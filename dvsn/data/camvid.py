@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -125,6 +125,8 @@ class CamVid(ImageDataset):
     gives SegNet's lists exactly.
     """
 
+    gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
+
     def __init__(
         self,
         *,
@@ -145,7 +147,7 @@ class CamVid(ImageDataset):
                 raise ConfigError(
                     f"data.dataset.{option}: found '{value}'. {nearest(str(value), get_args(choice))}"
                 )
-        self.kinds = {"photo": "photo", "label": "label"}
+        self.kinds = dict(self.gives)
         super().__init__(transform=transform, seed=seed)
         self.root = require_folder(root, expected=TREE, option="data.root")
         folders = _original_folders(self.root) if layout != "segnet" else None

@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -82,6 +82,8 @@ class Cifar(ImageDataset):
     `max_bytes`.
     """
 
+    gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}
+
     def __init__(
         self,
         *,
@@ -92,7 +94,7 @@ class Cifar(ImageDataset):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        self.kinds = {"photo": "photo", "class": "number"}
+        self.kinds = dict(self.gives)
         super().__init__(transform=transform, seed=seed)
         if len(set(names)) != len(names):
             raise ConfigError("data.dataset.names: a class is named twice; expected each once.")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import cv2
 import numpy as np
@@ -70,6 +70,8 @@ class Cityscapes(ImageDataset):
     its sibling of the wanted kind is read. The label files of the test split are placeholders.
     """
 
+    gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
+
     def __init__(
         self,
         *,
@@ -86,7 +88,7 @@ class Cityscapes(ImageDataset):
             raise ConfigError(
                 f"data.dataset.labels: found '{labels}'. {nearest(str(labels), get_args(Labels))}"
             )
-        self.kinds = {"photo": "photo", "label": "label"} | ({"instance": "label"} if instances else {})
+        self.kinds = self.gives | ({"instance": "label"} if instances else {})
         self.palettes = {"label": PALETTE} if labels == "painted" else {}
         super().__init__(transform=transform, seed=seed)
         self.root = require_folder(root, expected=TREE, option="data.root")

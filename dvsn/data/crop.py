@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -101,6 +101,8 @@ class PersonCrop:
 
     Coordinates of keypoints that are not labelled are 0.
     """
+
+    treats: ClassVar[str] = "people"
 
     def __init__(
         self,

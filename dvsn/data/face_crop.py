@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -54,6 +54,8 @@ class FaceCrop:
        colour or in noise (the paper hides 20 %, in a way that it does not describe: Guo et al., 2019, arXiv:1902.10859).
     4. `steps`: albumentations that recolour or hide parts, on the crop. They must not move it.
     """
+
+    treats: ClassVar[str] = "faces"
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import list_pictures, read_labels, read_rgb, require_folder, unique_names
@@ -28,6 +28,8 @@ class Folders(ImageDataset):
     `a` and `b` are the folders' names. Their kinds: "photo" and "label" give (H, W, 3) uint8 RGB, a label
     being resized by nearest only; "ids" gives (H, W) label ids from 8-bit or palette pictures.
     """
+
+    gives: ClassVar[dict[str, str]] = {"a": "photo", "b": "photo"}  # or labels, as colours
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class ImageFolder(ImageDataset):
     that the first few are a fair sample.
     """
 
+    gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}
+
     def __init__(
         self,
         *,
@@ -42,7 +45,7 @@ class ImageFolder(ImageDataset):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        self.kinds = {"photo": "photo", "class": "number"}
+        self.kinds = dict(self.gives)
         super().__init__(transform=transform, seed=seed)
         tree = TREE.format(train=split_names(classes_from)[0], split=split)
         base = require_folder(root, expected=tree, option="data.root")

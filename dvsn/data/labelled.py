@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class LabelledPhotos(ImageDataset):
     where ignored, "color" the same painted (H, W, 3) in the colours of the vocabulary, ignored pixels black.
     """
 
+    gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
     pairs: list[tuple[Path, Path]]
     class_ids: ClassIds
 
@@ -38,7 +39,7 @@ class LabelledPhotos(ImageDataset):
         seed: int,
     ) -> None:
         check_choices({"labels": (labels, ("classes", "color"))})
-        self.kinds = {"photo": "photo", "label": "label"}
+        self.kinds = dict(self.gives)
         self.palettes = {"label": palette_table(vocabulary.palette)} if labels == "color" else {}
         super().__init__(transform=transform, seed=seed)
 

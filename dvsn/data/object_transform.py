@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ class DetectionTransform:
     `flip` is the probability of a mirror: an edge at x goes to W - x. `steps` are albumentations that recolour. All
     that is random follows from the item's seed.
     """
+
+    treats: ClassVar[str] = "objects"
 
     def __init__(self, *, flip: float = 0.0, steps: Sequence[Any] = ()) -> None:
         if not 0 <= flip <= 1:

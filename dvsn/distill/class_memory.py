@@ -56,7 +56,11 @@ class ClassMemory(nn.Module):
         self.turn(1, self.regions, gather(means[:, :, None]), gather((counts > 0)[..., None]))
 
     def turn(self, which: int, ring: Tensor, vectors: Tensor, real: Tensor) -> None:
-        """Write vectors (N, K, s, C), those that are real (N, K, s), at the places where the rings stand."""
+        """Write vectors (N, K, s, C), those that are real (N, K, s), at the places where the rings stand.
+
+        Picking out the real ones would wait for a GPU: the others repeat the last real one of their class, or write what is
+        there where the class has none.
+        """
         classes, size, channels = ring.shape
         real = real.transpose(0, 1).flatten(1)  # (K, N s)
         vectors = vectors.transpose(0, 1).reshape(classes, -1, channels)
@@ -64,6 +68,9 @@ class ClassMemory(nn.Module):
         number = real.cumsum(1) - 1
         real = real & (number >= count - size)  # no place is written twice
         place = (self.places[which][:, None] + number) % size
-        owner = torch.arange(classes, device=ring.device)[:, None].expand_as(place)
-        ring[owner[real], place[real]] = vectors[real].to(ring.dtype)
+        order = torch.arange(place.shape[1], device=ring.device)
+        source = torch.where(real, order, (real * order).argmax(1, keepdim=True))  # (K, N s)
+        place = place.gather(1, source)[..., None].expand(-1, -1, channels)
+        written = vectors.gather(1, source[..., None].expand(-1, -1, channels)).to(ring.dtype)
+        ring.scatter_(1, place, torch.where(real.any(1)[:, None, None], written, ring.gather(1, place)))
         self.places[which] = (self.places[which] + count[:, 0]) % size

@@ -116,6 +116,12 @@ class Distiller(nn.Module):
         return self.stages[-1][1] if self.stages else 0
 
     @property
+    def turns(self) -> list[int]:
+        """The epochs from which another stage or another method counts, and the first."""
+        counted = [self.initial_epochs + part.start for part in self.parts.values()]
+        return sorted({0, self.initial_epochs, *counted, *(end for _, end in self.stages)})
+
+    @property
     def share(self) -> float:
         """Of the run's epochs and its schedule's: the smallest that a method asks for."""
         return min((method.share for method in self.each()), default=1.0)
@@ -180,7 +186,7 @@ class Distiller(nn.Module):
             for optimizer in optimizers:
                 optimizer.state = defaultdict(dict)
                 optimizer.zero_grad()
-        self._set_modes()
+        self.set_modes()
         if not self.stages:
             return
         total = f"epochs {self.initial_epochs} and on"
@@ -188,7 +194,7 @@ class Distiller(nn.Module):
             total = f"initial stage, to epoch {dict(self.stages)[self.stage]} of {self.initial_epochs}"
         log.info("distillation: epoch %d: %s, %s", epoch, self.stage or "training", total)
 
-    def _set_modes(self) -> None:
+    def set_modes(self) -> None:
         """Freeze and put into eval mode what this stage does not train."""
         student, name = self.taps.network[0], self.stage
         if name is None:

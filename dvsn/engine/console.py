@@ -26,6 +26,7 @@ def quiet() -> None:
         r".*is smaller than the logging interval.*",
         r".*Trying to infer the `batch_size`.*",
         r".*find_unused_parameters=True was specified.*",
+        r".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # dvsn's data module has none
         r".*It is recommended to use `self\.log.*sync_dist=True.*",  # metrics are gathered before they are logged
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
     ):

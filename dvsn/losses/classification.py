@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ class ClassCrossEntropy(nn.Module):
     al., 2016, arXiv:1512.00567, section 7): (1 - e) times the cross entropy plus e times the mean over the
     classes of minus their log probability. Worked out in float32, whatever the precision of the network.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("classes",)
 
     def __init__(self, *, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class JointMSE(nn.Module):
     weights, one a keypoint.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ("heatmaps",)
     joint_weights: Tensor | None
 
     def __init__(self, *, hardest: int = 0, joint_weights: Sequence[float] | None = None) -> None:
@@ -72,6 +74,8 @@ class AdaptiveWing(nn.Module):
     10 in the paper); 0: all pixels alike, as mmpose has it. The weight of a keypoint multiplies its loss, and one that
     is not labelled still counts in the mean, as in `JointMSE`. The paper's boundary maps and coordinates are left out.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("heatmaps",)
 
     def __init__(
         self,

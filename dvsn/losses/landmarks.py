@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class LandmarkLoss(nn.Module):
     `angle_weight` weighs the second term, `angles`: the squared errors of the three angles in radians, summed, their
     mean over the faces whose angles are known. There is none where the network or the data have no angles.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("points",)
 
     def __init__(self, *, size: float = SIZE, angle_weight: float = 1.0) -> None:
         super().__init__()
@@ -160,6 +162,7 @@ class PFLDLoss(nn.Module):
     this product alone that trains the branch of the angles. null: only `robust` detaches.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ("points",)
     shares: Tensor | None
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,8 @@ class Objective(nn.Module):
     Labels outside 0..classes-1 and 255 raise `DataError`: on the CPU in each batch, which costs nothing next to
     the loss; on a GPU in the first batch only, since asking waits for the device. The readers check too.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("pixels",)
 
     def __init__(
         self,

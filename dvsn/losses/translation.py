@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ class TranslationLoss(nn.Module):
     `penalty_weight` is the weight of `gradient_penalty` (10 in WGAN-GP; 0 switches it off). The authors'
     code has such a function but never calls it: set 0 to repeat that, a Wasserstein GAN without penalty.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ Here are V1 and, with the third branch of PIDNet, V1 + ADB + Bag; V2 is in `dvsn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,9 @@ class TwoPaths(nn.Module):
     heads that are used in training only.
     """
 
+    response: ClassVar[str] = "pixels"
     multiple = 1
     align_corners = False
-    minimum_batch = 2  # a device, in training: global means are normalised, one value a channel
 
     def __init__(self, *, classes: int, heads: bool, upsample: bool) -> None:
         super().__init__()
@@ -81,6 +81,11 @@ class BiSeNet(TwoPaths):
             self.classifier += ("conv_out16.conv_out", "conv_out32.conv_out")
         kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
 
+    @staticmethod
+    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (2, False) if heads else (0, False)
+
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
         context8, context16 = self.cp(image)
@@ -115,6 +120,11 @@ class BiSeNetDerivative(BiSeNet):
         if heads:
             self.conv_outd = Head(64, 64, 1)
         kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
+
+    @staticmethod
+    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (2, True) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -206,6 +216,7 @@ class ResNet18Classifier(nn.Module):
     Input: (N, 3, H, W) normalised RGB. Output: logits (N, classes).
     """
 
+    response: ClassVar[str] = "classes"
     taps = ("cp.resnet.layer2", "cp.resnet.layer3", "cp.resnet.layer4")
     multiple = 1
     classifier = ("fc",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +49,11 @@ class BiSeNetV2(TwoPaths):
             self.aux5_4 = AuxiliaryHead(128, classes, dropout, stride=32)
             self.classifier += tuple(f"{name}.conv_out.1" for name in ("aux2", "aux3", "aux4", "aux5_4"))
         kaiming(self, zero_biases=True)
+
+    @staticmethod
+    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (4, False) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -96,9 +97,9 @@ class DDRNet(Trunk):
     """
 
     dense_tap = "final_layer:in"
+    response: ClassVar[str] = "pixels"
     align_corners = False  # of resizing the logits to the size of the label, as released
     stride = 8
-    minimum_batch = 2  # a device, in training: the pyramid normalises one value a channel
 
     def __init__(
         self,
@@ -135,6 +136,11 @@ class DDRNet(Trunk):
                 self.seghead_bd = Head(2 * width, width, 1)
         kaiming(self)
 
+    @staticmethod
+    def training_heads(*, heads: bool = True, derivative: bool = False, **_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (1, derivative) if heads else (0, False)
+
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         features = self.trunk(image)
         detail = self.layer5_(features.detail)  # (N, 4C, H/8, W/8)
@@ -158,6 +164,7 @@ class DDRNetClassifier(Trunk):
     `layer5` ends in a ReLU here, though it does not in the segmenter.
     """
 
+    response: ClassVar[str] = "classes"
     classifier = ("linear",)
 
     def __init__(

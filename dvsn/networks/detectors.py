@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class Detector(nn.Module):
     Under mixed precision the backbone and the heads compute in bf16, while levels, anchors, boxes, scores and losses
     stay float32: in bf16 a coordinate above 512 has steps of 4 pixels.
     """
+
+    response: ClassVar[str] = "objects"
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class PoseHRNet(HighResolutionTrunk):
     has the convolution first and the nearest neighbour (`enlarge`). `align_corners` belongs to bilinear ones.
     """
 
+    response: ClassVar[str] = "heatmaps"
     multiple = 32
     stride = 4
     classifier: tuple[str, ...] = ("final_layer",)

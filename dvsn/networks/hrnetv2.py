@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ class HRNetV2(HighResolutionTrunk):
     all of `last_layer` learns ten times faster, not just `classifier`.
     """
 
+    response: ClassVar[str] = "pixels"
     stride = 4
     classifier: tuple[str, ...] = ("last_layer.3",)
 
@@ -48,6 +50,11 @@ class HRNetV2(HighResolutionTrunk):
         self.last_layer = mix_and_classify(sum(self.widths), classes)
         small_normal(self)
         set_momentum(self, bn_momentum)
+
+    @staticmethod
+    def training_heads(**_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -72,6 +79,7 @@ class HRNetClassifier(HighResolutionTrunk):
     as `classifier`, which here names the class layers of every network.
     """
 
+    response: ClassVar[str] = "classes"
     classifier: tuple[str, ...] = ("linear",)
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class HRNetV2Face(HighResolutionTrunk):
     enlarges by the nearest neighbour, this one bilinearly, and was published so.
     """
 
+    response: ClassVar[str] = "heatmaps"
     multiple = 32
     stride = 4
     classifier: tuple[str, ...] = ("head.3",)

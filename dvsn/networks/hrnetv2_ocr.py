@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ class HRNetV2OCR(HighResolutionTrunk):
     keep the framework's initial values. `adopt` takes the weights of an `HRNetV2`.
     """
 
+    response: ClassVar[str] = "pixels"
     stride = 4
     classifier: tuple[str, ...] = ("cls_head", "aux_head.3")
 
@@ -57,6 +59,11 @@ class HRNetV2OCR(HighResolutionTrunk):
         self.ocr_distri_head = Distribution(channels, key_channels, dropout)
         self.cls_head = nn.Conv2d(channels, classes, 1)
         set_momentum(self, bn_momentum)
+
+    @staticmethod
+    def training_heads(**_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (1, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)

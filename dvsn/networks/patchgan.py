@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from dvsn.networks.initialise import Init, initialise
 class PairDiscriminator(nn.Module):
     """Base of the discriminators: the order of their input channels, and the probability map."""
 
+    response: ClassVar[str] = "verdicts"
+    reads: ClassVar[tuple[str, ...]] = ("image",)
     multiple = 1
 
     def __init__(

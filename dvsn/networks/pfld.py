@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +105,7 @@ class PFLD(nn.Module):
     Initial weights are the framework's, as in both codes.
     """
 
+    response: ClassVar[str] = "points"
     multiple = STRIDE
     taps = ("block3_5", "block5_6", "conv7")  # finest first: 1/4, 1/8, 1/16
     classifier: tuple[str, ...] = ("fc",)

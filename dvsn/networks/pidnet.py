@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -101,11 +101,11 @@ class PIDNet(Trunk):
     maps are resized to the true size of their partner, which is the same where the sides divide.
     """
 
+    response: ClassVar[str] = "pixels"
     taps = ("layer2", "dfm", "layer3", "layer4", "spp")  # finest first
     dense_tap = "dfm"
     align_corners = True  # of resizing the logits to the size of the label, as released
     stride = 8
-    minimum_batch = 2  # a device, in training: the pyramid normalises one value a channel
 
     def __init__(
         self,
@@ -148,6 +148,11 @@ class PIDNet(Trunk):
             self.classifier += ("seghead_p.conv2",)
         kaiming(self)
 
+    @staticmethod
+    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
+        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
+        return (1, True) if heads else (0, False)
+
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         features = self.trunk(image)
         outline, rectified = self.derivative(features)
@@ -168,6 +173,7 @@ class PIDNetClassifier(Trunk):
     brings the detail branch to it, and their sum is pooled. The segmenter does not depend on that.
     """
 
+    response: ClassVar[str] = "classes"
     taps = ("layer2", "layer3", "layer4", "layer5")  # finest first
     classifier = ("linear",)
 

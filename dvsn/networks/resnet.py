@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,6 +58,7 @@ class ResNetClassifier(ResNet):
     Input: (N, 3, H, W) normalised RGB of any size. Output: logits (N, classes).
     """
 
+    response: ClassVar[str] = "classes"
     classifier: tuple[str, ...] = ("fc",)
 
     def __init__(self, *, classes: int, depth: int = 50) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class ResNetGenerator(nn.Module):
     `dvsn.networks.blocks.upsampling`.
     """
 
+    response: ClassVar[str] = "image"
     multiple = 4
 
     def __init__(

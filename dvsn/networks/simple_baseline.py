@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ class SimpleBaseline(ResNet):
     weights the trunk starts after He et al., not as the rest from N(0, 0.001).
     """
 
+    response: ClassVar[str] = "heatmaps"
     multiple = 32
     classifier: tuple[str, ...] = ("final_layer",)
 

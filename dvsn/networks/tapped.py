@@ -13,6 +13,7 @@ class Tapped(nn.Module):
     These networks have no operations in place, so no tapped value is overwritten later.
     """
 
+    response: ClassVar[str] = "classes"
     taps: tuple[str, ...] = ()
     """The output of each stage, finest first, as the distillation benchmarks take it."""
     stem_tap: str = ""

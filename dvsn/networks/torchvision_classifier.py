@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class TorchvisionClassifier(nn.Module):
     be tapped. Keys are torchvision's behind `model.`.
     """
 
+    response: ClassVar[str] = "classes"
     multiple = 1
 
     def __init__(self, *, classes: int, name: str = "resnet18") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class UNet(nn.Module):
     Differences: activations are not in place (the sums are the same), and the convolution biases which the
     paper's Lua code sets to zero before each update do not exist here.
     """
+
+    response: ClassVar[str] = "image"
 
     def __init__(
         self,

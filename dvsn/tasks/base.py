@@ -46,6 +46,12 @@ class Task(Student):
     answers: ClassVar[tuple[str, ...]] = ()
     """The kinds of picture that `answer` can make, the usual first."""
 
+    samples: ClassVar[str | None] = None
+    """The samples that it wants of a data set: `dataset` (pictures), `people` or `objects`; None: it does not say."""
+
+    targets: ClassVar[tuple[str, ...] | None] = None
+    """The kinds of array that it can learn: `photo`, `label` or `number`; None: it does not say."""
+
     shows: ClassVar[str] = "pictures"
     """What its answer is, for whoever writes it down: `pictures`, `classes`, `objects`, `people` or `faces`. `dvsn.predict`
     has a file of this name."""

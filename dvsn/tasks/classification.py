@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
@@ -56,6 +57,9 @@ class Classification(Task):
     """
 
     kind: ClassVar[str] = "classification"
+    response: ClassVar[Kind] = "classes"
+    samples: ClassVar[str | None] = "dataset"
+    targets: ClassVar[tuple[str, ...] | None] = ("number",)
 
     def __init__(
         self,

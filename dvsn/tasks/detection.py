@@ -59,6 +59,7 @@ class Detection(ScoredTask):
     kind: ClassVar[str] = "detection"
     measured: ClassVar[str] = "pictures"
     response: ClassVar[Kind] = "objects"
+    samples: ClassVar[str | None] = "objects"
 
     def __init__(
         self,
@@ -124,11 +125,18 @@ class Detection(ScoredTask):
             objects = {**objects, "names": known}
         return node | {"objects": objects, "transform": {"train": plain, "eval": plain}}
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Leave crowd regions out of training while they are on the CPU; a GPU would have to be waited for."""
+        if not self.trainer.training:  # type: ignore[attr-defined]
+            return batch
+        return {**batch, "target": [without_crowds(target) for target in batch["target"]]}
+
     def objective(self, batch: Batch) -> Terms:  # type: ignore[override]
         """The detector's own terms, as torchvision names them."""
         images = [image.float() / 255 for image in batch["image"]]
         wanted = ("boxes", "labels", *(("masks",) if self.network.masks else ()))
-        targets = [{key: target[key][target["crowd"] == 0] for key in wanted} for target in batch["target"]]
+        targets = [without_crowds(target) for target in batch["target"]]
+        targets = [{key: target[key] for key in wanted} for target in targets]
         terms: Terms = self.network(images, targets)
         return terms
 
@@ -228,10 +236,7 @@ class Detection(ScoredTask):
             "prediction": [self.draw(photo, found) for photo, found in zip(photos, output, strict=True)],
         }
         if "target" in batch:
-            truth = [
-                {key: target[key][target["crowd"] == 0] for key in ("boxes", "labels")}
-                for target in batch["target"]
-            ]
+            truth = [without_crowds(target) for target in batch["target"]]
             columns["label"] = [self.draw(photo, each) for photo, each in zip(photos, truth, strict=True)]
         height, width = (max(photo.shape[axis] for photo in photos) for axis in (0, 1))
         return {title: torch.stack([on_white(each, height, width) for each in pictures])
@@ -272,6 +277,14 @@ class Detection(ScoredTask):
 
     def deployable(self) -> torch.nn.Module:
         return ObjectDetector(self.network).eval()
+
+
+def without_crowds(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The objects of a picture that are no crowd regions, without the key `crowd`; the same where it is not there."""
+    if "crowd" not in target:
+        return target
+    kept = target["crowd"] == 0
+    return {key: value[kept] for key, value in target.items() if key != "crowd"}
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class KeypointTask(ScoredTask):
 
     kind: ClassVar[str] = "keypoints"
     measured: ClassVar[str] = "people"
+    samples: ClassVar[str | None] = "people"
 
     def __init__(
         self,

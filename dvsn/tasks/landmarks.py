@@ -34,7 +34,9 @@ class LandmarkEstimator(nn.Module):
     def __init__(self, normalise: nn.Module, network: nn.Module, size: Sequence[int]) -> None:
         super().__init__()
         self.normalise, self.network = normalise, network
-        self.register_buffer("size", torch.tensor([float(size[1]), float(size[0])]), persistent=False)
+        device = next(network.parameters()).device
+        sides = torch.tensor([float(size[1]), float(size[0])], device=device)
+        self.register_buffer("size", sides, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         points: Tensor = self.network(self.normalise(image), heads=False).points

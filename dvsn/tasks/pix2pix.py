@@ -106,6 +106,8 @@ class Pix2Pix(Task):
 
     kind: ClassVar[str] = "pix2pix"
     response: ClassVar[Kind] = "image"
+    samples: ClassVar[str | None] = "dataset"
+    targets: ClassVar[tuple[str, ...] | None] = ("photo", "label")
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)
@@ -257,6 +259,10 @@ class Pix2Pix(Task):
             terms["penalty"] = self.loss.gradient_penalty(self.discriminator, condition, real, fake)
         shares = self.loss.accuracy(real_logits, fake_logits)
         return terms, (shares["real"] + shares["fake"]) / 2
+
+    def try_step(self, batch: Batch) -> None:
+        condition, _ = self.prepare(batch)
+        self.judge(condition, self.layout(self.network(condition)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[misc, attr-defined]

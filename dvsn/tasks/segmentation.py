@@ -56,13 +56,12 @@ class Segmentation(Task):
     - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
       `decay_norms: false` spares biases and batch norms the weight decay, as BiSeNet's recipe does.
     - logits are resized to the label with the network's own `align_corners`.
-
-    Networks that pool a picture to one pixel under batch norm need two pictures a device; a batch of one is
-    refused when training starts.
     """
 
     kind: ClassVar[str] = "segmentation"
     response: ClassVar[Kind] = "pixels"
+    samples: ClassVar[str | None] = "dataset"
+    targets: ClassVar[tuple[str, ...] | None] = ("label",)
     answers: ClassVar[tuple[str, ...]] = ("color", "overlay", "ids", "submission")
 
     def __init__(
@@ -122,26 +121,6 @@ class Segmentation(Task):
 
     def ask_data(self, data: Any) -> None:
         data.outlines = self.loss.boundary_options
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        least = int(getattr(self.network, "minimum_batch", 1))
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data is None or least < 2 or self.trainer.num_nodes > 1:
-            return
-        world = self.trainer.world_size
-        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules())
-        share = data.batch_size if synchronised else data.batch_size // world
-        rest = len(data.datasets["train"]) % data.batch_size
-        short = 0 if data.drop_last or not rest else (rest if synchronised else -(-rest // world))
-        for found, reason in ((share, "data.batch_size"), (short or share, "the last batch of an epoch")):
-            if found < least:
-                raise ConfigError(
-                    f"data.batch_size: {reason} gives {found} picture a device, and {type(self.network).__name__} "
-                    f"needs {least}: its global pooling leaves one value a channel, which batch norm cannot "
-                    "normalise. Set data.batch_size to twice the devices or more, data.drop_last=true for the "
-                    "last batch, or trainer.sync_batchnorm=true on several GPUs."
-                )
 
     def objective(self, output: SegmentationOutput, batch: Batch) -> Terms:
         """The loss's named terms."""

@@ -14,6 +14,7 @@ from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.optim.schedules import Schedule
+from dvsn.tasks.batch_norm import require_statistics
 from dvsn.tasks.finite import TEACHER
 from dvsn.tasks.loop import Loop, OptimizerFactory, Stages
 from dvsn.tasks.normalise import fit
@@ -170,6 +171,18 @@ class Student(Loop):
     def on_train_start(self) -> None:
         if self.distiller is not None:
             self.distiller.begin(self.device)
+        require_statistics(self)
+
+    def try_step(self, batch: Batch) -> None:
+        """The forward passes of a training step; with a distiller, of each part of the training in which others count."""
+        if self.distiller is None:
+            self.learn(batch)
+            return
+        for epoch in self.distiller.turns:
+            self.distiller.epoch = epoch
+            if self.distiller.stages or self.distiller.only:
+                self.distiller.set_modes()
+            self.learn(batch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if self.distiller is not None:

@@ -168,6 +168,11 @@ def test_the_quotes_that_are_advised_work_when_pasted(compose: Callable[..., Any
     assert compose(pasted, root=None)["root"] == value
 
 
+def test_null_leaves_a_group_out(compose: Callable[..., Any]) -> None:
+    assert "optim" in compose() and "optim" not in compose("optim=null")
+    assert compose("experiment=null")["seed"] == 0  # which was not there before
+
+
 def test_missing_values_are_listed(compose: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"^root: no value is given\. Set root=\.\.\.$"):
         compose(root=None)

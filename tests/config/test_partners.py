@@ -1,0 +1,261 @@
+"""What fits what: every choice of every group beside every task is accepted as shipped, or refused before data is opened."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+
+from dvsn.config import compose
+from dvsn.config.menu import choices, conf_dir
+from dvsn.config.partners import shipped
+from dvsn.errors import ConfigError
+from dvsn.train import train
+
+GROUPS = choices()
+TASKS = [task for task in GROUPS["task"] if task != "distillation"]
+
+
+def named(group: str, pattern: str) -> set[str]:
+    return {name for name in GROUPS[group] if re.fullmatch(pattern, name)}
+
+
+SEGMENTERS = named("network", r"(pidnet_[sml]|ddrnet_\d+(_slim|_adb_bag)?|bisenetv[12](_adb_bag)?)")
+SEGMENTERS |= named("network", r"hrnetv2_w\d+(_small_v\d|_ocr)?")
+CLASSIFIERS = named("network", r".*_classifier|resnet\d+(x4)?|resnet50_cifar|vgg\d+|wrn_.*|shufflenet_v\d")
+CLASSIFIERS |= {"mobilenetv2_half", "torchvision"}
+HEATMAPS = named("network", r"hrnet_(small|w\d+)|simplebaseline_\d+|hrnetv2_w18_face")
+NETWORKS = {
+    "classification": CLASSIFIERS,
+    "detection": named("network", r"hrnetv2p_w\d+|detector_small"),
+    "landmarks": {"pfld", "pfld_025"},
+    "landmarks_heatmaps": HEATMAPS,
+    "pix2pix": named("network", r"unet_\w+|resnet_\dblocks"),
+    "pose": HEATMAPS,
+    "segmentation": SEGMENTERS,
+}
+LOSSES = {
+    "classification": {"cross_entropy_classes"},
+    "detection": set(),
+    "landmarks": named("loss", r"landmarks_\w+|(soft_)?wing|pfld"),
+    "landmarks_heatmaps": {"heatmaps", "adaptive_wing"},
+    "pix2pix": {"vanilla", "hinge", "lsgan", "wgangp"},
+    "pose": {"heatmaps", "adaptive_wing"},
+    "segmentation": {
+        "bisenet",
+        "cross_entropy",
+        "ddrnet",
+        "dice",
+        "focal",
+        "lovasz",
+        "ocr",
+        "ohem",
+        "pidnet",
+    },
+}
+OBJECTS = {"detection", "detection_colour"}
+TRANSFORMS = {
+    "detection": OBJECTS,
+    "landmarks": {"face"},
+    "landmarks_heatmaps": {"face"},
+    "pose": {"pose"},
+    **dict.fromkeys(
+        ("classification", "pix2pix", "segmentation"), set(GROUPS["transform"]) - OBJECTS - {"face", "pose"}
+    ),
+}
+FITS = {
+    "network": NETWORKS,
+    "loss": LOSSES,
+    "transform": TRANSFORMS,
+    "codec": {
+        task: set(GROUPS["codec"]) if task in ("pose", "landmarks_heatmaps") else set() for task in TASKS
+    },
+    "discriminator": {task: set(GROUPS["discriminator"]) if task == "pix2pix" else set() for task in TASKS},
+}
+AUXILIARY = SEGMENTERS - named("network", r"hrnetv2_w\d+(_small_v\d)?")
+BOUNDARY = named("network", r"pidnet_[sml]|ddrnet_23_adb_bag|bisenetv1_adb_bag")
+HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": BOUNDARY}
+"""Of a loss of segmentation that reads heads, the networks that have them in training."""
+FACES = {"300w", "aflw", "cofw", "faces68", "wflw"}
+STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot"}
+LABELLED = STREETS | {"camvid", "cocostuff", "lip", "pascal_context", "segmentation"}
+DATA = {
+    "classification": {"cifar10", "cifar100", "imagefolder"},
+    "detection": STREETS | {"coco", "ochuman"},
+    "landmarks": FACES,
+    "landmarks_heatmaps": FACES,
+    "pix2pix": LABELLED | {"aligned", "edges2shoes", "facades", "folders", "maps"},
+    "pose": {"coco", "crowdpose", "keypoints", "lspet", "mpii", "ochuman", "street", "street_onehot"},
+    "segmentation": LABELLED,
+}
+
+
+@functools.cache
+def composed(*overrides: str) -> Any:
+    """A composed config, not resolved, as plain data."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = hydra_compose("train", overrides=["name=x", "run_dir=x", "data.root=nowhere", *overrides])
+    OmegaConf.set_struct(cfg, False)
+    compose.modernise(cfg)
+    return OmegaConf.to_container(cfg, resolve=False)
+
+
+def refusal(task: str, **parts: str | None) -> str:
+    """The message that refuses these choices; empty where they fit. Anything but a `ConfigError` is raised."""
+    tree = copy.deepcopy(composed(f"task={task}"))
+    for group, name in parts.items():
+        tree[group] = None if name is None else copy.deepcopy(shipped(group)[name])
+    try:
+        compose.checked(OmegaConf.create(tree))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def usual_loss(network: str) -> str:
+    return "pidnet" if network in BOUNDARY else "ohem"
+
+
+CASES = [(task, group) for task in TASKS for group in FITS]
+ONE_A_KIND = {
+    "network": ["pidnet_s", "resnet8", "unet_256", "hrnet_small", "pfld", "detector_small"],
+    "loss": ["ohem", "cross_entropy_classes", "vanilla", "heatmaps", "wing"],
+    "transform": ["resize_256", "face", "pose", "detection"],
+    "codec": ["udp"],
+    "discriminator": ["patchgan"],
+}
+
+
+def check_choices(task: str, group: str, names: list[str]) -> None:
+    for name in names:
+        more = {"loss": usual_loss(name)} if task == "segmentation" and group == "network" else {}
+        message = refusal(task, **more, **{group: name})
+        if name in FITS[group][task]:
+            assert not message, name
+        else:
+            assert message.startswith(f"{group}: "), (name, message)
+            assert "that fit: " in message or "takes none" in message, message
+
+
+@pytest.mark.parametrize(("task", "group"), CASES)
+def test_a_choice_fits_its_task_or_is_refused_with_what_fits(task: str, group: str) -> None:
+    check_choices(task, group, ONE_A_KIND[group])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "group"), CASES)
+def test_every_choice_fits_its_task_or_is_refused(task: str, group: str) -> None:
+    check_choices(task, group, GROUPS[group])
+
+
+def check_pair(network: str, loss: str) -> None:
+    message = refusal("segmentation", network=network, loss=loss)
+    if network in HEADS.get(loss, SEGMENTERS):
+        assert not message
+        return
+    assert message.startswith("loss.terms.") and "does not have in training" in message
+    offered = message.partition("that fit: ")[2].partition(", or ")[0].rstrip(".").split(", ")
+    assert set(offered) == {each for each in LOSSES["segmentation"] if network in HEADS.get(each, SEGMENTERS)}
+
+
+@pytest.mark.parametrize("network", ["ddrnet_23", "hrnetv2_w18"])
+@pytest.mark.parametrize("loss", ["bisenet", "pidnet", "ohem"])
+def test_a_loss_of_heads_wants_a_network_that_has_them(network: str, loss: str) -> None:
+    check_pair(network, loss)
+
+
+@pytest.mark.slow
+def test_every_loss_of_segmentation_with_every_network() -> None:
+    for network, loss in itertools.product(sorted(SEGMENTERS), sorted(LOSSES["segmentation"])):
+        check_pair(network, loss)
+
+
+def test_the_terms_that_a_message_leaves_out_are_enough() -> None:
+    """BiSeNet has no boundary head: two of PIDNet's four terms read one."""
+    message = refusal("segmentation", network="bisenetv1", loss="pidnet")
+    advised = re.findall(r"(loss\.terms\.\w+=null)", message)
+    assert advised == ["loss.terms.boundary=null", "loss.terms.main_at_boundary=null"]
+    tree = composed("task=segmentation", "network=bisenetv1", *advised)
+    assert compose.checked(OmegaConf.create(copy.deepcopy(tree)))
+
+
+def check_data(task: str, data: str) -> None:
+    try:
+        compose.checked(OmegaConf.create(copy.deepcopy(composed(f"task={task}", f"data={data}"))))
+    except ConfigError as error:
+        assert data not in DATA[task], error
+        offered = str(error).partition("that fit: ")[2].rstrip(".").partition(" and ")[0].split(", ")
+        assert offered and set(offered) <= DATA[task], error
+        return
+    assert data in DATA[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("data", ["camvid", "cifar10", "coco", "wflw", "aligned"])
+def test_data_fits_its_task_or_is_refused_with_what_fits(task: str, data: str) -> None:
+    check_data(task, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("data", GROUPS["data"])
+def test_every_data_set_fits_its_task_or_is_refused(task: str, data: str) -> None:
+    check_data(task, data)
+
+
+@pytest.mark.parametrize(
+    ("task", "part"),
+    [("segmentation", "loss"), ("segmentation", "network"), ("pose", "codec"), ("pix2pix", "loss")],
+)
+def test_a_part_that_is_missing_is_named(task: str, part: str) -> None:
+    assert refusal(task, **{part: None}).startswith(
+        f"{part}: found null, and task={task} needs one. Choices of {part}"
+    )
+
+
+class Silent(nn.Module):
+    """A network of a user that says nothing of itself."""
+
+
+class Wordy(Silent):
+    response = "image"
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("Silent", False), ("Wordy", True)])
+def test_a_class_of_a_user_that_says_nothing_is_let_through(
+    kind: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVSN_ALLOW", "tests")
+    tree = copy.deepcopy(composed("task=segmentation"))
+    tree["network"] = {"_target_": f"{__name__}.{kind}"}
+    if refused:
+        with pytest.raises(ConfigError, match="network: Wordy answers with image, and task=segmentation"):
+            compose.checked(OmegaConf.create(tree))
+    else:
+        assert compose.checked(OmegaConf.create(tree))
+
+
+def test_it_is_refused_before_a_folder_is_made_or_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["task=segmentation", "network=unet_256", "data.root=nowhere", "teacher=no.ckpt", "distill=cwd"]
+    with pytest.raises(ConfigError, match=r"network: UNet answers with image.*pidnet_s"):
+        compose.hydra_main("train", lambda cfg: train(compose.plain(cfg)), argv=argv)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plain_config_is_refused_by_train_too(tmp_path: Path) -> None:
+    tree = compose.plain(OmegaConf.create(copy.deepcopy(composed("task=pose", "loss=wing"))))
+    with pytest.raises(ConfigError, match="loss: Wing is for points, and task=pose"):
+        train({**tree, "run_dir": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()

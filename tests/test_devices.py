@@ -1,0 +1,268 @@
+"""Every task and every method on a GPU that is not there: nothing mixes devices, and no training step waits for it twice.
+
+Forward passes, autocast, validation and what is shipped run on pretended `cuda`; backward passes on `meta`, since one on
+pretended `cuda` wants a driver (`tests/support/pretended.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from dvsn.distill.taps import roles
+from dvsn.engine import teaching
+from dvsn.engine import trainer as runtime
+from dvsn.tasks.base import Task
+from dvsn.tasks.detection import Detection
+from tests.config.test_partners import NETWORKS
+from tests.distill import test_matrix as matrix
+from tests.support.pretended import Waits, moved, pretended_cuda, pretended_meta
+from tests.support.tiny import composed
+
+schools = matrix.schools
+TASKS = {
+    **matrix.STUDENTS,
+    "landmarks_pfld": [each for each in matrix.STUDENTS["landmarks"] if not each.startswith("loss=")],
+    "landmarks_heatmaps": [
+        "task=landmarks_heatmaps", "data=faces68", "transform.size=[64,64]", "data.workers=0", "data.batch_size=4",
+        "network=hrnet_small", "network.width=4", "network.bottlenecks=1", "network.bottleneck_width=8",
+        "network.blocks=1", "callbacks=none", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false",
+    ],
+}  # fmt: skip
+FIRST = {"segmentation": ["dvsn/losses/segmentation.py"]}
+"""Of the first training step of a run, the files that wait for the device: labels are looked at once."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def data_of(task: str) -> str:
+    return "landmarks" if task.startswith("landmarks") else task
+
+
+def built(config: dict[str, Any], *, taught: bool = False) -> tuple[Task, dict[str, Any]]:
+    """A task on the CPU, perhaps with its distiller, and a training batch."""
+    data, task = runtime.build_data(config), runtime.make_task(config)
+    task.ask_data(data)
+    if taught:
+        teaching.distil(task, config, data)
+    read = data.open("train", augment=True)
+    join: Any = getattr(read, "collate", None)
+    from dvsn.data.module import collate
+
+    batch = (join or collate)([read[0, index] for index in range(min(4, len(read)))])
+    return task, batch
+
+
+def on_the_way(task: Task, batch: dict[str, Any], device: str) -> dict[str, Any]:
+    """A training batch as it reaches the device."""
+    task._trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+    sent: dict[str, Any] = moved(task.on_before_batch_transfer(batch, 0), device)
+    task._trainer = None
+    return sent
+
+
+def step(task: Task, batch: dict[str, Any], *, backward: bool = False) -> None:
+    """What a training step runs on the device: all terms, the guard against NaN, and what methods do afterwards."""
+    if task.kind == "pix2pix":
+        condition, target = task.prepare(batch)  # type: ignore[operator]
+        output = task.generate(condition)  # type: ignore[operator]
+        terms = task.discriminator_objective(condition, output.detach(), target)[0]  # type: ignore[operator]
+        terms = {**terms, **task.generator_objective(condition, output, target, batch)}  # type: ignore[operator]
+    else:
+        terms = task.learn(batch)
+    wanted = batch["image"][0].device.type
+    assert terms and all(term.device.type == wanted for term in terms.values())
+    task.finite.watch(
+        task.must_be_finite() | {name: term.detach().float() for name, term in terms.items()}, step=0, epoch=0
+    )
+    if backward:
+        torch.stack([term.float() for term in terms.values()]).sum().backward()
+    if task.distiller is not None:
+        with torch.no_grad():
+            task.distiller.after_backward()
+
+
+def two_steps(task: Task, batch: dict[str, Any], waits: Waits) -> tuple[list[str], list[str]]:
+    """What waited for the device in the first and in the second step, on autocast."""
+    found = []
+    for _ in range(2):
+        waits.found.clear()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            step(task, batch)
+        found.append(waits.own)
+    return found[0], found[1]
+
+
+@pytest.fixture(scope="module")
+def config_of(schools: Any) -> Any:
+    @functools.cache
+    def config(task: str) -> dict[str, Any]:
+        root, _ = schools(data_of(task))
+        return composed([*TASKS[task], f"data.root={root}"], root)
+
+    return lambda task: copy.deepcopy(config(task))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_training_step_does_not_wait_for_the_gpu(name: str, config_of: Any) -> None:
+    task, batch = built(config_of(name))
+    with pretended_cuda() as waits:
+        task.to("cuda")
+        first, second = two_steps(task, on_the_way(task, batch, "cuda"), waits)
+    assert [each.partition(":")[0] for each in first] == FIRST.get(name, [])
+    assert second == []
+
+
+WITH = {
+    "segmentation": ["loss=ohem", "transform=resize_256"],
+    "pix2pix": ["transform=resize_256", "data.batch_size=2"],
+    "detection": ["data.batch_size=2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "network"), [(name, each) for name, found in NETWORKS.items() for each in sorted(found)]
+)
+def test_every_network_stays_on_the_gpu(name: str, network: str, schools: Any) -> None:
+    """As published, in a training step and in validation."""
+    root, _ = schools(data_of(name))
+    kept = [
+        each
+        for each in TASKS[name]
+        if not each.startswith(("network", "loss.", "transform.base", "transform.crop"))
+    ]
+    side = 112 if name == "landmarks" else 128
+    size = (
+        [f"transform.size=[{side},{side}]"] if any(each.startswith("transform.size") for each in kept) else []
+    )
+    task, batch = built(
+        composed([*kept, f"network={network}", f"data.root={root}", *size, *WITH.get(name, [])], root)
+    )
+    with pretended_cuda() as waits:
+        task.to("cuda")
+        there = on_the_way(task, batch, "cuda")
+        _, second = two_steps(task, there, waits)
+        assert second == []
+        task.eval()
+        with torch.no_grad():
+            task(there["image"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_validation_and_what_is_shipped_stay_on_the_gpu(name: str, config_of: Any) -> None:
+    config = config_of(name)
+    task, batch = built(config)
+    data = runtime.build_data(config)
+    task.ask_data(data)
+    with pretended_cuda(), torch.no_grad():
+        task.to("cuda").eval()
+        task.metrics.to("cuda")
+        there = moved(batch, "cuda")
+        if hasattr(task, "score") and hasattr(task.score, "attach"):
+            task.score.attach(data.open("train"))
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            output = task.validation_step(there, 0)
+        shipped = task.deployable()
+        state = [*shipped.parameters(), *shipped.buffers()]
+        assert state and all(tensor.device.type == "cuda" for tensor in state)
+        answers = [output, shipped(there["image"])]
+    tensors = [
+        each
+        for answer in answers
+        for each in torch.utils._pytree.tree_leaves(answer)
+        if isinstance(each, Tensor)
+    ]
+    assert tensors and all(tensor.device.type == "cuda" for tensor in tensors)
+
+
+@pytest.mark.parametrize("name", sorted({*TASKS} - {"detection"}))
+def test_a_backward_pass_stays_on_its_device(name: str, config_of: Any) -> None:
+    """On `meta`: one that the CPU has a share in raises, or leaves a gradient there."""
+    task, batch = built(config_of(name))
+    with pretended_meta():
+        task.to("meta")
+        step(task, on_the_way(task, batch, "meta"), backward=True)
+    gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.device.type == "meta" for gradient in gradients)
+
+
+def test_crowd_regions_are_left_out_before_they_reach_the_device() -> None:
+    """Two objects and a crowd between them; in validation the score wants all three."""
+    target = {
+        "boxes": torch.tensor([[0.0, 0, 4, 4], [0, 0, 9, 9], [5, 5, 8, 8]]),
+        "labels": torch.tensor([1, 2, 3]),
+        "crowd": torch.tensor([0, 1, 0], dtype=torch.uint8),
+    }
+    task = Detection.__new__(Detection)
+    LightningModule.__init__(task)
+    for training in (True, False):
+        task._trainer = SimpleNamespace(training=training)  # type: ignore[assignment]
+        (found,) = Detection.on_before_batch_transfer(task, {"target": [target]}, 0)["target"]
+        assert found["labels"].tolist() == ([1, 3] if training else [1, 2, 3])
+        assert ("crowd" in found) is not training
+    assert found["boxes"].shape == (3, 4)
+
+
+# Methods of distillation ------------------------------------------------------------------------------
+
+
+def taught(method: str, task: str, schools: Any, folder: Path) -> dict[str, Any]:
+    """The config of a small student that learns by one method."""
+    root, teacher = schools(task, equal=method in matrix.EQUAL)
+    node = matrix.node_of(method)
+    smaller = matrix.SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})
+    node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
+    config = matrix.student_of(task) | {
+        "teacher": str(teacher),
+        "distill": {method: node},
+        "run_dir": str(folder),
+    }
+    config["data"]["root"] = str(root)
+    usual = node["taps"]
+    if isinstance(usual, str):
+        declared = roles(runtime.make_task(config).student)
+        node["taps"] = usual if usual in declared else matrix.OTHERWISE[usual]
+        if usual == "stem_and_stages" and len(declared["stages"]) < 2:
+            node["taps"] = [["layer1", "layer1"], [*declared["stages"], *declared["stages"]]]
+    return config
+
+
+def check_method(method: str, task_name: str, schools: Any, folder: Path) -> None:
+    task, batch = built(taught(method, task_name, schools, folder), taught=True)
+    assert task.distiller is not None
+    stages = [0, task.distiller.initial_epochs] if task.distiller.stages else [0]
+    with pretended_cuda() as waits:
+        task.to("cuda")
+        there = on_the_way(task, batch, "cuda")
+        task.on_train_start()
+        for epoch in stages:
+            task.distiller.enter(epoch, [])
+            _, second = two_steps(task, there, waits)
+            assert second == [], (epoch, second)
+        task.on_train_end()
+
+
+ONCE = dict(reversed(matrix.PAIRS))
+
+
+@pytest.mark.parametrize(("method", "task"), sorted(ONCE.items()))
+def test_a_method_does_not_wait_for_the_gpu(method: str, task: str, schools: Any, tmp_path: Path) -> None:
+    check_method(method, task, schools, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "task"), [pair for pair in matrix.PAIRS if pair not in ONCE.items()])
+def test_every_method_and_task_stay_on_the_gpu(method: str, task: str, schools: Any, tmp_path: Path) -> None:
+    check_method(method, task, schools, tmp_path)
