@@ -158,9 +158,14 @@ ALIASES = {"resume.force": "resume_force"}
 
 
 def renamed_options(overrides: Sequence[str]) -> list[str]:
-    """The overrides with options by the names that the config has for them."""
+    """The overrides with options by the names that the config has for them; these take lists, or one word."""
     split = [override.partition("=") for override in overrides]
-    return [f"{ALIASES.get(key, key)}{equals}{value}" for key, equals, value in split]
+    return [
+        f"{ALIASES[key]}{equals}{value if value.startswith('[') or value == 'null' else f'[{value}]'}"
+        if key in ALIASES
+        else f"{key}{equals}{value}"
+        for key, equals, value in split
+    ]
 
 
 def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
@@ -174,6 +179,8 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "run_dir" and equals:
             override = f"hydra.run.dir={value}"
+        if equals and value == "null" and "none" in loader.get_group_options(key):
+            override = f"{key}=none"
         if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())
@@ -230,6 +237,13 @@ def translated(
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
         raise ConfigError(composition_message(error, name, loader, defaults)) from error
+    except ValueError as error:
+        if "Config group override must be" not in str(error):
+            raise
+        raise ConfigError(
+            "a group of options is null on the command line, which has no choice of that kind. Name one of its choices; "
+            "--help lists them."
+        ) from error
 
 
 def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
