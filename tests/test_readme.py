@@ -218,8 +218,7 @@ def be_in_a_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `folder` the checkout that networks and configs are found in."""
     for name in ("dvsn", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for module in (menu, build):
-        monkeypatch.setattr(module, "PACKAGE", folder / "dvsn")
+    monkeypatch.setattr(menu, "PACKAGE", folder / "dvsn")
     monkeypatch.setattr(networks, "__path__", [*networks.__path__, str(folder / "dvsn" / "networks")])
     monkeypatch.delitem(sys.modules, "dvsn.networks.mine", raising=False)
 

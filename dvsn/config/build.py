@@ -52,8 +52,16 @@ def inspect_tree(tree: Any, *, path: str = "") -> None:
     tree = renamed(tree)
     if isinstance(tree, Mapping) and not path:
         _inspect({key: node for key, node in tree.items() if key not in IMPORT_LIGHTNING}, path)
-        import_lightning()
+        if _names_class([tree.get(key) for key in IMPORT_LIGHTNING]):
+            import_lightning()
     _inspect(tree, path)
+
+
+def _names_class(node: Any) -> bool:
+    """Whether anything in a tree is to be built."""
+    if isinstance(node, Mapping):
+        return "_target_" in node or any(map(_names_class, node.values()))
+    return isinstance(node, list | tuple) and any(map(_names_class, node))
 
 
 def _inspect(node: Any, path: str) -> None:

@@ -475,15 +475,12 @@ def test_a_command_that_does_one_thing_refuses_a_sweep(compose: Callable[..., An
 
 def test_an_option_below_a_plain_value_is_written_with_a_dot() -> None:
     """`resume` is text, so `resume.force` could not be composed: it is a key of its own."""
-    with composing.opened("train", ["resume.force=[optim.lr]", "resume=auto", "optim.lr=1"]) as (
-        hydra,
-        given,
-    ):
-        assert given.overrides == ["resume_force=[optim.lr]", "resume=auto", "optim.lr=1"]
-        cfg = composing.compose(hydra.config_loader, "train", [*given.overrides, "network=unet_256"]).cfg
+    with composing.opened("train", ["resume.force=[optim.lr]", "resume=auto", "optim.lr=1"]) as session:
+        assert session.overrides == ["resume_force=[optim.lr]", "resume=auto", "optim.lr=1"]
+        cfg = composing.compose(session.loader, "train", [*session.overrides, "network=unet_256"]).cfg
     assert (list(cfg.resume_force), cfg.resume) == (["optim.lr"], "auto")
-    with composing.opened("train", ["resume.force=optim.lr", "callbacks=null", "logger=null"]) as (_, given):
-        assert given.overrides == ["resume_force=[optim.lr]", "callbacks=none", "logger=none"]
+    with composing.opened("train", ["resume.force=optim.lr", "callbacks=null", "logger=null"]) as session:
+        assert session.overrides == ["resume_force=[optim.lr]", "callbacks=none", "logger=none"]
     from dvsn.train import COMMAND
 
     assert "resume.force=[]" in COMMAND.help_text()

@@ -318,7 +318,7 @@ def test_a_converted_file_knows_its_keypoints(tmp_path: Path, caplog: pytest.Log
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     assert task.eval()(image).shape == (1, 17, 3)  # with its mirror image
     mpii: Any = dvsn.load(run_command(hrnet(joints=16), tmp_path, "size=[64,64]"))
-    assert "thorax" in mpii.keypoints.names and mpii.data_recipe["score"] == "pckh"
+    assert "thorax" in mpii.keypoints.names and mpii.data_recipe["facts"]["score"] == "pckh"
     with caplog.at_level("INFO"):
         other: Any = dvsn.load(run_command(hrnet(joints=5), tmp_path, "size=[64,64]"))
     assert other.data_recipe == {} and "give data=NAME" in caplog.text

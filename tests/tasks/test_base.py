@@ -73,7 +73,8 @@ def test_a_checkpoint_is_not_written_over_an_unseen_bad_loss() -> None:
 class Stub(nn.Module):
     """Stands for a distiller: one trained parameter, an initial stage of two epochs, half of the batches."""
 
-    initial_epochs, stage_lr, share, finished = 2, 0.5, 0.5, ("ab",)
+    initial_epochs, stage_lr, share, finished, task_weight = 2, 0.5, 0.5, ("ab",), 0.25
+    earlier_task_weight = 0.1
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,11 +119,15 @@ def test_a_checkpoint_holds_the_recipes_and_finished_stages() -> None:
     task.on_save_checkpoint(checkpoint)
     assert checkpoint["dvsn"] == {
         "format": 1, "version": VERSION, "task": "task", "recipe": {"_target_": "here"}, "data": {"classes": 3},
-        "distill": {"kd": {"weight": 1.0}}, "stages_finished": ["ab"],
+        "distill": {"kd": {"weight": 1.0}}, "stages_finished": ["ab"], "task_weight": 0.25,
     }  # fmt: skip
     other = distilled()
-    other.on_load_checkpoint({"dvsn": {"stages_finished": []}})
-    assert other.distiller is not None and other.distiller.finished == []
+    other.on_load_checkpoint(
+        {"dvsn": {"stages_finished": []}}
+    )  # of an earlier version, without the weight of the task
+    assert (
+        other.distiller is not None and other.distiller.finished == [] and other.distiller.task_weight == 0.1
+    )
     other.on_load_checkpoint(checkpoint)
     assert other.distiller.finished == ["ab"]
 
