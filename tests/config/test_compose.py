@@ -484,6 +484,8 @@ def test_an_option_below_a_plain_value_is_written_with_a_dot() -> None:
         assert session.overrides == ["resume_force=[optim.lr]", "resume=auto", "optim.lr=1"]
         cfg = composing.compose(session.loader, "train", [*session.overrides, "network=unet_256"]).cfg
     assert (list(cfg.resume_force), cfg.resume) == (["optim.lr"], "auto")
+    with composing.opened("train", ["resume.force=optim.lr", "callbacks=null", "logger=null"]) as session:
+        assert session.overrides == ["resume_force=[optim.lr]", "callbacks=none", "logger=none"]
     from dvsn.train import COMMAND
 
     assert "resume.force=[]" in COMMAND.help_text()
