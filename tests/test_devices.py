@@ -246,12 +246,12 @@ def check_method(method: str, task_name: str, schools: Any, folder: Path) -> Non
     with pretended_cuda() as waits:
         task.to("cuda")
         there = on_the_way(task, batch, "cuda")
-        task.on_train_start()
+        task.distiller.begin("cuda")
         for epoch in stages:
             task.distiller.enter(epoch, [])
             _, second = two_steps(task, there, waits)
             assert second == [], (epoch, second)
-        task.on_train_end()
+        task.distiller.end()
 
 
 ONCE = dict(reversed(matrix.PAIRS))

@@ -53,8 +53,6 @@ class Composed(NamedTuple):
 
 Sweep = Callable[[Session, Composed, Job], Any]
 Check = Callable[[Config], None]
-TRAIN = ("train", "search")
-"""The configs of commands that train, whose parts must fit each other."""
 
 
 def hydra_main(
@@ -91,7 +89,7 @@ def hydra_main(
         if several:
             assert sweep is not None
             return sweep(session, composed, job)
-        return _run(job, composed, check, keeps=keeps)
+        return _run(job, composed, check, keeps=keeps, trains=name == "train")
 
 
 def _show(session: Session) -> None:
@@ -175,7 +173,8 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra understands them.
 
     `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `discriminator=null` leaves a
-    group out, which Hydra writes `~discriminator`; or it is the group's choice `none`. `run_dir=FOLDER` is the folder of the run by its shorter name.
+    group out, which Hydra writes `~discriminator`, or is the group's choice `none`. `run_dir=FOLDER` is the folder of the
+    run by its shorter name.
     """
     repaired = []
     for override in overrides:
@@ -249,18 +248,17 @@ def translated(
         ) from error
 
 
-def preflight(composed: Composed, *, folder: Path | None = None) -> Config:
+def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = True) -> Config:
     """The composed config as `plain` data, validated before a folder is made or anything built. Raises `ConfigError`.
 
-    What can be said from the YAML alone is said first; then the classes are imported, and the options compared with
-    their signatures. Hydra's node is resolved before all of that, see `hydra_node.settle`. `folder` is that of the run,
-    where it is another one than `hydra.run.dir`.
+    What can be said from the YAML alone is said first; then the classes are imported: whether the parts fit each other,
+    where the command `trains`, and whether the options fit their signatures. Hydra's node is resolved before all of that,
+    see `hydra_node.settle`. `folder` is that of the run, where it is another one than `hydra.run.dir`.
     """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
 
     cfg = composed.cfg
-    trains = cfg.hydra.job.config_name in TRAIN
     HydraConfig.instance().set_config(cfg)  # ${hydra:...} resolves from here on
     try:
         with translated():
@@ -338,13 +336,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {key: allow.renamed(value) for key, value in tree.items()}
 
 
-def _run(job: Job, composed: Composed, check: Check | None, *, keeps: bool) -> Any:
+def _run(job: Job, composed: Composed, check: Check | None, *, keeps: bool, trains: bool) -> Any:
     """One run: the config is validated, then its folder is made, then `job` is called."""
     from omegaconf import OmegaConf
 
     cfg = composed.cfg
     made_up = "${run_stamp:" in str(OmegaConf.to_container(cfg.hydra.run, resolve=False))
-    tree = preflight(composed)
+    tree = preflight(composed, trains=trains)
     if check is not None:
         check(tree)
     wanted = Path(cfg.hydra.run.dir)
@@ -354,6 +352,6 @@ def _run(job: Job, composed: Composed, check: Check | None, *, keeps: bool) -> A
     resume = tree.get("resume") == "auto" or (not made_up and tree.get("resume") is not None)
     with folders.claimed(wanted, given=not made_up, resume=resume) as folder:
         if folder != wanted:
-            tree = preflight(composed, folder=folder)
+            tree = preflight(composed, folder=folder, trains=trains)
         logs.start(folder / f"{cfg.hydra.job.name}.log", verbose=cfg.hydra.verbose)
         return job(tree)

@@ -250,7 +250,7 @@ def test_it_is_refused_before_a_folder_is_made_or_a_file_is_read(
     monkeypatch.chdir(tmp_path)
     argv = ["task=segmentation", "network=unet_256", "data.root=nowhere", "teacher=no.ckpt", "distill=cwd"]
     with pytest.raises(ConfigError, match=r"network: UNet answers with image.*pidnet_s"):
-        compose.hydra_main("train", lambda cfg: train(compose.plain(cfg)), argv=argv)
+        compose.hydra_main("train", train, argv=argv)
     assert not list(tmp_path.iterdir())
 
 
