@@ -74,6 +74,8 @@ def evaluate(config: Config) -> dict[str, float]:
 
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
+    if not isinstance(config["checkpoint"], str):
+        raise ConfigError(f"checkpoint: found {config['checkpoint']!r}, expected the path of a checkpoint.")
     path, split = Path(config["checkpoint"]), config["split"]
     content = read_checkpoint(path)
     header = read_recipe(content, path)
@@ -85,17 +87,24 @@ def evaluate(config: Config) -> dict[str, float]:
     task.data_recipe = data_of(config, header, path, task)
     data = runtime.build_data({"data": task.data_recipe})
     task.ask_data(data)
-    task.use_metrics(**metric_options(config["metrics"], task))
+    task.use_metrics(**metric_options(config["metrics"] or {}, task))
     load_state(task, content["state_dict"], path)
-    pictures = PictureFiles(folder=output, count=int(config["pictures"]), save_all=bool(config["save_all"]))
+    pictures = PictureFiles(
+        folder=output, count=int(config["pictures"] or 0), save_all=bool(config["save_all"])
+    )
     own = {"run_dir": str(output), "callbacks": {}, "trainer": measuring(config["trainer"])}
     trainer = runtime.build_trainer({**config, **own}, task, fitting=False)
     trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
     with told(trainer, config):
-        logged = trainer.test(task, data, verbose=False)[0]
-    values = {key.removeprefix("test/"): value for key, value in logged.items()}
+        logged = trainer.test(task, data, verbose=False)
+    if not logged:
+        raise ConfigError(
+            f"trainer.limit_test_batches: found {config['trainer'].get('limit_test_batches')!r}, so nothing is measured. "
+            "Set trainer.limit_test_batches=1.0"
+        )
+    values = {key.removeprefix("test/"): value for key, value in logged[0].items()}
     if trainer.is_global_zero:
         about = {
             "checkpoint": str(path),

@@ -597,6 +597,7 @@ def test_every_debug_option_builds_its_trainer(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("name", "task"), EXPERIMENTS)
 def test_every_experiment_builds_its_task(name: str, task: str) -> None:
     node = tree_with("experiment", name)
+    rules.validate(node)
     check_partners(node)
     assert node["task"]["_target_"].startswith(f"dvsn.tasks.{task.partition('_')[0]}.")
     for key in ("network", "discriminator"):  # the real ones are built above

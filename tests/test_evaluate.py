@@ -16,7 +16,7 @@ from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine import devices
 from dvsn.engine import trainer as runtime
-from dvsn.errors import CheckpointError
+from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.weights import read_checkpoint
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
@@ -118,3 +118,28 @@ def test_weights_that_are_not_finite_are_refused(value: float, segmenter: Path, 
     assert name in str(caught.value)
     with pytest.raises(CheckpointError, match="not finite"):
         dvsn.load(tmp_path / "diverged.ckpt")
+
+
+EVALUATIONS = {
+    "trainer.limit_test_batches=0": r"limit_test_batches: found 0, so nothing .* Set trainer\.limit_test_batches=1\.0",
+    "checkpoint=5": "checkpoint: found 5, expected the path",
+    "checkpoint=null": "checkpoint: found None, expected the path",
+}
+
+
+@pytest.mark.parametrize("option", EVALUATIONS)
+def test_options_that_measure_nothing(option: str, segmenter: Path, tmp_path: Path) -> None:
+    given = [f"checkpoint={segmenter}"] if not option.startswith("checkpoint") else []
+    with pytest.raises(ConfigError, match=EVALUATIONS[option]):
+        measured(*given, f"output={tmp_path}", option)
+
+
+def test_options_may_be_null(segmenter: Path, tmp_path: Path) -> None:
+    given = [
+        f"checkpoint={segmenter}",
+        f"output={tmp_path}",
+        "pictures=null",
+        "metrics=null",
+        "inference=null",
+    ]
+    assert measured(*given)["samples"] == 3

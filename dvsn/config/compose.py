@@ -159,22 +159,30 @@ ALIASES = {"resume.force": "resume_force"}
 
 
 def renamed_options(overrides: Sequence[str]) -> list[str]:
-    """The overrides with options by the names that the config has for them."""
+    """The overrides with options by the names that the config has for them; these take lists, or one word."""
     split = [override.partition("=") for override in overrides]
-    return [f"{ALIASES.get(key, key)}{equals}{value}" for key, equals, value in split]
+    return [
+        f"{ALIASES[key]}{equals}{value if value.startswith('[') or value == 'null' else f'[{value}]'}"
+        if key in ALIASES
+        else f"{key}{equals}{value}"
+        for key, equals, value in split
+    ]
 
 
 def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra understands them.
 
-    `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `run_dir=FOLDER` is the folder
-    of the run by its shorter name.
+    `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `discriminator=null` leaves a
+    group out, which Hydra writes `~discriminator`, or is the group's choice `none`. `run_dir=FOLDER` is the folder of the
+    run by its shorter name.
     """
     repaired = []
     for override in overrides:
         key, equals, value = override.partition("=")
         if key == "run_dir" and equals:
             override = f"hydra.run.dir={value}"
+        if equals and value == "null" and (options := loader.get_group_options(key.lstrip("+"))):
+            override = f"{key}=none" if "none" in options else f"~{key.lstrip('+')}"
         if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())
@@ -231,6 +239,13 @@ def translated(
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
         raise ConfigError(composition_message(error, name, loader, defaults)) from error
+    except ValueError as error:
+        if "Config group override must be" not in str(error):
+            raise
+        raise ConfigError(
+            "a group of options is null on the command line, which has no choice of that kind. Name one of its choices; "
+            "--help lists them."
+        ) from error
 
 
 def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = True) -> Config:
@@ -250,7 +265,7 @@ def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = 
             hydra_node.settle(cfg, composed.line)
     except ConfigError as error:
         if error.__cause__ is not None:  # an interpolation: `plain` names the value that it is made of
-            plain(cfg)
+            checked(cfg, composed.defaults, trains=trains)
         raise
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir = str(folder or cfg.hydra.run.dir)
@@ -267,7 +282,8 @@ def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = 
 def checked(cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, trains: bool = True) -> Config:
     """The resolved and validated tree of a composed config, less its `hydra` node. Raises `ConfigError`.
 
-    Where a part refers to what its partner does not have, the message is about the partner.
+    Where the command `trains`, also whether the parts fit each other. Where a part refers to what its partner does not
+    have, the message is about the partner.
     """
     from omegaconf import OmegaConf
 

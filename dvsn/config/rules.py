@@ -107,6 +107,18 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for key, value, good, expected in rules:
         if not good:
             raise ConfigError(f"trainer.{key}: found {value!r}, expected {expected}.")
+    precision, time = trainer.get("precision", "auto"), trainer.get("max_time")
+    if str(precision) in ("64", "16-true", "bf16-true", "64-true") or str(precision).startswith(
+        "transformer"
+    ):
+        raise ConfigError(
+            f"trainer.precision: found {precision}, in which pictures and losses, which are float32, cannot be worked with. "
+            "Set trainer.precision=32-true or bf16-mixed or 16-mixed"
+        )
+    if time is not None and not isinstance(time, str | Mapping):
+        raise ConfigError(
+            f"trainer.max_time: found {time!r}, expected days:hours:minutes:seconds, such as 00:12:00:00."
+        )
 
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
@@ -120,6 +132,18 @@ def check_options(config: Mapping[str, Any]) -> None:
     _check_trainer(config["trainer"])
     monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
     saving = saving if isinstance(saving, dict) else {}  # evaluate's `checkpoint` is a file
+    if "task" in config and not isinstance(config.get("checkpoint") or {}, Mapping):
+        raise ConfigError(
+            f"checkpoint: found {config['checkpoint']!r}, expected options such as checkpoint.every_n_epochs=1. To go on "
+            f"from a file set resume={config['checkpoint']}"
+        )
+    for key in ("resume", "weights"):
+        value = config.get(key)
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ConfigError(f"{key}: found {value!r}, expected null or the path of a checkpoint.")
+    force = config.get("resume_force")
+    if force is not None and not (isinstance(force, list) and all(isinstance(each, str) for each in force)):
+        raise ConfigError(f"resume.force: found {force!r}, expected names of options, such as [optim.lr].")
     ema, clip = config.get("ema"), config["trainer"].get("gradient_clip_val")
     steps, epochs = saving.get("every_n_steps"), saving.get("every_n_epochs", 1)
     rules = (

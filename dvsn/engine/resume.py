@@ -99,7 +99,8 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     named = tuple(map(str, config.get("resume_force") or ()))
     refused = [each for each in found if not each.within(applied) and not each.within(named)]
     if refused:
-        raise CheckpointError(_refusal(path, refused, task, named))
+        useful = tuple(each for each in named if any(one.within([each]) for one in found))
+        raise CheckpointError(_refusal(path, refused, task, useful))
     forced = [each for each in found if each.within(named)]
     _check_forced(path, content, forced)
     _check_length(path, config, content)

@@ -96,8 +96,8 @@ class DDRNet(Trunk):
     partner, which is the same where the sides divide.
     """
 
-    response: ClassVar[str] = "pixels"
     dense_tap = "final_layer:in"
+    response: ClassVar[str] = "pixels"
     align_corners = False  # of resizing the logits to the size of the label, as released
     stride = 8
 

@@ -38,8 +38,8 @@ class KeypointTask(ScoredTask):
     """
 
     kind: ClassVar[str] = "keypoints"
-    samples: ClassVar[str | None] = "people"
     measured: ClassVar[str] = "people"
+    samples: ClassVar[str | None] = "people"
 
     def __init__(
         self,

@@ -96,7 +96,7 @@ class Loop(pl.LightningModule):
         Raises `ConfigError` for a schedule that needs a run with an end, where the run has none.
         """
         trainer = self.trainer
-        _ = trainer.estimated_stepping_batches  # opens the loaders, which sets num_training_batches
+        trainer.fit_loop.setup_data()  # opens the loaders, which sets num_training_batches
         accumulate = max(trainer.accumulate_grad_batches, getattr(self, "accumulate_grad_batches", 1))
         steps = max(1, -(-int(trainer.num_training_batches) // accumulate))
         ends = [steps * trainer.max_epochs] if trainer.max_epochs and trainer.max_epochs > 0 else []

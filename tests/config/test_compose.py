@@ -168,6 +168,11 @@ def test_the_quotes_that_are_advised_work_when_pasted(compose: Callable[..., Any
     assert compose(pasted, root=None)["root"] == value
 
 
+def test_null_leaves_a_group_out(compose: Callable[..., Any]) -> None:
+    assert "optim" in compose() and "optim" not in compose("optim=null")
+    assert compose("experiment=null")["seed"] == 0  # which was not there before
+
+
 def test_missing_values_are_listed(compose: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"^root: no value is given\. Set root=\.\.\.$"):
         compose(root=None)
@@ -479,6 +484,8 @@ def test_an_option_below_a_plain_value_is_written_with_a_dot() -> None:
         assert session.overrides == ["resume_force=[optim.lr]", "resume=auto", "optim.lr=1"]
         cfg = composing.compose(session.loader, "train", [*session.overrides, "network=unet_256"]).cfg
     assert (list(cfg.resume_force), cfg.resume) == (["optim.lr"], "auto")
+    with composing.opened("train", ["resume.force=optim.lr", "callbacks=null", "logger=null"]) as session:
+        assert session.overrides == ["resume_force=[optim.lr]", "callbacks=none", "logger=none"]
     from dvsn.train import COMMAND
 
     assert "resume.force=[]" in COMMAND.help_text()

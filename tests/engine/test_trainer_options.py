@@ -67,7 +67,8 @@ def test_the_allowed_value_of_each_is_left_out(words: list[str], tmp_path: Path)
 
 WITHOUT_MEANING = [
     "trainer.check_val_every_n_epoch=0", "trainer.val_check_interval=0", "trainer.limit_train_batches=0",
-    "trainer.fast_dev_run=-1", "trainer.process_timeout=0", "trainer.strategy=fsdp", "trainer.strategy=ddp_spawn",
+    "trainer.fast_dev_run=-1", "trainer.max_time=5",
+    "trainer.process_timeout=0", "trainer.strategy=fsdp", "trainer.strategy=ddp_spawn",
 ]  # fmt: skip
 
 
@@ -176,3 +177,17 @@ def test_a_logger_whose_package_is_missing(
     ) as caught:
         train(composed([*words, "logger=tensorboard"], tmp_path))
     assert "pip install" in str(caught.value)
+
+
+def test_a_run_without_an_end_in_epochs(words: list[str], tmp_path: Path) -> None:
+    """Lightning opens no loader to count its steps, and the number of batches is not known."""
+    result = train(composed([*words, "trainer.max_epochs=-1", "trainer.max_steps=2"], tmp_path))
+    assert result["steps"] == 2
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true", "64", "transformer-engine"])
+def test_precisions_that_no_task_works_in(precision: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"trainer\.precision: found {precision}, .* Set trainer\.precision=32-true"
+    ):
+        train(composed([*words, f"trainer.precision={precision}"], tmp_path))
