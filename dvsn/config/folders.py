@@ -147,6 +147,19 @@ def _make(folder: Path) -> bool:
     return True
 
 
+_held: set[int] = set()
+"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a run that is
+killed, whose folder must be free at once."""
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
     """Locks a folder, inside of the context; False where another process has it. Some shared disks know no locks."""
@@ -156,10 +169,13 @@ def _locked(folder: Path) -> Iterator[bool]:
         free = True
     except OSError as error:
         free = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    _held.add(lock)
     try:
         yield free
     finally:
-        os.close(lock)
+        if lock in _held:
+            _held.remove(lock)
+            os.close(lock)
 
 
 def new_sweep(folder: Path, *, given: bool, again: bool) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -91,6 +93,28 @@ def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=False)
     assert (tmp_path / "mine").is_dir() and claim(tmp_path / "mine", given=True) == "mine"
+
+
+def test_a_process_that_outlives_a_killed_run_does_not_hold_its_folder(tmp_path: Path) -> None:
+    """As a process that loads data does, for some seconds."""
+    code = (
+        "import os, time; from pathlib import Path; from dvsn.config import folders\n"
+        "with folders.claimed(Path('mine'), given=True, resume=False):\n"
+        "    child = os.fork()\n"
+        "    if child == 0: time.sleep(60)\n"
+        "    print(child, flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    call = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        call, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.wait()
+        try:
+            assert claim(tmp_path / "mine", given=True) == "mine"
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_further_processes_enter_the_folder_of_the_first(
