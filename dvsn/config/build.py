@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +42,12 @@ IMPORT_LIGHTNING = ("task", "data", "trainer", "callbacks", "logger")
 before that."""
 
 
-def inspect_tree(tree: Any, *, path: str = "") -> None:
+def inspect_tree(tree: Any, *, path: str = "", between: Callable[[Any], None] | None = None) -> None:
     """Checks the options of every node of a resolved tree against the signature of its class. Builds nothing.
 
-    This imports the classes. Raises `ConfigError` for the first option that its class does not have, that is missing,
-    or whose value is of another type.
+    This imports the classes, those of Lightning last. `between` is called with the tree before that part is checked.
+    Raises `ConfigError` for the first option that its class does not have, that is missing, or whose value is of another
+    type.
     """
     check(tree, path=path)
     tree = renamed(tree)
@@ -54,6 +55,8 @@ def inspect_tree(tree: Any, *, path: str = "") -> None:
         _inspect({key: node for key, node in tree.items() if key not in IMPORT_LIGHTNING}, path)
         if _names_class([tree.get(key) for key in IMPORT_LIGHTNING]):
             import_lightning()
+        if between is not None:
+            between(tree)
     _inspect(tree, path)
 
 

@@ -25,6 +25,9 @@ Config = dict[str, Any]
 Job = Callable[[Config], Any]
 
 MULTIRUN = re.compile(r"(\+\+)?hydra\.mode=(['\"]?)MULTIRUN\2")  # another way to write -m
+OPTIONAL = ("codec", "discriminator", "experiment")
+"""Groups that a config may have no choice of."""
+
 FORMS = (("landmarks", "joints", "landmarks_heatmaps"),)
 """Tasks with a second form: the task, the option of a network by which that form is recognised, and its name."""
 
@@ -181,8 +184,10 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "run_dir" and equals:
             override = f"hydra.run.dir={value}"
-        if equals and value == "null" and (options := loader.get_group_options(key.lstrip("+"))):
-            override = f"{key}=none" if "none" in options else f"~{key.lstrip('+')}"
+        if equals and value == "null" and "none" in loader.get_group_options(key):
+            override = f"{key}=none"
+        elif equals and value == "null" and key in OPTIONAL:
+            override = f"~{key}"
         if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())
@@ -294,9 +299,7 @@ def checked(cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, train
             check_partners(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
         raise
     rules.validate(tree, defaults)
-    if trains:
-        check_partners(tree)
-    inspect_tree(tree)
+    inspect_tree(tree, between=check_partners if trains else None)
     return tree
 
 

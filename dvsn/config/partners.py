@@ -177,7 +177,7 @@ def _check_parts(run: Run) -> None:
                 f"{_those_that_suit(run, part)}"
             )
         idle = class_of(chosen, part)
-        if idle is not None and not _holds(run.tree["task"], chosen):
+        if idle is not None and part not in run.tree["task"] and not _holds(run.tree["task"], chosen):
             raise ConfigError(
                 f"{part}: task={run.name} takes none, so {idle.__name__} would do nothing. Leave out {part}=..., or set "
                 f"{part}=null."

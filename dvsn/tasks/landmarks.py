@@ -34,7 +34,7 @@ class LandmarkEstimator(nn.Module):
     def __init__(self, normalise: nn.Module, network: nn.Module, size: Sequence[int]) -> None:
         super().__init__()
         self.normalise, self.network = normalise, network
-        device = next(network.parameters()).device
+        device = next((parameter.device for parameter in network.parameters()), None)
         sides = torch.tensor([float(size[1]), float(size[0])], device=device)
         self.register_buffer("size", sides, persistent=False)
 

@@ -107,7 +107,7 @@ def test_negative_epochs_are_refused() -> None:
 def attached(accumulate: int, *, batches: int, max_epochs: int, max_steps: int = -1) -> Any:
     """The scheduler that a task puts on its optimiser in such a run."""
     trainer = SimpleNamespace(
-        estimated_stepping_batches=0, num_training_batches=batches, accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(setup_data=lambda: None), num_training_batches=batches, accumulate_grad_batches=1,
         max_epochs=max_epochs, max_steps=max_steps,
     )  # fmt: skip
     task = Task(optim=torch.optim.SGD, schedule=Poly(power=1.0))

@@ -92,7 +92,7 @@ def test_an_initial_stage_comes_off_the_schedule() -> None:
     task = distilled()
     task.schedule = Poly(power=1.0)
     task._trainer = SimpleNamespace(  # type: ignore[assignment]
-        estimated_stepping_batches=0,
+        fit_loop=SimpleNamespace(setup_data=lambda: None),
         num_training_batches=10,
         accumulate_grad_batches=1,
         max_epochs=6,
@@ -139,7 +139,7 @@ class Single(Task):
         super().__init__(optim=functools.partial(torch.optim.SGD, lr=0.1))
         self.network = network
         self._trainer = SimpleNamespace(  # type: ignore[assignment]
-            estimated_stepping_batches=0,
+            fit_loop=SimpleNamespace(setup_data=lambda: None),
             num_training_batches=1,
             accumulate_grad_batches=1,
             max_epochs=1,

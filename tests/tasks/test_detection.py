@@ -428,7 +428,7 @@ def evaluated(checkpoint: Path, output: Path) -> dict[str, float]:
     config = composed(["task=detection", "trainer=cpu", "trainer.enable_progress_bar=false"], output)
     extra = {"checkpoint": str(checkpoint), "split": "val", "output": str(output), "data": None, "metrics": {},
              "save_all": False, "pictures": 2, "root": None, "batch_size": 2, "workers": 0}  # fmt: skip
-    return evaluate({**config, **extra})
+    return evaluate({key: node for key, node in config.items() if key != "task"} | extra)
 
 
 def test_evaluation_writes_a_table_and_what_coco_reads(trained: Path, tree: Path, tmp_path: Path) -> None:

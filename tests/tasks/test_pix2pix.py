@@ -150,7 +150,7 @@ def test_generator_forwards(forwards: int, pairs: Path, tmp_path: Path) -> None:
     calls: list[int] = []
 
     class Count(pl.Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             pl_module.network.register_forward_hook(lambda *_: calls.append(1))
 
     options = ["trainer.max_steps=1", "trainer.limit_val_batches=0", f"task.generator_forwards={forwards}"]
