@@ -74,14 +74,10 @@ def evaluate(config: Config) -> dict[str, float]:
 
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
-    if not isinstance(config["checkpoint"], str):
-        raise ConfigError(f"checkpoint: found {config['checkpoint']!r}, expected the path of a checkpoint.")
-    path, split = Path(config["checkpoint"]), config["split"]
+    path, split = asked(config)
     content = read_checkpoint(path)
     header = read_recipe(content, path)
     recipe = chosen_recipe(config, header, path)
-    if split not in ("train", "val", "test"):
-        raise ConfigError(f"split: found '{split}', expected train, val or test.")
     output = Path(config["output"] or default_output(path, split))
     task = build_task(recipe, data=header.get("data"), path=path)
     task.data_recipe = data_of(config, header, path, task)
@@ -120,6 +116,16 @@ def evaluate(config: Config) -> dict[str, float]:
         }
         write(about, values, task, output)
     return values
+
+
+def asked(config: Config) -> tuple[Path, str]:
+    """The checkpoint and the split that are to be measured. Raises `ConfigError`."""
+    checkpoint, split = config["checkpoint"], config["split"]
+    if not isinstance(checkpoint, str):
+        raise ConfigError(f"checkpoint: found {checkpoint!r}, expected the path of a checkpoint.")
+    if split not in ("train", "val", "test"):
+        raise ConfigError(f"split: found '{split}', expected train, val or test.")
+    return Path(checkpoint), split
 
 
 def chosen_recipe(config: Config, header: Config, path: Path) -> Config:
