@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -102,7 +101,7 @@ DATA = {
 @functools.cache
 def composed(*overrides: str) -> Any:
     """A composed config, not resolved, as plain data."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with compose.initialized(conf_dir()):
         cfg = hydra_compose("train", overrides=["name=x", "run_dir=x", "data.root=nowhere", *overrides])
     OmegaConf.set_struct(cfg, False)
     compose.modernise(cfg)
