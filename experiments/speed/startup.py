@@ -62,7 +62,7 @@ CASES = [
 SCENES = ["data.root=street", "data.scenes={train: 4, val: 2, test: 1}"]
 CHECKPOINT = "run/checkpoints/best.ckpt"
 WORK = {
-    "train": ["experiment=demo", "trainer=fast_dev_run", "hydra.run.dir=again", *SCENES],
+    "train": ["experiment=demo", "trainer=fast_dev_run", "name=again", *SCENES],
     "evaluate": [f"checkpoint={CHECKPOINT}", "output=evaluation"],
     "predict": [CHECKPOINT, "street/gtFine/val/*/*_color.png"],
 }
