@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-import yaml
 from torch import nn
 
 from dvsn.config import rules
 from dvsn.config.build import build, options_of
 from dvsn.config.menu import choices, conf_dir
-from dvsn.config.partners import check_partners, class_of, said
+from dvsn.config.partners import check_partners, class_of, said, shipped
 from dvsn.distill.method import Kind, Method
 from dvsn.engine import trainer as runtime
 from dvsn.engine.loggers import build_loggers
@@ -39,20 +38,9 @@ def text_of(group: str, name: str) -> str:
     return Path(conf_dir(), group, f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def target_of(group: str, name: str) -> str:
-    """The class that a YAML names, itself or by the file that it continues."""
-    node = yaml.safe_load(text_of(group, name)) or {}
-    if "_target_" in node:
-        return str(node["_target_"])
-    before = [each for each in node.get("defaults", ()) if isinstance(each, str) and each != "_self_"]
-    return next(filter(None, (target_of(group, each) for each in before)), "")
-
-
 def saying(group: str, attribute: str, word: str) -> list[str]:
     """The choices of a group whose class says `word` of itself, in an attribute of one or several words."""
-    words = {
-        name: said(class_of({"_target_": target_of(group, name)}, group), attribute) for name in GROUPS[group]
-    }
+    words = {name: said(class_of(shipped(group)[name], group), attribute) for name in GROUPS[group]}
     return [
         name for name, found in words.items() if found == word or (isinstance(found, tuple) and word in found)
     ]
@@ -64,7 +52,11 @@ POSE_NETWORKS = saying("network", "response", "heatmaps")
 DETECTORS = saying("network", "response", "objects")
 LANDMARKERS = saying("network", "response", "points")
 SEGMENTERS = saying("network", "response", "pixels")
-ZOO = [name for name in CLASSIFIERS if re.search(r"\.(cifar_|wide_resnet)", target_of("network", name))]
+ZOO = [
+    name
+    for name in CLASSIFIERS
+    if re.search(r"\.(cifar_|wide_resnet)", shipped("network")[name].get("_target_", ""))
+]
 LOSSES = {
     task: saying("loss", "reads", word)
     for task, word in {

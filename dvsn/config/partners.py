@@ -152,12 +152,6 @@ def _suits(run: Run, part: str, node: Any) -> bool:
 def _check_parts(run: Run) -> None:
     for part in PARTS:
         chosen, used = run.tree.get(part), run.tree["task"].get(part)
-        if isinstance(used, str):  # an interpolation that is not resolved
-            if chosen is None:
-                raise ConfigError(
-                    f"{part}: is left out, and task={run.name} has one. {_those_that_suit(run, part)}"
-                )
-            used = chosen
         if used is None and chosen is not None and part in run.tree["task"]:
             continue  # left out of the task by hand, which its class may refuse
         if used is None and _needs(run.task, part):

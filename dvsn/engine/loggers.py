@@ -59,10 +59,8 @@ class CsvLogger(Logger):
         header, *lines = text.splitlines() or [""]
         columns, damaged = header.split(","), []
         for number, line in enumerate(lines, start=2):
-            row = dict(zip(columns, line.split(","), strict=False))
             try:
-                if line.count(",") != len(columns) - 1:
-                    raise ValueError
+                row = dict(zip(columns, line.split(","), strict=True))
                 own = int(row.pop("step"))
                 values = {name: float(value) for name, value in row.items() if value != ""}
             except (KeyError, ValueError):

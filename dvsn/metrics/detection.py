@@ -150,7 +150,7 @@ def coco_results(found: dict[str, Any], image_id: int) -> list[dict[str, Any]]:
         {"image_id": image_id, "category_id": label, "bbox": [x, y, right - x, bottom - y], "score": score}
         for (x, y, right, bottom), score, label in zip(boxes, scores, labels, strict=True)
     ]
-    for result, code in zip(results, found.get("masks", ()), strict=False):
+    for result, code in zip(results, found["masks"], strict=True) if "masks" in found else ():
         result["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
     return sorted(results, key=lambda each: -float(each["score"]))
 

@@ -2,7 +2,7 @@
 
     python experiments/pose_lspet/compare.py runs/pose_lspet
 
-Writes table.csv and, of the recipe, people.png into this folder. Each of the runs msra, dark and udp is evaluated on
+Writes table.csv and, of the recipe, people.jpg into this folder. Each of the runs msra, dark and udp is evaluated on
 val by every reading that its geometry allows, without the mirrored crop, and with it moved by 0 or 1 columns.
 """
 
@@ -114,7 +114,7 @@ def people(folder: Path, count: int = 8) -> np.ndarray:
 def main() -> None:
     runs = Path(sys.argv[1])
     if (runs / "recipe").is_dir():
-        write_picture(HERE / "people.png", people(runs / "recipe"))
+        write_picture(HERE / "people.jpg", people(runs / "recipe"))
     table = [row for name in ("msra", "dark", "udp") if (runs / name).is_dir() for row in rows(runs / name)]
     if table:
         with (HERE / "table.csv").open("w", newline="", encoding="utf-8") as file:
