@@ -243,9 +243,9 @@ def measure_all(
     """The rows of one protocol. The variants take turns, so that the moods of the machine meet all of them."""
     import torch
 
-    from dvsn.benchmark.folding import relative_error
     from dvsn.benchmark.levers import pull
     from dvsn.benchmark.stopwatch import Stopwatch, peak_memory
+    from dvsn.networks.folding import relative_error
 
     timing = {"seconds": config["seconds"], "runs": config["runs"], "turns": config["rounds"]}
     rows, watches = [], {}
@@ -320,7 +320,7 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
 def counts(network: nn.Module, shape: tuple[int, ...]) -> Config:
     """Parameters, multiply-accumulates an image, and what folding does to the batch norms."""
     from dvsn.benchmark.costs import costs
-    from dvsn.benchmark.folding import fold_batch_norms
+    from dvsn.networks.folding import fold_batch_norms
 
     one = (1, *shape[1:])
     folded = fold_batch_norms(network, one)

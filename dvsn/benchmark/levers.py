@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvsn.benchmark.folding import fold_batch_norms
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.folding import fold_batch_norms
 
 LEVERS = {
     "folded": "batch norms folded into the convolutions before them",

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from dvsn.benchmark import kinds, levers, stopwatch
 from dvsn.benchmark.__main__ import COMMAND, benchmark, compare, kept_modules
-from dvsn.benchmark.folding import Folded
 from dvsn.benchmark.stopwatch import Stopwatch, highest, peak_memory
 from dvsn.benchmark.table import COLUMNS, cells, markdown
 from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.networks.folding import Folded
 
 TINY = [
     "network=pidnet_s", "network.width=4", "network.pyramid_width=4", "network.head_width=4", "data.classes=3",
@@ -141,7 +141,7 @@ def test_the_published_figures_of_pose(
     network: str, parameters: int, giga: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dvsn.benchmark.__main__.measure_all", lambda *_: [])
-    monkeypatch.setattr("dvsn.benchmark.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
+    monkeypatch.setattr("dvsn.networks.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
     with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=[f"network={network}", "size=[256,192]", "device=cpu"]))
     result = benchmark(config)
