@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.errors import ConfigError
-from dvsn.portable.result import Result
+from dvsn.portable.record import Record
 from dvsn.portable.runs import encode_mask
 
 Array = np.ndarray[Any, Any]
@@ -17,7 +17,7 @@ ANGLES = ("pitch", "yaw", "roll")
 CATEGORY = 1  # of people and faces
 
 
-def to_coco(result: Result, image_id: int | None = None) -> list[Entry]:
+def to_coco(result: Record, image_id: int | None = None) -> list[Entry]:
     """See `Result.to_coco`."""
     number = result.image_id if image_id is None else image_id
     number = result.frame.index + 1 if number is None else int(number)
@@ -30,7 +30,7 @@ def to_coco(result: Result, image_id: int | None = None) -> list[Entry]:
     raise ConfigError(f"to_coco: COCO's files have no form for the answer of {result.kind}. Use to_json().")
 
 
-def objects(result: Result, image_id: int) -> list[Entry]:
+def objects(result: Record, image_id: int) -> list[Entry]:
     """Boxes as x, y, width, height, with masks; categories by the numbers of the data set's files."""
     assert result.boxes is not None and result.scores is not None and result.labels is not None
     entries: list[Entry] = []
@@ -49,7 +49,7 @@ def objects(result: Result, image_id: int) -> list[Entry]:
     return entries
 
 
-def people(result: Result, image_id: int) -> list[Entry]:
+def people(result: Record, image_id: int) -> list[Entry]:
     """`keypoints` as x, y, confidence, to a thousandth of a pixel; `bbox`, of which the crop was made; `file_name`; of faces
     `angles_degrees`, null where they are unknown; and `track`, where there is one."""
     found = result.keypoints if result.keypoints is not None else result.points
@@ -85,7 +85,7 @@ def named_angles(angles: Array | None) -> dict[str, float] | None:
     return {name: round(float(angle), 3) for name, angle in zip(ANGLES, angles, strict=True)}
 
 
-def regions(result: Result, image_id: int) -> list[Entry]:
+def regions(result: Record, image_id: int) -> list[Entry]:
     """The pixels of each class that is there, as COCO-Stuff's results have them; without a score, which nobody knows."""
     assert result.ids is not None
     return [

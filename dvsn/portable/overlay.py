@@ -10,7 +10,7 @@ import numpy as np
 from dvsn.errors import ConfigError, nearest
 from dvsn.portable.draw import HUES, draw_boxes, draw_head, draw_skeleton, hue_colour
 from dvsn.portable.legend import draw_legend, draw_lines
-from dvsn.portable.result import SHOWN, Colour, Result
+from dvsn.portable.record import SHOWN, Colour, Record
 
 Array = np.ndarray[Any, Any]
 
@@ -25,7 +25,7 @@ DRAWN_CLASSES = 3  # lines of a card
 
 
 def draw(
-    result: Result,
+    result: Record,
     *,
     legend: bool = True,
     tint: float = TINT,
@@ -65,7 +65,7 @@ def draw(
     return picture
 
 
-def background(result: Result) -> Array:
+def background(result: Record) -> Array:
     """A copy of the frame's picture in the size of the answer; ids of a label map as shades."""
     picture = result.frame.picture
     if picture.ndim == 2:
@@ -77,7 +77,7 @@ def background(result: Result) -> Array:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def colours_of(result: Result) -> Array:
+def colours_of(result: Record) -> Array:
     """(256, 3) uint8 RGB by id; what is no class is black."""
     table = np.zeros((256, 3), np.uint8)
     if result.palette:
@@ -85,7 +85,7 @@ def colours_of(result: Result) -> Array:
     return table
 
 
-def draw_classes(result: Result, *, legend: bool, tint: float, outlines: bool) -> Array:
+def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -> Array:
     """The picture under the colours of its classes."""
     assert result.ids is not None
     ids, picture = result.ids, background(result)
@@ -123,7 +123,7 @@ def colour_at(table: Array, number: int) -> Colour:
 
 
 def draw_objects(
-    picture: Array, result: Result, *, least: float, tint: float, outlines: bool, legend: bool
+    picture: Array, result: Record, *, least: float, tint: float, outlines: bool, legend: bool
 ) -> None:
     """Masks and boxes with names and scores, in place; the worst first."""
     assert result.boxes is not None and result.scores is not None and result.labels is not None
@@ -161,7 +161,7 @@ def bright(colour: Colour) -> Colour:
 
 
 def draw_people(
-    picture: Array, result: Result, *, least: float, points: bool, lines: bool, axes: bool
+    picture: Array, result: Record, *, least: float, points: bool, lines: bool, axes: bool
 ) -> None:
     """Skeletons, and of faces how they are turned, in place; the best on top."""
     found = result.keypoints if result.keypoints is not None else result.points
@@ -184,7 +184,7 @@ def draw_track(picture: Array, box: Array, number: int) -> None:
     tag(picture, str(number), (round(float(box[0])), round(float(box[1]))), (255, 255, 255))
 
 
-def people_legend(result: Result, *, axes: bool) -> list[tuple[str, Colour | None]]:
+def people_legend(result: Record, *, axes: bool) -> list[tuple[str, Colour | None]]:
     """What the colours of people say, where their sides are known."""
     assert result.skeleton is not None
     if not result.skeleton.pairs:
@@ -199,7 +199,7 @@ KINDS = {
 """Ways to write a result as a picture, by task; the others have one way."""
 
 
-def render(result: Result, kind: str, **options: Any) -> Array:
+def render(result: Record, kind: str, **options: Any) -> Array:
     """The result as a picture to write: `color` (classes in their colours), `ids`, `submission` (ids of the data set's test
     server), (H, W) uint8; or anything else: as `draw` with its options."""
     if result.ids is not None and kind in ("color", "ids", "submission"):

@@ -13,7 +13,7 @@ import numpy as np
 from dvsn.errors import DataError
 from dvsn.portable.frame import Frame
 from dvsn.portable.joints import Skeleton
-from dvsn.portable.result import RankedClass, Result
+from dvsn.portable.record import RankedClass, Record
 from dvsn.portable.runs import picture_text, text_picture
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +32,7 @@ NUMBERS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 MOST_PIXELS = 200_000_000
 
 
-def to_json(result: Result) -> dict[str, Any]:
+def to_json(result: Record) -> dict[str, Any]:
     """See `Result.to_json`."""
     frame = result.frame
     content: dict[str, Any] = {
@@ -75,8 +75,8 @@ def _numbers(values: Array) -> list[Any]:
     return known.tolist()  # type: ignore[no-any-return]
 
 
-def from_json(content: Mapping[str, Any] | str, picture: Array | None = None) -> Result:
-    """See `Result.from_json`."""
+def read_fields(content: Mapping[str, Any] | str, picture: Array | None = None) -> dict[str, Any]:
+    """The fields of a record by name: see `Result.from_json`."""
     if isinstance(content, str):
         try:
             content = json.loads(content)
@@ -86,14 +86,14 @@ def from_json(content: Mapping[str, Any] | str, picture: Array | None = None) ->
         raise DataError(f"a result: expected what Result.to_json() gives, with the format {FORMAT}.")
     try:
         return _read(content, picture)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         said = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"a result: {said}; expected what Result.to_json() gives.") from error
 
 
-def _read(content: Mapping[str, Any], picture: Array | None) -> Result:
+def _read(content: Mapping[str, Any], picture: Array | None) -> dict[str, Any]:
     height, width = (int(side) for side in content["picture_size"])
     if min(height, width) < 1 or height * width > MOST_PIXELS:
         raise DataError(f"picture_size: found {height} x {width}, expected {MOST_PIXELS:,} pixels at most.")
@@ -112,20 +112,20 @@ def _read(content: Mapping[str, Any], picture: Array | None) -> Result:
         None if seconds is None else float(seconds),
     )
     names, skeleton, codes, ranked = (content.get(key) for key in ("names", "skeleton", "masks", "classes"))
-    return Result(
-        kind=str(content["kind"]),
-        frame=frame,
-        names=tuple(map(str, names or ())),
-        palette=tuple((int(r), int(g), int(b)) for r, g, b in content.get("palette") or ()),
-        mask_codes=None if codes is None else [_code(code, frame.size) for code in codes],
-        skeleton=None if skeleton is None else Skeleton.from_json(skeleton),
-        classes=None if ranked is None else [_ranked(each) for each in ranked],
-        image_id=None if image_id is None else int(image_id),
-        file_ids={int(key): int(value) for key, value in (content.get("file_ids") or {}).items()},
-        shown_from=None if shown is None else float(shown),
+    return {
+        "kind": str(content["kind"]),
+        "frame": frame,
+        "names": tuple(map(str, names or ())),
+        "palette": tuple((int(r), int(g), int(b)) for r, g, b in content.get("palette") or ()),
+        "mask_codes": None if codes is None else [_code(code, frame.size) for code in codes],
+        "skeleton": None if skeleton is None else Skeleton.from_json(skeleton),
+        "classes": None if ranked is None else [_ranked(each) for each in ranked],
+        "image_id": None if image_id is None else int(image_id),
+        "file_ids": {int(key): int(value) for key, value in (content.get("file_ids") or {}).items()},
+        "shown_from": None if shown is None else float(shown),
         **{key: _array(content, key) for key in NUMBERS},
         **{key: _picture(content, key) for key in ("ids", "picture")},
-    )
+    }
 
 
 def _array(content: Mapping[str, Any], key: str) -> Array | None:

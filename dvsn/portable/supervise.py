@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from dvsn.errors import ConfigError
-from dvsn.portable.result import Result
+from dvsn.portable.record import Record
 
 
-def to_supervision(result: Result) -> Any:
+def to_supervision(result: Record) -> Any:
     """See `Result.to_supervision`."""
     try:
         import supervision
@@ -40,7 +40,7 @@ def to_supervision(result: Result) -> Any:
     )
 
 
-def _detections(supervision: Any, result: Result) -> Any:
+def _detections(supervision: Any, result: Record) -> Any:
     """Objects with their boxes, masks, scores and names."""
     assert result.boxes is not None and result.labels is not None
     if not len(result):
@@ -55,7 +55,7 @@ def _detections(supervision: Any, result: Result) -> Any:
     )
 
 
-def _regions(supervision: Any, result: Result) -> Any:
+def _regions(supervision: Any, result: Record) -> Any:
     """The pixels of each class that is there, with the box around them."""
     assert result.ids is not None
     labels = [label for label in np.unique(result.ids).tolist() if label < len(result.names)]
