@@ -15,12 +15,12 @@ from dvsn.errors import ConfigError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import rescore
-from dvsn.pictures.draw import draw_head, draw_skeleton
+from dvsn.portable.draw import draw_head, draw_skeleton
+from dvsn.portable.smoothing import OneEuro, Tracks
 from dvsn.predict.command import refuse_others
 from dvsn.predict.face_boxes import make_finder
 from dvsn.predict.people import Scene, Work
 from dvsn.predict.person_boxes import Finder
-from dvsn.predict.smoothing import OneEuro, Tracks
 
 log = logging.getLogger("dvsn")
 

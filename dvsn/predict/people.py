@@ -20,8 +20,8 @@ from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import oks_nms, rescore
-from dvsn.pictures.draw import draw_skeleton
 from dvsn.pictures.grids import grid, write_picture
+from dvsn.portable.draw import draw_skeleton
 from dvsn.predict.command import refuse_others
 from dvsn.predict.person_boxes import Boxes, Finder, make_finder, picture_ids
 from dvsn.tasks.keypoints import to_picture

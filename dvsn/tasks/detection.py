@@ -244,7 +244,7 @@ class Detection(ScoredTask):
 
     def draw(self, photo: np.ndarray, found: Found) -> np.ndarray:
         """A copy of a picture (H, W, 3) uint8 with its objects: boxes, names, scores and masks."""
-        from dvsn.pictures.draw import draw_boxes
+        from dvsn.portable.draw import draw_boxes
 
         picture, words = np.array(photo, order="C"), self.vocabulary
         scores = found["scores"].cpu().numpy() if "scores" in found else None

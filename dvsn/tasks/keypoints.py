@@ -159,7 +159,7 @@ class KeypointTask(ScoredTask):
 
     def _drawn(self, batch: Batch, answer: Tensor) -> Tensor:
         """The crops (N, 3, H, W) with skeletons of (N, K, 3)."""
-        from dvsn.pictures.draw import draw_skeleton
+        from dvsn.portable.draw import draw_skeleton
 
         image = batch["image"]
         if "offset" in batch:

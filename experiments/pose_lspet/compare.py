@@ -18,7 +18,7 @@ import torch
 
 import dvsn
 from dvsn.engine import trainer as runtime
-from dvsn.pictures.draw import draw_skeleton
+from dvsn.portable.draw import draw_skeleton
 from dvsn.pictures.grids import grid, write_picture
 from dvsn.tasks.keypoints import to_picture
 
