@@ -27,7 +27,13 @@ from dvsn.export.shape import Shape
 OPSET = 18
 """Of ONNX: read by ONNX Runtime from 1.14 (2023) and by TensorRT from 8.6."""
 
-SUFFIX = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml", "executorch": ".pte", "safetensors": ".safetensors"}
+SUFFIX = {
+    "onnx": ".onnx",
+    "pt2": ".pt2",
+    "openvino": ".xml",
+    "executorch": ".pte",
+    "safetensors": ".safetensors",
+}
 NEEDS = {
     "onnx": ("onnx", ("onnx", "onnxscript", "onnxruntime")),
     "openvino": ("openvino", ("onnx", "onnxscript", "openvino")),
@@ -119,7 +125,11 @@ def dynamic(shape: Shape) -> dict[str, Any] | None:
 
 def name_axes(model: Any, graph: Graph, shape: Shape) -> None:
     """Readable names of the axes that may change, instead of the exporter's symbols."""
-    given = ["batch" if shape.batch is None else None, None, *(["height", "width"] if shape.sides is None else [])]
+    given = [
+        "batch" if shape.batch is None else None,
+        None,
+        *(["height", "width"] if shape.sides is None else []),
+    ]
     known: dict[str, str] = {}
     for axis, name in zip(model.graph.input[0].type.tensor_type.shape.dim, given, strict=False):
         if name is not None:
@@ -135,6 +145,8 @@ def write_onnx(model: Any, path: Path, manifest: Written) -> None:
     """The model with the manifest in its metadata; whole or not at all."""
     import onnx
 
+    model = copy_of(model)
+    strip(model)
     manifest["checksum"] = hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
     del model.metadata_props[:]
     entry = model.metadata_props.add()
@@ -142,6 +154,26 @@ def write_onnx(model: Any, path: Path, manifest: Written) -> None:
     model.producer_name, model.producer_version = "dvsn", manifest["versions"]["dvsn"]
     with replacing(path) as temporary:
         onnx.save(model, str(temporary))
+
+
+def copy_of(model: Any) -> Any:
+    """A copy, since what is kept for the check has notes that the file shall not have."""
+    import onnx
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def strip(model: Any) -> None:
+    """Leave out what the exporter notes beside each operation, such as the paths of source files on this machine."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        if hasattr(value, "metadata_props"):
+            del value.metadata_props[:]
+        value.doc_string = ""
 
 
 # Others -----------------------------------------------------------------------------------------------
@@ -202,7 +234,9 @@ def write_executorch(graph: Graph, shape: Shape, path: Path, manifest: Written) 
     from executorch.exir import to_edge_transform_and_lower
 
     if shape.batch is None or shape.sides is None:
-        raise ConfigError("size, batch: ExecuTorch's file is of one shape. Give batch=1 and size=HEIGHTxWIDTH.")
+        raise ConfigError(
+            "size, batch: ExecuTorch's file is of one shape. Give batch=1 and size=HEIGHTxWIDTH."
+        )
     made = program(graph, shape)
     with quiet():
         lowered = to_edge_transform_and_lower(made, partitioner=[XnnpackPartitioner()]).to_executorch()
@@ -231,7 +265,11 @@ def digest(module: torch.nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         found.update(name.encode())
-        found.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+        found.update(
+            tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+            if tensor.ndim
+            else str(tensor.item()).encode()
+        )
     return found.hexdigest()
 
 
@@ -245,7 +283,10 @@ def write_beside(path: Path, manifest: Written) -> Path:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporters' chatter: they warn of each constant, and torch of each symbol."""
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "onnxscript", "torch", "root")}
+    levels = {
+        name: logging.getLogger(name).level
+        for name in ("torch.onnx", "torch.export", "onnxscript", "torch", "root")
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in levels:

@@ -18,6 +18,9 @@ from dvsn.tasks.inference import resize, scores
 Sides = tuple[int, int]
 """Height and width in pixels."""
 
+RESIZERS = ("Resize", "RandomCrop", "CenterCrop")
+"""Steps of a transform behind which all pictures are of one size."""
+
 
 class Output(NamedTuple):
     """One tensor of an answer: its name, its type, its axes in order, and what its numbers are."""
@@ -45,7 +48,9 @@ class Graph(nn.Module):
     def __init__(self, task: Task, *, raw: bool = False) -> None:
         super().__init__()
         if raw and not self.raw_outputs:
-            raise ConfigError(f"raw: the task '{task.kind}' has no answer before decoding that could be exported.")
+            raise ConfigError(
+                f"raw: the task '{task.kind}' has no answer before decoding that could be exported."
+            )
         self.task, self.raw = task, raw
         if raw:
             self.outputs = self.raw_outputs
@@ -56,7 +61,9 @@ class Pixels(Graph):
 
     outputs = (Output("ids", "uint8", ("batch", "height", "width"), "class of each pixel"),)
     raw_outputs = (
-        Output("logits", "float32", ("batch", "class", "height", "width"), "of each class, at the picture's size"),
+        Output(
+            "logits", "float32", ("batch", "class", "height", "width"), "of each class, at the picture's size"
+        ),
     )
 
     def __init__(self, task: Any, *, raw: bool = False) -> None:
@@ -101,8 +108,15 @@ class Points(Graph):
     """Pose and landmarks: points of each crop and how sure they are, mirrored crops averaged as the recipe has it."""
 
     outputs = (
-        Output("points", "float32", ("batch", "keypoint", "xy"), "x and y in pixels of the crop, centres at integers"),
-        Output("confidence", "float32", ("batch", "keypoint"), "the peak of the heatmap; 1 where there is none"),
+        Output(
+            "points",
+            "float32",
+            ("batch", "keypoint", "xy"),
+            "x and y in pixels of the crop, centres at integers",
+        ),
+        Output(
+            "confidence", "float32", ("batch", "keypoint"), "the peak of the heatmap; 1 where there is none"
+        ),
     )
     raw_outputs = (Output("heatmaps", "float32", ("batch", "keypoint", "row", "column"), "one a keypoint"),)
     any_sides = False
@@ -111,6 +125,11 @@ class Points(Graph):
         super().__init__(task, raw=raw)
         if raw and not hasattr(task, "maps"):
             raise ConfigError("raw: this network answers with points, there are no heatmaps before them.")
+        if task.flip_test and task.response == "points" and not task.crop().centred:
+            raise ConfigError(
+                "mirror: the points of a mirrored crop are moved by an offset that each face has of its own, which is no part "
+                "of an exported file. Give mirror=false."
+            )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         task: Any = self.task
@@ -130,7 +149,9 @@ class Objects(Graph):
     def __init__(self, task: Any, *, raw: bool = False) -> None:
         super().__init__(task, raw=raw)
         if task.network.masks:
-            mask = Output("masks", "float32", ("object", "one", "height", "width"), "share of each pixel, in [0, 1]")
+            mask = Output(
+                "masks", "float32", ("object", "one", "height", "width"), "share of each pixel, in [0, 1]"
+            )
             self.outputs = (*self.outputs, mask)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -144,11 +165,11 @@ GRAPHS: dict[str, type[Graph]] = {
 """By what a task's network answers with (`Task.response`)."""
 
 
-def graph_of(task: Task, *, raw: bool = False, precision: str = "fp32", sides: Sides = (64, 64)) -> Graph:
-    """The graph of a copy of a trained task, in evaluation mode on the CPU, its batch norms folded.
+def graph_of(task: Task, *, raw: bool = False, precision: str = "fp32", fold: bool = True) -> Graph:
+    """The graph of a copy of a trained task, in evaluation mode on the CPU, with `fold` its batch norms folded.
 
-    - `precision` fp16 and bf16: the network computes in it, what is around it in float32.
-    - `sides` of the dry run that finds the norms. Raises `ConfigError` for a task that has no graph.
+    `precision` fp16 and bf16: the network computes in it, what is around it in float32. Raises `ConfigError` for a task
+    that has no graph.
     """
     kind = GRAPHS.get(str(getattr(task, "response", None)))
     if kind is None:
@@ -159,12 +180,21 @@ def graph_of(task: Task, *, raw: bool = False, precision: str = "fp32", sides: S
     require_repeatable(task)
     task = copied(task)
     graph = kind(task, raw=raw)
-    if kind is not Objects:
-        task.network = fold_batch_norms(task.network, (1, input_channels(task), *sides)).network
+    if kind is Objects:
         if precision in TYPES:
-            task.network = Adapted(task.network, dtype=TYPES[precision])
-    elif precision in TYPES:
-        raise ConfigError(f"precision: found {precision}; detectors are exported in fp32 or int8.")
+            raise ConfigError(f"precision: found {precision}; detectors are exported in fp32 or int8.")
+        return graph.eval().requires_grad_(False)
+    multiple = int(getattr(task.network, "multiple", 1))
+    if (
+        fold and getattr(task, "test_norm", "") != "batch"
+    ):  # the statistics of a test picture are none to fold
+        shown = example(task, 1, recipe_sides(task) or fitting((64, 64), multiple))
+        encoder = getattr(task, "encoder", None)
+        shape = shown.shape if encoder is None else encoder(shown).shape
+        task.network = fold_batch_norms(task.network, shape).network
+    if precision in TYPES:
+        task.network = Adapted(task.network, dtype=TYPES[precision])
+        task.network.multiple = multiple
     return graph.eval().requires_grad_(False)
 
 
@@ -205,3 +235,22 @@ def example(task: Any, batch: int, sides: Sequence[int], *, seed: int = 0) -> Te
         return (smooth * 255).round().to(torch.uint8)
     planes = [(smooth[:, :1] * classes).clamp(max=classes - 1), (smooth[:, 1:] > 0.5).float()]
     return torch.cat(planes, dim=1).to(torch.uint8)
+
+
+def fitting(sides: Sides, multiple: int) -> Sides:
+    """The sides made larger until they divide."""
+    return (-(-sides[0] // multiple) * multiple, -(-sides[1] // multiple) * multiple)
+
+
+def recipe_sides(task: Any) -> Sides | None:
+    """The sides of the pictures that the recipe evaluates: of its crops, or what its transform resizes to; None: any."""
+    for holder in (getattr(task, "codec", None), task):
+        size = getattr(holder, "size", None)
+        if isinstance(size, tuple | list) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    steps = (task.data_recipe.get("transform") or {}).get("eval")
+    for step in reversed(steps if isinstance(steps, list) else []):
+        name = str(step.get("_target_", "")).rpartition(".")[2]
+        if name in RESIZERS and isinstance(step.get("height"), int) and isinstance(step.get("width"), int):
+            return step["height"], step["width"]
+    return None

@@ -87,7 +87,11 @@ def words(task: Any) -> dict[str, Any]:
         return {"keypoints": {name: plain(getattr(found, name)) for name in names if hasattr(found, name)}}
     if hasattr(task, "vocabulary"):
         found = task.vocabulary
-        return {"classes": list(found.names), "palette": plain(found.palette), "file_ids": plain(found.file_ids)}
+        return {
+            "classes": list(found.names),
+            "palette": plain(found.palette),
+            "file_ids": plain(found.file_ids),
+        }
     names = getattr(task, "names", None)
     return {"classes": list(names)} if names else {}
 
@@ -95,7 +99,16 @@ def words(task: Any) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of what made the file."""
     found = {"dvsn": VERSION, "python": platform.python_version()}
-    for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "executorch"):
+    for name in (
+        "torch",
+        "torchvision",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "openvino",
+        "nncf",
+        "executorch",
+    ):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

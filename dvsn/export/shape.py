@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dvsn.errors import ConfigError
-from dvsn.export.graph import Graph, Sides
+from dvsn.export.graph import Graph, Sides, fitting, recipe_sides
 
 USUAL = (256, 256)
 """The sides of an example where nothing says which."""
-RESIZERS = ("Resize", "RandomCrop", "CenterCrop")
 
 
 class Shape(NamedTuple):
@@ -36,7 +35,9 @@ def read_batch(graph: Graph, batch: Any) -> int | None:
     text = str(batch)
     if graph.one_at_a_time:
         if text not in ("auto", "1"):
-            raise ConfigError(f"batch: found {text}, but detectors are exported for one picture at a time. Give batch=1.")
+            raise ConfigError(
+                f"batch: found {text}, but detectors are exported for one picture at a time. Give batch=1."
+            )
         return 1
     if getattr(graph.task, "test_norm", "") == "batch":
         if text not in ("auto", "1"):
@@ -76,22 +77,3 @@ def read_sides(graph: Graph, size: Any, own: Sides | None, multiple: int) -> tup
             f"size: found {text}, but sides must divide by {multiple}. The next that do: size={high[0]}x{high[1]}"
         )
     return sides, sides
-
-
-def fitting(sides: Sides, multiple: int) -> Sides:
-    """The sides made larger until they divide."""
-    return (-(-sides[0] // multiple) * multiple, -(-sides[1] // multiple) * multiple)
-
-
-def recipe_sides(task: Any) -> Sides | None:
-    """The sides of the pictures that the recipe evaluates: of its crops, or what its transform resizes to; None: any."""
-    for holder in (getattr(task, "codec", None), task):
-        size = getattr(holder, "size", None)
-        if isinstance(size, tuple | list) and len(size) == 2:
-            return int(size[0]), int(size[1])
-    steps = (task.data_recipe.get("transform") or {}).get("eval")
-    for step in reversed(steps if isinstance(steps, list) else []):
-        name = str(step.get("_target_", "")).rpartition(".")[2]
-        if name in RESIZERS and isinstance(step.get("height"), int) and isinstance(step.get("width"), int):
-            return step["height"], step["width"]
-    return None

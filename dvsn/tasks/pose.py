@@ -136,7 +136,7 @@ class Pose(KeypointTask):
         return self.codec.decode(self.maps(image))
 
     def maps(self, image: Tensor) -> Tensor:
-        """uint8 RGB crops (N, 3, H, W) -> heatmaps (N, K, h, w), averaged with those of the mirrored crops by `flip_test`."""
+        """uint8 RGB crops (N, 3, H, W) -> heatmaps (N, K, h, w), with `flip_test` the mean with the mirror's."""
         image = self.layout(self.normalise(image))
         heatmaps = self.network(image).float()
         if self.flip_test:
