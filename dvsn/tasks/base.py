@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import Graft
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.loop import OptimizerFactory
-from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
 from dvsn.version import VERSION
@@ -25,8 +23,9 @@ class Task(Student):
 
     - `networks` and `use_metrics` (see `dvsn.tasks.loop.Loop`);
     - `normalise` and `objective`, how an answer of the network becomes named terms (see `dvsn.tasks.student.Student`);
-    - `panels`, `answer` and `deployable`: how an output becomes pictures, and what is shipped;
-    - the validation and test steps of Lightning.
+    - `configure_optimizers`, unless it is a `NetworkTask`;
+    - `_evaluate`, the step of validation and test;
+    - `panels`, `answer` and `deployable`: how an output becomes pictures, and what is shipped.
 
     `recipe` is the task's own config and `data_recipe` that of its data, both as plain data; the checkpoint carries them, so
     that `dvsn.load` needs nothing else.
@@ -59,15 +58,6 @@ class Task(Student):
     input_classes: int = 0
     """K when the input is a map of ids below K, 0 when it is a picture."""
 
-    head_factor: float = 1.0
-    """Multiplies the learning rate of the layers that make the answer."""
-
-    head_modules: list[str] | None = None
-    """The paths of these layers; None: those that the network names itself (`class_layers`)."""
-
-    decay_norms: bool = True
-    """False spares batch norms and biases the weight decay."""
-
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__(optim=optim, schedule=schedule)
         self.recipe: dict[str, Any] = {}
@@ -75,19 +65,6 @@ class Task(Student):
         self.test_details: dict[str, list[dict[str, Any]]] = {}
         self.test_pictures: dict[str, Any] = {}
         self.test_files: dict[str, Any] = {}
-
-    def configure_optimizers(self) -> Any:
-        """One optimiser for the student. Raises `ConfigError` for a `head_factor` where no head is known."""
-        heads = self.head_modules or class_layers(self.student)
-        if self.head_factor != 1.0 and not heads:
-            raise ConfigError(
-                f"task.head_factor: {type(self.student).__name__} does not say which its class layers are. Set "
-                "task.head_modules, such as [fc]."
-            )
-        groups = parameter_groups(
-            self.student, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
-        )
-        return self.scheduled(groups)
 
     # Input ------------------------------------------------------------------------------------------
 
@@ -106,6 +83,16 @@ class Task(Student):
         return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
 
     # Output -----------------------------------------------------------------------------------------
+
+    def _evaluate(self, batch: Batch) -> Any:
+        """Updates the metrics with the answer for a batch, and returns the answer."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Batch, _: int) -> Any:
+        return self._evaluate(batch)
+
+    def test_step(self, batch: Batch, _: int) -> Any:
+        return self._evaluate(batch)
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """Pictures of a batch by column title: uint8 RGB (N, 3, H, W), all of one size."""

@@ -6,7 +6,7 @@ import functools
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from dvsn.config.build import build
@@ -14,8 +14,7 @@ from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory
+from dvsn.pictures.draw import draw_skeleton
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
@@ -31,8 +30,7 @@ class KeypointTask(ScoredTask):
 
     - `mean`, `std`, `channels` (`rgb` or `bgr`): of what the network sees; see `Normalise`.
     - `flip_test`: average with the answer for the mirrored crop, in validation, evaluation and prediction.
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own last layer);
-      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `shared`: the options of every `NetworkTask`.
 
     Outside of training everything is in float32, also where training is mixed: bfloat16 moves points by half a pixel.
     """
@@ -44,26 +42,15 @@ class KeypointTask(ScoredTask):
     def __init__(
         self,
         *,
-        network: nn.Module,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         channels: Literal["rgb", "bgr"] = "rgb",
         flip_test: bool = True,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
-        self.network = network
+        super().__init__(**shared)
         self.normalise = Normalise(mean=mean, std=std, channels=channels)
         self.flip_test = flip_test
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
 
     @functools.cached_property
     def keypoints(self) -> KeypointSet:
@@ -86,11 +73,6 @@ class KeypointTask(ScoredTask):
 
     def ask_data(self, data: Any) -> None:
         data.use("people")
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
 
     # Evaluation and use -----------------------------------------------------------------------------
 
@@ -144,12 +126,6 @@ class KeypointTask(ScoredTask):
             extent=batch["extent"],
         )
 
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         columns = {"photo": batch["image"], "prediction": self._drawn(batch, output)}
         if "keypoints" in batch:
@@ -159,8 +135,6 @@ class KeypointTask(ScoredTask):
 
     def _drawn(self, batch: Batch, answer: Tensor) -> Tensor:
         """The crops (N, 3, H, W) with skeletons of (N, K, 3)."""
-        from dvsn.pictures.draw import draw_skeleton
-
         image = batch["image"]
         if "offset" in batch:
             places = answer[..., :2] - batch["offset"].view(-1, 1, 1)

@@ -16,8 +16,6 @@ from dvsn.errors import ConfigError
 from dvsn.losses.heatmaps import AdaptiveWing, JointMSE
 from dvsn.losses.landmarks import PFLDLoss
 from dvsn.metrics.angles import AngleError
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.pose import Pose
 from dvsn.tasks.student import Student, Translate
@@ -65,27 +63,14 @@ class Landmarks(KeypointTask):
         network: nn.Module,
         loss: nn.Module,
         size: Sequence[int],
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         channels: Literal["rgb", "bgr"] = "bgr",
         flip_test: bool = False,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            network=network,
-            optim=optim,
-            schedule=schedule,
-            mean=mean,
-            std=std,
-            channels=channels,
-            flip_test=flip_test,
-            head_factor=head_factor,
-            head_modules=head_modules,
-            decay_norms=decay_norms,
+            network=network, mean=mean, std=std, channels=channels, flip_test=flip_test, **shared
         )
         if not hasattr(network, "landmarks"):
             raise ConfigError(

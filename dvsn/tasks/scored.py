@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-from dvsn.tasks.base import Task
+from dvsn.tasks.network import NetworkTask
 
 log = logging.getLogger("dvsn")
 
 
-class ScoredTask(Task):
+class ScoredTask(NetworkTask):
     """Base of tasks with one metric called `score`, which has `attach(dataset)` and `coverage()`.
 
     A run that does not look at all of a split (`trainer.limit_val_batches`, `limit_test_batches`, `fast_dev_run`) is
