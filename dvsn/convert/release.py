@@ -84,6 +84,11 @@ def require_shape(state: State, key: str, *, dimensions: int) -> tuple[int, ...]
     return shape
 
 
+def outputs(state: State, key: str, *, dimensions: int = 4) -> int:
+    """How many outputs the layer of a weight has."""
+    return require_shape(state, key, dimensions=dimensions)[0]
+
+
 def find_norm(state: State, *, inner_bias: Callable[[str], bool]) -> dict[str, Any]:
     """`norm` and `bias` of a network, read from its keys.
 
@@ -136,6 +141,22 @@ def transfer(
             f"The keys do not fit the {type(network).__name__} that they seem to describe. " + " ".join(lines)
         )
     return converted, {key: droppable[key] for key in left}
+
+
+def convert_renamed(
+    state: State,
+    network: type[nn.Module],
+    node: dict[str, Any],
+    modules: Mapping[str, str],
+    kind: Kind,
+    layout: str,
+    *,
+    droppable: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Converted:
+    """The strict conversion of a file whose names are not ours; for `modules` and `droppable` see `transfer`."""
+    converted, dropped = transfer(state, build_empty(network, node), modules, droppable=droppable or {})
+    return Converted(node, kind, layout, converted, dropped, notes)
 
 
 def describe(tensor: Tensor) -> str:

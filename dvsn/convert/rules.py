@@ -67,11 +67,6 @@ def choice(found: Found) -> str:
     )
 
 
-def unwrap(state: Any) -> Any:
-    """The network's state dict out of a training script's file; what stands beside it there is ignored."""
-    return find_weights(state).state
-
-
 def join_parts(state: Any) -> Any:
     """One flat dict, with the part before each name, of a file that holds the networks of a task side by side; what
     stands beside them is ignored."""
@@ -80,7 +75,7 @@ def join_parts(state: Any) -> Any:
         return state
     joined: dict[str, Tensor] = {}
     for part in parts:
-        network = strip_prefixes(require_tensors(unwrap(state[part])))
+        network = strip_prefixes(require_tensors(find_weights(state[part]).state))
         joined |= {f"{part}.{key}": value for key, value in network.items()}
     return joined
 

@@ -52,7 +52,7 @@ def top_modules(state: State) -> set[str]:
 
 def count_blocks(state: State, layer: str) -> int:
     """How many numbered blocks a layer has: at least one, at most as many as there are keys."""
-    numbers = [key.split(".")[1] for key in state if key.startswith(f"{layer}.")]
+    numbers = [key[len(layer) + 1 :].partition(".")[0] for key in state if key.startswith(f"{layer}.")]
     return min(max((int(n) + 1 for n in numbers if n.isdecimal()), default=1), len(state))
 
 
@@ -156,8 +156,3 @@ def partial_weights(state: State, network: nn.Module, *, least: float = 0.5) -> 
             f"family and size, converted by python -m dvsn.convert."
         )
     return partial
-
-
-def trunk_weights(classifier: State, segmenter: nn.Module) -> dict[str, Tensor]:
-    """The weights of a classification form that its segmenter shares, ready for the segmenter's names."""
-    return partial_weights(classifier, segmenter).state
