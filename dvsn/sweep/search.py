@@ -30,6 +30,7 @@ from dvsn.sweep import launcher, search_space, search_table
 from dvsn.sweep.job import own_overrides, read_result
 from dvsn.sweep.pool import Pool, Process
 from dvsn.sweep.search_space import Range
+from dvsn.sweep.search_study import pruner, sampler, storage
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -179,8 +180,6 @@ def open_study(plan: Plan) -> Study:
     """Optuna's study in the folder, new or continued. Raises `ConfigError` where an earlier one searched other ranges."""
     from optuna import create_study
 
-    from dvsn.sweep.search_study import storage
-
     direction: Literal["maximize", "minimize"] = "maximize" if plan.mode == "max" else "minimize"
     study = create_study(
         storage=storage(plan.folder), study_name="search", direction=direction, load_if_exists=True
@@ -278,8 +277,6 @@ class Search:
 
     def ask(self) -> Trial:
         """The next trial. Its values depend on seed, number and earlier trials alone, so a resumed search draws the same."""
-        from dvsn.sweep.search_study import pruner, sampler
-
         self.study.sampler = sampler(self.plan.options, number=len(self.study.get_trials(deepcopy=False)))
         self.study.pruner = pruner(self.plan.options)
         return self.study.ask({each.key.lstrip("+"): each.distribution() for each in self.plan.ranges})
