@@ -12,7 +12,7 @@ from dvsn.atomic import replacing, write_json
 from dvsn.benchmark.table import PROTOCOLS, markdown, show
 from dvsn.command_line import Command, Option
 from dvsn.config import compose, menu
-from dvsn.config.types import number, whole
+from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, nearest
 from dvsn.predict.command import find_device
 
@@ -90,9 +90,7 @@ def check_options(config: Config) -> None:
           for key in ("runs", "threads")),
         ("output", output, endings, "null, or a file that ends in .json or .md"),
     )  # fmt: skip
-    for path, value, good, expected in rules:
-        if not good:
-            raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+    require(rules)
     if (config.get("network") is None) == (config["checkpoint"] is None):
         found = "neither" if config.get("network") is None else "both"
         raise ConfigError(

@@ -35,7 +35,7 @@ class Given(NamedTuple):
     name: str
     network: nn.Module
     kind: Kind
-    """What is shipped around the network, and when two answers agree."""
+    """What is shipped around the network, and the rule by which two answers agree."""
 
 
 def measure(config: Config, device: torch.device) -> Config:
@@ -85,7 +85,7 @@ def read_given(config: Config, device: torch.device) -> Given:
 
 
 def randomise(network: nn.Module) -> nn.Module:
-    """Batch norms that are not the identity, so that folding them has something to prove."""
+    """Give batch norms random statistics and weights: folding an identity would prove nothing."""
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.affine and module.running_mean is not None:
             module.running_mean.normal_(std=0.1)
@@ -149,7 +149,7 @@ def measure_all(
     protocol: str,
     kind: Kind,
 ) -> list[Config]:
-    """The rows of one protocol. The variants take turns, so that the moods of the machine meet all of them."""
+    """The rows of one protocol. Variants are timed in turns, so that changes of the machine's load affect all alike."""
     timing = {"seconds": config["seconds"], "runs": config["runs"], "turns": config["rounds"]}
     rows, watches = [], {}
     expected: list[Tensor] = []

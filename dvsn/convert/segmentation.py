@@ -1,9 +1,11 @@
-"""What the segmentation releases share: prefixes, loss buffers, auxiliary heads, and weights that fit in part.
+"""Shared by the releases whose names are ours: prefixes, loss buffers, training heads, and weights that fit in part.
 
-Published files of one network differ in wrapping. A training script saves its model together with the loss
-(`model.conv1...` beside `sem_loss.criterion.weight`), DataParallel adds `module.`, and the two forms of a
-network differ in the heads that are used in training only. `peel` undoes the wrapping, `convert_published`
-makes the strict conversion, and `partial_weights` takes what fits from another network of the family.
+Published files of one network differ: a training script saves its model together with the loss (`model.conv1...` beside
+`sem_loss.criterion.weight`), DataParallel adds `module.`, and heads that are used in training only may be missing.
+
+- `peel` removes prefixes and loss buffers;
+- `convert_published` makes the strict conversion;
+- `partial_weights` takes what fits from another network of the family.
 """
 
 from __future__ import annotations
@@ -134,10 +136,10 @@ class Partial(NamedTuple):
 
 
 def partial_weights(state: State, network: nn.Module, *, least: float = 0.5) -> Partial:
-    """What of `state` fits `network`; refused when that is less than a share `least` of either's entries.
+    """What of `state` fits `network`, by name and shape.
 
-    A wrong container or prefix, or the weights of another network, fit hardly anywhere. Training would then
-    start from random weights without a word, so that is an error here.
+    Raises `CheckpointError` where less than a share `least` of either's entries fits, as with a wrong prefix or another
+    network: training would start from random weights without notice.
     """
     expected = network.state_dict()
     fits: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
 """Learning-rate schedules: the factor on the base rate, as a function of the optimiser step.
 
-A schedule counts optimiser steps, not batches, so gradient accumulation does not stretch it. It is
-stateless: the same step always has the same factor, so a resumed run continues exactly.
+A schedule counts optimiser steps, not batches, so gradient accumulation does not change it. The factor depends on the
+step alone, so a resumed run continues exactly.
 """
 
 from __future__ import annotations

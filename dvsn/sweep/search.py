@@ -24,9 +24,9 @@ from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.config.folders import check_place
 from dvsn.config.rules import check_options
-from dvsn.config.types import number, whole
+from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, UserError
-from dvsn.sweep import launcher, search_space, search_table
+from dvsn.sweep import launcher, search_space
 from dvsn.sweep.job import own_overrides, read_result
 from dvsn.sweep.pool import Pool, Process
 from dvsn.sweep.search_space import Range
@@ -145,9 +145,7 @@ def check_search(options: Config) -> None:
         ("startup_trials", whole(options["startup_trials"], 1), "a whole number, 1 or more"),
         ("warmup", whole(options["warmup"], 0), "a whole number, 0 or more"),
     )  # fmt: skip
-    for key, good, expected in rules:
-        if not good:
-            raise ConfigError(f"search.{key}: found {options[key]!r}, expected {expected}.")
+    require([(key, options[key], right, expected) for key, right, expected in rules], "search.")
 
 
 # The study --------------------------------------------------------------------------------------------------
@@ -358,6 +356,8 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
         chosen = plan(session, name=name, trial=trial, module=module)
+    from dvsn.sweep import search_table  # OpenCV, which `--help` does without
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with alone_in(chosen.folder) as lock:

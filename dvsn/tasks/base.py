@@ -1,4 +1,4 @@
-"""What every task is: networks, an objective, metrics, and a recipe that can rebuild it."""
+"""The base of all tasks: networks, an objective, metrics, and a recipe that can rebuild the task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dvsn.version import VERSION
 
 
 class Task(Student):
-    """The base of all tasks: a LightningModule that says what it is.
+    """A LightningModule with what prediction, evaluation and checkpoints need to know of a task.
 
     A task writes:
 
@@ -46,14 +46,14 @@ class Task(Student):
     """The kinds of picture that `answer` can make, the usual first."""
 
     samples: ClassVar[str | None] = None
-    """The samples that it wants of a data set: `dataset` (pictures), `people` or `objects`; None: it does not say."""
+    """The kind of samples that it reads: `dataset` (pictures), `people` or `objects`; None: not stated."""
 
     targets: ClassVar[tuple[str, ...] | None] = None
-    """The kinds of array that it can learn: `photo`, `label` or `number`; None: it does not say."""
+    """The kinds of array that it can learn: `photo`, `label` or `number`; None: not stated."""
 
     shows: ClassVar[str] = "pictures"
-    """What its answer is, for whoever writes it down: `pictures`, `classes`, `objects`, `people` or `faces`. `dvsn.predict`
-    has a file of this name."""
+    """The form of its answer: `pictures`, `classes`, `objects`, `people` or `faces`, which is the name of a file of
+    `dvsn.predict`."""
 
     input_classes: int = 0
     """K when the input is a map of ids below K, 0 when it is a picture."""
@@ -107,7 +107,8 @@ class Task(Student):
         raise NotImplementedError
 
     def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
-        """What evaluation writes a file of when all results are wanted, by folder: as `answer` returns it."""
+        """Pictures or ids that evaluation writes as files when all results are wanted, by the name of their folder; in the
+        form of `answer`."""
         return {}
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
@@ -131,7 +132,7 @@ class Task(Student):
     # Recipe -----------------------------------------------------------------------------------------
 
     def use_graft(self, node: dict[str, Any]) -> None:
-        """Change the student for good: `node`, plain data, becomes layers of it, and part of the recipe."""
+        """Build `node`, a class of `dvsn.networks.graft`, into the student as further layers, and into the recipe."""
         graft = build(node, path="task.graft")
         if not isinstance(graft, Graft):
             raise ConfigError("task.graft: expected a node whose _target_ is a class of dvsn.networks.graft.")

@@ -1,4 +1,4 @@
-"""What tasks of keypoints share: crops of people or faces, points in them, and how these are measured and shown."""
+"""The base of tasks of keypoints: crops of people or faces, points in them, their score and their drawing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ from dvsn.types import Batch
 
 
 class KeypointTask(ScoredTask):
-    """Keypoints in crops of people or faces; a task says how a network's answer becomes points (`estimate`).
+    """Keypoints in crops of people or faces. A task writes `estimate`, which makes points of a network's answer.
 
-    A batch holds `image`, uint8 RGB (N, 3, H, W); `keypoints` (N, K, 2) in pixels of the crop and `weight` (N, K);
-    `inverse` (N, 2, 3) from crop to picture, `extent` (N, 2), `index` and `name`; of faces also `offset` (N,), by how many
-    crop pixels, right and down, keypoints count from the pixels in which they are drawn (see `FaceCrop`).
+    A batch holds:
+
+    - `image`: uint8 RGB (N, 3, H, W); `index` and `name`;
+    - `keypoints` (N, K, 2) in pixels of the crop, and `weight` (N, K);
+    - `inverse` (N, 2, 3), from crop to picture, and `extent` (N, 2);
+    - of faces also `offset` (N,): a keypoint's coordinates minus the pixel in which it is drawn (see `FaceCrop`).
+
+    Options:
 
     - `mean`, `std`, `channels` (`rgb` or `bgr`): of what the network sees; see `Normalise`.
     - `flip_test`: average with the answer for the mirrored crop, in validation, evaluation and prediction.

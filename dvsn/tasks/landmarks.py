@@ -223,8 +223,9 @@ def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> Fac
 def with_crops(
     task: KeypointTask, node: dict[str, Any], size: tuple[int, int], *, centred: bool
 ) -> dict[str, Any]:
-    """A data node with crops as a network wants them, unaugmented. They are made from points or rectangles as a transform of
-    the node says; without one as in training, or, where the data set is one that is cut otherwise, as that is."""
+    """A data node with the crops that a network was trained with, unaugmented. Crops are made from `points` or `rectangle`:
+    as the transform of the node says, or as the data set says where it is another than the training's, else as in training.
+    """
     given, trained = ((each.get("transform") or {}).get("eval") or {} for each in (node, task.data_recipe))
     published, known = (
         (each.get("facts") or {}).get("face_box", "points") for each in (node, task.data_recipe)
