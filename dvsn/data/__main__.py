@@ -13,6 +13,7 @@ from dvsn.config.menu import conf_dir
 from dvsn.errors import nearest
 
 COMMANDS = {
+    "init": "look at a folder of your own and write the YAML files that train on it",
     "check": "walk every split and report every fault",
     "show": "draw samples as the network will see them",
     "weights": "count the pixels of each class and weigh the classes",

@@ -15,9 +15,13 @@ from dvsn.types import Sample
 TREE = """\
     ROOT/{split}/{a}/NAME.png   ROOT/{split}/{b}/NAME.png     or
     ROOT/{a}/{split}/NAME.png   ROOT/{b}/{split}/NAME.png     or
-    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.png
+    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.png    or, of a split called all,
+    ROOT/{a}/NAME.png           ROOT/{b}/NAME.png
     A name (without its ending) must be in both folders, and in the same folder below them. With split={split}, a={a},
     b={b}."""
+
+ALL = "all"
+"""The split of a data set without folders of splits; ranges of it, such as all[:80%], are what is learnt and measured."""
 
 Kind = Literal["photo", "label", "ids"]
 
@@ -84,6 +88,8 @@ def find_folders(
     base = require_folder(root, expected=tree, option="data.root")
     layouts = [(base / split / a, base / split / b), (base / a / split, base / b / split)]
     layouts.append((base / f"{split}{a}", base / f"{split}{b}"))
+    if split == ALL:
+        layouts.append((base / a, base / b))
     for first, second in layouts:
         if first.is_dir() and second.is_dir():
             return first, second
@@ -95,6 +101,11 @@ def find_folders(
         f"{base}: found {found}. Expected one of these trees:\n{tree}\n"
         f"Set the names with {options} and data.splits."
     )
+
+
+def split_folder(base: Path, split: str) -> Path:
+    """The folder of a split; of one called all that has none, the whole."""
+    return base if split == ALL and not (base / split).is_dir() else base / split
 
 
 def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> list[tuple[Path, Path]]:
