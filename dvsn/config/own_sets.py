@@ -52,6 +52,9 @@ COUNTS = {
 }
 """A list of names, and the option that says how many they are, where the file with the names does not say it."""
 
+READERS = ("dataset", "people", "objects")
+"""Nodes that name a class: where a file names another class, the options of the first one mean nothing."""
+
 SCORE, SIGMAS = "data.facts.score", "data.keypoints.sigmas"
 ABSENT = object()
 
@@ -62,6 +65,7 @@ class OwnSets:
 
     def __init__(self) -> None:
         self.pending: dict[str, Any] = {}  # what is to stand there after all
+        self.readers: dict[str, Any] = {}  # as the files so far make them
         self.score_is_theirs = False  # whether data.facts.score was chosen for other keypoints
 
     def read(self, config: Any) -> None:
@@ -73,6 +77,7 @@ class OwnSets:
         node = config._get_node("data")
         if OmegaConf.is_dict(node):
             data = with_facts(OmegaConf.to_container(node, resolve=False))  # type: ignore[arg-type]
+            self._take_readers(data)
             self.take({path: value for path in PATHS if (value := at({"data": data}, path)) is not ABSENT})
 
     def take(self, said: Mapping[str, Any]) -> None:
@@ -91,6 +96,25 @@ class OwnSets:
             self.score_is_theirs = False
         elif said.get("data.keypoints.names") is not None:
             self.score_is_theirs = said.get(SIGMAS) is None
+
+    def _take_readers(self, data: Mapping[Any, Any]) -> None:
+        for name in READERS:
+            node, path = data.get(name, ABSENT), f"data.{name}"
+            if node is ABSENT:
+                continue
+            before = self.readers.get(name)
+            merged = joined(before, node)
+            if isinstance(before, Mapping) and isinstance(node, Mapping):
+                usual = before.get("_target_")
+                if usual is not None and node.get("_target_", usual) != usual:
+                    merged = node
+                    self.pending = {
+                        key: each for key, each in self.pending.items() if not key.startswith(f"{path}.")
+                    }
+                    self.pending[path] = node
+            if path in self.pending:
+                self.pending[path] = merged
+            self.readers[name] = merged
 
     def settle(self, cfg: DictConfig) -> None:
         """Put the values into the merged config, where it has such an option; AP, which was chosen for keypoints with
@@ -122,6 +146,13 @@ def at(node: Any, path: str) -> Any:
             return ABSENT
         node = node[key]
     return node
+
+
+def joined(one: Any, other: Any) -> Any:
+    """Two plain trees as Hydra merges them."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return other
+    return {**one, **{key: joined(one.get(key), value) for key, value in other.items()}}
 
 
 def how_many(names: Any) -> int:

@@ -112,3 +112,14 @@ def test_only_what_a_reader_has_is_set() -> None:
     sets.read(OmegaConf.create({"data": {"dataset": {"names": ["a"]}}}))
     sets.settle(cfg)
     assert cfg == {"data": {"dataset": {"names": ["a"]}, "classes": 1}}
+
+
+def test_the_options_of_another_reader_go_with_it(tmp_path: Path) -> None:
+    text = "defaults: [lspet, _self_]\npeople:\n  _target_: dvsn.data.yolo.YoloPeople\n  _partial_: true\n  labels: texts\n"
+    assert data(tmp_path, text, name="first")["people"] == {
+        "_target_": "dvsn.data.yolo.YoloPeople", "_partial_": True, "labels": "texts"
+    }  # fmt: skip
+    found = data(tmp_path, "defaults: [first, _self_]\npeople: {visibility: false}\n")["people"]
+    assert found["labels"] == "texts" and found["visibility"] is False and "table" not in found
+    found = data(tmp_path, "defaults: [lspet, _self_]\npeople: {box: keypoints}\n")["people"]
+    assert found["table"] == "{split}.csv" and found["box"] == "keypoints"
