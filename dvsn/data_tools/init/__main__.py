@@ -44,6 +44,7 @@ def init(options: dict[str, Any]) -> list[Path]:
     from dvsn.data_tools.init import choose, splits, write
     from dvsn.data_tools.init.listing import Listing
     from dvsn.data_tools.init.machine import this_machine
+    from dvsn.data_tools.init.verify import verify
 
     name, into = checked_name(str(options["name"])), Path(options["into"])
     files = [into / "data" / f"{name}.yaml", into / "experiment" / f"{name}.yaml"]
@@ -67,6 +68,7 @@ def init(options: dict[str, Any]) -> list[Path]:
             note=f"The recipe for data={name}, proposed for this machine ({machine.words()}). {note}",
         ),
     ]  # fmt: skip
+    verify({"data/" + files[0].name: texts[0], "experiment/" + files[1].name: texts[1]}, name, listing.root)
     with replacing(files[0]) as data, replacing(files[1]) as experiment:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")

@@ -57,8 +57,8 @@ def by_split(listing: Listing) -> dict[str, ByClass]:
         if below:
             top.setdefault(first, {}).setdefault(below[0] if len(below) > 1 else "", []).append(name)
     splits = {name: each for name, each in top.items() if role_of(name)}
-    if splits and not any("" in each for each in splits.values()):
-        return splits
+    if splits:
+        return {} if any("" in each for each in splits.values()) else splits
     return {"all": {name: [n for names in each.values() for n in names] for name, each in top.items()}}
 
 

@@ -59,6 +59,12 @@ class Found:
         """Pictures to learn from; set by the frame once the splits are known."""
         return int(self.facts.get("train", sum(self.counts.values())))
 
+    def parts_words(self) -> str:
+        """The items of each split that is there, in words to append: `: 8 train, 4 val`."""
+        if len(self.counts) == 1:
+            return ""
+        return ": " + ", ".join(f"{count} {split}" for split, count in self.counts.items())
+
     def size_words(self) -> str:
         """The sizes in words: `all 120x160` or `120x160 to 480x640, most 240x320` (height x width)."""
         if not self.sizes:

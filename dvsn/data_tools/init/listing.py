@@ -41,7 +41,30 @@ class Listing:
                 f"{root}: the folder is empty{f' but for {junk} hidden files' if junk else ''}. Expected pictures of your "
                 "own, such as photos/1.jpg and masks/1.png."
             )
-        return cls(root, tuple(sorted(pictures)), tuple(sorted(others)), junk)
+        return cls(root, tuple(sorted(pictures)), tuple(sorted(others)), junk)._lowered()
+
+    def _lowered(self) -> Listing:
+        """Without the one folder that all files lie in, as archives have it, but for notes beside it."""
+        from dvsn.data_tools.init.naming import is_part
+        from dvsn.data_tools.init.splits import role_of
+
+        notes = (".md", ".txt", ".pdf", ".html", "")
+        files = [
+            *self.pictures,
+            *(each for each in self.others if PurePosixPath(each).suffix.lower() not in notes),
+        ]
+        top = {name.partition("/")[0] if "/" in name else "" for name in files}
+        if len(top) != 1 or "" in top or not self.pictures:
+            return self
+        (only,) = top
+        if role_of(only) or (is_part(only) and not any(name.count("/") > 1 for name in self.pictures)):
+            return self
+        start = f"{only}/"
+        parts = [
+            tuple(n.removeprefix(start) for n in names if n.startswith(start))
+            for names in (self.pictures, self.others)
+        ]
+        return Listing(self.root / only, parts[0], parts[1], self.junk)._lowered()
 
     def path(self, name: str) -> Path:
         return self.root / name

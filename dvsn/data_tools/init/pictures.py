@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from dvsn.data.headers import size_of
 from dvsn.data_tools.init.listing import Listing, few
@@ -14,9 +15,10 @@ LOOKED_AT = 4000
 """Pictures that are opened, evenly spread; `dvsn.data check` opens all."""
 
 Size = tuple[int, int]
+Item = TypeVar("Item")
 
 
-def spread(names: Sequence[str], limit: int = LOOKED_AT) -> list[str]:
+def spread(names: Sequence[Item], limit: int = LOOKED_AT) -> list[Item]:
     """At most `limit` of them, evenly from the first on."""
     count = min(len(names), limit)
     return [names[len(names) * number // count] for number in range(count)]

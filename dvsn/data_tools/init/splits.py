@@ -75,7 +75,7 @@ def plan(
         return Plan({**splits, "test": splits.get("test", splits["val"])}, numbers, says)
     train = splits["train"]
     made = _parted(train, counts[train], (ratio[0], 100 - ratio[0]), seed, group, (items, shows, targets))
-    says = [f"no val split: {each}" for each in made.says]
+    says = [each.replace("no splits: ", "no val split: train ", 1) for each in made.says]
     return made._replace(
         splits=made.splits | {"test": splits["test"]},
         says=says,
