@@ -84,35 +84,37 @@ class Source:
 
 
 class Pictures(Source):
-    """Pictures, each with the file of its result. With a `rate` they are frames of a sequence.
+    """Pictures, each with the file of its result. With a `rate` those of a folder are frames of a sequence.
 
-    One that cannot be read is skipped, which `skipped` remembers. `wanted` says which are still to be done.
+    `read` makes a picture of a path. One that cannot be read is skipped, which `skipped` remembers. Those that are `done`
+    already are left out.
     """
 
+    moving = False
+
     def __init__(
-        self, items: Sequence[tuple[Path, Path]], *, skipped: Skipped, read: Callable[[Path], Any] = read_rgb,
-        rate: Fraction | None = None,
-    ) -> None:  # fmt: skip
-        self.items, self.skipped, self.read, self.rate = list(items), skipped, read, rate
-        self.moving = False
+        self, items: Sequence[tuple[Path, Path]], *, skipped: Skipped, rate: Fraction | None = None
+    ) -> None:
+        self.items, self.skipped, self.rate = list(items), skipped, rate
         self.name = str(self.items[0][0]) if len(self.items) == 1 else f"{len(self.items)} pictures"
-        self.wanted: Callable[[int], bool] = lambda index: True
+        self.read: Callable[[Path], Any] = read_rgb
+        self.done: Callable[[Path], bool] = lambda path: False
 
     @contextmanager
     def opened(self) -> Iterator[Opened]:
-        yield Opened(self._frames(), count=len(self.items), rate=self.rate)
+        count = sum(not self.done(path) for path, _ in self.items)
+        yield Opened(self._frames(), count=count, rate=self.rate)
 
     def _frames(self) -> Iterator[Frame]:
         for index, (path, _) in enumerate(self.items):
-            if not self.wanted(index):
+            if self.done(path):
                 continue
             try:
                 picture = self.read(path)
             except DataError as error:
                 self.skipped.add(str(error))
                 continue
-            seconds = None if self.rate is None else float(index / self.rate)
-            yield Frame(picture, path.stem, path, index, seconds)
+            yield Frame(picture, path.stem, path, index)
 
 
 class VideoFile(Source):
@@ -234,7 +236,6 @@ class Choices:
     raw_size: tuple[int, int] | None = None
     """Width and height of raw frames on standard input."""
     pixel_format: str = "rgb24"
-    read: Callable[[Path], Any] = read_rgb
 
 
 def open_sources(
@@ -252,19 +253,16 @@ def open_sources(
     for pictures, group in itertools.groupby(found, key=_is_picture):
         members: list[Any] = list(group)
         if pictures:
-            sources += _pictures(members, skipped, choices)
+            sources.append(_pictures(members, skipped, choices))
         else:
             sources += [_moving(each, output, choices) for each in members]
     return sources
 
 
-def _pictures(items: list[tuple[Path, Path]], skipped: Skipped, choices: Choices) -> list[Source]:
-    rate = choices.sequence_rate
-    if rate is None:
-        return [Pictures(items, skipped=skipped, read=choices.read)]
-    items = sorted(items, key=lambda item: in_order(item[0]))
-    folders = itertools.groupby(items, key=lambda item: item[0].parent)
-    return [Pictures(list(each), skipped=skipped, read=choices.read, rate=rate) for _, each in folders]
+def _pictures(items: list[tuple[Path, Path]], skipped: Skipped, choices: Choices) -> Pictures:
+    if choices.sequence_rate is not None:
+        items = sorted(items, key=lambda item: in_order(item[0]))
+    return Pictures(items, skipped=skipped, rate=choices.sequence_rate)
 
 
 def _moving(item: Any, output: Path, choices: Choices) -> Source:
