@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.portable.cards import GREY, card
 from dvsn.portable.draw import HUES, draw_boxes, draw_head, draw_skeleton, hue_colour
 from dvsn.portable.legend import draw_legend, draw_lines
 from dvsn.portable.record import SHOWN, Colour, Record
@@ -60,8 +61,8 @@ def draw(
         draw_objects(picture, result, least=least, tint=tint, outlines=outlines, legend=legend)
     elif result.skeleton is not None:
         draw_people(picture, result, least=least, points=points, lines=lines, axes=axes)
-        if legend and len(result):
-            draw_legend(picture, people_legend(result, axes=axes))
+        if legend and len(result) and (points or lines):
+            draw_legend(picture, people_legend(result))
     return picture
 
 
@@ -184,7 +185,7 @@ def draw_track(picture: Array, box: Array, number: int) -> None:
     tag(picture, str(number), (round(float(box[0])), round(float(box[1]))), (255, 255, 255))
 
 
-def people_legend(result: Record, *, axes: bool) -> list[tuple[str, Colour | None]]:
+def people_legend(result: Record) -> list[tuple[str, Colour | None]]:
     """What the colours of people say, where their sides are known."""
     assert result.skeleton is not None
     if not result.skeleton.pairs:
@@ -201,7 +202,7 @@ KINDS = {
 
 def render(result: Record, kind: str, **options: Any) -> Array:
     """The result as a picture to write: `color` (classes in their colours), `ids`, `submission` (ids of the data set's test
-    server), (H, W) uint8; or anything else: as `draw` with its options."""
+    server), (H, W) uint8; `cards`, of classification, all of one size; or anything else: as `draw` with its options."""
     if result.ids is not None and kind in ("color", "ids", "submission"):
         if kind == "ids":
             return result.ids
@@ -216,6 +217,9 @@ def render(result: Record, kind: str, **options: Any) -> Array:
         for label, number in result.file_ids.items():
             table[label] = number
         return table[result.ids]
+    if result.classes is not None and kind == "cards":
+        lines = [(f"{each.score:.0%} {each.name}", GREY) for each in result.classes[:DRAWN_CLASSES]]
+        return card(background(result), lines)
     known = KINDS.get(result.kind, ())
     if known and kind not in known:
         raise ConfigError(f"write: the task '{result.kind}' has no '{kind}'. {nearest(kind, known)}")
