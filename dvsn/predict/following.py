@@ -93,7 +93,9 @@ class Following:
 
         return who
 
-    def _calm(self, result: Result, numbers: Array, now: float, filters: dict[int, tuple[OneEuro, float]]) -> Result:
+    def _calm(
+        self, result: Result, numbers: Array, now: float, filters: dict[int, tuple[OneEuro, float]]
+    ) -> Result:
         assert result.boxes is not None
         name = next((each for each in ("keypoints", "points") if getattr(result, each) is not None), "boxes")
         values = np.array(getattr(result, name), np.float64)
@@ -108,7 +110,8 @@ class Following:
             calm[place] = euro(places[place], now, scale=float(max((box[2:] - box[:2]).max(), 1e-6)))
         if name == "boxes":
             return dataclasses.replace(result, boxes=calm.reshape(-1, 4))
-        return dataclasses.replace(result, **{name: np.concatenate([calm, values[..., 2:]], axis=-1)})
+        changes: dict[str, Any] = {name: np.concatenate([calm, values[..., 2:]], axis=-1)}
+        return dataclasses.replace(result, **changes)
 
 
 def folder_of(result: Result) -> str | None:
