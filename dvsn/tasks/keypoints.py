@@ -15,7 +15,7 @@ from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
-from dvsn.pictures.draw import draw_skeleton
+from dvsn.portable.draw import draw_skeleton
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
