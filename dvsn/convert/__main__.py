@@ -107,9 +107,12 @@ def convert_file(path: str, options: dict[str, Any] | None = None, container: st
     """The `Converted` network of a published file, with a report of what was read and dropped."""
     from dvsn.convert.release import shorten
     from dvsn.convert.rules import convert
+    from dvsn.hub.resolve import local
     from dvsn.weights import read_checkpoint
 
-    state = read_checkpoint(path, plain=(argparse.Namespace,))  # a training script's options: values by name
+    state = read_checkpoint(
+        local(path), plain=(argparse.Namespace,)
+    )  # a training script's options: values by name
     if "dvsn" in state:
         raise CheckpointError(
             f"{path}: is a dvsn checkpoint already; dvsn.load and dvsn.predict take it as it is."
