@@ -22,7 +22,7 @@ from dvsn.hub.folder import restored, storable, write_header, write_weights
 from dvsn.hub.names import Name, is_name, parse
 from dvsn.weights import read_checkpoint
 from tests.old_runs import unpack
-from tests.support.fake_hub import COMMIT, Hub, hub, use  # noqa: F401 - a fixture
+from tests.support.fake_hub import COMMIT, Hub, hub_fixture, use  # noqa: F401
 
 PLACE = "someone/small"
 
@@ -81,7 +81,7 @@ def test_a_path_stays_a_path() -> None:
 # What arrives -----------------------------------------------------------------------------------------------
 
 
-def test_a_folder_arrives_and_answers_as_the_checkpoint(hub: Hub, folder: Path, checkpoint: Path) -> None:  # noqa: F811
+def test_a_folder_arrives_and_answers_as_the_checkpoint(hub: Hub, folder: Path, checkpoint: Path) -> None:
     hub.folders[PLACE] = folder
     there = fetch(f"hf://{PLACE}")
     assert sorted(file.name for file in there.iterdir()) == ["model.safetensors", "recipe.json"]
@@ -95,7 +95,7 @@ def test_a_folder_arrives_and_answers_as_the_checkpoint(hub: Hub, folder: Path, 
 
 
 def test_a_file_is_downloaded_once_and_works_offline(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,7 +110,7 @@ def test_a_file_is_downloaded_once_and_works_offline(
 
 
 def test_weights_and_teachers_take_names(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     folder: Path,
     checkpoint: Path,
     tmp_path: Path,
@@ -164,7 +164,7 @@ def test_an_evaluation_of_a_name_is_written_to_the_working_directory() -> None:
 def test_what_the_hub_refuses_is_said(
     name: str,
     message: str,
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     folder: Path,
     tmp_path: Path,
 ) -> None:
@@ -190,7 +190,7 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(f"hf://{PLACE}")
 
 
-def test_what_is_too_large_is_not_downloaded(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_what_is_too_large_is_not_downloaded(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.folders[PLACE] = folder
     hub.claimed["recipe.json"] = 5 << 20
     with pytest.raises(
@@ -220,7 +220,7 @@ def test_what_is_too_large_is_not_downloaded(hub: Hub, folder: Path, monkeypatch
 def test_a_hostile_recipe_is_refused_before_the_weights_are_downloaded(
     change: Any,
     message: str,
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     folder: Path,
     tmp_path: Path,
 ) -> None:

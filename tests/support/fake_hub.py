@@ -81,8 +81,8 @@ def served(hub: Hub) -> Iterator[Hub]:
         server.server_close()
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+@pytest.fixture(name="hub")
+def hub_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """An empty hub, in place of the real one, with a cache of its own."""
     with served(Hub()) as hub:
         use(hub.url, tmp_path / "cache", monkeypatch)
