@@ -19,7 +19,6 @@ from dvsn.data.labelled import (
     existing_pairs,
     label_name,
     listed_pairs,
-    read_matlab,
 )
 from dvsn.errors import DataError
 from dvsn.reading import read_rows
@@ -64,6 +63,8 @@ class CocoStuff(LabelledPhotos):
     `ignore_ids` are further ids to ignore, in the numbering of the files.
     """
 
+    matlab_variable = "S"
+
     def __init__(
         self,
         *,
@@ -90,12 +91,6 @@ class CocoStuff(LabelledPhotos):
     def vocabulary(cls, **_: object) -> Vocabulary:
         """The 171 classes, person first, wood last, whatever the numbering of the files."""
         return Vocabulary(CLASS_NAMES, distinct_palette(len(CLASS_NAMES)))
-
-    def read_classes(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 class ids of one label file."""
-        if path.suffix == ".mat":
-            return self.matlab_ids(read_matlab(path, variable="S"), path)
-        return super().read_classes(path)
 
 
 def class_ids(ids: Ids, ignore_ids: Sequence[int] = ()) -> ClassIds:

@@ -6,19 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from dvsn.data.class_ids import ClassIds, distinct_palette
 from dvsn.data.files import require_folder
-from dvsn.data.labelled import (
-    LabelledPhotos,
-    Labels,
-    check_choices,
-    existing_pairs,
-    label_name,
-    listed_pairs,
-    read_matlab,
-)
+from dvsn.data.labelled import LabelledPhotos, Labels, check_choices, existing_pairs, label_name, listed_pairs
 from dvsn.errors import DataError
 from dvsn.reading import read_rows
 from dvsn.types import IGNORE, Sample, Vocabulary
@@ -70,6 +60,8 @@ class PascalContext(LabelledPhotos):
     file of these numberings: if it does, the ids were moved down already.
     """
 
+    matlab_variable = "LabelMap"
+
     def __init__(
         self,
         *,
@@ -101,12 +93,6 @@ class PascalContext(LabelledPhotos):
         """The 59 or 60 classes in the order that the numbering of the files brings."""
         names = LISTED_NAMES if ids == "listed" else SORTED_NAMES
         return Vocabulary(names[60 - classes :], distinct_palette(classes, first=60 - classes))
-
-    def read_classes(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 class ids of one label file."""
-        if path.suffix == ".mat":
-            return self.matlab_ids(read_matlab(path, variable="LabelMap"), path)
-        return super().read_classes(path)
 
 
 def class_ids(classes: Classes, ids: Ids, ignore_ids: Sequence[int] = ()) -> ClassIds:
