@@ -44,7 +44,7 @@ MEANINGS: dict[str, tuple[str, dict[int, int]]] = {
 """For each numbering, in words and as file id -> class."""
 
 LOOKED_AT = 500
-"""So many label files at most does `ids=auto` look at."""
+"""The most label files that `ids=auto` reads."""
 
 
 class CocoStuff(LabelledPhotos):
@@ -55,10 +55,9 @@ class CocoStuff(LabelledPhotos):
     - "one_based": 1..171, 0 ignored; what conversions of the 10k set store;
     - "zero_based": 0..170, 255 ignored; what conversions of the 164k set store;
     - "original182": 1..182 as published, of which 11 never occur, 0 ignored. MATLAB files always hold this;
-    - "auto": the only one of the three that every value seen is possible in. Label files of the split are read
-      until two are excluded: 255 leaves zero_based, an id above 171 original182, and 171 together with one
-      of the 11 reserved ids one_based. If 500 files leave a choice, it is refused: a wrong one shifts
-      every class by one without a trace.
+    - "auto": the one numbering that allows every id found. Label files of the split are read until two are excluded: by 255
+      (zero_based is left), by an id above 171 (original182), or by 171 together with one of the 11 reserved ids
+      (one_based). If 500 files leave a choice, `DataError` is raised, since a wrong one shifts every class by one.
 
     `ignore_ids` are further ids to ignore, in the numbering of the files.
     """

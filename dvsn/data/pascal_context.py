@@ -46,9 +46,8 @@ Classes = Literal[59, 60]
 class PascalContext(LabelledPhotos):
     """4,998 train and 5,105 val photos of VOC 2010, labelled everywhere (Mottaghi et al., 2014).
 
-    Two orders of the classes are about, and a file does not tell which one it holds. The mIoU is the same, the
-    names of the classes and weights trained on them are not. `ids` says what the files hold, and with it
-    which order the classes have:
+    Two orders of the classes are in use, and a file does not tell which one it holds. The mIoU is the same in both; the
+    names of the classes and trained weights are not. `ids` is what the files hold, and with it the order of the classes:
 
     - "sorted": 0..59 by the alphabet, the index into the sorted published ids; what the usual conversions of
       `trainval_merged.json` (by the Detail API) store;
