@@ -533,7 +533,10 @@ def test_every_data_module_builds_without_the_disk(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    module = runtime.build_data(tree_with("data", name))
+    node = tree_with("data", name)
+    if (node["data"]["keypoints"] or {}).get("names") == "???":  # of a set of your own, which says them
+        node["data"] |= {"joints": 1, "keypoints": node["data"]["keypoints"] | {"names": ["tip"]}}
+    module = runtime.build_data(node)
     assert isinstance(module, pl.LightningDataModule) and set(module.splits) == {"train", "val", "test"}
     assert not list(tmp_path.iterdir())
 

@@ -90,6 +90,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for key, (neutral, advice) in TRAINER_REFUSED.items():
         if key in trainer and trainer[key] is not None and trainer[key] != neutral:
             raise ConfigError(f"trainer.{key}: found {trainer[key]!r}; {advice}")
+    _check_length(trainer)
     every, between = trainer.get("check_val_every_n_epoch", 1), trainer.get("val_check_interval", 1.0)
     share, quick = trainer.get("limit_train_batches", 1.0), trainer.get("fast_dev_run", False)
     timeout, strategy = trainer.get("process_timeout", 300), trainer.get("strategy", "auto")
@@ -116,6 +117,28 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     if time is not None and not isinstance(time, str | Mapping):
         raise ConfigError(
             f"trainer.max_time: found {time!r}, expected days:hours:minutes:seconds, such as 00:12:00:00."
+        )
+
+
+def _check_length(trainer: Mapping[str, Any]) -> None:
+    """Refuse a run in which nothing is trained, or too short for its first validation, as far as that can be said before
+    batches are counted; `dvsn.engine.validations` counts them."""
+    if trainer.get("fast_dev_run"):
+        return  # which is one epoch with a validation, whatever else is said
+    epochs: Any = trainer.get("max_epochs")
+    every: Any = trainer.get("check_val_every_n_epoch")
+    for key in ("max_epochs", "max_steps"):
+        if trainer.get(key) == 0:
+            raise ConfigError(
+                f"trainer.{key}: found 0, with which nothing is trained. Leave it out, or measure a checkpoint with "
+                "python -m dvsn.evaluate checkpoint=PATH"
+            )
+    unwanted = trainer.get("limit_val_batches", 1.0) == 0
+    if whole(epochs, 1) and whole(every, 1) and not unwanted and every > epochs:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch: found {every}, and the run has {epochs} epochs, so it would never be "
+            f"validated. Set trainer.check_val_every_n_epoch={epochs} or less, or trainer.limit_val_batches=0 for a run "
+            "without validation."
         )
 
 

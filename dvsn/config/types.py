@@ -67,7 +67,7 @@ def fits(value: Any, hint: Any) -> bool:
         )
     if _built(kind):
         return isinstance(value, Mapping)  # a dict of things that are built
-    return True
+    return value is not None or not isinstance(kind, type) or kind in (Any, object)
 
 
 def _fits_each(values: Sequence[Any], kind: Any, inner: tuple[Any, ...]) -> bool:
@@ -102,7 +102,9 @@ def spell(hint: Any) -> str:
     if kind in SEQUENCES:
         return f"a list (each {spell(inner[0])})" if inner else "a list"
     if kind in MAPPINGS:
-        return "a mapping"
+        return (
+            f"a mapping (each {spell(inner[1])})" if len(inner) == 2 and inner[1] in SCALARS else "a mapping"
+        )
     if kind is None or kind is type(None):
         return "null"
     if kind is Path:

@@ -30,6 +30,11 @@ ROTATED = 0.6  # the share of samples that are turned at all
 DROPOUTS = ("CoarseDropout", "GridDropout", "PixelDropout", "XYMasking", "Erasing")
 
 
+def can_mirror(keypoints: KeypointSet | None) -> bool:
+    """Whether it is known what a mirror does to the keypoints; without names it exchanges none."""
+    return keypoints is None or keypoints.mirrors
+
+
 def box_to_extent(box: Sequence[float], ratio: float, padding: float) -> tuple[np.ndarray, np.ndarray]:
     """A box (x, y, width, height) -> centre (2,) and extent (2,), float64.
 
@@ -119,11 +124,13 @@ class PersonCrop:
     The steps of HRNet's code (Sun et al., 2019), in its order; the paper's words differ where noted:
 
     1. `half_body`: the probability that a person with more than 8 labelled joints is cut to the upper or the lower
-       ones (Wang et al., 2018: the upper ones with probability 0.69, since the code draws a normal below 0.5).
+       ones (Wang et al., 2018: the upper ones with probability 0.69, since the code draws a normal below 0.5). Nothing
+       where the keypoints have no upper body.
     2. `zoom`: the extent is multiplied by a normal of mean 1 and this deviation, clipped at one deviation. `rotation`:
        with probability 0.6 by a normal of this many degrees, clipped at two deviations (the paper says "45 degrees").
        `shift`: the centre moves uniformly by up to this share of the extent, on each axis; not in that code.
-    3. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
+    3. `flip`: the probability of a mirror, which exchanges the keypoints' pairs; never where these are not known
+       (`KeypointSet.mirrors`).
     4. One bilinear warp; black outside. The mirror is part of the same warp, which samples the same places.
     5. `steps`: albumentations that recolour or hide parts, on the crop. They must not move it.
 
@@ -170,7 +177,7 @@ class PersonCrop:
         photo, labelled = sample["photo"], sample["labelled"] > 0
         points = np.asarray(sample["keypoints"], np.float64)
         centre, extent = self.frame(sample["box"])
-        if self.half_body and labelled.sum() > 8 and random.random() < self.half_body:
+        if self.half_body and self._halves() and labelled.sum() > 8 and random.random() < self.half_body:
             centre, extent = self._half(points, labelled, random) or (centre, extent)
         degrees = 0.0
         if self.zoom:
@@ -179,7 +186,7 @@ class PersonCrop:
             degrees = self.rotation * float(np.clip(random.standard_normal(), -2, 2))
         if self.shift:
             centre = centre + extent * random.uniform(-self.shift, self.shift, 2)
-        mirror = bool(self.flip) and random.random() < self.flip
+        mirror = bool(self.flip) and can_mirror(self.keypoints) and random.random() < self.flip
         if mirror:
             width = photo.shape[1]
             centre = np.array([width - 1 - centre[0], centre[1]])
@@ -223,6 +230,10 @@ class PersonCrop:
             return None
         _, extent = box_to_extent((*low, *sides), self.size[1] / self.size[0], HALF_BODY_PADDING)
         return chosen.mean(axis=0), extent
+
+    def _halves(self) -> bool:
+        """Whether the keypoints have an upper body."""
+        return self.keypoints is None or bool(self.keypoints.upper_body)
 
     def _mirror(self, count: int) -> np.ndarray:
         return np.arange(count) if self.keypoints is None else self.keypoints.mirror

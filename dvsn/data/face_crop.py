@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from dvsn.data.crop import DROPOUTS, crop_matrix, crop_sample, move_points, require_probabilities
+from dvsn.data.crop import DROPOUTS, can_mirror, crop_matrix, crop_sample, move_points, require_probabilities
 from dvsn.data.labelled import check_choices
 from dvsn.data.transforms import Transform
 from dvsn.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ class FaceCrop:
     1. `zoom`: the side is multiplied by a uniform number from 1 - zoom to 1 + zoom. `shift`: the centre moves by up to
        this share of the side, on each axis. `rotation`: by up to this many degrees, uniform, with the probability
        `rotated`. All in one bilinear warp.
-    2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
+    2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs; never where these are not known.
     3. `occlusion`: the probability that a rectangle hides the share `occluded` of the box around the points, in one
        colour or in noise (the paper hides 20 %, in a way that it does not describe: Guo et al., 2019, arXiv:1902.10859).
     4. `steps`: albumentations that recolour or hide parts, on the crop. They must not move it.
@@ -96,7 +96,7 @@ class FaceCrop:
         photo, labelled = sample["photo"], sample["labelled"] > 0
         points = np.asarray(sample["keypoints"], np.float64)
         crop, areas, extent = self._cut(photo, sample, points[labelled], random)
-        if self.flip and random.random() < self.flip:
+        if self.flip and can_mirror(self.keypoints) and random.random() < self.flip:
             areas = np.array([[-1.0, 0, self.size[1]], [0, 1, 0]]) @ np.vstack([areas, [0, 0, 1]])
             crop = crop[:, ::-1]
             order = np.arange(len(points)) if self.keypoints is None else self.keypoints.mirror

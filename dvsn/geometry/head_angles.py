@@ -72,13 +72,3 @@ def to_angles(rotation: np.ndarray) -> np.ndarray:
     pitch = np.arctan2(r[2, 1], r[2, 2])
     yaw = np.arctan2(-r[2, 0], np.hypot(r[2, 1], r[2, 2]))
     return np.array([pitch, yaw, np.arctan2(r[1, 0], r[0, 0])])
-
-
-def to_rotation(angles: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Pitch, yaw, roll -> the rotation (3, 3) of camera axes."""
-    (a, b, c), (s, t, u) = np.cos(np.asarray(angles, float)), np.sin(np.asarray(angles, float))
-    about_x = np.array([[1, 0, 0], [0, a, -s], [0, s, a]])
-    about_y = np.array([[b, 0, t], [0, 1, 0], [-t, 0, b]])
-    about_z = np.array([[c, -u, 0], [u, c, 0], [0, 0, 1]])
-    rotation: np.ndarray = about_z @ about_y @ about_x
-    return rotation

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -18,15 +16,15 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.graft import shipped
+from dvsn.portable.cards import GREY, card
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
 
-THUMBNAIL, LINE = 192, 20
 ENLARGED = 16  # times as many pixels
-GREEN, RED, GREY = (0, 130, 0), (200, 0, 0), (60, 60, 60)
+GREEN, RED = (0, 130, 0), (200, 0, 0)
 
 
 class Classifier(nn.Module):
@@ -192,18 +190,3 @@ def warn_of_enlarging(dataset: Any, source: str = "photo") -> None:
             "transform: makes %dx%d of pictures of %dx%d. Small pictures are usually trained on as they are, by "
             "transform=cifar.", *shown, *stored,
         )  # fmt: skip
-
-
-def card(picture: np.ndarray, lines: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> the same fitted into a white square, with lines of text below it."""
-    height, width = picture.shape[:2]
-    factor = THUMBNAIL / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
-    canvas = np.full((THUMBNAIL + LINE * len(lines), THUMBNAIL, 3), 255, np.uint8)
-    top, left = (THUMBNAIL - size[1]) // 2, (THUMBNAIL - size[0]) // 2
-    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=how)
-    for number, (text, colour) in enumerate(lines, start=1):
-        place = (2, THUMBNAIL + LINE * number - 6)
-        cv2.putText(canvas, text[:26], place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
-    return canvas

@@ -19,7 +19,7 @@ from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
-from dvsn.pictures.draw import draw_boxes
+from dvsn.portable.draw import draw_boxes
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch, Terms, Vocabulary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,11 +15,13 @@ from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
-from dvsn.pictures.draw import draw_skeleton
+from dvsn.portable.draw import draw_skeleton
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
+
+log = logging.getLogger(__name__)
 
 
 class KeypointTask(ScoredTask):
@@ -79,6 +82,30 @@ class KeypointTask(ScoredTask):
     def ask_data(self, data: Any) -> None:
         data.use("people")
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for line in self.left_open():
+            log.info("%s", line)
+
+    def left_open(self) -> list[str]:
+        """What the data set does not say of its keypoints, and what is done instead: a line each."""
+        found = []
+        if not self.keypoints.mirrors:
+            found.append(
+                "data.keypoints.pairs: not given, and no names tell left from right, so nothing is mirrored. Name the pairs "
+                "that a mirror exchanges, or set it to [] where there are none."
+            )
+        score = self.data_fact("score", "pck")
+        if score == "pck" and not self.keypoints.sigmas:
+            found.append(
+                "data.keypoints.sigmas: not given, so keypoints are measured by PCK and not by COCO's AP, which needs them."
+            )
+        if score == "nme" and self.data_fact("normalise", None) is None:
+            found.append(
+                "data.facts.normalise: not given, so errors are relative to the diagonal of the box around the points."
+            )
+        return found
+
     # Evaluation and use -----------------------------------------------------------------------------
 
     def use_metrics(  # type: ignore[override]
@@ -91,6 +118,7 @@ class KeypointTask(ScoredTask):
     ) -> None:
         """The score that the data set is measured by: `data.facts.score`. For the options see
         `dvsn.metrics.keypoints.make_score`."""
+        self.flip_test = self.flip_test and self.keypoints.mirrors
         score = make_score(
             self.data_fact("score", "pck"),
             keypoints=self.keypoints,

@@ -137,7 +137,7 @@ class Landmarks(KeypointTask):
         head's angles. An unknown offset is taken to be 0.5, that of a crop of very many picture pixels."""
         image = self.layout(self.normalise(image))
         points, angles = self.network(image, heads=heads)
-        if self.flip_test:
+        if self.flip_test and self.keypoints.mirrors:
             mirrored, turned = self.network(self.layout(image.flip(-1)), heads=heads)
             mirror = torch.from_numpy(self.keypoints.mirror).to(points.device)
             points = (points + self.mirrored_back(mirrored[:, mirror], offset)) / 2

@@ -110,6 +110,7 @@ class Pix2Pix(Task):
     response: ClassVar[Kind] = "image"
     samples: ClassVar[str | None] = "dataset"
     targets: ClassVar[tuple[str, ...] | None] = ("photo", "label")
+    trains_with: ClassVar[tuple[str, ...]] = ("discriminator",)
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)

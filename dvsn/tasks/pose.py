@@ -106,7 +106,7 @@ class Pose(KeypointTask):
         """As `KeypointTask.estimate`; an `offset` is for crops that are not `centred`, which maps do not want."""
         image = self.layout(self.normalise(image))
         heatmaps = self.network(image).float()
-        if self.flip_test:
+        if self.flip_test and self.keypoints.mirrors:
             mirror = torch.from_numpy(self.keypoints.mirror).to(heatmaps.device)
             mirrored = self.network(self.layout(image.flip(-1))).float()
             heatmaps = self.codec.join_mirrored(heatmaps, mirrored, mirror)

@@ -179,7 +179,8 @@ class Segmentation(NetworkTask):
                     "write: this data set's files hold the class ids themselves; there is no other numbering for a "
                     "test server. Use write=ids."
                 )
-            return torch.tensor(numbers, dtype=torch.uint8, device=ids.device)[ids.long()]
+            kind_of_number = torch.uint8 if max(numbers) < 256 else torch.int32
+            return torch.tensor(numbers, dtype=kind_of_number, device=ids.device)[ids.long()]
         colors = self.paint(ids)
         if kind == "color":
             return colors
