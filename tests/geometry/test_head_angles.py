@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from dvsn.geometry.head_angles import MODEL, head_angles, to_angles, to_rotation
+from dvsn.geometry.head_angles import MODEL, head_angles, to_angles
+from dvsn.portable.draw import to_rotation
 
 HEAD = range(14)
 
