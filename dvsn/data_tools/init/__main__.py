@@ -118,11 +118,13 @@ def advise(files: list[Path], name: str, into: Path, words: list[str], command: 
 
 
 def train(options: dict[str, Any]) -> None:
-    """The training line, in this process."""
-    import runpy
+    """The training line. Ends with its exit code."""
+    import subprocess
 
-    sys.argv[:] = ["dvsn.train", "--config-dir", str(options["into"]), f"experiment={options['name']}"]
-    runpy.run_module("dvsn.train", run_name="__main__", alter_sys=True)
+    line = ["-m", "dvsn.train", "--config-dir", str(options["into"]), f"experiment={options['name']}"]
+    code = subprocess.run([sys.executable, *line]).returncode
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
 
 
 def job() -> None:

@@ -40,6 +40,7 @@ def look(listing: Listing) -> Found | None:
         sizes=pictures.counted(sizes),
         classes=classes,
         odd=left_out(listing, used),
+        example=used[0],
     )
     if len(splits) == 1:
         only = next(iter(splits.values()))
