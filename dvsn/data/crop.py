@@ -86,6 +86,34 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return moved
 
 
+def crop_sample(
+    sample: Sample,
+    crop: np.ndarray,
+    points: np.ndarray,
+    labelled: np.ndarray,
+    matrix: np.ndarray,
+    extent: np.ndarray,
+) -> Sample:
+    """What the network is given of a crop (H, W, 3) of `sample`: `points` (K, 2) in it, those `labelled` (K,), the `matrix`
+    (2, 3) from the picture to it, and its `extent` (2,). For the keys see `PersonCrop`."""
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
+        "keypoints": torch.from_numpy(points.astype(np.float32)),
+        "weight": torch.from_numpy(labelled.astype(np.float32)),
+        "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
+        "extent": torch.from_numpy(extent.astype(np.float32)),
+        "index": sample["index"],
+        "name": sample["name"],
+    }
+
+
+def require_probabilities(**options: float) -> None:
+    """Raise `ConfigError` for the first option of an augmentation that is no probability."""
+    for name, value in options.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"transform.train.{name}: found {value}, expected a probability from 0 to 1.")
+
+
 class PersonCrop:
     """A person cut out, augmented and resized to `size` (H, W).
 
@@ -126,11 +154,7 @@ class PersonCrop:
     ) -> None:
         if len(size) != 2 or not all(isinstance(side, int) and side >= 2 for side in size):
             raise ConfigError(f"transform.size: found {list(size)}, expected [HEIGHT, WIDTH] in pixels.")
-        for name, value in (("half_body", half_body), ("flip", flip)):
-            if not 0 <= value <= 1:
-                raise ConfigError(
-                    f"transform.train.{name}: found {value}, expected a probability from 0 to 1."
-                )
+        require_probabilities(half_body=half_body, flip=flip)
         if padding <= 0 or not 0 <= zoom < 1 or rotation < 0 or shift < 0:
             raise ConfigError(
                 f"transform: expected padding > 0, 0 <= zoom < 1, rotation >= 0 and shift >= 0, found padding={padding}, "
@@ -174,15 +198,7 @@ class PersonCrop:
         crop = cv2.warpAffine(photo, matrix, (self.size[1], self.size[0]), flags=cv2.INTER_LINEAR)
         crop = self.recolour.photo(crop, item_seed)
         moved = np.where(labelled[:, None], move_points(points, matrix), 0)
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
-            "keypoints": torch.from_numpy(moved.astype(np.float32)),
-            "weight": torch.from_numpy(labelled.astype(np.float32)),
-            "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
-            "extent": torch.from_numpy(extent.astype(np.float32)),
-            "index": sample["index"],
-            "name": sample["name"],
-        }
+        return crop_sample(sample, crop, moved, labelled, matrix, extent)
 
     def frame(self, box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Centre and extent (width, height) of the crop of a box. Raises `DataError` for a box without an inside."""

@@ -1,4 +1,4 @@
-"""What a set of keypoints is: names, mirror pairs, skeleton and tolerances; data, written in YAML."""
+"""A set of keypoints: names, mirror pairs, skeleton and tolerances, as written in YAML."""
 
 from __future__ import annotations
 
