@@ -142,7 +142,8 @@ def draw_objects(
                 picture[rim] = (OUTLINE * np.array(colour)).astype(np.uint8)
     names = [result.names[label] for label in labels]
     if result.track_ids is not None:
-        names = [f"{name} {int(result.track_ids[place])}" for name, place in zip(names, kept, strict=True)]
+        numbers = result.track_ids[kept].tolist()
+        names = [f"{name} {number}" if number else name for name, number in zip(names, numbers, strict=True)]
     draw_boxes(picture, result.boxes[kept], names, result.scores[kept], colours)
     if legend and labels and colours:
         present = dict(sorted(zip(labels, colours, strict=True)))
@@ -174,7 +175,7 @@ def draw_people(
         )
         if axes and result.angles_degrees is not None:
             draw_head(picture, triples[:, :2], np.radians(result.angles_degrees[place]), result.skeleton)
-        if result.track_ids is not None and result.boxes is not None:
+        if result.track_ids is not None and result.boxes is not None and result.track_ids[place]:
             draw_track(picture, result.boxes[place], int(result.track_ids[place]))
 
 
