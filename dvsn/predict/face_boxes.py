@@ -19,6 +19,7 @@ from dvsn.predict.person_boxes import (
     PictureIds,
     from_annotations,
     from_detections,
+    from_memory,
     from_task,
     from_torchvision,
     named_category,
@@ -51,9 +52,12 @@ cascade, which also moves sideways by 0.10, and does not see 5 % of them, mostly
 
 def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
     """What `boxes=...` and `detector=...` say; `ids` are those of the pictures that are known beforehand."""
-    boxes, detector, category = str(options["boxes"]), options["detector"], options["category"]
-    path = Path(boxes)
+    detector, category = options["detector"], options["category"]
     score = None if options["score"] is None else float(options["score"])
+    if not isinstance(options["boxes"], str):
+        return from_memory(options["boxes"], SCORE if score is None else score, category, name=FACE)
+    boxes = options["boxes"]
+    path = Path(boxes)
     if detector == "haar" or (detector is None and path.suffix == ".xml"):
         if score is not None:
             raise ConfigError(

@@ -50,7 +50,8 @@ class FacePredictor(PeoplePredictor):
         super().__init__(task, options, device, sources)
         padding = options["padding"]
         if padding is None:
-            padding = AS_CROPPED if options["boxes"] == "image" and options["detector"] is None else None
+            whole = isinstance(options["boxes"], str) and options["boxes"] == "image"
+            padding = AS_CROPPED if whole and options["detector"] is None else None
         elif not is_positive(padding):
             raise ConfigError(
                 f"padding: found {padding}, expected a factor above 0 for the boxes' longer side."

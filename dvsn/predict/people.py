@@ -66,7 +66,7 @@ class PeoplePredictor(Predictor):
         super().__init__(task, options, device, sources)
         self.keypoints: KeypointSet = task.keypoints
         self.crop = task.crop()
-        file = options["annotations"] or annotation_file(str(options["boxes"]))
+        file = options["annotations"] or annotation_file(options["boxes"])
         self.ids = PictureIds(self.sources, None if file is None else Path(file))
         self.find = self.make_finder()
         flip = options.get("flip")
@@ -170,7 +170,9 @@ class PeoplePredictor(Predictor):
         )  # fmt: skip
 
 
-def annotation_file(boxes: str) -> str | None:
+def annotation_file(boxes: Any) -> str | None:
     """`boxes` where it is a file of COCO annotations, which knows the pictures' ids."""
+    if not isinstance(boxes, str):
+        return None
     path = Path(boxes)
     return boxes if path.suffix == ".json" and path.is_file() and isinstance(read_json(path), dict) else None

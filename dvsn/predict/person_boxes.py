@@ -13,6 +13,7 @@ from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, rea
 from dvsn.data.coco_people import clip
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable.frame import Frame
+from dvsn.portable.record import Record
 from dvsn.reading import to_text, to_whole
 
 PERSON = "person"
@@ -39,9 +40,11 @@ Finder = Callable[[Frame, int], Boxes]
 
 def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
     """What `boxes=...` says; `ids` are those of the pictures that are known beforehand."""
-    boxes = str(options["boxes"])
     least = SCORE if options["score"] is None else float(options["score"])
     category = options["category"]
+    if not isinstance(options["boxes"], str):
+        return from_memory(options["boxes"], least, category)
+    boxes = options["boxes"]
     if boxes == "image":
         return whole_picture
     path = Path(boxes)
@@ -182,11 +185,42 @@ def from_detections(file: Path, ids: PictureIds, least: float, category: int) ->
     return find
 
 
+def from_memory(given: Any, least: float, category: int | None, *, name: str = PERSON) -> Finder:
+    """What Python gives: a loaded detection task, which is asked on its own device; a `Result` with boxes, of which those of
+    the class `name` count; or corners (N, 4), x1, y1, x2, y2, in pixels of every picture."""
+    if hasattr(given, "kind") and hasattr(given, "shows"):
+        return of_task(given, f"the task '{given.kind}'", least, category, str(given.device), name=name)
+    scores = None
+    if isinstance(given, Record):
+        kept = np.ones(len(given), bool)
+        if given.labels is not None and (category is not None or name in given.names):
+            kept = given.labels == (given.names.index(name) if category is None else category)
+        if given.scores is not None:
+            kept &= given.scores >= least
+            scores = given.scores[kept]
+        given = None if given.boxes is None else given.boxes[kept]
+    corners = np.asarray(given, np.float64) if given is not None else np.zeros(0)
+    if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
+        raise ConfigError(
+            f"boxes: found {type(given).__name__} of the shape {corners.shape}, expected a file, a loaded detection model, "
+            "a Result with boxes, or corners (N, 4): x1, y1, x2, y2 in pixels."
+        )
+    found = Boxes(
+        np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]),
+        np.ones(len(corners)) if scores is None else scores,
+    )
+    return lambda frame, image_id: found
+
+
 def from_task(file: Path, least: float, category: int | None, device: str, *, name: str = PERSON) -> Finder:
     """A detection checkpoint of dvsn."""
     from dvsn.tasks.recipe import load
 
-    task: Any = load(file, device=device)
+    return of_task(load(file, device=device), file, least, category, device, name=name)
+
+
+def of_task(task: Any, file: Any, least: float, category: int | None, device: str, *, name: str) -> Finder:
+    """A loaded detection task; `file` names it in messages."""
     if task.kind != "detection":
         raise ConfigError(f"boxes: {file} is a checkpoint of the task '{task.kind}', expected detection.")
     if category is None:

@@ -149,10 +149,6 @@ class PicturePredictor(Predictor):
         self.multiple = int(getattr(task.network, "multiple", 1))
         self.changes = asked_otherwise(task, options)
 
-    @property
-    def reads(self) -> str:
-        return "ids" if self.reader.ids else "photo"
-
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]:
         for number, batch in enumerate(batches(frames, self.reader, self.batch_size)):
             answers, seen = self.ask(batch, number)

@@ -33,11 +33,16 @@ class Predictor(ABC):
 
     @property
     def reads(self) -> str:
-        """What a frame's picture must be: `photo` (RGB) or `ids` (a map of class ids)."""
-        return "photo"
+        """What a frame's picture must be: see `reads_of`."""
+        return reads_of(self.task)
 
     @abstractmethod
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]: ...
+
+
+def reads_of(task: Any) -> str:
+    """What pictures a task is asked about: `photo` (RGB), or `ids`, maps of class ids."""
+    return "ids" if task.shows == "pictures" and task.input_classes > 0 else "photo"
 
 
 @contextmanager
