@@ -93,12 +93,13 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     bare = np.ones(256, bool)
     bare[: len(result.names)] = [name.strip().lower() in UNTINTED for name in result.names]
     table = colours_of(result)
-    covered = ~bare[ids]
-    mixed = np.round((1 - tint) * picture.astype(np.float32) + tint * table[ids]).astype(np.uint8)
-    picture[covered] = mixed[covered]
+    mixed = cv2.addWeighted(
+        picture, 1 - tint, cv2.merge([cv2.LUT(ids, part) for part in table.T.copy()]), tint, 0
+    )
+    cv2.copyTo(mixed, cv2.LUT(ids, np.uint8(~bare) * 255), picture)
     if outlines and min(ids.shape) >= 64:
-        border = borders(ids)
-        picture[border] = (OUTLINE * picture[border]).astype(np.uint8)
+        dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
+        cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
     if legend:
         counts = np.bincount(ids.ravel(), minlength=256)
         shown = [

@@ -1,9 +1,9 @@
 """A video of the street: `python experiments/video/street_video.py street.mp4 seconds=10 rate=30 size=640x360`.
 
-One scene is drawn large, and a camera walks along it: it sways from side to side, bobs with each step and comes nearer, so that
-the street fills the picture and what stands at its sides leaves it. Nothing moves by itself, and there is no parallax. What is
-known of the scene goes where the picture goes: `walk` gives it frame by frame, and `truth=FILE` writes it as COCO
-annotations, so that a prediction can be measured.
+One scene is drawn large, and a camera walks along it: it sways from side to side, bobs with each step and comes nearer,
+so that the street fills the picture and what stands at its sides leaves it. Nothing moves by itself, and there is no
+parallax. What is known of the scene goes where the picture goes: `walk` gives it frame by frame, and `truth=FILE` writes
+it as COCO annotations, so that a prediction can be measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ LARGER = 2.0  # the scene's height, as a multiple of the video's
 NEARER = 1.6  # how much larger things are at the end
 
 
-def walk(scene: Scene, *, height: int, width: int, count: int, rate: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def walk(
+    scene: Scene, *, height: int, width: int, count: int, rate: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each frame (H, W, 3), and the map (2, 3) from the scene's pixels to the frame's."""
     high, wide = scene.photo.shape[:2]
     horizon = 0.46 * high
@@ -39,7 +41,9 @@ def walk(scene: Scene, *, height: int, width: int, count: int, rate: float) -> I
         x = wide / 2 + 0.9 * reach * math.sin(2 * math.pi * time / 8)
         y = horizon + 0.01 * high * math.sin(2 * math.pi * 1.8 * time)
         move = np.array([[scale, 0, width / 2 - scale * x], [0, scale, 0.46 * height - scale * y]])
-        frame = cv2.warpAffine(scene.photo, move, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        frame = cv2.warpAffine(
+            scene.photo, move, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+        )
         yield frame, move
 
 
@@ -60,7 +64,9 @@ def write(path: Path, *, seed: int = 3, seconds: float = 10, rate: Fraction = Fr
     count = round(seconds * rate)
     annotations: list[dict[str, Any]] = []
     with VideoWriter(path, rate=rate).opened() as writer:
-        for number, (frame, move) in enumerate(walk(scene, height=height, width=width, count=count, rate=float(rate))):
+        for number, (frame, move) in enumerate(
+            walk(scene, height=height, width=width, count=count, rate=float(rate))
+        ):
             writer(frame, None)
             things = [(1, each) for each in scene.people] + [(3, each) for each in scene.cars]
             for category, thing in things:
@@ -72,7 +78,8 @@ def write(path: Path, *, seed: int = 3, seconds: float = 10, rate: Fraction = Fr
                     })  # fmt: skip
     if truth is not None:
         images = [
-            {"id": n + 1, "file_name": f"{path.stem}_{n:06d}", "height": height, "width": width} for n in range(count)
+            {"id": n + 1, "file_name": f"{path.stem}_{n:06d}", "height": height, "width": width}
+            for n in range(count)
         ]
         categories = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
         content = {"images": images, "annotations": annotations, "categories": categories}
