@@ -75,13 +75,13 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     from dvsn.engine.devices import measuring
     from dvsn.engine.faults import told
     from dvsn.engine.results import how_measured
+    from dvsn.hub.resolve import read
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
-    from dvsn.weights import read_checkpoint
 
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     path, split = asked(config)
-    content = read_checkpoint(path)
+    content = read(path)
     header = read_recipe(content, path)
     recipe = chosen_recipe(config, header, path)
     output = Path(config["output"] or default_output(path, split))
@@ -208,6 +208,11 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
 
 
 def default_output(path: Path, split: str) -> Path:
+    """Beside the checkpoint; of a name on the hub, in the working directory."""
+    from dvsn.hub.names import is_name, parse
+
+    if is_name(path):
+        return Path("evaluation") / f"{parse(path).repository.replace('/', '_')}_{split}"
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return folder / "evaluation" / f"{path.stem}_{split}"
 

@@ -75,7 +75,7 @@ def train(config: Config) -> dict[str, Any]:
     if checkpoint is not None:
         config, forced = resume.settle(checkpoint, config, task)
     elif config.get("weights"):
-        start_from(task, Path(config["weights"]))
+        start_from(task, config["weights"])
     teaching.distil(task, config, data)
     if checkpoint is not None:
         resume.require_weights(task, checkpoint)
