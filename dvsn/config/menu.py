@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dvsn.errors import ConfigError
@@ -27,3 +28,13 @@ def choices() -> dict[str, list[str]]:
         if not file.stem.startswith("_"):
             found.setdefault(file.parent.relative_to(root).as_posix(), []).append(file.stem)
     return found
+
+
+LISTED = 20
+"""Choices of a group that a message names."""
+
+
+def listed(group: str, names: Sequence[str], *, rest: str = "", which: str = "") -> str:
+    """A sentence with choices of a group, and the `rest` that helps as well; `which` says what they are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"Choices of {group}=...{which}: {', '.join(names[:LISTED]) or 'none'}{more}{rest}."

@@ -1,4 +1,4 @@
-"""A task from its recipe: what a checkpoint says of the task that wrote it, and the task rebuilt from it."""
+"""Recipes: the part of a checkpoint that describes its task, and the task that is rebuilt from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
-    """The part of a checkpoint that says how to rebuild its task."""
+    """The part of a checkpoint that describes its task: `recipe`, `data`, `format`, `version`. Raises `CheckpointError`."""
     header = content.get("dvsn")
     if not isinstance(header, dict) or not isinstance(header.get("recipe"), dict):
         keys = ", ".join(list(map(str, content))[:5])
@@ -40,10 +40,9 @@ def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
 
 
 def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, path: Any = None) -> Task:
-    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first. Its `graft` is what a method of
-    distillation has added to the network, and no option of the task.
+    """A task from its recipe, a plain dictionary, which must pass the allow-list.
 
-    `path` is the checkpoint that the recipe comes from, for messages.
+    `graft` in it are layers that a method of distillation has added. `path` is the checkpoint of the recipe, for messages.
     """
     try:
         task = build({key: node for key, node in recipe.items() if key != "graft"}, path="task")

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
-from dvsn.convert import __main__ as convert
+from dvsn.convert import command as convert
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.engine import tap_table
 from dvsn.hub import __main__ as hub
@@ -39,7 +39,7 @@ WORK = (
     (train, "train"),
     (evaluate, "evaluate"),
     (benchmark, "benchmark"),
-    (predict, "predict"),
+    (predict, "run"),
     (convert, "convert"),
     (report, "report"),
     (check, "check"),
