@@ -43,6 +43,8 @@ class Option:
     name: str
     default: Any
     help: str
+    rest: bool = False
+    """Of a required one: it is a list, and takes all that is given by position and is no other option's."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,32 @@ class Command:
                 if key.replace("-", "_") in known and not tokens:
                     raise ConfigError(f"--{key}: no value follows")
                 text = tokens.pop(0) if tokens else ""
-            elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key):  # a path may hold '='
-                free = [name for name in free if name not in values]
+            elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or self._is_file(token, key):
+                free = [name for name in free if known[name].rest or name not in values]
                 if not free:
                     raise ConfigError(f"{token}: not understood. Write key=value. {nearest(token, known)}")
+                if known[free[0]].rest:
+                    values.setdefault(free[0], []).append(token)
+                    continue
                 key, text = free[0], token
             key = key.replace("-", "_")
             if key == "debug" and key not in known:
                 continue
             if key not in known:
                 raise ConfigError(f"{key}: unknown option of dvsn {self.name}. {nearest(key, known)}")
-            if key in values:
+            if key in values and not known[key].rest:
                 raise ConfigError(f"{key}: given twice")
-            values[key] = _typed(known[key], text)
+            value = _typed(known[key], text)
+            values[key] = [*values.get(key, []), value] if known[key].rest else value
         for name, option in known.items():
             if name not in values and option.default == REQUIRED:
                 raise ConfigError(f"{name}: required and not given. Write {name}=... ({option.help})")
         return {option.name: values.get(option.name, option.default) for option in self.options}
+
+    def _is_file(self, token: str, key: str) -> bool:
+        """Whether `token` is a path that holds '=', among those that a shell makes of a glob."""
+        known = {option.name for option in self.options}
+        return any(option.rest for option in self.options) and key not in known and os.path.exists(token)  # noqa: PTH110
 
 
 def _menu() -> list[str]:

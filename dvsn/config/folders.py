@@ -6,13 +6,13 @@ import errno
 import fcntl
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dvsn.config import flags
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
 from dvsn.errors import ConfigError, UserError
@@ -171,7 +171,7 @@ def requeued() -> bool:
 
 def same_command(folder: Path) -> bool:
     """Whether the run in a folder was started by this command line."""
-    file, arguments = folder / "command.txt", shlex.join(sys.argv[1:])
+    file, arguments = folder / "command.txt", shlex.join(flags.command_words())
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return not holds_run(folder) or any(line.endswith(arguments) for line in lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dvsn.errors import ConfigError
@@ -76,3 +77,13 @@ def answer_of(target: str) -> str | None:
     bases = re.findall(r"[\w.]+", classes[name][2] or "")
     answers = (answer_of(f"{module if base in classes else origin.get(base, '')}.{base}") for base in bases)
     return next((each for each in answers if each), None)
+
+
+LISTED = 20
+"""Choices of a group that a message names."""
+
+
+def listed(group: str, names: Sequence[str], *, rest: str = "", which: str = "") -> str:
+    """A sentence with choices of a group, and the `rest` that helps as well; `which` says what they are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"Choices of {group}=...{which}: {', '.join(names[:LISTED]) or 'none'}{more}{rest}."

@@ -11,12 +11,13 @@ import numpy as np
 
 from dvsn.data.dataset import ImageDataset, split_names
 from dvsn.data.files import JUNK, SUFFIXES, pictures_below, read_rgb, require_folder
+from dvsn.data.folders import split_folder
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample
 
 TREE = """\
     ROOT/{train}/CLASS/NAME.jpg
-    ROOT/{split}/CLASS/NAME.jpg
+    ROOT/{split}/CLASS/NAME.jpg     or, of a split called all, ROOT/CLASS/NAME.jpg
     One folder a class, of any name; below it pictures of any name, also in folders of their own."""
 
 
@@ -49,13 +50,15 @@ class ImageFolder(ImageDataset):
         super().__init__(transform=transform, seed=seed)
         tree = TREE.format(train=split_names(classes_from)[0], split=split)
         base = require_folder(root, expected=tree, option="data.root")
-        self.folder = require_folder(base / split, expected=tree, option="data.root (or data.splits)")
+        self.folder = require_folder(
+            split_folder(base, split), expected=tree, option="data.root (or data.splits)"
+        )
         origin = "those of data.dataset.names"
         if names is None:
             origin = f"the folders of the split '{classes_from}'"
             sources = [
                 require_folder(
-                    base / part,
+                    split_folder(base, part),
                     expected=tree,
                     option="data.root (or state the classes without it in data.dataset.names)",
                 )

@@ -398,19 +398,15 @@ class CocoObjects(ObjectDataset):
 class JoinedObjects(ObjectDataset):
     """Several splits of one data set of objects, or ranges of them, one after the other."""
 
-    def __init__(
-        self, parts: Sequence[ObjectDataset], ranges: Sequence[tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, parts: Sequence[ObjectDataset], places: Sequence[Sequence[int]] | None = None) -> None:
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
         self.parts = list(parts)
         self.in_memory = all(part.in_memory for part in parts)
         self.categories, self.file_ids = first.categories, first.file_ids
         require_same_classes(parts)
-        limits = [(0, len(part)) for part in parts] if ranges is None else ranges
-        self._places = [
-            (part, place) for part, limit in zip(parts, limits, strict=True) for place in range(*limit)
-        ]
+        taken = [range(len(part)) for part in parts] if places is None else places
+        self._places = [(part, place) for part, each in zip(parts, taken, strict=True) for place in each]
         self._set_pictures([part.pictures[place] for part, place in self._places])
         numbers = [part.image_ids[place] for part, place in self._places]
         self.image_ids = numbers if len(set(numbers)) == len(numbers) else list(range(1, len(numbers) + 1))

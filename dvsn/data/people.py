@@ -107,15 +107,11 @@ class JoinedPeople(Joined):
 
     annotations: dict[str, Any] | None = None
 
-    def __init__(
-        self, parts: Sequence[PeopleDataset], ranges: Sequence[tuple[int, int]] | None = None
-    ) -> None:
-        super().__init__(parts, ranges)
+    def __init__(self, parts: Sequence[PeopleDataset], places: Sequence[Sequence[int]] | None = None) -> None:
+        super().__init__(parts, places)
         self.keypoints, self.attribute_names = parts[0].keypoints, parts[0].attribute_names
         self.records = [
-            record
-            for part, (start, end) in zip(parts, self.ranges, strict=True)
-            for record in part.records[start:end]
+            part.records[place] for part, each in zip(parts, self.places, strict=True) for place in each
         ]
 
     def truths(self) -> Truths:

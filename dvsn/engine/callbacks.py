@@ -30,23 +30,18 @@ class StatelessRandom(Callback):
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def _seed(self, trainer: pl.Trainer, batch: int, stage: int) -> None:
-        seed_everything(
-            self.seed, rank=trainer.global_rank, epoch=trainer.current_epoch, batch=batch, stage=stage
-        )
-
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._seed(trainer, batch_idx, 0)
+        self._draw(trainer, trainer.current_epoch, batch_idx, 0)
 
     def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: pl.Trainer, _: Any, __: Any, batch_idx: int, *___: Any
     ) -> None:
-        seed_everything(self.seed, rank=trainer.global_rank, epoch=0, batch=batch_idx, stage=1)
+        self._draw(trainer, 0, batch_idx, 1)
 
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        seed_everything(self.seed, rank=trainer.global_rank, epoch=0, batch=batch_idx, stage=1)
+    on_test_batch_start = on_validation_batch_start
+
+    def _draw(self, trainer: pl.Trainer, epoch: int, batch: int, stage: int) -> None:
+        seed_everything(self.seed, rank=trainer.global_rank, epoch=epoch, batch=batch, stage=stage)
 
 
 class PictureGrid(Callback):
@@ -68,13 +63,7 @@ class PictureGrid(Callback):
         return trainer.is_global_zero and not trainer.sanity_checking and (due or trainer.state.fn != "fit")
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         if self._wanted(trainer) and not self.gallery.full and outputs is not None:
             self.gallery.add(pl_module.panels(batch, outputs), names=batch["name"])
@@ -150,13 +139,7 @@ class PictureFiles(Callback):
         self.heights, self.widths = Range(), Range()
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self.samples += len(batch["name"])
         for image in batch["image"]:

@@ -1,210 +1,22 @@
-"""How far a run is: one line on a terminal or in a notebook while it goes on, and one line an epoch in the log."""
+"""How far a run is: one line on a screen while it goes on, and one line an epoch in the log."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
-import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, TextIO
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from torch import Tensor
 
+from dvsn.engine.progress_line import LETTERS, Position, Values, clock, line, named
+from dvsn.engine.screens import Screen, above
+
 log = logging.getLogger("dvsn")
 
 REFRESH = 0.3
 """Seconds between two looks at the losses, which a GPU has to be waited for."""
-BARS = (20, 10, 0)
-"""Lengths of the bar in characters, the first that fits is taken."""
-LETTERS = (None, 4, 3)
-"""How many letters the words of a loss's name keep, likewise."""
-Values = Mapping[str, float]
-
-
-# The line ---------------------------------------------------------------------------------------------------
-
-
-class Position(NamedTuple):
-    """Where a run is."""
-
-    title: str
-    """What is done, such as epoch 3/10."""
-    done: int
-    total: int | None
-    """Batches of it; None where nobody knows how many."""
-    rate: float | None
-    """Pictures a second."""
-    left: float | None
-    """Seconds until it is done."""
-    run_left: float | None
-    """Seconds until the run is done."""
-
-
-def line(position: Position, losses: Values, width: int, *, plain: bool = False) -> str:
-    """One line of at most `width` characters.
-
-    The bar is shortened first, then the names of the losses; then the count becomes a share, and the last losses are
-    left out. `plain` draws the bar in ASCII.
-    """
-    for letters, bar in itertools.product(LETTERS, BARS):
-        text = "  ".join([head(position, bar, plain=plain), *named(losses, letters)])
-        if len(text) <= width:
-            return text
-    parts = [head(position, None, plain=plain), *named(losses, LETTERS[-1])]
-    while len(parts) > 1 and len("  ".join(parts)) > width:
-        parts.pop()
-    return "  ".join(parts)[:width]
-
-
-def head(position: Position, bar: int | None, *, plain: bool) -> str:
-    """Title, bar of so many characters, count, rate and times. With `bar` None only title, share and times."""
-    done, total = position.done, position.total
-    parts = [position.title]
-    if bar is None:
-        parts.append(f"{100 * done // total}%" if total else str(done))
-    else:
-        if bar and total:
-            full = min(bar, bar * done // total)
-            parts.append("#" * full + "-" * (bar - full) if plain else "━" * full + "╌" * (bar - full))
-        parts.append(f"{done}/{total}" if total else str(done))
-        if position.rate is not None:
-            parts.append(f"{spoken_rate(position.rate)}/s")
-    times = [clock(position.left)] if position.left is not None else []
-    times += [f"run {clock(position.run_left)}"] if position.run_left is not None else []
-    if times:
-        parts.append(f"{', '.join(times)} left")
-    return "  ".join(parts)
-
-
-def named(values: Values, letters: int | None = None) -> list[str]:
-    """`gan 0.91` for each value, the words of its name cut to so many letters."""
-    return [f"{shortened(name, letters)} {spoken(value)}" for name, value in values.items()]
-
-
-def shortened(name: str, letters: int | None) -> str:
-    return name if letters is None else "_".join(word[:letters] for word in name.split("_"))
-
-
-def spoken(value: float) -> str:
-    """Three digits: 0.0123, 1.20, 12.3, 123."""
-    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
-
-
-def spoken_rate(rate: float) -> str:
-    return f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"
-
-
-def clock(seconds: float) -> str:
-    """0:07, 12:30, 3:04:00 or 2 d 04:10."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 24:
-        return f"{hours // 24} d {hours % 24:02}:{minutes:02}"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-# Where it is shown ------------------------------------------------------------------------------------------
-
-
-class Screen(Protocol):
-    """Shows one line, each in place of the one before."""
-
-    plain: bool
-
-    def width(self) -> int:
-        """In characters."""
-
-    def show(self, text: str) -> None: ...
-
-    def clear(self) -> None: ...
-
-
-class Terminal:
-    """The last line of a terminal. The cursor waits at its start, so that a foreign message is not written behind it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.plain = "utf" not in (stream.encoding or "").lower()
-
-    def width(self) -> int:
-        return max(20, shutil.get_terminal_size((80, 24)).columns - 1)
-
-    def show(self, text: str) -> None:
-        self.stream.write(f"\r{text}\x1b[K\r")
-        self.stream.flush()
-
-    def clear(self) -> None:
-        self.show("")
-
-
-class Notebook:
-    """An output of a notebook's cell, which needs no widgets."""
-
-    plain = False
-
-    def __init__(self) -> None:
-        self.handle: Any = None
-
-    def width(self) -> int:
-        return 100
-
-    def show(self, text: str) -> None:
-        from IPython.display import display
-
-        content = {"text/plain": text}
-        if self.handle is None:
-            self.handle = display(content, raw=True, display_id=True)
-        else:
-            self.handle.update(content, raw=True)
-
-    def clear(self) -> None:
-        if self.handle is not None:
-            self.show("")
-
-
-def find_screen() -> Screen | None:
-    """The terminal or the notebook in which this process is watched; None where nobody is."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if hasattr(shell, "kernel"):
-        return Notebook()
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return Terminal(sys.stderr)
-    return None
-
-
-class _Before(logging.Filter):
-    """Clears the line before a message is written, which then stands above it."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__()
-        self.screen = screen
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.screen.clear()
-        return True
-
-
-@contextmanager
-def above(screen: Screen) -> Iterator[None]:
-    """While the line is shown, messages appear above it."""
-    before = _Before(screen)
-    handlers = [each for each in logging.getLogger().handlers if type(each) is logging.StreamHandler]
-    for handler in handlers:
-        handler.addFilter(before)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(before)
-
-
-# How long it takes ------------------------------------------------------------------------------------------
 
 
 class Pace:
@@ -243,9 +55,6 @@ class Pace:
         if trainer.max_steps > 0 and stepped > 0:
             ends.append(spent / stepped * max(0, trainer.max_steps - trainer.global_step))
         return min(ends, default=None)
-
-
-# Callbacks --------------------------------------------------------------------------------------------------
 
 
 class Bar(ProgressBar):

@@ -20,6 +20,7 @@ from dvsn.atomic import replacing
 from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.differences import kept
 from dvsn.engine.next_steps import command_of, line_to_continue
+from dvsn.engine.validations import warn_without
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import NotFinite
@@ -210,6 +211,7 @@ class Checkpoints(Checkpoint):
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
+            warn_without(trainer, pl_module, monitor=self.monitor)
         wanted = [signal.SIGTERM, signal.SIGINT]
         if hasattr(signal, "SIGUSR1") and os.environ.get("SLURM_JOB_ID"):
             wanted.append(signal.SIGUSR1)

@@ -17,8 +17,9 @@ from dvsn.engine.callbacks import StatelessRandom
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precision, uses_cuda
 from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
-from dvsn.engine.progress import Bar, EpochLines, Screen, Terminal, find_screen
+from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
+from dvsn.engine.screens import Screen, Terminal, find_screen
 from dvsn.errors import ConfigError
 from dvsn.losses import class_weights
 from dvsn.optim.distillation_oriented import DistillationOriented

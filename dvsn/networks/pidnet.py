@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from dvsn.networks.blocks import (
     require_counts,
     require_image,
     require_number,
+    training_heads,
 )
 from dvsn.networks.dual_resolution import (
     DAPPM,
@@ -106,6 +107,7 @@ class PIDNet(Trunk):
     dense_tap = "dfm"
     align_corners = True  # of resizing the logits to the size of the label, as released
     stride = 8
+    training_heads = staticmethod(training_heads(1, boundary=True))
 
     def __init__(
         self,
@@ -147,11 +149,6 @@ class PIDNet(Trunk):
             self.seghead_d = Head(2 * width, width, 1)
             self.classifier += ("seghead_p.conv2",)
         kaiming(self)
-
-    @staticmethod
-    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (1, True) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         features = self.trunk(image)

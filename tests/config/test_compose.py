@@ -119,7 +119,7 @@ WRONG = {
         r"^network\.norm: expected one of 'batch', 'instance', 'none', found 'bach'",
     ),
     "several values": ("seed=1,2", r"^seed: found several values, 1,2\..*add -m"),
-    "interpolation": ("name=${nope}", r"^name: .*'nope' not found"),
+    "interpolation": ("name=${nope}", r"^name: refers to .*nope.* Valid: copy, debug, name, "),
     "named by a file": (
         "experiment=broken",
         r"^optim=adamm: no such option .*asked for by experiment/broken\.yaml",
@@ -171,7 +171,7 @@ def test_the_quotes_that_are_advised_work_when_pasted(compose: Callable[..., Any
 
 def test_null_leaves_a_group_out(compose: Callable[..., Any]) -> None:
     assert compose("experiment=null")["seed"] == 0
-    with pytest.raises(ConfigError, match="a group of options is null"):
+    with pytest.raises(ConfigError, match=r"^optim: found null, .* Choices of optim=\.\.\.: adam\."):
         compose("optim=null")  # which every run needs
 
 

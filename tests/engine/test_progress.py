@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from dvsn.engine import progress, trainer
-from dvsn.engine.progress import Position, Terminal, above, clock, line, named, shortened, spoken
+from dvsn.engine.progress_line import Position, clock, line, named, shortened, spoken
+from dvsn.engine.screens import Terminal, above
 from dvsn.train import train
 from tests.support.tiny import TINY, composed, write_pairs
 

@@ -200,7 +200,9 @@ def test_dissimilarity_is_that_of_torchmetrics_with_equal_weights() -> None:
         other, image, data_range=1.0, gaussian_kernel=False, kernel_size=7
     )
     found = 1 - dissimilarity(2 * other - 1, 2 * image - 1)
-    assert isinstance(wanted, Tensor) and found.item() == pytest.approx(wanted.item(), abs=4e-3)  # it leaves out windows at the border
+    assert isinstance(wanted, Tensor) and found.item() == pytest.approx(
+        wanted.item(), abs=4e-3
+    )  # it leaves out windows at the border
 
 
 def test_a_weight_of_similarity_is_a_third_term() -> None:
