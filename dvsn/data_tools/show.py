@@ -121,7 +121,7 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
 
 def class_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
     """The picture with the name of its class."""
-    from dvsn.tasks.classification import GREY, card
+    from dvsn.portable.cards import GREY, card
 
     names, number = getattr(dataset, "class_names", ()), sample["target"]
     name = names[number] if number < len(names) else f"class {number}"

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.portable.cards import GREY, card
 from dvsn.portable.draw import HUES, draw_boxes, draw_head, draw_skeleton, hue_colour
 from dvsn.portable.legend import draw_legend, draw_lines
 from dvsn.portable.record import SHOWN, Colour, Record
@@ -60,8 +61,8 @@ def draw(
         draw_objects(picture, result, least=least, tint=tint, outlines=outlines, legend=legend)
     elif result.skeleton is not None:
         draw_people(picture, result, least=least, points=points, lines=lines, axes=axes)
-        if legend and len(result):
-            draw_legend(picture, people_legend(result, axes=axes))
+        if legend and len(result) and (points or lines):
+            draw_legend(picture, people_legend(result))
     return picture
 
 
@@ -92,12 +93,13 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     bare = np.ones(256, bool)
     bare[: len(result.names)] = [name.strip().lower() in UNTINTED for name in result.names]
     table = colours_of(result)
-    covered = ~bare[ids]
-    mixed = np.round((1 - tint) * picture.astype(np.float32) + tint * table[ids]).astype(np.uint8)
-    picture[covered] = mixed[covered]
+    mixed = cv2.addWeighted(
+        picture, 1 - tint, cv2.merge([cv2.LUT(ids, part) for part in table.T.copy()]), tint, 0
+    )
+    cv2.copyTo(mixed, cv2.LUT(ids, np.where(bare, 0, 255).astype(np.uint8)), picture)
     if outlines and min(ids.shape) >= 64:
-        border = borders(ids)
-        picture[border] = (OUTLINE * picture[border]).astype(np.uint8)
+        dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
+        cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
     if legend:
         counts = np.bincount(ids.ravel(), minlength=256)
         shown = [
@@ -141,7 +143,8 @@ def draw_objects(
                 picture[rim] = (OUTLINE * np.array(colour)).astype(np.uint8)
     names = [result.names[label] for label in labels]
     if result.track_ids is not None:
-        names = [f"{name} {int(result.track_ids[place])}" for name, place in zip(names, kept, strict=True)]
+        numbers = result.track_ids[kept].tolist()
+        names = [f"{name} {number}" if number else name for name, number in zip(names, numbers, strict=True)]
     draw_boxes(picture, result.boxes[kept], names, result.scores[kept], colours)
     if legend and labels and colours:
         present = dict(sorted(zip(labels, colours, strict=True)))
@@ -173,7 +176,7 @@ def draw_people(
         )
         if axes and result.angles_degrees is not None:
             draw_head(picture, triples[:, :2], np.radians(result.angles_degrees[place]), result.skeleton)
-        if result.track_ids is not None and result.boxes is not None:
+        if result.track_ids is not None and result.boxes is not None and result.track_ids[place]:
             draw_track(picture, result.boxes[place], int(result.track_ids[place]))
 
 
@@ -184,7 +187,7 @@ def draw_track(picture: Array, box: Array, number: int) -> None:
     tag(picture, str(number), (round(float(box[0])), round(float(box[1]))), (255, 255, 255))
 
 
-def people_legend(result: Record, *, axes: bool) -> list[tuple[str, Colour | None]]:
+def people_legend(result: Record) -> list[tuple[str, Colour | None]]:
     """What the colours of people say, where their sides are known."""
     assert result.skeleton is not None
     if not result.skeleton.pairs:
@@ -201,7 +204,7 @@ KINDS = {
 
 def render(result: Record, kind: str, **options: Any) -> Array:
     """The result as a picture to write: `color` (classes in their colours), `ids`, `submission` (ids of the data set's test
-    server), (H, W) uint8; or anything else: as `draw` with its options."""
+    server), (H, W) uint8; `cards`, of classification, all of one size; or anything else: as `draw` with its options."""
     if result.ids is not None and kind in ("color", "ids", "submission"):
         if kind == "ids":
             return result.ids
@@ -216,6 +219,9 @@ def render(result: Record, kind: str, **options: Any) -> Array:
         for label, number in result.file_ids.items():
             table[label] = number
         return table[result.ids]
+    if result.classes is not None and kind == "cards":
+        lines = [(f"{each.score:.0%} {each.name}", GREY) for each in result.classes[:DRAWN_CLASSES]]
+        return card(background(result), lines)
     known = KINDS.get(result.kind, ())
     if known and kind not in known:
         raise ConfigError(f"write: the task '{result.kind}' has no '{kind}'. {nearest(kind, known)}")

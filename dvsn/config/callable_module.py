@@ -1,0 +1,20 @@
+"""A module that can be called: `dvsn.train` is the command's module, and in Python the function of the same name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+
+def make_callable(name: str, function: Callable[..., Any]) -> None:
+    """Let the module of this name be called as `function`. Nothing where it runs as a program, by the name `__main__`."""
+
+    class Called(ModuleType):
+        __call__ = staticmethod(function)
+        __doc__ = function.__doc__
+        __wrapped__ = staticmethod(function)
+
+    if name != "__main__":
+        sys.modules[name].__class__ = Called
