@@ -127,8 +127,8 @@ class Points(Graph):
             raise ConfigError("raw: this network answers with points, there are no heatmaps before them.")
         if task.flip_test and task.response == "points" and not task.crop().centred:
             raise ConfigError(
-                "mirror: the points of a mirrored crop are moved by an offset that each face has of its own, which is no part "
-                "of an exported file. Give mirror=false."
+                "mirror: the points of a mirrored crop are moved by an offset of each face, which an exported file does not "
+                "know. Give mirror=false."
             )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -42,7 +42,14 @@ class Export:
         half = self.precision if self.precision != "int8" and self.kind in ("onnx", "pt2") else "fp32"
         self.reference = graph_of(self.task, raw=bool(self.options["raw"]), fold=False)
         graph = graph_of(self.task, raw=bool(self.options["raw"]), precision=half, fold=folded)
-        shape = chosen(graph, batch=self.options["batch"], size=self.options["size"])
+        self.shown = self.samples.images(3)
+        self.said = self.samples.said
+        shape = chosen(
+            graph,
+            batch=self.options["batch"],
+            size=self.options["size"],
+            like=self.shown[0] if self.shown else None,
+        )
         about = manifest(graph, shape, precision=self.precision, header=self.header)
         model = formats.onnx_model(graph, shape) if self.kind in ("onnx", "openvino") else None
         if self.precision == "int8":
@@ -80,9 +87,8 @@ class Export:
     def check(self, shape: Shape, model: Any) -> list[dict[str, Any]]:
         """Ask the file and the network about the same pictures. Raises `CheckpointError` where they differ."""
         ask = open_runtime(self.path, self.reference)
-        shown = self.samples.images(3)
-        log.info("check  %s", self.samples.said)
-        images = list(check.inputs(self.reference, shape, shown))
+        log.info("check  %s", self.said)
+        images = list(check.inputs(self.reference, shape, self.shown))
         found = check.compare(self.reference, ask, iter(images), self.precision)
         parted = ""
         if model is not None and any(not each.holds for each in found):

@@ -35,7 +35,16 @@ def of_program(path: Path) -> Ask:
         module: Any = torch.export.load(path).module()
     except Exception as error:
         raise CheckpointError(f"{path}: torch.export cannot load it: {reason(error)}") from error
-    return lambda image: tuple(module(image))
+
+    def ask(image: Tensor) -> tuple[Tensor, ...]:
+        try:
+            return tuple(module(image))
+        except AssertionError as error:  # a guard: the program was traced on the other side of a branch
+            raise CheckpointError(
+                f"{path}: takes no pictures of {image.shape[-2]}x{image.shape[-1]}: {reason(error)}. Export it with size= of these."
+            ) from error
+
+    return ask
 
 
 def of_executorch(path: Path) -> Ask:

@@ -17,8 +17,8 @@ from dvsn.errors import ConfigError, DataError, UserError
 class Samples:
     """Where inputs of a task come from.
 
-    `pictures` is a folder of them; null: the data set of the task's recipe, at `root` if it is given. Where there is neither,
-    the check is made with made-up pictures, which `said` tells, and nothing can be calibrated.
+    `pictures` is a folder of them; null: the data set of the task's recipe, at `root` if it is given. Where there is
+    neither, the check is made with made-up pictures, which `said` tells, and nothing can be calibrated.
     """
 
     def __init__(self, task: Any, *, pictures: Any = None, root: Any = None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from dvsn.errors import ConfigError
 from dvsn.export.graph import Graph, Sides, fitting, recipe_sides
 
@@ -20,15 +22,18 @@ class Shape(NamedTuple):
     """The sides that the graph is traced with: the fixed ones, or such as the recipe's."""
 
 
-def chosen(graph: Graph, *, batch: Any, size: Any) -> Shape:
-    """The shape by the options `batch` (a number or `dynamic`) and `size` (`recipe`, `dynamic` or HEIGHTxWIDTH).
+def chosen(graph: Graph, *, batch: Any, size: Any, like: Tensor | None = None) -> Shape:
+    """The shape by the options `batch` (a number or `dynamic`) and `size` (`recipe`, `dynamic` or HEIGHTxWIDTH). Where the
+    sides are free, those of the example are as large as the input `like`.
 
     Raises `ConfigError` for what the task cannot be asked with.
     """
     task: Any = graph.task
     multiple = int(getattr(task.network, "multiple", 1))
-    own = recipe_sides(task)
-    return Shape(read_batch(graph, batch), *read_sides(graph, size, own, multiple))
+    sides, traced = read_sides(graph, size, recipe_sides(task), multiple)
+    if sides is None and like is not None:
+        traced = fitting((like.shape[-2], like.shape[-1]), multiple)
+    return Shape(read_batch(graph, batch), sides, traced)
 
 
 def read_batch(graph: Graph, batch: Any) -> int | None:
@@ -42,8 +47,8 @@ def read_batch(graph: Graph, batch: Any) -> int | None:
     if getattr(graph.task, "test_norm", "") == "batch":
         if text not in ("auto", "1"):
             raise ConfigError(
-                f"batch: found {text}, but the recipe normalises by the statistics of the pictures that are asked together, so "
-                "each is asked alone. Give batch=1."
+                f"batch: found {text}, but the recipe normalises by the statistics of what is asked together, so each picture "
+                "is asked alone. Give batch=1."
             )
         return 1
     if text in ("auto", "dynamic"):

@@ -1,0 +1,232 @@
+"""8 bits: scales from pictures of the data set, and the modules that must stay in float32 found by measuring the score."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dvsn.errors import ConfigError, DataError
+from dvsn.export import formats, parting
+from dvsn.export.graph import Graph
+from dvsn.export.samples import Samples
+from dvsn.export.scoring import Scorer
+from dvsn.export.shape import Shape
+
+log = logging.getLogger("dvsn")
+
+MOST_GROUPS = 40
+"""Modules that the sensitivity pass looks at one by one."""
+
+
+class Sensitivity(NamedTuple):
+    """A module, and the score of the network in which it alone computes in 8 bits."""
+
+    module: str
+    score: float
+
+
+def quantised(
+    model: Any, task: Any, graph: Graph, shape: Shape, samples: Samples, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """An ONNX model whose convolutions and linear layers compute in 8 bits, and what is to be said of it.
+
+    - Weights: symmetric, a scale a channel. Activations: a scale a tensor, of the calibration pictures; symmetric for
+      `target=gpu`, as TensorRT wants them.
+    - If the score on pictures of val falls by more than `drop` points of a hundred, modules go back to float32: ranked by
+      the score that is left when each alone is in 8 bits, the most sensitive first, as few as are needed.
+
+    Raises `ConfigError` or `DataError` where no pictures of the data set are there.
+    """
+    images = calibration(samples, shape, int(options["samples"]), graph)
+    whole = convert(model, images, gpu=str(options["target"]) == "gpu")
+    scorer = Scorer(task, samples, shape, count=int(options["scored"]))
+    plain = scorer(model)
+    found = scorer(whole)
+    log.info(
+        "int8  %s on %d pictures of val: %.4f in fp32, %.4f in 8 bits",
+        scorer.name,
+        scorer.count,
+        plain,
+        found,
+    )
+    about = {
+        "score": scorer.name, "pictures": scorer.count, "fp32": plain, "all": found, "kept": [], "int8": found,
+        "calibrated": len(images), "sensitivity": [],
+    }  # fmt: skip
+    allowed = float(options["drop"]) / 100
+    if scorer.worse(plain, found) <= allowed:
+        return whole, about
+    ranked = rank(model, whole, scorer)
+    for each in ranked[:5]:
+        log.info("int8  %s alone in 8 bits: %.4f", each.module, each.score)
+    kept, best = fewest(whole, [each.module for each in ranked], scorer, plain, allowed)
+    about |= {"kept": kept, "int8": best, "sensitivity": [list(each) for each in ranked]}
+    log.info("int8  %.4f with %d modules in fp32: %s", best, len(kept), ", ".join(kept))
+    if scorer.worse(plain, best) > allowed:
+        raise ConfigError(
+            f"drop: {scorer.name} falls from {plain:.4f} to {best:.4f} with all of {len(ranked)} modules in float32 that could "
+            f"be; expected at most {allowed:.4f}. Calibrate on more pictures (samples=256) or give a larger drop."
+        )
+    return without(whole, kept), about
+
+
+def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[np.ndarray]:
+    """Inputs of training pictures, each a batch of one or of the fixed size."""
+    from dvsn.export.check import resized
+
+    if count < 1:
+        raise ConfigError(f"samples: found {count}, expected 1 or more.")
+    found = samples.images(count, "train")
+    if not found:
+        raise DataError(
+            f"precision: int8 takes its scales from pictures of the data set, and there are none: {samples.said}."
+        )
+    log.info("int8  scales from %s", samples.said)
+    ids = int(getattr(graph.task, "input_classes", 0)) > 0
+    repeats = shape.batch or 1
+    multiple = int(getattr(graph.task.network, "multiple", 1))
+    made = []
+    for picture in found:
+        height, width = picture.shape[-2:]
+        sides = shape.sides or (
+            max(multiple, height // multiple * multiple),
+            max(multiple, width // multiple * multiple),
+        )
+        made.append(resized(picture, sides, ids=ids)[None].expand(repeats, -1, -1, -1).numpy().copy())
+    return made
+
+
+def convert(model: Any, images: Sequence[np.ndarray], *, gpu: bool) -> Any:
+    """The model by NNCF, with pairs of QuantizeLinear and DequantizeLinear."""
+    import nncf
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        OverflowFix,
+        QuantizationParameters,
+    )
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    parameters = AdvancedQuantizationParameters()
+    if gpu:
+        parameters = AdvancedQuantizationParameters(
+            overflow_fix=OverflowFix.DISABLE,
+            activations_quantization_params=QuantizationParameters(signedness_to_force=True),
+        )
+    with formats.quiet():
+        return nncf.quantize(
+            formats.copy_of(model),
+            nncf.Dataset([{"image": image} for image in images]),
+            preset=nncf.QuantizationPreset.PERFORMANCE if gpu else nncf.QuantizationPreset.MIXED,
+            target_device=nncf.TargetDevice.GPU if gpu else nncf.TargetDevice.CPU,
+            subset_size=len(images),
+            advanced_parameters=parameters,
+        )
+
+
+# Which modules ----------------------------------------------------------------------------------------
+
+
+def groups(model: Any) -> dict[str, list[str]]:
+    """{module: its operations with weights}, in the order of the forward pass; as deep as `MOST_GROUPS` allows."""
+    paths: dict[str, list[str]] = {
+        node.name: [path for path in parting.scopes_of(node) if path]
+        for node in model.graph.node
+        if node.op_type in ("Conv", "Gemm", "MatMul", "ConvTranspose")
+    }
+    best: dict[str, list[str]] = {}
+    for depth in range(1, 12):
+        made: dict[str, list[str]] = {}
+        for name, scopes in paths.items():
+            if scopes:
+                made.setdefault(scopes[min(depth, len(scopes) - 1)], []).append(name)
+        if len(made) > MOST_GROUPS or made == best:
+            break
+        best = made
+    return best
+
+
+def rank(model: Any, whole: Any, scorer: Scorer) -> list[Sensitivity]:
+    """The modules, the one first that alone in 8 bits costs the most."""
+    modules = groups(model)
+    found = []
+    for module in modules:
+        others = [each for each in modules if each != module]
+        found.append(Sensitivity(module, scorer(without(whole, others, known=modules))))
+    return sorted(found, key=lambda each: scorer.sign * each.score)
+
+
+def fewest(
+    whole: Any, ranked: Sequence[str], scorer: Scorer, plain: float, allowed: float
+) -> tuple[list[str], float]:
+    """The shortest start of the ranking that is to stay in float32, by bisection, and the score with it."""
+    low, high = 0, len(ranked)
+    scores: dict[int, float] = {}
+    while high - low > 1:
+        middle = (low + high) // 2
+        scores[middle] = scorer(without(whole, ranked[:middle]))
+        low, high = (low, middle) if scorer.worse(plain, scores[middle]) <= allowed else (middle, high)
+    if high not in scores:
+        scores[high] = scorer(without(whole, ranked[:high]))
+    return list(ranked[:high]), scores[high]
+
+
+def without(whole: Any, modules: Sequence[str], *, known: dict[str, list[str]] | None = None) -> Any:
+    """A copy in which the operations of `modules` compute in float32: what they read and their weights lose their 8 bits."""
+    import onnx
+    from onnx import numpy_helper
+
+    wanted = set(modules)
+    copied = onnx.ModelProto()
+    copied.CopyFrom(whole)
+    graph = copied.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    constants = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        if not wanted.intersection(parting.scopes_of(node)):
+            continue
+        for place, name in enumerate(node.input):
+            maker = makers.get(name)
+            if maker is None or maker.op_type != "DequantizeLinear":
+                continue
+            source = makers.get(maker.input[0])
+            if source is not None and source.op_type == "QuantizeLinear":
+                node.input[place] = source.input[0]
+            elif maker.input[0] in constants:  # weights kept as 8 bits alone: their float form is rounded
+                node.input[place] = dequantised(copied, maker, constants, numpy_helper)
+    return pruned(copied)
+
+
+def dequantised(model: Any, maker: Any, constants: dict[str, Any], helper: Any) -> str:
+    """The name of a float constant with the values that a DequantizeLinear makes of one in 8 bits."""
+    values, scale = (helper.to_array(constants[name]) for name in maker.input[:2])
+    zero = helper.to_array(constants[maker.input[2]]) if len(maker.input) > 2 else np.zeros_like(scale)
+    axis = next((each.i for each in maker.attribute if each.name == "axis"), 1)
+    shape = [1] * values.ndim
+    if scale.ndim:
+        shape[axis] = -1
+    made = (values.astype(np.float32) - zero.astype(np.float32).reshape(shape)) * scale.reshape(shape)
+    name = f"{maker.output[0]}_float"
+    if name not in constants:
+        model.graph.initializer.append(helper.from_array(made.astype(np.float32), name))
+        constants[name] = model.graph.initializer[-1]
+    return name
+
+
+def pruned(model: Any) -> Any:
+    """The model without operations and constants that nothing reads."""
+    graph = model.graph
+    read = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if read.intersection(node.output):
+            kept.append(node)
+            read.update(node.input)
+    kept.reverse()
+    constants = [each for each in graph.initializer if each.name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(constants)
+    return model
