@@ -79,5 +79,6 @@ def told(pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], precision: str) ->
         size = float(np.abs(expected).max(initial=0)) or 1.0
         gap = float(np.abs(expected - found.astype(np.float32)).max(initial=0)) / size
         if not gap <= LIMITS[precision]:
-            return f" The first module that answers otherwise: {path.removeprefix('task.')}, by {gap:.1%} of its largest value."
+            name = path.removeprefix("task.")
+            return f" The first module that answers otherwise: {name}, by {gap:.1%} of its largest value."
     return ""

@@ -41,7 +41,8 @@ def of_program(path: Path) -> Ask:
             return tuple(module(image))
         except AssertionError as error:  # a guard: the program was traced on the other side of a branch
             raise CheckpointError(
-                f"{path}: takes no pictures of {image.shape[-2]}x{image.shape[-1]}: {reason(error)}. Export it with size= of these."
+                f"{path}: takes no pictures of {image.shape[-2]}x{image.shape[-1]}: {reason(error)}. Export it for these: "
+                f"size={image.shape[-2]}x{image.shape[-1]}"
             ) from error
 
     return ask

@@ -27,7 +27,8 @@ LOWER = ("nme",)
 
 
 class Scorer:
-    """Measures ONNX models on up to `count` evenly spread samples of val. `name` is the score, `sign` 1 where more is better.
+    """Measures ONNX models on up to `count` evenly spread samples of val. `name` is the score; `sign` is 1 where more of it
+    is better, else -1.
 
     A score lies in [0, 1], so that 0.01 is one point of a hundred. Raises `DataError` where no data set is there.
     """
@@ -37,7 +38,7 @@ class Scorer:
             raise ConfigError(f"scored: found {count}, expected 1 or more.")
         if samples.folder is not None:
             raise ConfigError(
-                "pictures: the score in 8 bits is measured on the data set of the recipe, which a folder of pictures is not. "
+                "pictures: the score in 8 bits is measured on the data set of the recipe, not on a folder of pictures. "
                 "Give root=FOLDER of the data set instead."
             )
         self.task = task

@@ -47,8 +47,8 @@ def read_batch(graph: Graph, batch: Any) -> int | None:
     if getattr(graph.task, "test_norm", "") == "batch":
         if text not in ("auto", "1"):
             raise ConfigError(
-                f"batch: found {text}, but the recipe normalises by the statistics of what is asked together, so each picture "
-                "is asked alone. Give batch=1."
+                f"batch: found {text}, but the recipe normalises by the statistics of what is asked together, so every "
+                "picture is asked alone. Give batch=1."
             )
         return 1
     if text in ("auto", "dynamic"):
