@@ -49,7 +49,7 @@ def first_parting(graph: Graph, model: Any, image: Tensor, precision: str) -> st
         def keep(_: Any, __: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 seen.pop(path, None)
-                seen[path] = output.detach().float().cpu().numpy()
+                seen[path] = np.array(output.detach().float().cpu())  # a copy: what follows may work in place
 
         return keep
 

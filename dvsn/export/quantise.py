@@ -67,7 +67,7 @@ def quantised(
     log.info("int8  %.4f with %d modules in fp32: %s", best, len(kept), ", ".join(kept))
     if scorer.worse(plain, best) > allowed:
         raise ConfigError(
-            f"drop: {scorer.name} falls from {plain:.4f} to {best:.4f} with {len(kept)} of {len(ranked)} modules in float32; "
+            f"drop: {scorer.name} is {best:.4f} instead of {plain:.4f} with {len(kept)} of {len(ranked)} modules in fp32; "
             f"expected at most {allowed:.4f}. Calibrate on more pictures (samples=256) or give a larger drop."
         )
     return without(whole, kept), about
