@@ -176,7 +176,6 @@ def test_wrong_inputs_are_refused_in_words(pixels: Path) -> None:
     for image, word in (
         (np.zeros((1, 3, 64, 64), np.float32), "uint8"),
         (np.zeros((1, 1, 64, 64), np.uint8), "channels"),
-        (np.zeros((1, 3, 60, 64), np.uint8), "divide by"),
     ):
         with pytest.raises(ConfigError, match=word):
             engine(image)
@@ -220,7 +219,7 @@ def test_an_onnx_file_without_a_manifest(tmp_path: Path) -> None:
     [
         (["format=tflite"], "format"),
         (["format=pt2", "precision=int8"], "precision"),
-        (["size=100x100"], "size=1"),
+        (["size=0x64"], "size"),
         (["size=big"], "size"),
         (["batch=0"], "batch"),
         (["pictures=nowhere"], "pictures"),
