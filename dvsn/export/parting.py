@@ -25,14 +25,18 @@ def scopes_of(node: Any) -> list[str]:
     return [str(path) for path in ast.literal_eval(text)][:-1]  # the last is the operation itself
 
 
-def results_of(model: Any) -> dict[str, str]:
-    """{path of a module: the name of the value that its last operation makes}."""
-    found: dict[str, str] = {}
+def results_of(model: Any) -> dict[str, list[str]]:
+    """{path of a module: names of the values that may be its result}: that of its last operation, and what reads this one
+    alone, because the exporter joins an operation with the one behind it, such as two ReLUs."""
+    last: dict[str, str] = {}
+    readers: dict[str, list[str]] = {}
     for node in model.graph.node:
         for path in scopes_of(node):
             if path:
-                found[path] = node.output[0]
-    return found
+                last[path] = node.output[0]
+        for name in node.input:
+            readers.setdefault(name, []).append(node.output[0])
+    return {path: [name, *readers.get(name, [])[:2]] for path, name in last.items()}
 
 
 @torch.no_grad()
@@ -63,21 +67,24 @@ def first_parting(graph: Graph, model: Any, image: Tensor, precision: str) -> st
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     there = {output.name for output in opened.graph.output}
-    for name in sorted({wanted[path] for path in seen} - there):
+    for name in sorted({name for path in seen for name in wanted[path]} - there):
         opened.graph.output.add().name = name
     session = onnxruntime.InferenceSession(opened.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     made = dict(zip(names, session.run(names, {session.get_inputs()[0].name: image.numpy()}), strict=True))
-    return told([(path, seen[path], made[wanted[path]]) for path in seen], precision)
+    return told([(path, seen[path], [made[name] for name in wanted[path]]) for path in seen], precision)
 
 
-def told(pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], precision: str) -> str:
-    """The sentence about the first of (path, expected, found) that differs."""
-    for path, expected, found in pairs:
-        if expected.shape != found.shape:  # the exporter has merged the last operation with another
-            continue
+def told(pairs: Sequence[tuple[str, np.ndarray, Sequence[np.ndarray]]], precision: str) -> str:
+    """The sentence about the first of (path, expected, what may be it) of which none is near."""
+    for path, expected, candidates in pairs:
         size = float(np.abs(expected).max(initial=0)) or 1.0
-        gap = float(np.abs(expected - found.astype(np.float32)).max(initial=0)) / size
+        gaps = [
+            float(np.abs(expected - found.astype(np.float32)).max(initial=0)) / size
+            for found in candidates
+            if found.shape == expected.shape
+        ]
+        gap = min(gaps, default=0.0)
         if not gap <= LIMITS[precision]:
             name = path.removeprefix("task.")
             return f" The first module that answers otherwise: {name}, by {gap:.1%} of its largest value."
