@@ -28,6 +28,7 @@ COMMAND = Command(
         Option("seed", None, "of that parting; null: the first by which train and val show every class"),
         Option("group", None, "which pictures stay in one split: prefix (of the name, up to _ - or .), folder, or a regular "
                         "expression on the path, such as '(scene[0-9]+)'"),
+        Option("minutes", 30, "about how long training may take without a GPU; fewer are fewer epochs"),
         Option("overwrite", False, "replace YAML files that are there"),
         Option("train", False, "then train by them at once"),
     ),
@@ -57,7 +58,9 @@ def init(options: dict[str, Any]) -> list[Path]:
         items=found.items, shows=found.shows, targets=found.targets,
     )  # fmt: skip
     found.facts["train"] = plan.counts["train"]
-    machine = this_machine()
+    if options["minutes"] < 1:
+        raise ConfigError(f"minutes: found {options['minutes']}, expected 1 or more.")
+    machine = this_machine(minutes=options["minutes"])
     recipe = recogniser.propose(found, machine)
     command = f"python -m dvsn.train --config-dir {shlex.quote(str(into))} experiment={name}"
     note = f"Written by `python -m dvsn.data init {shlex.quote(str(options['folder']))}`."
@@ -73,7 +76,8 @@ def init(options: dict[str, Any]) -> list[Path]:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")
     report(listing.root, found, plan.says, others)
-    advise(files, name, into, listing.root, command)
+    example = shlex.quote(str(listing.root / found.example)) if found.example else "PICTURE"
+    advise(files, name, into, example, command)
     return files
 
 
@@ -103,18 +107,14 @@ def report(root: Path, found: Any, parting: list[str], others: Any) -> None:
             log.info("  it could also be %s: task=%s", other.kind, other.task)
 
 
-def advise(files: list[Path], name: str, into: Path, root: Path, command: str) -> None:
+def advise(files: list[Path], name: str, into: Path, example: str, command: str) -> None:
     """The lines that come next."""
     conf = f"--config-dir {shlex.quote(str(into))}"
     log.info("\nwritten  %s", "\nwritten  ".join(map(str, files)))
     log.info("check    python -m dvsn.data check %s data=%s", conf, name)
     log.info("show     python -m dvsn.data show %s experiment=%s", conf, name)
     log.info("train    %s", command)
-    log.info(
-        "predict  python -m dvsn.predict runs/%s/latest/checkpoints/best.ckpt %s",
-        name,
-        shlex.quote(str(root)),
-    )
+    log.info("predict  python -m dvsn.predict runs/%s/latest/checkpoints/best.ckpt %s", name, example)
 
 
 def train(options: dict[str, Any]) -> None:

@@ -50,6 +50,12 @@ class Layout:
         folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
         return folder if folder and folder != other else first
 
+    def example(self) -> str:
+        """The folder of the first side, if nothing else is in it, or its last picture."""
+        first, second = self.every[-1]
+        folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
+        return folder if folder and folder != other else first
+
     def named(self) -> int:
         """How plainly the names say that the second is a label and the first a photo."""
         one, two = (

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dvsn.data.files import read_rgb
+from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import pair_recipe, pictures
 from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.layouts import Layout, layouts
@@ -69,6 +70,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         counts={split: len(each) for split, each in layout.pairs.items()},
         sure=LOOKS if not any(drawn) else COULD,
         claimed=layout.claimed,
+        example=layout.example(),
         example=layout.example(),
         node={"dataset": dataset} if dataset else {},
         sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
