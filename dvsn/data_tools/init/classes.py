@@ -42,7 +42,6 @@ def look(listing: Listing) -> Found | None:
         classes=classes,
         odd=left_out(listing, used),
         example=used[-1],
-        example=used[0],
     )
     if len(splits) == 1:
         only = next(iter(splits.values()))

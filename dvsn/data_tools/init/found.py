@@ -26,7 +26,6 @@ class Found:
     - `says`: what was found, a line each. `odd`: files that are left out, or that are wrong, a sentence each.
     - `sure`: `COULD`, `LOOKS` or `STATED`. `claimed`: the files that it explains, relative to the root.
     - `example`: a picture or folder of the kind that the trained network takes, relative to the root; "" if none lies there.
-    - `example`: a picture or folder of the kind that the trained network takes, relative to the root; "" if none lies there.
     - `facts`: what else the recipe is made of.
     """
 
@@ -45,7 +44,6 @@ class Found:
     targets: Sequence[int] = ()
     says: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
-    example: str = ""
     example: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 

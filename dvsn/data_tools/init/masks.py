@@ -245,8 +245,8 @@ def left_out(listing: Listing, layout: Layout) -> list[str]:
     photos, masks = layout.lonely
     other = [name for name in listing.pictures if name not in layout.claimed]
     found = [
-        (photos, "photos without a mask"),
-        (masks, "masks without a photo"),
-        (other, "pictures that are neither"),
+        (photos, "photo", "without a mask"),
+        (masks, "mask", "without a photo"),
+        (other, "picture", "of neither kind"),
     ]
-    return [f"{len(names)} {words}: {few(names)}" for names, words in found if names]
+    return [f"{counted(len(names), noun)} {words}: {few(names)}" for names, noun, words in found if names]

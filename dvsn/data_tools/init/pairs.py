@@ -71,7 +71,6 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         sure=LOOKS if not any(drawn) else COULD,
         claimed=layout.claimed,
         example=layout.example(),
-        example=layout.example(),
         node={"dataset": dataset} if dataset else {},
         sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
     )
@@ -87,7 +86,11 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         f"{found.size_words()} (height x width)",
         "the second is made from the first, which shows less; data.pair.source=b data.pair.target=a turns that round",
     ]
-    found.odd = [f"{len(names)} pictures without a partner: {few(names)}" for names in layout.lonely if names]
+    found.odd = [
+        f"{counted(len(names), 'picture')} without a partner: {few(names)}"
+        for names in layout.lonely
+        if names
+    ]
     return found
 
 
