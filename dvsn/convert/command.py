@@ -19,6 +19,7 @@ from dvsn.convert.release import shorten
 from dvsn.convert.rules import convert as convert_state
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError, nearest
+from dvsn.hub.resolve import local
 from dvsn.tasks.recipe import build_task, load_state
 from dvsn.weights import read_checkpoint
 
@@ -47,7 +48,9 @@ DATA_OF = {
 
 def convert_file(path: str, options: dict[str, Any] | None = None, container: str | None = None) -> Any:
     """The `Converted` network of a published file, with a report of what was read and dropped."""
-    state = read_checkpoint(path, plain=(argparse.Namespace,))  # a training script's options: values by name
+    state = read_checkpoint(
+        local(path), plain=(argparse.Namespace,)
+    )  # a training script's options: values by name
     if "dvsn" in state:
         raise CheckpointError(
             f"{path}: is a dvsn checkpoint already; dvsn.load and dvsn.predict take it as it is."

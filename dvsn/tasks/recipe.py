@@ -11,8 +11,9 @@ from torch import Tensor
 from dvsn.config.allow import renamed
 from dvsn.config.build import build
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.hub.resolve import read
 from dvsn.tasks.base import Task
-from dvsn.weights import read_checkpoint, require_equal
+from dvsn.weights import require_equal
 
 FORMAT = 1
 
@@ -61,7 +62,7 @@ def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, pa
 
 def load(path: Any, *, device: str = "cpu") -> Task:
     """See `dvsn.load`."""
-    content = read_checkpoint(path, map_location="cpu")
+    content = read(path)
     header = read_recipe(content, path)
     task = build_task(header["recipe"], data=header.get("data"), path=path)
     load_state(task, content["state_dict"], path)
