@@ -192,7 +192,7 @@ class Segmentation(Task):
             if not numbers:
                 raise ConfigError(
                     "write: this data set's files hold the class ids themselves; there is no other numbering for a "
-                    "test server. Use write=ids."
+                    "test server. Use write=ids of python -m dvsn.predict."
                 )
             return torch.tensor(numbers, dtype=torch.uint8, device=ids.device)[ids.long()]
         colors = self.paint(ids)
