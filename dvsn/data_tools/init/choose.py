@@ -40,7 +40,7 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
     """The surest understanding of the folder, for `task` where one is asked for.
 
     Raises `DataError` where there is none, or where two kinds lie side by side: each explains files that the other does
-    not. What `look` raises is raised where nothing else is understood of the folder.
+    not. What `look` raises is raised where nothing is stated by a file.
     """
     candidates: list[tuple[Found, ModuleType]] = []
     complaints: list[DataError] = []
