@@ -93,10 +93,9 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     bare = np.ones(256, bool)
     bare[: len(result.names)] = [name.strip().lower() in UNTINTED for name in result.names]
     table = colours_of(result)
-    mixed = cv2.addWeighted(
-        picture, 1 - tint, cv2.merge([cv2.LUT(ids, part) for part in table.T.copy()]), tint, 0
-    )
-    cv2.copyTo(mixed, cv2.LUT(ids, np.uint8(~bare) * 255), picture)
+    colours = cv2.merge([cv2.LUT(ids, table[:, part].copy()) for part in range(3)])
+    covered = cv2.LUT(ids, np.where(bare, 0, 255).astype(np.uint8))
+    cv2.copyTo(cv2.addWeighted(picture, 1 - tint, colours, tint, 0), covered, picture)
     if outlines and min(ids.shape) >= 64:
         dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
         cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
