@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import dvsn
+from dvsn.data.street.scene import draw_scene
 from dvsn.errors import ConfigError, DataError
 from dvsn.predict import command
 from dvsn.predict.running import Run
@@ -198,8 +199,8 @@ def test_who_is_followed_has_a_number(folder: Path, tmp_path: Path) -> None:
 
 
 def test_inference_may_be_another_than_the_recipes(folder: Path, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (72, 96, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / "x.png"), noise[..., ::-1])
+    photo = draw_scene(seed=3, index=0, height=128, width=256).photo
+    cv2.imwrite(str(tmp_path / "x.png"), photo[..., ::-1])
     ckpt = folder / "segmentation.ckpt"
     sliding = ("mode=slide", "window=[64,64]", "scales=[0.5,1.0]", "flip=true")
     given = [f"inference.{each}" for each in sliding]
@@ -209,7 +210,7 @@ def test_inference_may_be_another_than_the_recipes(folder: Path, tmp_path: Path)
     task: Any = dvsn.load(ckpt)
     task.inference = Inference("slide", (64, 64), None, (0.5, 1.0), True)
     with torch.inference_mode():
-        expected = task(torch.from_numpy(noise.transpose(2, 0, 1).copy())[None])[0].numpy()
+        expected = task(torch.from_numpy(photo.transpose(2, 0, 1).copy())[None])[0].numpy()
     assert other is not None and np.array_equal(other, expected) and not np.array_equal(one, other)
 
 
