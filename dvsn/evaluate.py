@@ -15,6 +15,7 @@ from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
+from dvsn.config.outputs import check_drawn
 from dvsn.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     from dvsn.engine.devices import measuring
     from dvsn.engine.faults import told
     from dvsn.engine.results import how_measured
+    from dvsn.hub.resolve import read
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
-    from dvsn.weights import read_checkpoint
 
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     path, split = asked(config)
-    content = read_checkpoint(path)
+    content = read(path)
     header = read_recipe(content, path)
     recipe = chosen_recipe(config, header, path)
     output = Path(config["output"] or default_output(path, split))
@@ -204,10 +205,17 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
         if config.get(option) is not None:
             node[key] = config[option]
+    if not config.get("data") and not config.get("root"):
+        check_drawn(node)  # the checkpoint of somebody else says where
     return node
 
 
 def default_output(path: Path, split: str) -> Path:
+    """Beside the checkpoint; of a name on the hub, in the working directory."""
+    from dvsn.hub.names import is_name, parse
+
+    if is_name(path):
+        return Path("evaluation") / f"{parse(path).repository.replace('/', '_')}_{split}"
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return folder / "evaluation" / f"{path.stem}_{split}"
 

@@ -145,6 +145,14 @@ def read_grey(path: str | Path) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
+def open_stored(path: str | Path) -> Image.Image:
+    """A picture decoded to its last pixel, in the mode that its file has: palettes keep their indices.
+
+    Raises `DataError` as `read_rgb` does.
+    """
+    return _open(path, _read_bytes(path))
+
+
 def require_folder(path: str | Path, *, expected: str, option: str) -> Path:
     """`path` if it is a folder; else a `DataError` with the expected tree and the option that sets it."""
     path = Path(path)

@@ -1,4 +1,4 @@
-"""How a head is turned, from its landmarks: a pose of a mean face that explains where 14 of them lie.
+"""The angles of a head from its landmarks: the pose of a mean face that fits 14 of them.
 
 Angles are pitch, yaw and roll in radians: pitch > 0 looks down, yaw > 0 turns the nose to the left of the picture,
 roll > 0 turns the head clockwise in the picture. A mirrored face has the same pitch, and the opposite yaw and roll.
@@ -39,15 +39,16 @@ def head_angles(
 ) -> np.ndarray | None:
     """Landmarks (L, 2) as fractions of the sides of a square crop -> pitch, yaw, roll (3,) float32 in radians.
 
-    `head`: which 14 landmarks are those of `MODEL` (`KeypointSet.head`). None where one of them is not `labelled` (L,), or
-    where no pose of the face in front of the camera explains them. To be called after augmentation: a turned crop has
-    another roll.
+    `head`: the numbers of the 14 landmarks of `MODEL` (`KeypointSet.head`). None where one of them is not `labelled`
+    (L,), or where no pose in front of the camera fits. Call it after augmentation: a turned crop has another roll.
 
-    The camera is as large as the crop and has an angle of view of 60 degrees. Guo et al., 2019, arXiv:1902.10859,
-    section 3.2 fit 11 points of a mean face by a rotation alone. The published codes solve as here, but put
-    fractions before a camera of 256 pixels, so that the whole face is one pixel in its corner; give the left nostril
-    the right one's side, which shifts yaw by 8 to 10 degrees and breaks the mirror; and have left-handed axes, which
-    put the face behind the camera. Their angles, kept in degrees, are no reference.
+    The camera sees the crop at an angle of view of 60 degrees. Guo et al., 2019, arXiv:1902.10859, section 3.2 fit 11
+    points of a mean face by a rotation alone. Published codes solve as here, with three mistakes, so that their angles
+    are no reference:
+
+    - fractions are given to a camera of 256 pixels, so the whole face is one pixel in a corner;
+    - the left nostril stands on the right one's side, which shifts yaw by 8 to 10 degrees;
+    - the axes are left-handed, which puts the face behind the camera.
     """
     order = list(head)
     places = np.asarray(points, np.float64)[order]

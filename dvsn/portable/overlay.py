@@ -105,12 +105,12 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     bare = np.ones(256, bool)
     bare[: len(result.names)] = [name.strip().lower() in UNTINTED for name in result.names]
     table = colours_of(result)
-    covered = ~bare[ids]
-    mixed = np.round((1 - tint) * picture.astype(np.float32) + tint * table[ids]).astype(np.uint8)
-    picture[covered] = mixed[covered]
+    colours = cv2.merge([cv2.LUT(ids, table[:, part].copy()) for part in range(3)])
+    covered = cv2.LUT(ids, np.where(bare, 0, 255).astype(np.uint8))
+    cv2.copyTo(cv2.addWeighted(picture, 1 - tint, colours, tint, 0), covered, picture)
     if outlines and min(ids.shape) >= 64:
-        border = borders(ids)
-        picture[border] = (OUTLINE * picture[border]).astype(np.uint8)
+        dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
+        cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
     if legend:
         counts = np.bincount(ids.ravel(), minlength=256)
         shown = [
@@ -152,7 +152,8 @@ def draw_objects(
                 picture[rim] = (OUTLINE * np.array(colour)).astype(np.uint8)
     names = [result.names[label] for label in labels]
     if result.track_ids is not None:
-        names = [f"{name} {int(result.track_ids[place])}" for name, place in zip(names, kept, strict=True)]
+        numbers = result.track_ids[kept].tolist()
+        names = [f"{name} {number}" if number else name for name, number in zip(names, numbers, strict=True)]
     draw_boxes(picture, result.boxes[kept], colours=colours or [(255, 210, 0)] * len(kept))
     draw_tags(picture, result.boxes[kept], names, result.scores[kept], colours)
     if legend and labels and colours:
@@ -202,7 +203,7 @@ def draw_people(
         )
         if axes and result.angles_degrees is not None:
             draw_head(picture, triples[:, :2], np.radians(result.angles_degrees[place]), result.skeleton)
-        if result.track_ids is not None and result.boxes is not None:
+        if result.track_ids is not None and result.boxes is not None and result.track_ids[place]:
             draw_track(picture, result.boxes[place], int(result.track_ids[place]))
 
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dvsn.atomic import replacing
 from dvsn.data.crop import invert, move_points
 from dvsn.data.face_crop import from_corner
 from dvsn.errors import ConfigError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.oks import rescore
 from dvsn.portable.frame import Frame
-from dvsn.portable.overlay import draw
 from dvsn.portable.result import Result
 from dvsn.portable.smoothing import OneEuro, Tracks
-from dvsn.predict.command import refuse_others
 from dvsn.predict.face_boxes import FACE, make_finder
-from dvsn.predict.files import write_results
 from dvsn.predict.people import PeoplePredictor, Scene
 from dvsn.predict.person_boxes import Finder
 from dvsn.predict.predictor import Options
@@ -124,53 +118,6 @@ class FacePredictor(PeoplePredictor):
             places = places + from_corner(width, width * inverse[0, 0])
         angles = head_angles(places / [width, height], head=self.keypoints.head)
         return unknown if angles is None else [float(angle) for angle in np.degrees(angles)]
-
-
-def predict_files(
-    task: Any, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-) -> list[Path]:
-    """A drawn picture for each (picture, target), and landmarks.json of all. Returns the files written.
-
-    The file holds an entry of COCO's results format for each face: `keypoints` as x, y, confidence in pixels of the
-    picture, `bbox`, of which the crop was made (of a detector, where it expects the points: the file is good as boxes of
-    another prediction), `score` (the box's, times the mean of the sure confidences), `file_name`; `angles_degrees`,
-    pitch, yaw and roll of the head in degrees as `dvsn.geometry.head_angles` counts them, or null where they are not known;
-    and in a sequence `track`, a number for each face.
-    """
-    refuse_others(options, OPTIONS, task.kind)
-    if options["smooth"]:
-        items = sorted(items, key=lambda item: in_order(item[0]))
-    predictor = FacePredictor(task, options, device, [source for source, _ in items])
-    shown = {
-        "points": bool(options["points"]),
-        "lines": bool(options["outline"]),
-        "axes": bool(options["axes"]),
-    }
-    beside = ("photo", "prediction") if options["side_by_side"] else None
-    entries: list[dict[str, Any]] = []
-    without = 0
-    for result, _ in write_results(predictor, items, lambda result: draw(result, **shown), beside=beside):
-        entries += result.to_coco()
-        without += not len(result)
-    file = Path(options["output"]) / FILE
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
-    found = f"{len(entries)} faces in {len(items)} pictures"
-    found += f" ({without} without a face, written as they are)" if without else ""
-    log.info("%s, in %s", found, options["output"])
-    if predictor.smooth:
-        log.info(
-            "%d faces were followed over %d folders of frames", predictor.tracks.count, predictor.sequences
-        )
-    return [*(target for _, target in items), file]
-
-
-def in_order(path: Path) -> tuple[str, list[tuple[bool, int, str]]]:
-    """What frames are sorted by: the folder, then the name, in which numbers count as such: 9.png before 10.png."""
-    parts = re.split(r"(\d+)", path.stem)
-    return str(path.parent), [
-        (each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in parts
-    ]
 
 
 def is_positive(value: Any) -> bool:

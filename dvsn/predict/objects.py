@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,13 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvsn.atomic import replacing
 from dvsn.errors import ConfigError
 from dvsn.portable.frame import Frame
-from dvsn.portable.overlay import draw
 from dvsn.portable.result import Result
-from dvsn.predict.command import refuse_others
-from dvsn.predict.files import write_results
 from dvsn.predict.person_boxes import PictureIds
 from dvsn.predict.predictor import Options, Predictor, grouped
 
@@ -73,24 +68,3 @@ class ObjectPredictor(Predictor):
             boxes=boxes[order].reshape(-1, 4), scores=scores[order], labels=labels[order].astype(np.int64),
             mask_codes=codes, image_id=self.ids(frame), file_ids=self.file_ids, shown_from=self.shown,
         )  # fmt: skip
-
-
-def predict_files(
-    task: Any, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-) -> list[Path]:
-    """A drawn picture for each (picture, target), and detections.json of all. Returns the files written.
-
-    The JSON is in COCO's results format, the best objects of a picture first. It holds all that the network answers,
-    so that `dvsn.predict` of pose can choose; drawn are those above the recipe's `shown`. `score` replaces both.
-    """
-    refuse_others(options, OPTIONS, task.kind)
-    predictor = ObjectPredictor(task, options, device, [source for source, _ in items])
-    beside = ("input", "objects") if options["side_by_side"] else None
-    entries: list[dict[str, Any]] = []
-    for result, _ in write_results(predictor, items, draw, beside=beside):
-        entries += result.to_coco()
-    path = Path(options["output"]) / "detections.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
-    log.info("%d objects in %d pictures, in %s", len(entries), len(items), options["output"])
-    return [*(target for _, target in items), path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -20,7 +20,7 @@ class Ended:
         self.error = error
 
 
-def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+def ahead(items: Iterable[Item], count: int) -> Generator[Item, None, None]:
     """The items, in their order, made in another thread that is at most `count` of them ahead.
 
     An error of `items` is raised where its item would have come. Whoever stops early closes the generator: `items` is then

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvsn.atomic import replacing
 from dvsn.data.coco_files import read_json
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.oks import oks_nms, rescore
 from dvsn.portable.frame import Frame
 from dvsn.portable.joints import Skeleton
-from dvsn.portable.overlay import draw
 from dvsn.portable.result import Result
-from dvsn.predict.command import refuse_others
-from dvsn.predict.files import write_results
 from dvsn.predict.person_boxes import PERSON, Boxes, Finder, PictureIds, make_finder
 from dvsn.predict.predictor import Options, Predictor, replaced
 from dvsn.tasks.keypoints import to_picture
@@ -181,20 +176,3 @@ def annotation_file(boxes: Any) -> str | None:
         return None
     path = Path(boxes)
     return boxes if path.suffix == ".json" and path.is_file() and isinstance(read_json(path), dict) else None
-
-
-def predict_files(
-    task: Any, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-) -> list[Path]:
-    """A drawn picture for each (picture, target), and keypoints.json of all. Returns the files written."""
-    refuse_others(options, OPTIONS, task.kind)
-    predictor = PeoplePredictor(task, options, device, [source for source, _ in items])
-    beside = ("photo", "prediction") if options["side_by_side"] else None
-    entries: list[dict[str, Any]] = []
-    for result, _ in write_results(predictor, items, draw, beside=beside):
-        entries += result.to_coco()
-    file = Path(options["output"]) / "keypoints.json"
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
-    log.info("%d people in %d pictures, in %s", len(entries), len(items), options["output"])
-    return [*(target for _, target in items), file]

@@ -14,10 +14,7 @@ import torch
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import to_array
 from dvsn.portable.frame import Frame
-from dvsn.portable.overlay import render
 from dvsn.portable.result import Result
-from dvsn.predict.command import refuse_others
-from dvsn.predict.files import chosen_kind, write_results
 from dvsn.predict.predictor import Options, Predictor, random_kept, replaced
 from dvsn.seeding import seed_everything
 from dvsn.tasks.inference import read_options
@@ -195,17 +192,3 @@ def asked_otherwise(task: Any, options: Options) -> dict[str, Any]:
     if usual is None:
         raise ConfigError(f"inference: the task '{task.kind}' has no such option.")
     return {"inference": read_options({**usual._asdict(), **given}, path="inference")}
-
-
-def predict_files(
-    task: Any, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-) -> list[Path]:
-    """One of `task.answers` for each (picture, target). Returns the files written."""
-    predictor = PicturePredictor(task, options, device, [source for source, _ in items])
-    refuse_others(options, OPTIONS, task.kind)
-    kind = chosen_kind(options["write"], task)
-    beside = ("input", kind) if options["side_by_side"] else None
-    found = write_results(predictor, items, lambda result: render(result, kind), beside=beside)
-    written = [file for _, file in found if file is not None]
-    log.info("%d pictures in %s", len(written), options["output"])
-    return written

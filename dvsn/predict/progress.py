@@ -17,7 +17,9 @@ RECENT = 5.0  # seconds that the time left is reckoned from
 class Progress:
     """Counts frames and says so. A context: within it, messages of the log get lines of their own."""
 
-    def __init__(self, name: str, total: int | None, *, unit: str = "frames", stream: IO[str] | None = None) -> None:
+    def __init__(
+        self, name: str, total: int | None, *, unit: str = "frames", stream: IO[str] | None = None
+    ) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
@@ -80,7 +82,9 @@ class Progress:
     def summary(self) -> str:
         """Such as `300 frames in 12.3 s, 24.4 frames/s`."""
         seconds = self.seconds
-        return f"{self.done} {self.unit} in {seconds:.1f} s, {self.done / max(seconds, 1e-9):.1f} {self.unit}/s"
+        return (
+            f"{self.done} {self.unit} in {seconds:.1f} s, {self.done / max(seconds, 1e-9):.1f} {self.unit}/s"
+        )
 
 
 def clock(seconds: float) -> str:
@@ -92,5 +96,3 @@ def clock(seconds: float) -> str:
 
 def unit_of(moving: bool) -> str:
     return "frames" if moving else "pictures"
-
-

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 from dvsn.atomic import replacing
 from dvsn.errors import ConfigError
 from dvsn.pictures.grids import grid, write_picture
-from dvsn.portable.overlay import render
+from dvsn.portable.legend import draw_legend
+from dvsn.portable.overlay import background, render
 from dvsn.portable.result import Result
 from dvsn.predict.video import VideoWriter
 
@@ -30,7 +30,13 @@ TABLES = {
     "classification": "classes.json",
 }  # fmt: skip
 """The file of all results by task; those of segmentation and pix2pix are the pictures themselves."""
-ANSWER = {"pose": "prediction", "landmarks": "prediction", "detection": "objects"}
+TITLES = {
+    "pose": ("photo", "prediction"),
+    "landmarks": ("photo", "prediction"),
+    "detection": ("input", "objects"),
+}
+"""Over a picture and its answer beside each other."""
+CAPTION = 3  # classes on a frame of a video
 LOSSLESS = ("ids", "submission")
 """What a video would spoil: of these each frame is a picture of its own."""
 Array = np.ndarray[Any, Any]
@@ -40,43 +46,51 @@ Entry = dict[str, Any]
 class Look:
     """How a result becomes a picture: what is drawn, beside the input or not."""
 
-    def __init__(self, kind: str | None, *, side_by_side: bool = False, keep_size: bool = False, **drawing: Any) -> None:
+    def __init__(
+        self, kind: str | None, *, side_by_side: bool = False, keep_size: bool = False, **drawing: Any
+    ) -> None:
         self.kind, self.side_by_side, self.keep_size, self.drawing = kind, side_by_side, keep_size, drawing
 
     def __call__(self, result: Result) -> Array:
         """The picture to write: uint8 (H, W, 3), or ids (H, W). With `keep_size` as large as the frame."""
         kind = self.kind or ("overlay" if result.ids is not None else "")
-        drawn = render(result, kind, **(self.drawing if kind not in ("color", *LOSSLESS) else {}))
+        if self.keep_size and result.classes is not None:
+            drawn = captioned(result)
+        else:
+            drawn = render(result, kind, **(self.drawing if kind not in ("color", *LOSSLESS) else {}))
         if self.keep_size and drawn.shape[:2] != result.frame.size:
             drawn = fitted(drawn, result)
         if not self.side_by_side or drawn.ndim != 3:
             return drawn
-        title = kind if result.ids is not None or result.picture is not None else ANSWER.get(result.kind, kind)
-        return grid([[shown(result), drawn]], ["photo" if result.kind in ("pose", "landmarks") else "input", title])
+        return grid(
+            [[np.ascontiguousarray(shown(result)), drawn]], list(TITLES.get(result.kind, ("input", kind)))
+        )
 
 
 def shown(result: Result) -> Array:
-    """The frame's picture as RGB."""
-    from dvsn.portable.overlay import background
+    """What the network was shown, as RGB."""
+    return background(result) if result.seen is None else result.seen
 
-    return background(result)
+
+def captioned(result: Result) -> Array:
+    """A frame with its likeliest classes on a plate: a card would have another size."""
+    picture = background(result)
+    lines = [(f"{each.score:.0%} {each.name}", None) for each in (result.classes or ())[:CAPTION]]
+    draw_legend(picture, lines)
+    return picture
 
 
 def fitted(drawn: Array, result: Result) -> Array:
-    """A drawing in the size of its frame: of a card the lines lie over the bottom of the picture."""
-    height, width = result.frame.size
-    if result.classes is not None and drawn.shape[1] == width and drawn.shape[0] < 2 * height:
-        strip = drawn.shape[0] - height
-        return np.concatenate([drawn[: height - strip], drawn[height:]])
+    """A drawing in the size of its frame."""
+    size = result.frame.size[::-1]
     nearest = drawn.ndim == 2 or result.ids is not None
-    return cv2.resize(drawn, (width, height), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC)
+    return cv2.resize(drawn, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC)
 
 
-def entries(result: Result, *, image_id: int | None = None, least: float = 0.0) -> list[Entry]:
+def entries(result: Result) -> list[Entry]:
     """The result in its task's customary format: COCO's results, of classification the ranked classes by file.
 
-    Of a frame of a video also its number, `frame`, from 0, and `seconds`. Nothing of tasks that answer by pictures, nor of
-    objects of a score below `least`.
+    Of a frame of a video also its number, `frame`, from 0, and `seconds`. Nothing of tasks that answer by pictures.
     """
     frame = result.frame
     when: Entry = {} if frame.seconds is None else {"frame": frame.index, "seconds": round(frame.seconds, 6)}
@@ -88,7 +102,10 @@ def entries(result: Result, *, image_id: int | None = None, least: float = 0.0) 
         return [{"file": str(frame.path or frame.name), **when, "classes": found}]
     if result.kind not in TABLES:
         return []
-    return [each | when for each in result.to_coco(image_id) if each["score"] >= least]
+    return [
+        {key: value for key, value in each.items() if (key, value) != ("track", 0)} | when  # 0: nobody yet
+        for each in result.to_coco()
+    ]
 
 
 def row(entry: Entry) -> Entry:
@@ -104,7 +121,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
-        self.files = [path, path.with_suffix(".csv")] if path.name.endswith("classes.json") else [path]
+        self.files = [path.with_suffix(".csv"), path] if path.name.endswith("classes.json") else [path]
 
     @contextmanager
     def opened(self) -> Iterator[Table]:
@@ -116,7 +133,7 @@ class Table:
                 yield self
                 file.write("\n]\n" if self.count else "]\n")
                 return
-            with replacing(self.files[1]) as beside, beside.open("w", encoding="utf-8", newline="") as table:
+            with replacing(self.files[0]) as beside, beside.open("w", encoding="utf-8", newline="") as table:
                 self._json, self._csv = file, table
                 yield self
                 file.write("\n]\n" if self.count else "]\n")
@@ -142,8 +159,8 @@ class Table:
 class Journal:
     """What of a folder of results is done already, so that a run that was broken off can go on.
 
-    A file of lines: first what makes the results (checkpoint and options), then for each picture that is written its entries.
-    It is removed when all is done; a run that had to skip pictures keeps it, so that the same line does the rest.
+    A file of lines: first what makes the results (checkpoint and options), then for each picture that is written its
+    entries. It is removed when all is done; a run that had to skip pictures keeps it, so that the same line does the rest.
     """
 
     NAME = "unfinished.jsonl"
@@ -164,7 +181,8 @@ class Journal:
                 header = _parsed(file.readline())
                 if header != self.key:
                     log.info(
-                        "%s: begun with another checkpoint or other options; all is done again", self.path.parent
+                        "%s: begun with another checkpoint or other options; all is done again",
+                        self.path.parent,
                     )
                     return
                 place = file.tell()
@@ -195,12 +213,12 @@ class Journal:
     def done(self, source: Path) -> bool:
         return str(source) in self.places
 
-    def add(self, source: Path, target: Path, found: list[Entry]) -> None:
-        """A picture whose result is written."""
+    def add(self, source: Path, target: Path | None, found: list[Entry]) -> None:
+        """A picture whose result is written, or None where only the table wants it."""
         assert self._file is not None
         status = source.stat()
         entry = {
-            "source": str(source), "stamp": [status.st_size, status.st_mtime_ns], "target": str(target),
+            "source": str(source), "stamp": [status.st_size, status.st_mtime_ns], "target": str(target or ""),
             "entries": found,
         }  # fmt: skip
         self.places[str(source)] = self._file.tell()
@@ -230,7 +248,12 @@ def _parsed(line: bytes) -> Any:
 def _is_entry(entry: Entry) -> bool:
     stamp, found = entry.get("stamp"), entry.get("entries")
     texts = isinstance(entry.get("source"), str) and isinstance(entry.get("target"), str)
-    return texts and isinstance(stamp, list) and isinstance(found, list) and all(isinstance(e, dict) for e in found)
+    return (
+        texts
+        and isinstance(stamp, list)
+        and isinstance(found, list)
+        and all(isinstance(e, dict) for e in found)
+    )
 
 
 def _still_there(entry: Entry) -> bool:
@@ -239,7 +262,8 @@ def _still_there(entry: Entry) -> bool:
         status = Path(entry["source"]).stat()
     except OSError:
         return False
-    return [status.st_size, status.st_mtime_ns] == entry["stamp"] and Path(entry["target"]).is_file()
+    there = not entry["target"] or Path(entry["target"]).exists()
+    return [status.st_size, status.st_mtime_ns] == entry["stamp"] and there
 
 
 # Videos and windows ----------------------------------------------------------------------------------
@@ -248,7 +272,9 @@ def _still_there(entry: Entry) -> bool:
 class Clip:
     """The drawn frames of a moving source: a video, or a picture each in a folder of its name."""
 
-    def __init__(self, target: Path, *, rate: Fraction | None, time_base: Fraction | None, pictures: bool) -> None:
+    def __init__(
+        self, target: Path, *, rate: Fraction | None, time_base: Fraction | None, pictures: bool
+    ) -> None:
         self.rate, self.time_base, self.pictures = rate or Fraction(30), time_base, pictures
         self.path = target if pictures else target.with_name(f"{target.name}.mp4")
         self.count = 0
@@ -297,13 +323,3 @@ class Window:
 
     def close(self) -> None:
         cv2.destroyAllWindows()
-
-
-def first_of(items: Iterable[Any]) -> tuple[Any, Iterator[Any]]:
-    """The first item, or None, and an iterator over all."""
-    iterator = iter(items)
-    head = list(itertools.islice(iterator, 1))
-    return (head[0] if head else None), itertools.chain(head, iterator)
-
-
-Drawing = Callable[[Result], Array]

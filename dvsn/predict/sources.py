@@ -291,12 +291,16 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path] | int | str]:
         below = (path / each for each in pictures_below(path, skip=output, suffixes=PICTURES | VIDEOS))
         found = [(each, _target(output / each.relative_to(path))) for each in sorted(below)]
         if not found:
-            raise DataError(f"input: nothing found at '{name}': a folder with neither pictures nor videos below it.")
+            raise DataError(
+                f"input: nothing found at '{name}': a folder with neither pictures nor videos below it."
+            )
         return [*found]
     if name.isdecimal() and not path.exists():
         return [int(name)]
     if re.match(r"[a-z][a-z0-9+.-]*://", name):
-        raise DataError(f"input: '{name}' is an address, and nothing is downloaded here. Expected {EXPECTED}.")
+        raise DataError(
+            f"input: '{name}' is an address, and nothing is downloaded here. Expected {EXPECTED}."
+        )
     if path.is_file() and path.suffix.lower() in LISTS:
         return [*((each, _target(output / each.name)) for each in read_list(path))]
     files = [path] if path.exists() else sorted(Path(each) for each in glob.glob(name, recursive=True))  # noqa: PTH207

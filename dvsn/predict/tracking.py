@@ -57,8 +57,8 @@ class Motion:
     @property
     def box(self) -> Array:
         x, y, ratio, height = self.mean[:4]
-        half = np.array([abs(ratio * height), height]) / 2
-        return np.concatenate([[x, y] - half, [x, y] + half])
+        width = abs(ratio * height)
+        return np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
 
 @dataclass
@@ -97,8 +97,8 @@ class ByteTrack:
         self.time: float | None = None
 
     def __call__(self, boxes: Array, scores: Array, labels: Array, seconds: float) -> Array:
-        """Boxes (N, 4) as corners, scores (N,) and labels (N,) of the frame at `seconds` -> numbers (N,) int64, 0 of those that
-        are no object yet."""
+        """Boxes (N, 4) as corners, scores (N,) and labels (N,) of the frame at `seconds` -> numbers (N,) int64, 0 of those
+        that are no object yet."""
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         first = self.time is None
         past = 1 / self.rate if self.time is None else max(seconds - self.time, 1e-6)
@@ -112,7 +112,9 @@ class ByteTrack:
         known = [track for track in self.tracks if track.number is not None]
         fresh = [track for track in self.tracks if track.number is None]
 
-        def join(tracks: list[Track], chosen: Array, least: float, *, scored: bool) -> tuple[list[Track], Array]:
+        def join(
+            tracks: list[Track], chosen: Array, least: float, *, scored: bool
+        ) -> tuple[list[Track], Array]:
             """Joins what fits, and returns the tracks and boxes that are left."""
             pairs = assign(tracks, boxes[chosen], scores[chosen] if scored else None, labels[chosen], least)
             for row, column in pairs:
@@ -160,14 +162,17 @@ def assign(
         alike = alike * scores
     alike[np.array([track.label for track in tracks])[:, None] != labels] = -1
     rows, columns = linear_sum_assignment(-alike)
-    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if alike[row, column] >= least]
+    return [
+        (int(row), int(column))
+        for row, column in zip(rows, columns, strict=True)
+        if alike[row, column] >= least
+    ]
 
 
 def to_centre(box: Array) -> Array:
     """Corners (4,) -> centre, width over height, and height."""
     width, height = np.maximum(box[2:] - box[:2], 1e-6)
     return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, width / height, height])
-
 
 
 def sides(corners: Array) -> Array:

@@ -21,11 +21,14 @@ log = logging.getLogger("dvsn")
 SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".mjpeg", ".3gp"}
 )  # fmt: skip
-ENCODERS = {"libx264": {"crf": "20", "preset": "veryfast"}, "libopenh264": {}, "h264": {}, "mpeg4": {"qscale": "3"}}
+ENCODERS = {
+    "libx264": {"crf": "20", "preset": "veryfast"},
+    "libopenh264": {},
+    "h264": {},
+    "mpeg4": {"qscale": "3"},
+}
 """By name, in the order of preference, with their options. The first that this build of FFmpeg has is used."""
-UNREADABLE = (
-    "{}: not a readable video ({}): truncated, damaged or of a format that FFmpeg does not know. Copy or download it again."
-)
+UNREADABLE = "{}: not a readable video ({}): truncated, damaged or of a format that FFmpeg does not know. Copy it again."
 FINEST = 65_535  # the finest time base of MPEG-4, in parts of a second
 BT709 = {"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}
 """What players take a video without tags for; what is written says so."""
@@ -86,7 +89,9 @@ class Video:
         streams = self.container.streams.video
         if not streams or streams[0].codec_context is None:  # decoding without a codec would end the process
             self.container.close()
-            raise DataError(UNREADABLE.format(name, "without a known codec" if streams else "there are no pictures in it"))
+            raise DataError(
+                UNREADABLE.format(name, "without a known codec" if streams else "there are no pictures in it")
+            )
         self.stream = streams[0]
         self.stream.thread_type = "AUTO"
         base = self.stream.time_base or Fraction(1, 90_000)
@@ -117,7 +122,9 @@ class Video:
             else:
                 start = at if start is None else start
                 seconds = at - start
-            yield Frame(self._picture(decoded), f"{self.name}_{self.decoded:06d}", self.path, self.decoded, seconds)
+            yield Frame(
+                self._picture(decoded), f"{self.name}_{self.decoded:06d}", self.path, self.decoded, seconds
+            )
             self.decoded += 1
             self.end = seconds + step
 
@@ -153,7 +160,11 @@ class Video:
         if self.damaged:
             return f"{self.damaged} damaged packets; {self.decoded} frames were read"
         few = None if facts.count is None else self.decoded < facts.count
-        early = None if facts.seconds is None else self.end < facts.seconds - max(1.5 * step, 0.02 * facts.seconds * (few is None))
+        early = (
+            None
+            if facts.seconds is None
+            else self.end < facts.seconds - max(1.5 * step, 0.02 * facts.seconds * (few is None))
+        )
         if (few is None and early is None) or few is False or early is False:
             return None
         promised = f"{facts.count} frames" if facts.count else f"{facts.seconds:.2f} s"
@@ -183,7 +194,9 @@ class VideoWriter:
         if self.stream is None:
             self._begin(*picture.shape[:2])
         image = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        image = image.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+        image = image.reformat(
+            format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
         when = self.count / self.rate if seconds is None else seconds
         image.pts = self.last = max(round(when / self.base), self.last + 1)
         image.time_base = self.base
@@ -206,7 +219,9 @@ class VideoWriter:
     def opened(self) -> Iterator[VideoWriter]:
         """Within it frames are taken; at its end the file appears."""
         with replacing(self.path) as temporary:
-            self.container = self.av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"})
+            self.container = self.av.open(
+                str(temporary), "w", format="mp4", options={"movflags": "faststart"}
+            )
             try:
                 yield self
                 for packet in self.stream.encode() if self.stream is not None else ():

@@ -16,9 +16,8 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.graft import shipped
-from dvsn.optim.schedules import Schedule
 from dvsn.portable.cards import GREY, card
-from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.types import Batch, Terms
 
@@ -40,14 +39,13 @@ class Classifier(nn.Module):
         return logits.float()
 
 
-class Classification(Task):
+class Classification(NetworkTask):
     """One class a picture, by one network: normalised RGB (N, 3, H, W) -> logits (N, classes).
 
     A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, class numbers (N,).
 
     - `mean`, `std`: of RGB in [0, 1].
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
-      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `shared`: the options of every `NetworkTask`.
 
     Where the data set finds its class names on the disk (`data.dataset.names: null`), training writes them into
     the checkpoint, so that class 3 stays the same class on every other folder. A run is not continued
@@ -62,29 +60,19 @@ class Classification(Task):
     def __init__(
         self,
         *,
-        network: nn.Module,
         loss: ClassCrossEntropy,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         classes: int,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
+        super().__init__(**shared)
         if classes < 2:
             raise ConfigError(f"task.classes: found {classes}, expected 2 or more. Set data.classes.")
-        self.network, self.loss, self.classes = network, loss, classes
+        self.loss, self.classes = loss, classes
         self.normalise = Normalise(mean=mean, std=std)
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
         self._resumed_names: list[str] | None = None
         self.use_metrics()
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -165,12 +153,6 @@ class Classification(Task):
         logits = self(batch["image"])
         self.metrics.update(logits, batch["target"])
         return logits
-
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """One column: each picture in a square, and below it what it was taken for and what it is."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import dvsn
 from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
 from dvsn.errors import CheckpointError, ConfigError
@@ -27,11 +27,6 @@ from dvsn.tasks.classification import Classification
 from tests.support.reference_cifar import fill, resnet, resnet_keys, vgg, vgg_keys, wrn, wrn_keys
 
 State = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def training_file(state: State) -> dict[str, Any]:

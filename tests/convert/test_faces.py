@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import dvsn
 from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
 from dvsn.errors import CheckpointError, ConfigError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import dvsn
 from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
 from dvsn.engine.initial_weights import start_from
@@ -38,14 +38,6 @@ State = dict[str, Tensor]
 SMALL = VARIANTS["w18_small_v1"]
 ALLOWED = ("conv1.", "bn1.", "conv2.", "bn2.", "layer1.", "transition", "stage2.", "stage3.", "stage4.")
 COARSER = tuple(f"stage4.0.fuse_layers.{into}." for into in (1, 2, 3))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def hrnet(joints: int = 17, variant: str = "w18_small_v1") -> State:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from dvsn.benchmark.costs import costs
+from dvsn.config.build import options_of
 from dvsn.convert.release import build_empty
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnetv2_face import HRNetV2Face
@@ -25,21 +24,13 @@ SMALL = VARIANTS["w18_small_v1"]
 SEED = {"second": "separable", "residual": "every", "bias": True, "last_norm": True, "auxiliary_padding": 0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def from_yaml(name: str, landmarks: int = 98) -> nn.Module:
     """The network of a YAML, without memory for its weights. Every option must be in it."""
     text = (CONF / f"{name}.yaml").read_text()
     node = yaml.safe_load(text.replace("${data.joints}", str(landmarks)))
     kind = HRNetV2Face if "face" in name else PFLD
     assert node["_target_"] == f"{kind.__module__}.{kind.__qualname__}"
-    assert set(node) - {"_target_"} == set(inspect.signature(kind).parameters)
+    assert set(node) - {"_target_"} == set(options_of(kind).named)
     return build_empty(kind, node)
 
 

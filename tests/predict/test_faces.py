@@ -22,7 +22,7 @@ from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable.draw import draw_head
 from dvsn.predict import command as predict
 from dvsn.predict import face_boxes
-from dvsn.predict.faces import in_order
+from dvsn.predict.sources import in_order
 from dvsn.tasks import recipe
 from tests.support.tiny import composed
 

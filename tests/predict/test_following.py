@@ -63,7 +63,11 @@ def test_one_who_is_hidden_is_found_again_for_a_second() -> None:
 def test_a_new_one_counts_from_its_second_frame_and_needs_a_score() -> None:
     first = [(box(0.0), 0.9)]
     assert walked([first, [*first, (box(200.0), 0.7)], [*first, (box(200.0), 0.7)]]) == [[1], [1, 0], [1, 2]]
-    assert walked([first, [*first, (box(200.0), 0.55)], [*first, (box(200.0), 0.55)]]) == [[1], [1, 0], [1, 0]]
+    assert walked([first, [*first, (box(200.0), 0.55)], [*first, (box(200.0), 0.55)]]) == [
+        [1],
+        [1, 0],
+        [1, 0],
+    ]
     once = [first, [*first, (box(200.0), 0.7)], first, [*first, (box(200.0), 0.7)]]
     assert walked(once)[-1] == [1, 0]
 
@@ -88,7 +92,9 @@ def test_the_filter_is_the_textbook_one() -> None:
     gain = covariance @ look.T @ np.linalg.inv(look @ covariance @ look.T + np.diag([2, 2, 1e-1, 2]) ** 2)
     mean = mean + gain @ (to_centre(np.array(box(13.0))) - look @ mean)
     np.testing.assert_allclose(motion.mean, mean, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(motion.covariance, (np.eye(8) - gain @ look) @ covariance, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(
+        motion.covariance, (np.eye(8) - gain @ look) @ covariance, rtol=1e-7, atol=1e-9
+    )
     np.testing.assert_allclose(Motion(np.array(box(7.0))).box, box(7.0))
 
 
@@ -104,7 +110,9 @@ def people(times: list[float | None], places: list[list[float]]) -> list[Result]
         frame = Frame(np.zeros((100, 300, 3), np.uint8), f"f{index}", None, index, seconds)
         boxes = np.array([box(x) for x in xs]).reshape(-1, 4)
         keypoints = np.array([[[x, 60, 0.9], [x + 10, 70, 0.4]] for x in xs]).reshape(-1, 2, 3)
-        found.append(Result(kind="pose", frame=frame, boxes=boxes, scores=np.ones(len(xs)), keypoints=keypoints))
+        found.append(
+            Result(kind="pose", frame=frame, boxes=boxes, scores=np.ones(len(xs)), keypoints=keypoints)
+        )
     return found
 
 

@@ -51,7 +51,9 @@ def number_of(frame: Frame) -> int:
     return round(float(frame.picture[20:28, 26:38].mean()) / 8)
 
 
-@pytest.mark.parametrize("rate", [Fraction(30), Fraction(30_000, 1001), Fraction(24_000, 1001), Fraction(12)], ids=str)
+@pytest.mark.parametrize(
+    "rate", [Fraction(30), Fraction(30_000, 1001), Fraction(24_000, 1001), Fraction(12)], ids=str
+)
 def test_frames_order_rate_and_times_are_kept(rate: Fraction, tmp_path: Path) -> None:
     frames, video = read(write(tmp_path / "x.mp4", 31, rate=rate))
     assert [number_of(frame) for frame in frames] == list(range(31))
@@ -125,7 +127,13 @@ def test_a_truncated_video_gives_its_frames_and_says_so(tmp_path: Path) -> None:
 def test_a_header_that_counts_too_many_is_believed_only_if_the_time_is_short_too(tmp_path: Path) -> None:
     _, video = read(write(tmp_path / "x.mp4", 30))
     facts = video.facts
-    for count, seconds, short in ((40, 1.0, False), (30, 2.0, False), (40, 2.0, True), (None, 2.0, True), (None, 1.0, False)):
+    for count, seconds, short in (
+        (40, 1.0, False),
+        (30, 2.0, False),
+        (40, 2.0, True),
+        (None, 2.0, True),
+        (None, 1.0, False),
+    ):
         video.facts = module.Facts(facts.rate, count, seconds, facts.time_base)
         assert (video.short() is not None) == short, (count, seconds)
 
@@ -161,10 +169,14 @@ def test_streams(tmp_path: Path) -> None:
     options = {"framerate": "5", "video_size": "64x48", "pixel_format": "bgr24"}
     with Video(io.BytesIO(raw), name="-", form="rawvideo", options=options) as video:
         frames = list(video)
-    assert all(np.array_equal(f.picture, p) for f, p in zip(frames, pictures, strict=True)) and len(frames) == 4
+    assert (
+        all(np.array_equal(f.picture, p) for f, p in zip(frames, pictures, strict=True)) and len(frames) == 4
+    )
 
 
-def test_without_pyav_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_pyav_the_line_that_installs_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(ConfigError, match=r"pip install 'dvsn\[video\]'"):
         Video(tmp_path / "x.mp4", name="x.mp4")

@@ -38,11 +38,6 @@ from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_scenes
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"))
