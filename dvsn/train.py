@@ -26,6 +26,7 @@ COMMAND = Command(
     name="train",
     summary="Train a task on a data set.",
     groups=True,
+    menu=True,
     sweeps=True,
     options=(
         Option("seed", "0", "everything random derives from it"),
@@ -61,6 +62,7 @@ def train(config: Config) -> dict[str, Any]:
     from dvsn.engine import trainer as runtime
     from dvsn.engine.faults import told
     from dvsn.engine.initial_weights import start_from
+    from dvsn.engine.next_steps import next_lines
 
     console.quiet()
     check_partners(config)
@@ -104,7 +106,7 @@ def train(config: Config) -> dict[str, Any]:
     )
     if trainer.is_global_zero:
         write_json(folder / "result.json", result)
-        console.report(result, folder)
+        console.report(result, folder, next_lines(config, task, trainer, folder))
         loggers.close_wandb(trainer, config, best=result["best"], folder=folder)
     return result
 
