@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Segmentation on data of your own
 #
-# From a folder of photos and masks to a trained network, its score and its pictures. It takes about two minutes on a CPU. The folder is
-# drawn here, so that nothing is downloaded; put the path of your own in its place.
+# From a folder of photos and masks to a trained network, its score and its pictures, in about a minute on a CPU. The folder is drawn
+# here, so that nothing is downloaded; put the path of your own in its place.
 
 # %%
 import subprocess
@@ -55,10 +55,12 @@ print(Path("my_conf/data/coins.yaml").read_text())
 # %% [markdown]
 # ## Train
 #
-# The same recipe as the command line. Here it ends after a few epochs; leave `max_epochs` out for the proposed number.
+# The same recipe as the command line, with a narrow network and fewer epochs than it proposes: so it takes half a minute of CPU time.
 
 # %%
-run = dvsn.train("experiment=coins", config_dir="my_conf", max_epochs=6, accelerator="cpu", workers=0, logger="csv")
+run = dvsn.train(
+    "experiment=coins", "network.width=16", config_dir="my_conf", max_epochs=25, lr=2e-3, workers=0, accelerator="cpu"
+)
 print(run.folder, run.monitor, run.score)
 
 # %% [markdown]
