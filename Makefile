@@ -1,6 +1,7 @@
 # make demo   draw street scenes, train small networks of four tasks on them and show what they do, in one strip
 #             TASK=pix2pix, segmentation, detection or pose: one of them
 # make test   lint, types and tests: what CI runs
+# make docs   the site, in build/site; make pages writes the pages that are made from data
 # Set PYTHON to choose the interpreter, VENV to choose the environment.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow lint types format docs pages clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python experiments/demo/run.py $(TASK)
@@ -20,16 +21,25 @@ test: $(INSTALLED) lint types
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
+docs: $(INSTALLED)
+	@$(BIN)/python -c 'import zensical, mkdocstrings_handlers.python' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[docs]'
+	$(BIN)/python docs/site.py build
+	@printf '\nThe site    build/site/index.html\n'
+
+pages: $(INSTALLED)
+	$(BIN)/python docs/site.py pages
+
 lint: $(INSTALLED)
-	$(BIN)/ruff check dvsn tests experiments
-	$(BIN)/ruff format --check dvsn tests experiments
+	$(BIN)/ruff check dvsn tests experiments docs
+	$(BIN)/ruff format --check dvsn tests experiments docs
 
 types: $(INSTALLED)
 	$(BIN)/mypy
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix dvsn tests experiments
-	$(BIN)/ruff format dvsn tests experiments
+	$(BIN)/ruff check --fix dvsn tests experiments docs
+	$(BIN)/ruff format dvsn tests experiments docs
 
 # uv installs in a fraction of pip's time; where it cannot be used, pip does the same work. pip compiles bytecode
 # as it installs, uv only when asked: without it every start of a training compiles its imports anew.

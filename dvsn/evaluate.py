@@ -15,6 +15,7 @@ from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
+from dvsn.config.outputs import check_drawn
 from dvsn.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
         if config.get(option) is not None:
             node[key] = config[option]
+    if not config.get("data") and not config.get("root"):
+        check_drawn(node)  # the checkpoint of somebody else says where
     return node
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dvsn.config import allow, flags, folders, hydra_node, logs, menu, rules, sources
 from dvsn.config.build import inspect_tree
 from dvsn.config.messages import composition_message, leaves
+from dvsn.config.outputs import check_outputs
 from dvsn.config.partners import check_partners
 from dvsn.config.types import found
 from dvsn.errors import ConfigError
@@ -51,7 +52,7 @@ class Composed(NamedTuple):
     defaults: Config
     """The config before values were set, as plain data, not resolved, without its `hydra` node."""
     line: Config
-    """What the command line sets of the `hydra` node, by key."""
+    """What the command line sets, by key; of Hydra's node what it may set."""
 
 
 Sweep = Callable[[Session, Composed, Job], Any]
@@ -293,6 +294,7 @@ def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = 
         raise ConfigError(
             f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
         )
+    check_outputs(tree, composed.line, run=cfg.hydra.run.dir)
     return tree
 
 

@@ -45,16 +45,16 @@ def run_stamp(name: str, resume: str | None) -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def check_place(key: str, folder: Any, *, spelt: Any = None) -> Path:
+def check_place(key: str, folder: Any, *, spelt: Any = None, inside: Sequence[str | Path] = ()) -> Path:
     """The absolute path of a folder that lies in the working directory, links followed, or where the command line says.
 
     `key` is the option that names it; `spelt` what the command line has for it, None where a YAML file names it. Of
     a text with interpolations, such as /data/runs/${name}, the part before them counts. `runs` may be a link of the
-    user's own. Raises `ConfigError`.
+    user's own; `inside` are further folders that will do. Raises `ConfigError`.
     """
     if not isinstance(folder, str) or not folder or "\0" in folder:
         raise ConfigError(f"{key}: {found(folder)}, expected the path of a folder")
-    allowed = [Path.cwd(), Path.cwd() / "runs"]
+    allowed = [Path.cwd(), Path.cwd() / "runs", *map(Path, inside)]
     if isinstance(spelt, str):
         start, interpolation, _ = spelt.partition("${")
         start = start.rpartition("/")[0] + "/" * start.startswith("/") if interpolation else start
@@ -75,14 +75,18 @@ def holds_run(folder: Path) -> bool:
 
 
 def refuse_links(folder: Path) -> None:
-    """Raises `ConfigError` where a link in a folder, or in its checkpoints and pictures, leads out of it."""
+    """Raises `ConfigError` where a link in a folder, at any depth, leads out of it.
+
+    W&B keeps links of its own below `wandb`, in folders whose names are made anew for each run.
+    """
     real = Path(os.path.realpath(folder))
-    for place in (folder, folder / "checkpoints", folder / "pictures", folder / ".hydra"):
-        for item in place.iterdir() if place.is_dir() else ():
+    for place, folders, files in os.walk(folder):
+        for item in (Path(place, name) for name in (*folders, *files)):
             if item.is_symlink() and not Path(os.path.realpath(item)).is_relative_to(real):
                 raise ConfigError(
                     f"{item}: is a link that leads out of the folder of the run. Remove it, or take another folder."
                 )
+        folders[:] = [name for name in folders if Path(place, name) != folder / "wandb"]
 
 
 def next_free(folder: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvsn.config.folders import check_place
+from dvsn.config.outputs import check_swept
 from dvsn.config.own_sets import OwnSets, of_overrides
 from dvsn.config.types import found
 from dvsn.errors import ConfigError, nearest
@@ -150,7 +151,7 @@ def refuse(path: str, where: str, valid: Sequence[str]) -> NoReturn:
 
 
 def check_line(overrides: Sequence[str]) -> dict[str, Any]:
-    """Refuses overrides of Hydra's node that are not in the list; returns the values of the others by their keys.
+    """Refuses overrides of Hydra's node that are not in the list; returns the values of all others by their keys.
 
     Raises `ConfigError`, and Hydra's own error for an override that cannot be read.
     """
@@ -161,6 +162,8 @@ def check_line(overrides: Sequence[str]) -> dict[str, Any]:
         key, package = each.key_or_group, (each.package or "").removeprefix("_global_.")
         ours = not re.match(r"hydra(\W|$)", key) and not re.match(r"hydra(\W|$)", package)
         if ours:
+            if not each.is_delete() and not each.is_sweep_override():
+                values[key] = each.value()
             continue
         if package or each.is_delete() or not (key in GROUPS or inside(key, LINE)):
             refuse(each.get_key_element().lstrip("+~"), "on the command line", [*LINE, *GROUPS])
@@ -232,6 +235,7 @@ def settle(cfg: DictConfig, line: Mapping[str, Any], *, sweep: bool = False) -> 
     launcher, sweeper, verbose = value("hydra.launcher"), value("hydra.sweeper"), value("hydra.verbose")
     _check_launcher(launcher)
     _check_sweeper(sweeper)
+    check_swept(sweeper.get("params") or {}, line)
     if not isinstance(verbose, bool | str) and not (
         isinstance(verbose, list) and all(isinstance(name, str) for name in verbose)
     ):

@@ -69,6 +69,9 @@ class LabelledPhotos(PairedPhotos):
     """
 
     class_ids: ClassIds
+    matlab_variable: ClassVar[str] = ""
+    """The matrix of label files of MATLAB, where a reader takes such files by its `matlab_ids`."""
+    matlab_ids: ClassIds
 
     def __init__(
         self,
@@ -84,6 +87,8 @@ class LabelledPhotos(PairedPhotos):
 
     def read_classes(self, path: Path) -> np.ndarray:
         """(H, W) uint8 class ids of one label file."""
+        if self.matlab_variable and path.suffix == ".mat":
+            return self.matlab_ids(read_matlab(path, variable=self.matlab_variable), path)
         return self.class_ids(read_labels(path, advice=ADVICE), path)
 
 

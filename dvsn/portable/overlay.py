@@ -93,12 +93,13 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     bare = np.ones(256, bool)
     bare[: len(result.names)] = [name.strip().lower() in UNTINTED for name in result.names]
     table = colours_of(result)
-    covered = ~bare[ids]
-    mixed = np.round((1 - tint) * picture.astype(np.float32) + tint * table[ids]).astype(np.uint8)
-    picture[covered] = mixed[covered]
+    mixed = cv2.addWeighted(
+        picture, 1 - tint, cv2.merge([cv2.LUT(ids, part) for part in table.T.copy()]), tint, 0
+    )
+    cv2.copyTo(mixed, cv2.LUT(ids, np.uint8(~bare) * 255), picture)
     if outlines and min(ids.shape) >= 64:
-        border = borders(ids)
-        picture[border] = (OUTLINE * picture[border]).astype(np.uint8)
+        dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
+        cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
     if legend:
         counts = np.bincount(ids.ravel(), minlength=256)
         shown = [
@@ -142,7 +143,8 @@ def draw_objects(
                 picture[rim] = (OUTLINE * np.array(colour)).astype(np.uint8)
     names = [result.names[label] for label in labels]
     if result.track_ids is not None:
-        names = [f"{name} {int(result.track_ids[place])}" for name, place in zip(names, kept, strict=True)]
+        numbers = result.track_ids[kept].tolist()
+        names = [f"{name} {number}" if number else name for name, number in zip(names, numbers, strict=True)]
     draw_boxes(picture, result.boxes[kept], names, result.scores[kept], colours)
     if legend and labels and colours:
         present = dict(sorted(zip(labels, colours, strict=True)))
@@ -174,7 +176,7 @@ def draw_people(
         )
         if axes and result.angles_degrees is not None:
             draw_head(picture, triples[:, :2], np.radians(result.angles_degrees[place]), result.skeleton)
-        if result.track_ids is not None and result.boxes is not None:
+        if result.track_ids is not None and result.boxes is not None and result.track_ids[place]:
             draw_track(picture, result.boxes[place], int(result.track_ids[place]))
 
 

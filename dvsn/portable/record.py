@@ -74,7 +74,7 @@ class Record:
     """uint8 (h, w, 3) RGB: what the network was shown, in its size, of answers in pictures; a map of ids in colours. It is
     for drawings, and no part of `to_json`."""
     track_ids: Array | None = None
-    """(N,) int64, from 1: the same number is the same person or face in another frame."""
+    """(N,) int64, from 1: the same number is the same person or face in another frame; 0: nobody knows yet."""
     image_id: int | None = None
     """The picture's number in COCO's files."""
     file_ids: Mapping[int, int] = field(default_factory=dict)

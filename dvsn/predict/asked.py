@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.predict.command import COMMAND
+from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import Predictor
 
 INFERENCE = ("mode", "window", "stride", "scales", "flip")

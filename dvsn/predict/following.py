@@ -20,6 +20,7 @@ OPTIONS = ("track", "smooth", "min_cutoff", "beta")
 FOLLOWED = ("detection", "pose", "landmarks")
 """Tasks that find something that can be followed."""
 USUAL = {"min_cutoff": 1.0, "beta": 20.0}
+UNSURE = 0.1  # no box of a lower score is sure
 FORGET = 1.0  # seconds after which the filter of one that was not seen is dropped
 
 
@@ -62,6 +63,7 @@ class Following:
             yield dataclasses.replace(result, track_ids=numbers)
 
     def _bytetrack(self, rate: float) -> Callable[[Result, float], Array]:
+        """Sure is what is drawn, by the result's own `shown_from`."""
         from dvsn.predict.tracking import ByteTrack
 
         tracker = ByteTrack(rate=rate)
@@ -69,6 +71,8 @@ class Following:
 
         def who(result: Result, now: float) -> Array:
             assert result.boxes is not None and result.scores is not None
+            if result.shown_from is not None:
+                tracker.sure = min(max(result.shown_from, UNSURE), 0.9)
             labels = np.zeros(len(result.boxes), np.int64) if result.labels is None else result.labels
             numbers = tracker(result.boxes, result.scores, labels, now)
             self.count = tracker.count

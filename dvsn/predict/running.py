@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -14,9 +12,9 @@ from typing import Any, NamedTuple
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.result import Result
+from dvsn.predict.asked import make_predictor
 from dvsn.predict.following import make_following
 from dvsn.predict.overlap import ahead
-from dvsn.predict.predictor import Predictor
 from dvsn.predict.progress import Progress
 from dvsn.predict.sinks import LOSSLESS, TABLES, Array, Clip, Journal, Look, Table, Window, entries
 from dvsn.predict.sources import Opened, Pictures, Skipped, Source
@@ -279,16 +277,6 @@ def asked(options: Options, *, moving: bool, kind: str) -> Options:
     if not options["smooth"]:
         found["fps"] = 30.0  # it is the rate of a stream then, which predictors do not know
     return found
-
-
-def make_predictor(task: Any, options: Options, device: str, files: Sequence[Path]) -> Predictor:
-    """The predictor of `dvsn.predict.NAME` for what the task shows."""
-    part = importlib.import_module(f"dvsn.predict.{task.shows}")
-    (kind,) = [
-        each for _, each in inspect.getmembers(part, inspect.isclass)
-        if issubclass(each, Predictor) and each.__module__ == part.__name__
-    ]  # fmt: skip
-    return kind(task, options, device, files)
 
 
 def chosen_kind(write: Any, task: Any, *, moving: bool) -> str | None:

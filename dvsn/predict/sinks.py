@@ -18,6 +18,7 @@ import numpy as np
 from dvsn.atomic import replacing
 from dvsn.errors import ConfigError
 from dvsn.pictures.grids import grid, write_picture
+from dvsn.portable.legend import draw_legend
 from dvsn.portable.overlay import background, render
 from dvsn.portable.result import Result
 from dvsn.predict.video import VideoWriter
@@ -35,6 +36,7 @@ TITLES = {
     "detection": ("input", "objects"),
 }
 """Over a picture and its answer beside each other."""
+CAPTION = 3  # classes on a frame of a video
 LOSSLESS = ("ids", "submission")
 """What a video would spoil: of these each frame is a picture of its own."""
 Array = np.ndarray[Any, Any]
@@ -52,7 +54,10 @@ class Look:
     def __call__(self, result: Result) -> Array:
         """The picture to write: uint8 (H, W, 3), or ids (H, W). With `keep_size` as large as the frame."""
         kind = self.kind or ("overlay" if result.ids is not None else "")
-        drawn = render(result, kind, **(self.drawing if kind not in ("color", *LOSSLESS) else {}))
+        if self.keep_size and result.classes is not None:
+            drawn = captioned(result)
+        else:
+            drawn = render(result, kind, **(self.drawing if kind not in ("color", *LOSSLESS) else {}))
         if self.keep_size and drawn.shape[:2] != result.frame.size:
             drawn = fitted(drawn, result)
         if not self.side_by_side or drawn.ndim != 3:
@@ -67,14 +72,19 @@ def shown(result: Result) -> Array:
     return background(result) if result.seen is None else result.seen
 
 
+def captioned(result: Result) -> Array:
+    """A frame with its likeliest classes on a plate: a card would have another size."""
+    picture = background(result)
+    lines = [(f"{each.score:.0%} {each.name}", None) for each in (result.classes or ())[:CAPTION]]
+    draw_legend(picture, lines)
+    return picture
+
+
 def fitted(drawn: Array, result: Result) -> Array:
-    """A drawing in the size of its frame: of a card the lines lie over the bottom of the picture."""
-    height, width = result.frame.size
-    if result.classes is not None and drawn.shape[1] == width and drawn.shape[0] < 2 * height:
-        strip = drawn.shape[0] - height
-        return np.concatenate([drawn[: height - strip], drawn[height:]])
+    """A drawing in the size of its frame."""
+    size = result.frame.size[::-1]
     nearest = drawn.ndim == 2 or result.ids is not None
-    return cv2.resize(drawn, (width, height), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC)
+    return cv2.resize(drawn, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC)
 
 
 def entries(result: Result) -> list[Entry]:
@@ -92,7 +102,10 @@ def entries(result: Result) -> list[Entry]:
         return [{"file": str(frame.path or frame.name), **when, "classes": found}]
     if result.kind not in TABLES:
         return []
-    return [each | when for each in result.to_coco()]
+    return [
+        {key: value for key, value in each.items() if (key, value) != ("track", 0)} | when  # 0: nobody yet
+        for each in result.to_coco()
+    ]
 
 
 def row(entry: Entry) -> Entry:

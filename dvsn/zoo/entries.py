@@ -116,7 +116,8 @@ measures it. `python -m dvsn.zoo verify NAME` runs both and compares with the pu
 
 **None of these files was at hand when dvsn was written.** The converters are tested with the published lists of names and
 shapes, filled with numbers made up for the test, against independent code of the same networks. So no score below was
-measured here: each is its authors' own, or that of the table named beside it. If `verify` finds another one, please say so.
+measured here: each is its authors' own, or that of the table named beside it, in percent. It has the name that
+`python -m dvsn.evaluate` gives it. If `verify` finds another one, please say so.
 """
 
 

@@ -23,9 +23,10 @@ from omegaconf import OmegaConf
 
 from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
-from dvsn.convert import __main__ as convert
+from dvsn.convert import command as convert
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.engine import tap_table
+from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
 from dvsn.sweep import report
 
@@ -38,7 +39,7 @@ WORK = (
     (train, "train"),
     (evaluate, "evaluate"),
     (benchmark, "benchmark"),
-    (predict, "predict"),
+    (predict, "run"),
     (convert, "convert"),
     (report, "report"),
     (check, "check"),
@@ -46,6 +47,7 @@ WORK = (
     (weights, "weigh"),
     (faces, "write"),
     (tap_table, "show"),
+    (hub, "push"),
 )
 """The last function of each command, which does the work."""
 ADDED = {"search": ["search.trials=1"]}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dvsn.convert import __main__ as convert
+from dvsn.convert.options import COMMAND as CONVERT
 from dvsn.errors import ConfigError
 from dvsn.zoo import __main__ as command
 from dvsn.zoo.entries import FILE, entries, find, page
@@ -38,7 +38,7 @@ def test_the_file_is_complete() -> None:
 def test_every_line_that_converts_is_understood() -> None:
     for entry in entries().values():
         words = words_of(entry.lines()[0])
-        options = convert.COMMAND.parse(words[3:])
+        options = CONVERT.parse(words[3:])
         assert options["source"] == entry.file and options["output"] == f"{entry.name}.ckpt"
 
 

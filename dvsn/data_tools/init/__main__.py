@@ -73,7 +73,7 @@ def init(options: dict[str, Any]) -> list[Path]:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")
     report(listing.root, found, plan.says, others)
-    advise(files, name, into, listing.root, command)
+    advise(files, name, into, [str(each) for each in found.facts.get("predict", [listing.root])], command)
     return files
 
 
@@ -103,8 +103,8 @@ def report(root: Path, found: Any, parting: list[str], others: Any) -> None:
             log.info("  it could also be %s: task=%s", other.kind, other.task)
 
 
-def advise(files: list[Path], name: str, into: Path, root: Path, command: str) -> None:
-    """The lines that come next."""
+def advise(files: list[Path], name: str, into: Path, words: list[str], command: str) -> None:
+    """The lines that come next; `words` are what a prediction is of, and its options."""
     conf = f"--config-dir {shlex.quote(str(into))}"
     log.info("\nwritten  %s", "\nwritten  ".join(map(str, files)))
     log.info("check    python -m dvsn.data check %s data=%s", conf, name)
@@ -113,16 +113,18 @@ def advise(files: list[Path], name: str, into: Path, root: Path, command: str) -
     log.info(
         "predict  python -m dvsn.predict runs/%s/latest/checkpoints/best.ckpt %s",
         name,
-        shlex.quote(str(root)),
+        shlex.join(words),
     )
 
 
 def train(options: dict[str, Any]) -> None:
-    """The training line, in this process."""
-    import runpy
+    """The training line. Ends with its exit code."""
+    import subprocess
 
-    sys.argv[:] = ["dvsn.train", "--config-dir", str(options["into"]), f"experiment={options['name']}"]
-    runpy.run_module("dvsn.train", run_name="__main__", alter_sys=True)
+    line = ["-m", "dvsn.train", "--config-dir", str(options["into"]), f"experiment={options['name']}"]
+    code = subprocess.run([sys.executable, *line]).returncode
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
 
 
 def job() -> None:

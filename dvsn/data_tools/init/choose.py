@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from dvsn.data_tools import init
-from dvsn.data_tools.init.found import Found
+from dvsn.data_tools.init.found import STATED, Found
 from dvsn.data_tools.init.listing import Listing
 from dvsn.errors import ConfigError, DataError, nearest
 
@@ -58,6 +58,8 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
             f"task: found '{task}', but {listing.root} has what {', '.join(there)} needs. {nearest(task, there)}"
         )
     candidates = [each for each in candidates if task in (None, each[0].task)]
+    if complaints and task is None and all(found.sure < STATED for found, _ in candidates):
+        raise complaints[0]  # somebody knows what is meant, and nobody else is as sure
     if not candidates:
         if complaints:
             raise complaints[0]

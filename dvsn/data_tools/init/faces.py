@@ -12,7 +12,7 @@ from dvsn.data_tools.init import keypoints, pictures, recipe, tables
 from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.patterns import ALL
+from dvsn.data_tools.init.patterns import ALL, last_folder
 from dvsn.data_tools.init.recipe import Recipe, Setting
 from dvsn.geometry.mean_shape import mirror_pairs
 from dvsn.geometry.mirrors import lacking_pairs
@@ -55,7 +55,8 @@ def look(listing: Listing) -> Found | None:
     take_points(made, found)
     made.says += found.says
     names = [name for each in found.photos.values() for name in each]
-    made.facts["share"] = share_of(found.points, names, sizes)
+    padding = round(PADDING * share_of(found.points, names, sizes), 2)
+    made.facts["predict"] = [last_folder(listing, found.photos), f"padding={padding:g}"]
     loose = sorted(set(listing.pictures) - set(used))
     made.odd = [f"{len(loose)} pictures without points: {few(loose)}"] if loose else []
     return made

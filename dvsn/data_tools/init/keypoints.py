@@ -12,7 +12,7 @@ from dvsn.data_tools.init import coco_look, pictures, recipe, tables, yolo_look
 from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.patterns import ALL
+from dvsn.data_tools.init.patterns import ALL, last_folder
 from dvsn.data_tools.init.recipe import Recipe, Setting
 from dvsn.errors import DataError
 from dvsn.geometry.mirrors import lacking_pairs
@@ -102,6 +102,7 @@ def from_coco(listing: Listing) -> Found | None:
         names=names, photos=photos, points=np.array(points), files=claimed, boxes=np.array(boxes, float), lines=lines,
         known=known,
     )  # fmt: skip
+    made.facts["predict"] += [f"boxes={listing.path(list(files.files.values())[-1])}", f"category={category}"]
     if known and list(photos) == [ALL]:
         made.node["facts"] = {"score": "pck"}
         made.comments["facts.score"] = "AP is counted over whole files, and this one is parted"
@@ -257,6 +258,7 @@ def finish(
     heights, widths = (np.array([each[axis] for each in sizes.values()], float) for axis in (0, 1))
     frame = np.stack([widths, heights], axis=1) if boxes is None or not len(boxes) else boxes
     found.facts |= {"box": [float(each) for each in np.median(frame, axis=0)], "upper": bool(upper) or known}
+    found.facts["predict"] = [last_folder(listing, photos)]
     share = 1 - float(np.isnan(points[..., 0]).mean())
     pairs = lacking_pairs(names, ())
     found.facts["mirrors"] = bool(pairs) or known or len(names) == 1

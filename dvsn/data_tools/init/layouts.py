@@ -44,6 +44,12 @@ class Layout:
         """Its files, and those without a partner."""
         return frozenset(itertools.chain.from_iterable((*self.every, *self.lonely)))
 
+    def example(self) -> str:
+        """The folder of the first side, if nothing else is in it, or its first picture."""
+        first, second = self.every[-1]
+        folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
+        return folder if folder and folder != other else first
+
     def named(self) -> int:
         """How plainly the names say that the second is a label and the first a photo."""
         one, two = (

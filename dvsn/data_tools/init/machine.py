@@ -16,7 +16,10 @@ class Machine(NamedTuple):
 
     def words(self) -> str:
         gpu = f"{self.gpu}, {self.gpu_memory:.0f} GB" if self.gpu else "no GPU"
-        return f"{self.cores} {'core' if self.cores == 1 else 'cores'}, {self.memory:.0f} GB, {gpu}"
+        return f"{self.words_of_cores()}, {self.memory:.0f} GB, {gpu}"
+
+    def words_of_cores(self) -> str:
+        return f"{self.cores} {'core' if self.cores == 1 else 'cores'}"
 
 
 def this_machine() -> Machine:

@@ -30,7 +30,7 @@ class Kind:
     def nearest(self, colour: RGB) -> int:
         """The class whose value is nearest; of two brightnesses that is what a threshold of 128 says."""
         known = [unpacked(value) if self.colours else (value, value, value) for value in self.values]
-        return min(range(len(known)), key=lambda place: _distance(known[place], colour))
+        return min(range(len(known)), key=lambda place: distance(known[place], colour))
 
     def class_of(self, value: int) -> int | None:
         return self.values.index(value) if value in self.values else None
@@ -120,7 +120,7 @@ def _of_colours(content: Content, known: Mapping[int, str]) -> Kind:
     peaks = named or _peaks(every, content, apart=48)
     explained = sum(
         count for value, count in content.values.items()
-        if min(_distance(every[value], unpacked(peak)) for peak in peaks) < 48
+        if min(distance(every[value], unpacked(peak)) for peak in peaks) < 48
     ) if peaks else 0  # fmt: skip
     if len(peaks) < 2 or explained < 0.8 * content.total or len(peaks) > MOST:
         raise DataError(
@@ -182,7 +182,7 @@ def _peaks(every: Mapping[int, RGB], content: Content, *, apart: int) -> list[in
     for value, count in content.values.most_common():
         if count / total < 0.0005 or len(found) > MOST:
             break
-        near = any(_distance(every[value], every[other]) < apart for other in found)
+        near = any(distance(every[value], every[other]) < apart for other in found)
         if not near and not _is_edge(value, found, every, content):
             found.append(value)
     return sorted(found)
@@ -194,7 +194,7 @@ def _is_edge(value: int, found: list[int], every: Mapping[int, RGB], content: Co
     return any(_between(every[value], every[a], every[b]) for a in more for b in more if a < b)
 
 
-def _distance(one: RGB, two: RGB) -> float:
+def distance(one: RGB, two: RGB) -> float:
     return float(sum((a - b) ** 2 for a, b in zip(one, two, strict=True))) ** 0.5
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dvsn.data.class_ids import RGB
 from dvsn.data_tools.init import mask_recipe, pictures
 from dvsn.data_tools.init.class_names import Names, read_names
 from dvsn.data_tools.init.found import LOOKS, Found
 from dvsn.data_tools.init.layouts import Layout, layouts
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.mask_content import Content, looks_like_mask, read_content, unpacked
-from dvsn.data_tools.init.mask_kinds import Kind, decide
+from dvsn.data_tools.init.mask_kinds import Kind, decide, distance
 from dvsn.data_tools.init.naming import is_mask
 from dvsn.errors import DataError
 
@@ -53,6 +54,7 @@ def look(listing: Listing) -> Found | None:
         claimed=layout.claimed,
         sizes=pictures.counted(sizes),
         classes=classes,
+        example=layout.example(),
     )
     found.node, found.comments = node_of(layout, kind, classes, content)
     if len(layout.pairs) == 1 and len(pairs) == len(every):
@@ -134,18 +136,21 @@ def default_name(kind: Kind, place: int) -> str:
         colour = unpacked(value)
         if len(kind.values) == 2 and set(kind.values) == {0, 0xFFFFFF}:
             return ("background", "object")[place]
-        plain = next(
-            (
-                name
-                for name, each in COLOURS.items()
-                if sum(abs(a - b) for a, b in zip(each, colour, strict=True)) < 24
-            ),
-            None,
-        )
-        return plain or f"colour_{value:06x}"
+        return colour_name(colour, [unpacked(each) for each in kind.values])
     if len(kind.values) == 2 and kind.values[0] == 0:
         return ("background", "object")[place]
     return "background" if value == 0 else f"class_{value}"
+
+
+def colour_name(colour: RGB, others: Sequence[RGB]) -> str:
+    """The word for a colour, if it is near enough and no other class is as near to it; else its number."""
+    word, away = min(
+        ((name, distance(each, colour)) for name, each in COLOURS.items()), key=lambda found: found[1]
+    )
+    rivals = [distance(COLOURS[word], each) for each in others if each != colour]
+    if away < 120 and away < min(rivals, default=away + 1):
+        return word
+    return "colour_" + "".join(f"{channel:02x}" for channel in colour)
 
 
 def unique(names: Sequence[str]) -> list[str]:

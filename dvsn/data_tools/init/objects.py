@@ -11,7 +11,7 @@ from dvsn.data_tools.init import coco_look, pictures, recipe, voc_look, yolo_loo
 from dvsn.data_tools.init.found import COULD, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.patterns import ALL
+from dvsn.data_tools.init.patterns import ALL, last_folder
 from dvsn.data_tools.init.recipe import Recipe, Setting
 from dvsn.errors import DataError
 
@@ -124,6 +124,7 @@ def finish(
         found.items, found.shows = photos[ALL], shows[ALL]
     found.facts["sides"] = [float(value) for value in np.quantile(sides, (0.1, 0.5, 0.9))]
     found.facts["objects"] = len(sides)
+    found.facts["predict"] = [last_folder(listing, photos)]
     found.says = [
         f"{len(used)} pictures, {found.size_words()} (height x width), {len(sides)} objects of "
         f"{found.facts['sides'][0]:.0f} to {found.facts['sides'][2]:.0f} pixels, most {found.facts['sides'][1]:.0f}",

@@ -45,10 +45,10 @@ def propose(found: Found, machine: Machine) -> Recipe:
         )
     made.values["task.test_norm"] = Setting("batch", "of one picture each, as the paper tests")
     steps = max(2000, min(100 * found.train // batch, 100000))
-    cost = recipe.seconds(1.6 * GIGA * (width / 64) ** 2 * size[0] * size[1] * batch) + 0.02
+    cost = recipe.seconds(1.6 * GIGA * (width / 64) ** 2 * size[0] * size[1] * batch)
     count, made.minutes = recipe.epochs(found, batch=batch, steps=steps, cost=cost, machine=machine)
     made.values["schedule.constant_epochs"] = Setting((count.value + 1) // 2, "then the rate falls to zero")
-    made.values["schedule.decay_epochs"] = Setting(max(1, count.value - (count.value + 1) // 2) + 1)
+    made.values["schedule.decay_epochs"] = Setting(max(1, count.value - (count.value + 1) // 2))
     made.values["trainer.max_epochs"] = count
     made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
     return made

@@ -69,6 +69,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         counts={split: len(each) for split, each in layout.pairs.items()},
         sure=LOOKS if not any(drawn) else COULD,
         claimed=layout.claimed,
+        example=layout.example(),
         node={"dataset": dataset} if dataset else {},
         sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.pictures import spread
@@ -89,6 +91,12 @@ def picture_folder(listing: Listing, wanted: Mapping[str, Sequence[str]], files:
 def role_first(place: str, split: str) -> tuple[bool, int, str]:
     """Of several folders with the same names, the split's own, then the shortest."""
     return split not in re.split(r"[/_.-]", place), len(place), place
+
+
+def last_folder(listing: Listing, photos: Mapping[str, Sequence[str]]) -> Path:
+    """The folder of the pictures of the last split, such as val: where a prediction may be tried."""
+    names = photos[list(photos)[-1]]
+    return listing.path(os.path.commonpath([name.rpartition("/")[0] for name in names]) if names else "")
 
 
 def one_pattern(places: Mapping[str, str], listing: Listing) -> str:

@@ -45,12 +45,12 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def batch_size(found: Found, *, largest: int) -> Setting:
-    """A power of two, so that an epoch has four steps or more where there are enough pictures; 2 at least where there are
-    two pictures, since batch normalisation needs them."""
-    wanted = max(2, found.train // 4)
-    size = min(largest, 1 << (wanted.bit_length() - 1), max(1, found.train))
+    """A power of two: an eighth of the pictures, 4 at least where an epoch then has two steps, and `largest` at most."""
+    wanted = max(4, found.train // 8)
+    size = min(largest, 1 << (wanted.bit_length() - 1), max(2, found.train // 2))
+    steps = max(1, found.train // size)
     return Setting(
-        size, f"{found.train} pictures to train on make {max(1, found.train // size)} steps an epoch"
+        size, f"{found.train} pictures to train on make {steps} {'step' if steps == 1 else 'steps'} an epoch"
     )
 
 
@@ -79,20 +79,21 @@ def epochs(
     affordable = max(1, int(minutes * 60 / (seconds * every)))
     count = min(asked, affordable) if not machine.gpu else asked
     taken = count * every * seconds / 60
+    reason = f"about {count * every} steps"
+    if not machine.gpu:
+        reason += f", {about(taken)} on {machine.words_of_cores()}"
     if count < asked:
-        reason = (
-            f"about {taken:.0f} minutes on {machine.cores} cores; {asked} would be better where there is time"
-        )
-    else:
-        reason = f"about {count * every} steps" + (
-            "" if machine.gpu else f", some {max(1, round(taken))} minutes here"
-        )
+        reason += f"; {asked} is better where there is time"
     return Setting(count, reason), taken
 
 
+def about(minutes: float) -> str:
+    return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
+
+
 def seconds(giga: float) -> float:
-    """Of one step on one core: a network of so many thousand million multiply-accumulates a batch, forward and back."""
-    return 3 * giga / 25
+    """Of one step on one core: a network of so many thousand million multiply-accumulates a batch, forward and back; and 0.2 for what does not depend on their size."""
+    return 3 * giga / 25 + 0.2
 
 
 def every(epochs: int) -> Setting:
