@@ -85,7 +85,9 @@ def columns_of(photos: list[Path]) -> dict[str, list[np.ndarray[Any, Any]]]:
     pictures = [read_rgb(photo) for photo in photos]
     columns: dict[str, list[np.ndarray[Any, Any]]] = {}
     if "pix2pix" in models:
-        columns["label map"], columns["painted"] = painted(models["pix2pix"], photos)
+        maps = [label_file(photo, "labelIds") for photo in photos]
+        columns["label map"] = [read_rgb(label_file(photo, "color")) for photo in photos]
+        columns["painted"] = [drawn(each) for each in models["pix2pix"].predict(maps)]
     columns["photo"] = pictures
     if "segmentation" in models:
         columns["classes"] = [drawn(models["segmentation"].predict(each), tint=0.7) for each in pictures]
@@ -101,26 +103,9 @@ def columns_of(photos: list[Path]) -> dict[str, list[np.ndarray[Any, Any]]]:
     return columns
 
 
-def painted(model: Any, photos: list[Path]) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
-    """The label maps of photos, and what the generator makes of them with the edges between things."""
-    import torch
-
-    from dvsn.engine.trainer import build_data
-
-    data = build_data({"data": model.data_recipe})
-    model.ask_data(data)
-    samples = data.open("test")
-    place = {samples.name(index): index for index in range(len(samples))}
-    maps, made = [], []
-    for photo in photos:
-        name = next(name for name in place if photo.stem.startswith(name) or name.startswith(photo.stem))
-        image = samples[place[name]]["image"][None]
-        with torch.no_grad():
-            panels = model.panels({"image": image}, model(image))
-        label, picture = list(panels.values())[:2]
-        maps.append(label[0].permute(1, 2, 0).numpy())
-        made.append(picture[0].permute(1, 2, 0).numpy())
-    return maps, made
+def label_file(photo: Path, kind: str) -> Path:
+    name = photo.name.replace("_leftImg8bit", f"_gtFine_{kind}")
+    return SCENES / "gtFine" / photo.relative_to(SCENES / "leftImg8bit").parent / name
 
 
 def true_boxes(photo: Path, least: float = 30.0) -> np.ndarray[Any, Any]:
