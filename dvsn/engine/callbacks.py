@@ -34,7 +34,7 @@ class StatelessRandom(Callback):
         self._draw(trainer, trainer.current_epoch, batch_idx, 0)
 
     def on_validation_batch_start(
-        self, trainer: pl.Trainer, _: Any, __: Any, batch_idx: int, *___: Any
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._draw(trainer, 0, batch_idx, 1)
 

@@ -96,7 +96,7 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     mixed = cv2.addWeighted(
         picture, 1 - tint, cv2.merge([cv2.LUT(ids, part) for part in table.T.copy()]), tint, 0
     )
-    cv2.copyTo(mixed, cv2.LUT(ids, np.uint8(~bare) * 255), picture)
+    cv2.copyTo(mixed, cv2.LUT(ids, np.where(bare, 0, 255).astype(np.uint8)), picture)
     if outlines and min(ids.shape) >= 64:
         dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
         cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
