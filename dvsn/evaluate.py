@@ -59,7 +59,7 @@ COMMAND = Command(
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
     ),
     examples=(
-        "python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test",
+        "python -m dvsn.evaluate checkpoint=runs/demo/pix2pix/checkpoints/best.ckpt split=test",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
         "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
