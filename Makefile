@@ -1,4 +1,5 @@
-# make demo   train pix2pix on the embedded street scenes and show where to look
+# make demo   draw street scenes, train small networks of four tasks on them and show what they do, in one strip
+#             TASK=pix2pix, segmentation, detection or pose: one of them
 # make test   lint, types and tests: what CI runs
 # make docs   the site, in build/site; make pages writes the pages that are made from data
 # make notebooks   executes notebooks/ and writes them to build/notebooks
@@ -13,13 +14,7 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 .PHONY: demo test test-slow lint types format docs pages notebooks clean
 
 demo: $(INSTALLED)
-	@rm -rf runs/demo/latest
-	@$(BIN)/python -m dvsn.train experiment=demo data.root=data/street name=demo hydra.run.dir=runs/demo/latest
-	@$(BIN)/python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test
-	@printf '\nLook at     runs/demo/latest/pictures/latest.png   (label map | generated | real)\n'
-	@printf 'Metrics     runs/demo/latest/metrics.csv\n'
-	@printf 'Checkpoint  runs/demo/latest/checkpoints/best.ckpt\n'
-	@printf 'Cityscapes  $(BIN)/python -m dvsn.train task=pix2pix data=cityscapes data.root=/path/to/cityscapes trainer.devices=4\n'
+	@$(BIN)/python experiments/demo/run.py $(TASK)
 
 test: $(INSTALLED) lint types
 	$(BIN)/python -m pytest -n 2 --dist worksteal
