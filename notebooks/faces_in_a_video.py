@@ -27,7 +27,7 @@ import dvsn
 
 # %%
 subprocess.run(
-    [sys.executable, "-m", "dvsn.data", "faces", "root=faces", "train=300", "test=30", "height=512", "width=1024"],
+    [sys.executable, "-m", "dvsn.data", "faces", "root=faces", "train=200", "test=20", "height=512", "width=1024"],
     check=True,
 )
 
@@ -38,9 +38,9 @@ subprocess.run(
 
 # %%
 run = dvsn.train(
-    "task=landmarks", "network=pfld_025", "data=wflw", "data.root=faces", "loss=wing", "optim=adamw", "optim.lr=2e-3",
-    "schedule=cosine", "data.batch_size=16", "data.eval_batch_size=16", "data.workers=0", max_epochs=50,
-    accelerator="cpu", **{"trainer.check_val_every_n_epoch": 10},
+    "task=landmarks", "network=pfld_025", "data=wflw", "data.root=faces", "loss=wing", "optim=adamw", "optim.lr=4e-3",
+    "schedule=cosine", "data.batch_size=16", "data.eval_batch_size=16", "data.workers=0", max_epochs=24,
+    accelerator="cpu", **{"trainer.check_val_every_n_epoch": 12},
 )
 print(f"{run.monitor} {run.score:.3f}")
 

@@ -82,5 +82,5 @@ for name, run in (("teacher", teacher), ("student alone", alone), ("student taug
 # %%
 model = dvsn.load(taught.best)
 result = model.predict("shapes/val/circle/0.png")
-print([(ranked.name, round(float(ranked.probability), 3)) for ranked in result.classes])
+print([(ranked.name, round(ranked.score, 3)) for ranked in result.classes])
 result.plot()
