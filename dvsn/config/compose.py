@@ -6,13 +6,14 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvsn.config import allow, flags, folders, hydra_node, logs, menu, rules, sources
 from dvsn.config.build import inspect_tree
 from dvsn.config.messages import composition_message, leaves
+from dvsn.config.outputs import check_outputs
 from dvsn.config.partners import check_partners
 from dvsn.config.types import found
 from dvsn.errors import ConfigError
@@ -51,7 +52,7 @@ class Composed(NamedTuple):
     defaults: Config
     """The config before values were set, as plain data, not resolved, without its `hydra` node."""
     line: Config
-    """What the command line sets of the `hydra` node, by key."""
+    """What the command line sets, by key; of Hydra's node what it may set."""
 
 
 Sweep = Callable[[Session, Composed, Job], Any]
@@ -108,12 +109,14 @@ def _show(session: Session) -> None:
         hydra.show_info(asked.info, config_name=session.name, overrides=session.overrides)
 
 
-def initialized(folder: str, name: str = "app") -> AbstractContextManager[None]:
+@contextmanager
+def initialized(folder: str, name: str = "app") -> Iterator[None]:
     """A context in which Hydra composes configs of `folder`, an absolute path, for the command `name`."""
     from hydra import __version__, initialize_config_dir
 
     older = {"version_base": "1.3"} if __version__.startswith("1.3.") else {}  # 1.4 warns of it
-    return initialize_config_dir(folder, job_name=name, **older)
+    with initialize_config_dir(folder, job_name=name, **older), hydra_node.names_start_anew():
+        yield
 
 
 def register_resolver(name: str, function: Callable[..., Any]) -> None:
@@ -184,10 +187,8 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "run_dir" and equals:
             override = f"hydra.run.dir={value}"
-        if equals and value == "null" and "none" in loader.get_group_options(key):
-            override = f"{key}=none"
-        elif equals and value == "null" and key in OPTIONAL:
-            override = f"~{key}"
+        if equals and value == "null":
+            override = _without(key, loader.get_group_options(key)) or override
         if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())
@@ -196,6 +197,18 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
                 override = f"{key}='{value if value in options else word}'"
         repaired.append(override)
     return repaired
+
+
+def _without(key: str, options: Sequence[str]) -> str:
+    """The override that leaves out a group, which has these options; empty for another key. Raises `ConfigError`."""
+    if "none" in options:
+        return f"{key}=none"
+    if key in OPTIONAL:
+        return f"~{key}"
+    names = [name for name in options if not name.startswith("_")]
+    if names:
+        raise ConfigError(f"{key}: found null, and there has to be one. {menu.listed(key, names)}")
+    return ""
 
 
 def compose(loader: ConfigLoader, name: str, overrides: Sequence[str], *, sweep: bool = False) -> Composed:
@@ -281,6 +294,7 @@ def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = 
         raise ConfigError(
             f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
         )
+    check_outputs(tree, composed.line, run=cfg.hydra.run.dir)
     return tree
 
 
@@ -332,7 +346,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if late:
         raise ConfigError(f"data.{late[0]}: unknown key. It is called data.facts.{late[0]} now.")
     tree: dict[str, Any] = {}
-    with translated():
+    with translated(defaults=raw):  # type: ignore[arg-type]
         for key in (str(key) for key in cfg if key != "hydra"):
             value = cfg[key]
             tree[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -6,21 +6,24 @@ import errno
 import fcntl
 import os
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dvsn.config import flags
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, UserError
 
 JOB_FOLDER = "DVSN_JOB_FOLDER"
 """The variable by which a sweep or a search tells a job the folder that it has made for it."""
 RECORDS = ("config.yaml", "result.json", "metrics.csv", "checkpoints")
 """What a run leaves in its folder."""
+BEGUN = ("config.yaml", "command.txt", "environment.json", ".lock", "train.log", "multirun.yaml")
+"""What lies in the folder of a run or a sweep that has not done anything yet."""
+PARTS = ("checkpoints", "pictures")
 
 
 def run_stamp(name: str, resume: str | None) -> str:
@@ -42,16 +45,16 @@ def run_stamp(name: str, resume: str | None) -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def check_place(key: str, folder: Any, *, spelt: Any = None) -> Path:
+def check_place(key: str, folder: Any, *, spelt: Any = None, inside: Sequence[str | Path] = ()) -> Path:
     """The absolute path of a folder that lies in the working directory, links followed, or where the command line says.
 
     `key` is the option that names it; `spelt` what the command line has for it, None where a YAML file names it. Of
     a text with interpolations, such as /data/runs/${name}, the part before them counts. `runs` may be a link of the
-    user's own. Raises `ConfigError`.
+    user's own; `inside` are further folders that will do. Raises `ConfigError`.
     """
     if not isinstance(folder, str) or not folder or "\0" in folder:
         raise ConfigError(f"{key}: {found(folder)}, expected the path of a folder")
-    allowed = [Path.cwd(), Path.cwd() / "runs"]
+    allowed = [Path.cwd(), Path.cwd() / "runs", *map(Path, inside)]
     if isinstance(spelt, str):
         start, interpolation, _ = spelt.partition("${")
         start = start.rpartition("/")[0] + "/" * start.startswith("/") if interpolation else start
@@ -72,14 +75,18 @@ def holds_run(folder: Path) -> bool:
 
 
 def refuse_links(folder: Path) -> None:
-    """Raises `ConfigError` where a link in a folder, or in its checkpoints and pictures, leads out of it."""
+    """Raises `ConfigError` where a link in a folder, at any depth, leads out of it.
+
+    W&B keeps links of its own below `wandb`, in folders whose names are made anew for each run.
+    """
     real = Path(os.path.realpath(folder))
-    for place in (folder, folder / "checkpoints", folder / "pictures", folder / ".hydra"):
-        for item in place.iterdir() if place.is_dir() else ():
+    for place, folders, files in os.walk(folder):
+        for item in (Path(place, name) for name in (*folders, *files)):
             if item.is_symlink() and not Path(os.path.realpath(item)).is_relative_to(real):
                 raise ConfigError(
                     f"{item}: is a link that leads out of the folder of the run. Remove it, or take another folder."
                 )
+        folders[:] = [name for name in folders if Path(place, name) != folder / "wandb"]
 
 
 def next_free(folder: Path) -> Iterator[Path]:
@@ -104,10 +111,11 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         yield folder
         return
     for place in next_free(folder):
+        missing = not_there(place)
         made = _make(place)
         if not made:
             refuse_links(place)
-        with _locked(place) as free:
+        with cleared(place, missing if made else ()), _locked(place) as free:
             again = resume or made_by_pool(place) or (requeued() and same_command(place))
             if free and (made or again or (given and not holds_run(place))):
                 yield place
@@ -117,6 +125,41 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
             raise ConfigError(
                 f"hydra.run.dir: {place} {state}. Take another folder, or continue a run that has ended with resume=auto."
             )
+
+
+def not_there(folder: Path) -> list[Path]:
+    """A folder and those above it, as far as they do not exist, the innermost first."""
+    return [each for each in (folder, *folder.parents) if not each.exists()]
+
+
+@contextmanager
+def cleared(folder: Path, made: Sequence[Path]) -> Iterator[None]:
+    """Around the work in a folder: where that is refused before it has begun, the folders that were `made` for it are
+    removed, the innermost first. What has begun loses its empty parts."""
+    try:
+        yield
+    except UserError:
+        if folder in made:
+            clear_begun(folder)
+            _remove_empty(made)
+        raise
+    _remove_empty([folder / part for part in PARTS])
+
+
+def clear_begun(folder: Path) -> None:
+    """Empty the folder of a run that has done nothing yet; one that has anything else in it stays as it is."""
+    _remove_empty([folder / part for part in PARTS])
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    if all(each.name in BEGUN and not each.is_dir() for each in there):
+        for each in there:
+            each.unlink(missing_ok=True)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those that are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def made_by_pool(folder: Path) -> bool:
@@ -132,7 +175,7 @@ def requeued() -> bool:
 
 def same_command(folder: Path) -> bool:
     """Whether the run in a folder was started by this command line."""
-    file, arguments = folder / "command.txt", shlex.join(sys.argv[1:])
+    file, arguments = folder / "command.txt", shlex.join(flags.command_words())
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return not holds_run(folder) or any(line.endswith(arguments) for line in lines)
 

@@ -7,12 +7,15 @@ some of them on the command line only, and everything else must be as Hydra deli
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvsn.config.folders import check_place
+from dvsn.config.outputs import check_swept
+from dvsn.config.own_sets import OwnSets, of_overrides
 from dvsn.config.types import found
 from dvsn.errors import ConfigError, nearest
 
@@ -71,6 +74,38 @@ def before_values(look: Callable[[DictConfig], None] | None = None) -> Iterator[
         setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
 
 
+@contextmanager
+def names_start_anew() -> Iterator[None]:
+    """Within it, what a file or the command line says of a data set's names and tables replaces what the files before it
+    say, see `dvsn.config.own_sets`. Hydra has no public way to the single files."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    original, load = ConfigLoaderImpl._apply_overrides_to_config, ConfigLoaderImpl._load_single_config
+    files = OwnSets()
+
+    def read(self: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
+        found = load(self, default, repo)
+        files.read(found.config)
+        return found
+
+    @functools.wraps(original)  # by whose name others find it
+    def settle(overrides: Any, cfg: DictConfig) -> None:
+        nonlocal files
+        files.settle(cfg)
+        files, line = OwnSets(), OwnSets()
+        line.take(of_overrides(overrides))
+        line.settle(cfg)
+        original(overrides, cfg)
+
+    setattr(ConfigLoaderImpl, original.__name__, staticmethod(settle))
+    setattr(ConfigLoaderImpl, load.__name__, read)
+    try:
+        yield
+    finally:
+        setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
+        setattr(ConfigLoaderImpl, load.__name__, load)
+
+
 _usual: dict[
     str, Any
 ] = {}  # what Hydra delivers without choices: it comes from its own package, with any loader
@@ -116,7 +151,7 @@ def refuse(path: str, where: str, valid: Sequence[str]) -> NoReturn:
 
 
 def check_line(overrides: Sequence[str]) -> dict[str, Any]:
-    """Refuses overrides of Hydra's node that are not in the list; returns the values of the others by their keys.
+    """Refuses overrides of Hydra's node that are not in the list; returns the values of all others by their keys.
 
     Raises `ConfigError`, and Hydra's own error for an override that cannot be read.
     """
@@ -127,6 +162,8 @@ def check_line(overrides: Sequence[str]) -> dict[str, Any]:
         key, package = each.key_or_group, (each.package or "").removeprefix("_global_.")
         ours = not re.match(r"hydra(\W|$)", key) and not re.match(r"hydra(\W|$)", package)
         if ours:
+            if not each.is_delete() and not each.is_sweep_override():
+                values[key] = each.value()
             continue
         if package or each.is_delete() or not (key in GROUPS or inside(key, LINE)):
             refuse(each.get_key_element().lstrip("+~"), "on the command line", [*LINE, *GROUPS])
@@ -198,6 +235,7 @@ def settle(cfg: DictConfig, line: Mapping[str, Any], *, sweep: bool = False) -> 
     launcher, sweeper, verbose = value("hydra.launcher"), value("hydra.sweeper"), value("hydra.verbose")
     _check_launcher(launcher)
     _check_sweeper(sweeper)
+    check_swept(sweeper.get("params") or {}, line)
     if not isinstance(verbose, bool | str) and not (
         isinstance(verbose, list) and all(isinstance(name, str) for name in verbose)
     ):

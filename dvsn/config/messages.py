@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dvsn.config import menu
 from dvsn.config.allow import MOVED
 from dvsn.config.rules import TRAINER_OPTIONS
 from dvsn.errors import nearest
@@ -41,6 +42,11 @@ def composition_message(
     if kind in ("ScannerError", "ParserError", "ComposerError", "ConstructorError", "ReaderError"):
         return f"a YAML file cannot be read: {' '.join(text.split())}"
     merged = re.match(r"In '([^']+)': \w+ raised while composing config:\s*(.+)", text)
+    if merged and "DictConfig with ListConfig" in merged.group(2):
+        return (
+            f"{merged.group(1)}.yaml: sets options of a group whose choice has a list there, as transform=none has. "
+            "Choose another one, or leave it to the task."
+        )
     if merged:
         return f"{merged.group(1)}.yaml: {merged.group(2)}"
     quoted = re.search(r"'([^'\n]+)'", text)
@@ -54,8 +60,32 @@ def composition_message(
         cause = composition_message(error.__cause__)
         return f"{override}: {cause}" if override else cause
     full_key = getattr(error, "full_key", None)
+    wanted = REFERS.search(text)
+    if wanted:
+        return _nothing_there(str(full_key or ""), wanted.group(1) or wanted.group(2), defaults or {})
     message = " ".join(str(getattr(error, "msg", None) or text).split("\n    full_key")[0].split())
     return f"{full_key}: {message}" if full_key and not message.startswith(str(full_key)) else message or kind
+
+
+REFERS = re.compile(r"Interpolation key '([^']+)' not found|Error trying to access ([\w.]+): node `")
+"""How OmegaConf says that a value refers to what is not there."""
+
+
+def _nothing_there(path: str, wanted: str, tree: Mapping[str, Any]) -> str:
+    """A value refers to a key that the config does not have: what to choose, or the nearest key that there is."""
+    message = f"{path}: refers to ${{{wanted}}}, which this config does not have. ".removeprefix(": ")
+    root, _, rest = wanted.partition(".")
+    offered = menu.choices().get(root)
+    if offered and tree.get(root) is None:
+        return f"{message}{menu.listed(root, offered)}"
+    node: Any = {key: value for key, value in tree.items() if key != "hydra"}
+    above, _, last = wanted.rpartition(".")
+    for key in above.split(".") if rest else ():
+        node = node.get(key) if isinstance(node, Mapping) else None
+    if isinstance(node, Mapping):
+        near = nearest(last, node)
+        return (message + (near.replace("mean '", f"mean '{above}.") if above else near)).strip()
+    return f"{message}There is no {above}: give it a value, or {path} another one."
 
 
 def _not_understood(override: str) -> str:

@@ -3,6 +3,7 @@
 A class says what it is for in class attributes; one that says nothing is let through:
 
 - a task or a network: `response`, the kind of its answer (`dvsn.distill.method.Kind`);
+- a task: `trains_with`, the parts that may be null in a task that is only used;
 - a loss, a codec or a discriminator: `reads`, the kinds of answer that it understands;
 - a network of segmentation: `training_heads(**options)`, how many auxiliary heads it has in training, and whether one of
   boundaries;
@@ -14,6 +15,7 @@ A class says what it is for in class attributes; one that says nothing is let th
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,14 +23,13 @@ from typing import Any, NamedTuple
 
 from dvsn.config.allow import check, renamed
 from dvsn.config.build import locate, options_of
-from dvsn.config.menu import choices, conf_dir
+from dvsn.config.menu import choices, conf_dir, listed
 from dvsn.errors import ConfigError
 
 PARTS = ("network", "discriminator", "loss", "codec")
 """The groups whose choice is a part of the task."""
 BASE = "dvsn.tasks.base"
 """The module of the base of all tasks: what it and its own bases have are defaults, which no task has said."""
-LISTED = 20  # of what fits, in a message
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 LOWER = ("nme",)
 HIGHER = ("ap", "pck", "pckh")
@@ -56,6 +57,11 @@ def check_partners(tree: Node) -> None:
     for group in ("task", "data"):
         if isinstance(tree.get(group), Mapping):
             tree[group] = {key: followed(tree, value) for key, value in tree[group].items()}
+    for group in ("task", "data", "trainer"):
+        if tree.get(group) is None and group in choices():
+            raise ConfigError(
+                f"{group}: found null, and a training needs one. {listed(group, choices()[group])}"
+            )
     node = tree.get("task")
     if not isinstance(node, Mapping) or "_target_" not in node:
         return
@@ -132,9 +138,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def fitting(group: str, fits: Fits, rest: str = "") -> str:
     """A sentence with the shipped choices of a group that fit, and the `rest` that helps as well."""
     names = [name for name, node in shipped(group).items() if fits(node)]
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    listed = ", ".join(names[:LISTED]) or "none"
-    return f"Choices of {group}=... that fit: {listed}{more}{rest}."
+    return listed(group, names, rest=rest, which=" that fit")
 
 
 # Network, loss, codec, discriminator --------------------------------------------------------------------
@@ -152,12 +156,14 @@ def _suits(run: Run, part: str, node: Any) -> bool:
 def _check_parts(run: Run) -> None:
     for part in PARTS:
         chosen, used = run.tree.get(part), run.tree["task"].get(part)
-        if used is None and chosen is not None and part in run.tree["task"]:
-            continue  # left out of the task by hand, which its class may refuse
-        if used is None and _needs(run.task, part):
+        by_hand = used is None and chosen is not None and part in run.tree["task"]
+        if not _names_class(used) and _needs(run.task, part):
             raise ConfigError(
-                f"{part}: found null, and task={run.name} needs one. {_those_that_suit(run, part)}"
+                f"{'task.' if by_hand else ''}{part}: {_without_class(used)}, and task={run.name} needs one. "
+                f"{_those_that_suit(run, part)}"
             )
+        if by_hand:
+            continue
         kind = class_of(used, part)
         if kind is not None and not _suits(run, part, used):
             answers, reads = said(kind, "response"), said(kind, "reads")
@@ -179,14 +185,28 @@ def _check_parts(run: Run) -> None:
 
 
 def _those_that_suit(run: Run, part: str) -> str:
-    return fitting(part, functools.partial(_suits, run, part))
+    loss = run.tree["task"].get("loss")
+
+    def fits(node: Node) -> bool:
+        return _suits(run, part, node) and (part != "network" or not _missing_heads(node, loss))
+
+    return fitting(part, fits)
 
 
 def _needs(task: type, part: str) -> bool:
-    """Whether a task has an option that takes an object of a class, and nothing else."""
+    """Whether a task has an option that takes an object of a class, and nothing else, at least in training."""
     options = options_of(task)
     option = None if options is None else options.named.get(part)
-    return option is not None and isinstance(option.hint, type)
+    return option is not None and (isinstance(option.hint, type) or part in (said(task, "trains_with") or ()))
+
+
+def _without_class(node: Any) -> str:
+    """What a node is that names no class."""
+    return f"found {json.dumps(node)[:80]} without _target_" if isinstance(node, Mapping) else "found null"
+
+
+def _names_class(node: Any) -> bool:
+    return node is not None and not (isinstance(node, Mapping) and "_target_" not in node)
 
 
 def _holds(node: Any, wanted: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from dvsn.config.allow import check, join
-from dvsn.config.types import fits, found, number, spell, whole
+from dvsn.config.types import Rules, fits, found, number, require, spell, whole
 from dvsn.errors import ConfigError, nearest
 
 Count = int | None
@@ -90,6 +90,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for key, (neutral, advice) in TRAINER_REFUSED.items():
         if key in trainer and trainer[key] is not None and trainer[key] != neutral:
             raise ConfigError(f"trainer.{key}: found {trainer[key]!r}; {advice}")
+    _check_length(trainer)
     every, between = trainer.get("check_val_every_n_epoch", 1), trainer.get("val_check_interval", 1.0)
     share, quick = trainer.get("limit_train_batches", 1.0), trainer.get("fast_dev_run", False)
     timeout, strategy = trainer.get("process_timeout", 300), trainer.get("strategy", "auto")
@@ -104,9 +105,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         ("strategy", strategy, not isinstance(strategy, str) or strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}; "
          "others were never tried with dvsn's batches and checkpoints"),
     )  # fmt: skip
-    for key, value, good, expected in rules:
-        if not good:
-            raise ConfigError(f"trainer.{key}: found {value!r}, expected {expected}.")
+    require(rules, "trainer.")
     precision, time = trainer.get("precision", "auto"), trainer.get("max_time")
     if str(precision) in ("64", "16-true", "bf16-true", "64-true") or str(precision).startswith(
         "transformer"
@@ -121,10 +120,29 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         )
 
 
+def _check_length(trainer: Mapping[str, Any]) -> None:
+    """Refuse a run in which nothing is trained, or too short for its first validation, as far as that can be said before
+    batches are counted; `dvsn.engine.validations` counts them."""
+    if trainer.get("fast_dev_run"):
+        return  # which is one epoch with a validation, whatever else is said
+    epochs: Any = trainer.get("max_epochs")
+    every: Any = trainer.get("check_val_every_n_epoch")
+    for key in ("max_epochs", "max_steps"):
+        if trainer.get(key) == 0:
+            raise ConfigError(
+                f"trainer.{key}: found 0, with which nothing is trained. Leave it out, or measure a checkpoint with "
+                "python -m dvsn.evaluate checkpoint=PATH"
+            )
+    unwanted = trainer.get("limit_val_batches", 1.0) == 0
+    if whole(epochs, 1) and whole(every, 1) and not unwanted and every > epochs:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch: found {every}, and the run has {epochs} epochs, so it would never be "
+            f"validated. Set trainer.check_val_every_n_epoch={epochs} or less, or trainer.limit_val_batches=0 for a run "
+            "without validation."
+        )
+
+
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
-
-
-Rules = tuple[tuple[str, Any, Any, str], ...]
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -156,9 +174,7 @@ def check_options(config: Mapping[str, Any]) -> None:
          "auto, true or false"),
         ("trainer.gradient_clip_val", clip, clip is None or (number(clip) and clip >= 0), "null, or 0 or more"),
     )  # fmt: skip
-    for path, value, good, expected in rules:
-        if not good:
-            raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+    require(rules)
     check_distillation(config)
 
 
@@ -226,9 +242,7 @@ def _check_part(node: Any, path: str) -> None:
          (number(node["task_weight"]) and node["task_weight"] >= 0), "null, or a number, 0 or more"),
         ("taps", taps, taps is None or isinstance(taps, str) or lists, "null, a role, or [[STUDENT,TEACHER],...]"),
     )  # fmt: skip
-    for key, value, good, expected in own:
-        if not good:
-            raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
+    require(own, f"{path}.")
 
 
 def _check_shared(options: Mapping[str, Any]) -> None:
@@ -243,9 +257,7 @@ def _check_shared(options: Mapping[str, Any]) -> None:
         ("cache", cache, cache is None or (isinstance(cache, str) and cache != ""), "null, or a folder"),
         ("average", average, average in ("probabilities", "logits"), "probabilities or logits"),
     )  # fmt: skip
-    for key, value, good, expected in shared:
-        if not good:
-            raise ConfigError(f"distillation.{key}: found {value!r}, expected {expected}.")
+    require(shared, "distillation.")
 
 
 def validate(tree: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:

@@ -6,9 +6,11 @@ import collections.abc
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from dvsn.errors import ConfigError
 
 
 def number(value: Any) -> bool:
@@ -65,13 +67,24 @@ def fits(value: Any, hint: Any) -> bool:
         )
     if _built(kind):
         return isinstance(value, Mapping)  # a dict of things that are built
-    return True
+    return value is not None or not isinstance(kind, type) or kind in (Any, object)
 
 
 def _fits_each(values: Sequence[Any], kind: Any, inner: tuple[Any, ...]) -> bool:
     if kind is tuple and inner and inner[-1] is not Ellipsis:
         return len(values) == len(inner) and all(map(fits, values, inner))
     return not inner or all(fits(value, inner[0]) for value in values)
+
+
+Rules = Iterable[tuple[str, Any, Any, str]]
+"""Of options: the path, the value, whether it is right, and what is expected."""
+
+
+def require(rules: Rules, path: str = "") -> None:
+    """Raise `ConfigError` for the first value that is not right; `path` stands before the paths of the rules."""
+    for key, value, right, expected in rules:
+        if not right:
+            raise ConfigError(f"{path}{key}: found {value!r}, expected {expected}.")
 
 
 def spell(hint: Any) -> str:
@@ -89,7 +102,9 @@ def spell(hint: Any) -> str:
     if kind in SEQUENCES:
         return f"a list (each {spell(inner[0])})" if inner else "a list"
     if kind in MAPPINGS:
-        return "a mapping"
+        return (
+            f"a mapping (each {spell(inner[1])})" if len(inner) == 2 and inner[1] in SCALARS else "a mapping"
+        )
     if kind is None or kind is type(None):
         return "null"
     if kind is Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +106,7 @@ def read_colors(path: str | Path) -> np.ndarray:
     if mode not in ("RGB", "RGBA", "P", "PA"):
         raise DataError(
             f"{path}: found a picture of mode '{mode}' (one channel, so probably ids), expected a "
-            "colour-coded label map (RGB, RGBA, palette). Give the colour file, or read ids with labels=ids."
+            "colour-coded label map (RGB, RGBA, palette). Give the colour file, or read ids with data.dataset.labels=ids."
         )
     return to_rgb(path, data)
 
@@ -114,7 +114,7 @@ def read_colors(path: str | Path) -> np.ndarray:
 def read_labels(
     path: str | Path,
     *,
-    advice: str = "A colour-coded label map is read with labels=color.",
+    advice: str = "A colour-coded label map is read with data.dataset.labels=color.",
     lossy: bool = False,
     lossy_advice: str = "",
 ) -> np.ndarray:
@@ -174,25 +174,29 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(folder / name for name in pictures_below(folder))
 
 
-def pictures_below(folder: str | Path, *, prefix: str = "", skip: Path | None = None) -> Iterator[str]:
+def pictures_below(
+    folder: str | Path, *, prefix: str = "", skip: Path | None = None, suffixes: Container[str] = SUFFIXES
+) -> Iterator[str]:
     """Paths of all pictures below a folder, each starting with `prefix`, in no order: the one rule of every reader and of
-    `dvsn.predict`.
+    `dvsn.predict`, which wants videos too and says so by `suffixes`.
 
     Hidden files and folders (macOS leaves `._name.png`) and `JUNK` are none. Links are followed, in no circle. `skip` is a
     folder that is left out.
     """
-    return _below(str(folder), prefix, skip, (os.path.realpath(folder),))
+    return _below(str(folder), prefix, skip, (os.path.realpath(folder),), suffixes)
 
 
-def _below(folder: str, prefix: str, skip: Path | None, above: tuple[str, ...]) -> Iterator[str]:
+def _below(
+    folder: str, prefix: str, skip: Path | None, above: tuple[str, ...], suffixes: Container[str]
+) -> Iterator[str]:
     for item in os.scandir(folder):
         if item.name.startswith(".") or item.name in JUNK:
             continue
         if item.is_dir():
             real = os.path.realpath(item.path)
             if real not in above and (skip is None or real != os.path.realpath(skip)):
-                yield from _below(item.path, f"{prefix}{item.name}/", skip, (*above, real))
-        elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
+                yield from _below(item.path, f"{prefix}{item.name}/", skip, (*above, real), suffixes)
+        elif os.path.splitext(item.name)[1].lower() in suffixes:  # noqa: PTH122 - a million of them
             yield f"{prefix}{item.name}"
 
 

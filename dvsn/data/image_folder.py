@@ -1,4 +1,4 @@
-"""A folder a class: the layout of ImageNet, and the simplest way to bring pictures of one's own."""
+"""A folder for each class: the layout of ImageNet, and the simplest one for pictures of your own."""
 
 from __future__ import annotations
 
@@ -24,14 +24,11 @@ TREE = """\
 class ImageFolder(ImageDataset):
     """Pictures whose class is the folder that they lie in. Keys `photo` and `class`, a number.
 
-    A class is numbered by its place among the sorted folder names of the split `classes_from` (of several joined by +, and
-    of ranges, all of theirs), in every split:
-    a split that lacks a class does not shift the others. `names` states the folders in their order instead,
-    which needs no such split; checkpoints carry it. A folder that is no class, and a class folder without a
-    picture, are refused.
-
-    The order of the items goes around the classes (the first picture of each, the second of each, ...), so
-    that the first few are a fair sample.
+    - A class has the number of its folder among the sorted folders of the split `classes_from` (of several splits joined by
+      +, and of ranges, among all of theirs), in every split: a split that lacks a class does not shift the others.
+    - `names` lists the folders in their order instead. Checkpoints carry it.
+    - A folder that is not a class, and a class folder without a picture, raise `DataError`.
+    - Items alternate between the classes: the first picture of each, the second of each, ...
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}

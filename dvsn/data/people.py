@@ -1,4 +1,4 @@
-"""What every reader of people shares: a person is a picture, a box and keypoints."""
+"""The base of all readers of people: a person is a picture, a box and keypoints."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class PeopleDataset(ImageDataset):
         return read_rgb(self.records[index].picture)
 
     def truths(self) -> Truths:
-        """What scores measure by."""
+        """The records as scores take them."""
         return truths_of(self)
 
 
@@ -141,7 +141,7 @@ def truths_of(people: PeopleDataset | JoinedPeople) -> Truths:
 
 
 def require_pictures(paths: list[Path], where: str | Path, *, tree: str) -> None:
-    """Raise `DataError` with the first picture that is not there; each folder is looked into once."""
+    """Raise `DataError` for the first missing picture. Each folder is listed once."""
     names = {
         folder: {each.name for each in folder.iterdir()} if folder.is_dir() else set()
         for folder in {path.parent for path in paths}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from dvsn.data.module import DataModule
 from dvsn.data.street import ensure_street
@@ -13,6 +13,8 @@ class StreetModule(DataModule):
 
     The files depend on `scene_seed`, the counts and the size alone, not on the seed of the run.
     """
+
+    draws: ClassVar[str] = "street.json"  # the file that tells that its pictures lie in a folder
 
     def __init__(
         self, *, scenes: dict[str, int], height: int, width: int, scene_seed: int = 0, **options: Any

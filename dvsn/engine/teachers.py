@@ -18,10 +18,11 @@ from dvsn.distill.teacher import Teacher
 from dvsn.engine.devices import device_count
 from dvsn.engine.trainer import build_data, build_trainer
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.hub.resolve import files_of, read
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
 from dvsn.tasks.recipe import load
-from dvsn.weights import find_weights, read_checkpoint, require_equal
+from dvsn.weights import find_weights, require_equal
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -68,8 +69,8 @@ class OwnTeacher(nn.Module):
 def own_teacher(task: Task, options: Config, size: list[int] | None) -> Teacher:
     network = build(options["network"], path="distillation.network")
     if options.get("weights"):
-        path = Path(options["weights"])
-        content = read_checkpoint(path)
+        path = options["weights"]
+        content = read(path)
         state = find_weights(content).state
         require_equal(network.state_dict(), state, f"distillation.weights: {path}")
         network.load_state_dict(state, strict=True)
@@ -152,7 +153,8 @@ ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
 
 def measure(task: Task, config: Config) -> float | None:
     """The score on the validation split, by the run's monitor, of what the teacher teaches: at the size that it is shown,
-    and of one view.
+    and of one view. In float32, as published; teachers of classes teach in the run's precision, which moves their
+    answers by rounding alone, all others in float32 too.
 
     None where it cannot be had here: several teachers or devices, a network of the user's own, one that takes crops of
     another size, or one that answers about other classes.
@@ -171,6 +173,7 @@ def measure(task: Task, config: Config) -> float | None:
     if before is not None:
         return before
     data = build_data(config)
+    _warn_of_batches(teacher, data)
     teacher.ask_data(data)
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
     teacher.use_metrics(**config.get("metrics", {}))
@@ -191,6 +194,21 @@ def measure(task: Task, config: Config) -> float | None:
     return None if score is None else float(score)
 
 
+def _warn_of_batches(teacher: Task, data: DataModule) -> None:
+    """A generator that is tested with the statistics of a batch answers otherwise in a batch of another size."""
+    taught, measured = data.batch_size, data.eval_batch_size
+    if (
+        getattr(teacher, "test_norm", "running") == "batch"
+        and not teacher.answers_alone
+        and taught != measured
+    ):
+        log.warning(
+            "teacher: is tested with the statistics of each batch. It teaches in batches of %d and is measured in batches "
+            "of %d, so its score is not quite that of what it teaches. Set data.eval_batch_size=%d",
+            taught, measured, taught,
+        )  # fmt: skip
+
+
 def measured_by(config: Config) -> str:
     """A digest of what the score of a teacher depends on: its file, the data and how they are evaluated."""
     given = config.get("teacher")
@@ -200,8 +218,8 @@ def measured_by(config: Config) -> str:
     known[0] = {key: value for key, value in config["data"].items() if key != "seed"}
     known += [*(config["distillation"].get(key) for key in ASKED_BY), config["trainer"].get("precision")]
     whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-    for path in files:
-        with Path(path).open("rb") as file:
+    for path in [part for each in files for part in files_of(each)]:
+        with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,8 @@ class L2(LandmarkLoss):
 class SmoothL1(LandmarkLoss):
     """d^2 / (2 beta) below beta, |d| - beta / 2 above (Girshick, 2015, arXiv:1504.08083, with beta 1)."""
 
-    def __init__(self, *, beta: float = 1.0, size: float = SIZE, angle_weight: float = 1.0) -> None:
-        super().__init__(size=size, angle_weight=angle_weight)
+    def __init__(self, *, beta: float = 1.0, **shared: Any) -> None:
+        super().__init__(**shared)
         require_positive(self, "beta", beta)
         self.beta = beta
 
@@ -94,10 +94,8 @@ class Wing(LandmarkLoss):
     gradient than under L1. Errors are in pixels, since fractions of the crop would all lie in the logarithmic part.
     """
 
-    def __init__(
-        self, *, w: float = 10.0, epsilon: float = 2.0, size: float = SIZE, angle_weight: float = 1.0
-    ) -> None:
-        super().__init__(size=size, angle_weight=angle_weight)
+    def __init__(self, *, w: float = 10.0, epsilon: float = 2.0, **shared: Any) -> None:
+        super().__init__(**shared)
         require_positive(self, "w", w)
         require_positive(self, "epsilon", epsilon)
         self.w, self.epsilon = w, epsilon
@@ -114,16 +112,8 @@ class SoftWing(LandmarkLoss):
     values. Unlike under Wing, the smallest errors have the gradient of L1; those just above `linear` have the largest.
     """
 
-    def __init__(
-        self,
-        *,
-        linear: float = 2.0,
-        w: float = 20.0,
-        epsilon: float = 0.5,
-        size: float = SIZE,
-        angle_weight: float = 1.0,
-    ) -> None:
-        super().__init__(size=size, angle_weight=angle_weight)
+    def __init__(self, *, linear: float = 2.0, w: float = 20.0, epsilon: float = 0.5, **shared: Any) -> None:
+        super().__init__(**shared)
         for name, value in (("linear", linear), ("w", w), ("epsilon", epsilon)):
             require_positive(self, name, value)
         self.linear, self.w, self.epsilon = linear, w, epsilon
@@ -226,7 +216,7 @@ class PFLDLoss(nn.Module):
         if output.angles is None or angles is None:
             raise ConfigError(
                 f"loss.mode={self.mode}: needs the angles of the head, from the network (network.auxiliary=true, in "
-                "training) and from the data. mode=robust does without."
+                "training) and from the data. loss.mode=robust does without."
             )
         factor, rarity = self.angle_factor(output, angles), self.rarity(attributes, errors)
         if self.mode == "seed_as_coded":
@@ -248,7 +238,7 @@ class PFLDLoss(nn.Module):
                 return torch.ones_like(like)
             raise ConfigError(
                 f"loss.mode={self.mode}: weighs faces by attributes, which this data set does not have: every weight would "
-                "be 0. mode=robust does without."
+                "be 0. loss.mode=robust does without."
             )
         flags = attributes.float()
         if self.mode == "published":

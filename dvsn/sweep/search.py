@@ -10,6 +10,7 @@ import csv
 import fcntl
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -24,12 +25,13 @@ from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.config.folders import check_place
 from dvsn.config.rules import check_options
-from dvsn.config.types import number, whole
+from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, UserError
-from dvsn.sweep import launcher, search_space, search_table
+from dvsn.sweep import launcher, search_space
 from dvsn.sweep.job import own_overrides, read_result
 from dvsn.sweep.pool import Pool, Process
 from dvsn.sweep.search_space import Range
+from dvsn.sweep.search_study import pruner, sampler, storage
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -82,6 +84,13 @@ class Plan:
     @property
     def folder(self) -> Path:
         return Path(self.options["dir"])
+
+    @property
+    def flags(self) -> list[str]:
+        """Those of the command line that a trial needs to be run again by hand: folders of options, packages."""
+        allowed = os.environ.get("DVSN_ALLOW")
+        flags = [each for each in self.command if re.match(r"--(?!config-name=)", each)]
+        return [*flags, *([f"--allow={allowed}"] if allowed else [])]
 
     def identity(self) -> Config:
         """What must be equal for trials to be comparable."""
@@ -144,9 +153,7 @@ def check_search(options: Config) -> None:
         ("startup_trials", whole(options["startup_trials"], 1), "a whole number, 1 or more"),
         ("warmup", whole(options["warmup"], 0), "a whole number, 0 or more"),
     )  # fmt: skip
-    for key, good, expected in rules:
-        if not good:
-            raise ConfigError(f"search.{key}: found {options[key]!r}, expected {expected}.")
+    require([(key, options[key], right, expected) for key, right, expected in rules], "search.")
 
 
 # The study --------------------------------------------------------------------------------------------------
@@ -179,8 +186,6 @@ def open_study(plan: Plan) -> Study:
     """Optuna's study in the folder, new or continued. Raises `ConfigError` where an earlier one searched other ranges."""
     from optuna import create_study
 
-    from dvsn.sweep.search_study import storage
-
     direction: Literal["maximize", "minimize"] = "maximize" if plan.mode == "max" else "minimize"
     study = create_study(
         storage=storage(plan.folder), study_name="search", direction=direction, load_if_exists=True
@@ -194,7 +199,11 @@ def open_study(plan: Plan) -> Study:
                 f"search.dir: {plan.folder} holds a search {key} {words}. Found another one, {key} "
                 f"{'; '.join(value) if isinstance(value, list) else value}. Give it a folder of its own, search.dir=..."
             )
-    wanted |= {"command": plan.shared, "keys": {each.key.lstrip("+"): each.key for each in plan.ranges}}
+    wanted |= {
+        "command": plan.shared,
+        "flags": plan.flags,
+        "keys": {each.key.lstrip("+"): each.key for each in plan.ranges},
+    }
     for key, value in wanted.items():
         if attributes.get(key) != value:
             study.set_user_attr(key, value)
@@ -278,8 +287,6 @@ class Search:
 
     def ask(self) -> Trial:
         """The next trial. Its values depend on seed, number and earlier trials alone, so a resumed search draws the same."""
-        from dvsn.sweep.search_study import pruner, sampler
-
         self.study.sampler = sampler(self.plan.options, number=len(self.study.get_trials(deepcopy=False)))
         self.study.pruner = pruner(self.plan.options)
         return self.study.ask({each.key.lstrip("+"): each.distribution() for each in self.plan.ranges})
@@ -361,6 +368,8 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
         chosen = plan(session, name=name, trial=trial, module=module)
+    from dvsn.sweep import search_table  # OpenCV, which `--help` does without
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with alone_in(chosen.folder) as lock:

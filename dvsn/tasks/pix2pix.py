@@ -13,6 +13,8 @@ from pytorch_lightning.loops.utilities import _block_parallel_sync_behavior
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
+from dvsn.data.class_ids import distinct_palette
 from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
@@ -108,6 +110,7 @@ class Pix2Pix(Task):
     response: ClassVar[Kind] = "image"
     samples: ClassVar[str | None] = "dataset"
     targets: ClassVar[tuple[str, ...] | None] = ("photo", "label")
+    trains_with: ClassVar[tuple[str, ...]] = ("discriminator",)
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)
@@ -203,10 +206,11 @@ class Pix2Pix(Task):
         return self.layout(self.encoder(image))
 
     def teach(self, image: Tensor) -> Tensor:
-        """As `Task.teach`, by the recipe's test mode. Ids cannot be resized, so the size of a label map stays."""
+        """As `Task.teach`, by the recipe's test mode and in float32, as it is measured. Ids cannot be resized, so the size
+        of a label map stays."""
         seen = self.encoder(image)
         size = None if self.encoder.label_classes else self.teaching_size
-        with self.test_mode():
+        with self.test_mode(), torch.autocast(image.device.type, enabled=False):
             taught: Tensor = self.network(self.layout(fit(seen, size)))
         return taught
 
@@ -420,12 +424,6 @@ class Pix2Pix(Task):
             self.metrics.update(output.contiguous(), batch["target"].float() / 255)
         return output
 
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         source = self.data_recipe.get("pair", {}).get("source", "input")
         title = {"label": "label map"}.get(source, f"input {source}" if len(source) == 1 else source)
@@ -479,9 +477,6 @@ def to_bytes(image: Tensor) -> Tensor:
 
 def label_palette(classes: int) -> Tensor:
     """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, else PASCAL VOC's colours."""
-    from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
-    from dvsn.data.class_ids import distinct_palette
-
     if classes in (34, 35):
         return torch.from_numpy(PALETTE[:classes].copy())
     if classes in (19, 20):

@@ -16,7 +16,8 @@ from hydra.conf import HydraConf
 from omegaconf import OmegaConf, open_dict
 
 from dvsn import command_line
-from dvsn.config import compose, hydra_node, menu, rules
+from dvsn.config import compose, hydra_node, menu, outputs, rules
+from dvsn.data.street_module import StreetModule
 from dvsn.errors import ConfigError
 from tests.support.tiny_command import environment, write_tree
 
@@ -138,6 +139,7 @@ def attack(
     monkeypatch.syspath_prepend(str(root))
     monkeypatch.chdir(root)
     monkeypatch.setenv("DVSN_ALLOW", "")
+    monkeypatch.delenv("DVSN_DATA", raising=False)
     variables = {**os.environ, "PYTEST_CURRENT_TEST": ""}
 
     def call(*arguments: str) -> str:
@@ -362,6 +364,130 @@ def test_a_hostile_line(name: str, attack: Attack) -> None:
     attack(*LINES[name])
 
 
+# Where loggers, callbacks and data sets write ----------------------------------------------------------------
+
+CSV = "pytorch_lightning.loggers.CSVLogger"
+BOARD = "pytorch_lightning.loggers.TensorBoardLogger"
+SAVER = "pytorch_lightning.callbacks.ModelCheckpoint"
+PLACES: dict[str, dict[str, Any]] = {
+    "a table": {"logger": {"csv": {"_target_": "dvsn.engine.loggers.CsvLogger", "folder": OUTSIDE}}},
+    "a table above": {"logger": {"csv": {"_target_": "dvsn.engine.loggers.CsvLogger", "folder": "../outside"}}},
+    "a table through a link": {"logger": {"csv": {"_target_": "dvsn.engine.loggers.CsvLogger", "folder": "link"}}},
+    "a table below a link": {"logger": {"csv": {"_target_": "dvsn.engine.loggers.CsvLogger", "folder": "link/x"}}},
+    "a place behind a name": {"logger": {"a": {"_target_": CSV, "save_dir": "${evil}"}}, "evil": OUTSIDE},
+    "Lightning's table": {"logger": {"a": {"_target_": CSV, "save_dir": OUTSIDE}}},
+    "its name": {"logger": {"a": {"_target_": CSV, "save_dir": ".", "name": "../outside"}}},
+    "its name alone": {"logger": {"a": {"_target_": CSV, "save_dir": ".", "name": ".."}}},
+    "its version": {"logger": {"a": {"_target_": CSV, "save_dir": "runs", "name": "x", "version": "../../../outside"}}},
+    "two that join": {"logger": {"a": {"_target_": CSV, "save_dir": "mine", "name": "hidden/x"}}},
+    "TensorBoard": {"logger": {"a": {"_target_": BOARD, "save_dir": OUTSIDE}}},
+    "TensorBoard at home": {"logger": {"a": {"_target_": BOARD, "save_dir": "~/x"}}},
+    "TensorBoard by a variable": {"logger": {"a": {"_target_": BOARD, "save_dir": "$HOME/x"}}},
+    "TensorBoard below": {"logger": {"a": {"_target_": BOARD, "save_dir": ".", "sub_dir": f"{OUTSIDE}/x"}}},
+    "a remote disk": {"logger": {"a": {"_target_": BOARD, "save_dir": "s3://bucket/x"}}},
+    "a file's address": {"logger": {"a": {"_target_": BOARD, "save_dir": f"file://{OUTSIDE}"}}},
+    "a chain of addresses": {"logger": {"a": {"_target_": BOARD, "save_dir": f"simplecache::file://{OUTSIDE}"}}},
+    "a local address": {"logger": {"a": {"_target_": BOARD, "save_dir": f"local:{OUTSIDE}"}}},
+    "W&B": {"logger": {"a": {"_target_": "pytorch_lightning.loggers.WandbLogger", "save_dir": OUTSIDE}}},
+    "W&B's own option": {"logger": {"a": {"_target_": "pytorch_lightning.loggers.WandbLogger", "dir": OUTSIDE}}},
+    "W&B's settings": {"logger": {"a": {
+        "_target_": "pytorch_lightning.loggers.WandbLogger", "settings": {"root_dir": [OUTSIDE]}}}},
+    "MLflow's tracks": {"logger": {"a": {
+        "_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": f"file:{OUTSIDE}"}}},
+    "MLflow's database": {"logger": {"a": {
+        "_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": f"sqlite:///{OUTSIDE}/x"}}},
+    "MLflow's folder": {"logger": {"a": {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "save_dir": OUTSIDE}}},
+    "pictures": {"callbacks": {"p": {"_target_": "dvsn.engine.callbacks.PictureGrid", "folder": OUTSIDE}}},
+    "pictures through a link": {"callbacks": {"p": {"_target_": "dvsn.engine.callbacks.PictureGrid", "folder": "link"}}},
+    "checkpoints": {"callbacks": {"c": {"_target_": SAVER, "dirpath": OUTSIDE}}},
+    "a checkpoint's name": {"callbacks": {"c": {"_target_": SAVER, "dirpath": ".", "filename": "../outside/x"}}},
+    "a checkpoint's name in full": {"callbacks": {"c": {"_target_": SAVER, "filename": f"{OUTSIDE}/x"}}},
+    "a checkpoint of an error": {"callbacks": {"c": {
+        "_target_": "pytorch_lightning.callbacks.OnExceptionCheckpoint", "dirpath": OUTSIDE}}},
+    "batches that are left out": {"callbacks": {"c": {
+        "_target_": "pytorch_lightning.callbacks.SpikeDetection", "exclude_batches_path": f"{OUTSIDE}/x.json"}}},
+    "a teacher's answers": {"distillation": {"cache": OUTSIDE}},
+    "what evaluate writes": {"output": OUTSIDE},
+    "a data set that is drawn": {"data": {"_target_": "dvsn.data.street_module.StreetModule", "root": OUTSIDE}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_elsewhere(
+    name: str, attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line may name the same place."""
+    monkeypatch.setattr(compose, "inspect_tree", lambda *_, **__: None)  # packages that may be missing
+    (tmp_path / "work" / "mine").mkdir()
+    (tmp_path / "work" / "mine" / "hidden").symlink_to(tmp_path / "outside")
+    (arguments, *_) = ways(PLACES[name], tmp_path / "work" / "mine")
+    message = attack(*arguments)
+    assert "outside of the working directory" in message or "leads out of the folder" in message
+    monkeypatch.setattr(outputs, "class_of", lambda node, _: StreetModule if node else None)
+    with compose.opened(
+        "tiny", [each.replace(OUTSIDE, str(tmp_path)) for each in (*arguments, "root=x")]
+    ) as session:
+        composed = compose.compose(session.loader, "tiny", session.overrides)
+        tree = compose.plain(composed.cfg)
+        line = {**composed.line, **{key: tree[key] for key in PLACES[name]}}
+        outputs.check_outputs(tree, line, run="runs/x")
+
+
+SWEPT = {
+    "logger.csv.folder": OUTSIDE,
+    "+callbacks.c": "{_target_: a.B, dirpath: " + OUTSIDE + "}",
+    "data.root": f"data/street,{OUTSIDE}",
+    "distillation.cache": "link",
+    "++logger.a.name": "../x,y",
+}
+
+
+@pytest.mark.parametrize("key", SWEPT)
+def test_a_place_elsewhere_that_is_swept(key: str, attack: Attack, tmp_path: Path) -> None:
+    for arguments in ways({"hydra": {"sweeper": {"params": {key: SWEPT[key]}}}}, tmp_path / "work" / "mine"):
+        message = attack(*arguments)
+        assert "outside of the working directory" in message or "leads out of the folder" in message
+
+
+def test_what_is_no_place_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What people write: folders of the run, names with slashes, addresses of servers, and what the line says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVSN_DATA", str(tmp_path.parent / "data"))
+    street = {"_target_": "dvsn.data.street_module.StreetModule", "root": f"{tmp_path.parent}/data/street"}
+    run = str(tmp_path.parent / "scratch" / "run")
+    tree = {
+        "logger": {
+            "csv": {"folder": run},
+            "w": {
+                "name": "pose_w32 ... a/b",
+                "tags": ["a/b", "see ../x, 50%"],
+                "save_dir": f"{run}/w",
+                "project": "x",
+            },
+            "m": {"tracking_uri": "https://example.com/mlflow", "save_dir": "/scratch/m"},
+            "c": {"save_dir": f"{tmp_path}/logs", "version": "", "name": "${now}: 3"},
+        },
+        "callbacks": {
+            "stop": {"monitor": "../val/miou"},
+            "c": {"filename": "{epoch}-{val/miou:.2f}"},
+            "none": None,
+        },
+        "data": street,
+        "distillation": {"cache": "/scratch/answers/kd"},
+    }
+    line = {"logger.m.save_dir": "/scratch/m", "distillation.cache": "/scratch/answers/${name}"}
+    outputs.check_outputs(tree, line, run=run)
+    for key in line:
+        with pytest.raises(ConfigError, match=key):
+            outputs.check_outputs(tree, {each: line[each] for each in line if each != key}, run=run)
+    (tmp_path.parent / "drawn").mkdir()
+    there = {"data": street | {"root": str(tmp_path.parent / "drawn")}}
+    with pytest.raises(ConfigError, match=r"data\.root"):
+        outputs.check_outputs(there, {}, run=run)
+    (tmp_path.parent / "drawn" / "street.json").touch()  # is there, and only read
+    outputs.check_outputs(there, {}, run=run)
+
+
 @pytest.mark.parametrize(
     "path", ["hydra.job.chdir", "hydra.callbacks.a", "hydra.job.env_set.PATH", "hydra.new"]
 )
@@ -380,7 +506,15 @@ def test_the_composed_node_is_compared_as_a_whole(path: str) -> None:
 def test_links_in_a_folder_that_is_there(attack: Attack, tmp_path: Path) -> None:
     """A folder of the working directory that holds links, such as one of a cloned repository."""
     for number, link in enumerate(
-        ("tiny.log", "config.yaml", "checkpoints", ".lock", "checkpoints/last.ckpt")
+        (
+            "tiny.log",
+            "config.yaml",
+            "checkpoints",
+            ".lock",
+            "checkpoints/last.ckpt",
+            "board/version_0/x",
+            "wandb",
+        )
     ):
         folder = tmp_path / "work" / f"prepared_{number}"
         (folder / link).parent.mkdir(parents=True)

@@ -84,16 +84,17 @@ AUXILIARY = SEGMENTERS - named("network", r"hrnetv2_w\d+(_small_v\d)?")
 BOUNDARY = named("network", r"pidnet_[sml]|ddrnet_23_adb_bag|bisenetv1_adb_bag")
 HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": BOUNDARY}
 """Of a loss of segmentation that reads heads, the networks that have them in training."""
-FACES = {"300w", "aflw", "cofw", "faces68", "wflw"}
+OWN = {"keypoints", "keypoint_table", "yolo_keypoints"}
+FACES = {"300w", "aflw", "cofw", "face_files", "face_lines", "faces", "faces68", "wflw"}
 STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot"}
 LABELLED = STREETS | {"camvid", "cocostuff", "lip", "pascal_context", "segmentation"}
 DATA = {
     "classification": {"cifar10", "cifar100", "imagefolder"},
-    "detection": STREETS | {"coco", "ochuman"},
+    "detection": STREETS | {"boxes", "coco", "ochuman", "voc_boxes", "yolo_boxes"},
     "landmarks": FACES,
     "landmarks_heatmaps": FACES,
     "pix2pix": LABELLED | {"aligned", "edges2shoes", "facades", "folders", "maps"},
-    "pose": {"coco", "crowdpose", "keypoints", "lspet", "mpii", "ochuman", "street", "street_onehot"},
+    "pose": OWN | {"coco", "crowdpose", "lspet", "mpii", "ochuman", "street", "street_onehot"},
     "segmentation": LABELLED,
 }
 
@@ -213,12 +214,117 @@ def test_every_data_set_fits_its_task_or_is_refused(task: str, data: str) -> Non
 
 @pytest.mark.parametrize(
     ("task", "part"),
-    [("segmentation", "loss"), ("segmentation", "network"), ("pose", "codec"), ("pix2pix", "loss")],
+    [("segmentation", "loss"), ("segmentation", "network"), ("pose", "codec"), ("pix2pix", "discriminator")],
 )
 def test_a_part_that_is_missing_is_named(task: str, part: str) -> None:
     assert refusal(task, **{part: None}).startswith(
         f"{part}: found null, and task={task} needs one. Choices of {part}"
     )
+
+
+GROUPS_OF_A_RUN = (
+    "network",
+    "discriminator",
+    "loss",
+    "codec",
+    "transform",
+    "data",
+    "optim",
+    "schedule",
+    "trainer",
+)
+
+
+def emptied(task: str, group: str, *, gone: bool) -> dict[str, Any]:
+    """The tree of a task without a group, which a YAML file has made null or whose choice it has left out."""
+    tree = copy.deepcopy(composed(f"task={task}"))
+    tree[group] = None
+    if gone:
+        del tree[group]
+    return tree
+
+
+def check_empty(task: str, group: str, *, gone: bool) -> None:
+    """It is a run all the same, or refused with choices, of which the first that a message names will do."""
+    try:
+        compose.checked(OmegaConf.create(emptied(task, group, gone=gone)))
+    except ConfigError as error:
+        message = str(error)
+        assert "Interpolation" not in message and "raised while" not in message
+        if message == f"task.{group}: expected a node with _target_, found null":
+            return
+        assert f"Choices of {group}=..." in message, message
+        choices = message.partition(f"Choices of {group}=...")[2].partition(": ")[2]
+        tree = emptied(task, group, gone=gone)
+        names = re.split(r", | and |\.", choices)
+        fit = next(
+            name
+            for name in names
+            if name in FITS.get(group, DATA if group == "data" else {}).get(task, [name])
+        )
+        tree[group] = copy.deepcopy(shipped(group)[fit])
+        compose.checked(
+            OmegaConf.create(
+                tree | {"epochs": 3} if group != "data" else composed(f"task={task}", f"data={fit}")
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "group"),
+    [("pix2pix", "discriminator"), ("pose", "codec"), *(("segmentation", each) for each in GROUPS_OF_A_RUN)],
+)
+def test_a_group_that_is_null_is_refused_with_its_choices(task: str, group: str) -> None:
+    check_empty(task, group, gone=True)
+    check_empty(task, group, gone=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("group", GROUPS_OF_A_RUN)
+def test_every_group_that_is_null(task: str, group: str) -> None:
+    check_empty(task, group, gone=True)
+    check_empty(task, group, gone=False)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_that_is_null_on_the_command_line(group: str) -> None:
+    """Left out where a run can be without it, else refused with its choices."""
+    with compose.opened("train", []) as session:
+        try:
+            (override,) = compose._repair(session.loader, [f"{group}=null"])
+        except ConfigError as error:
+            assert str(error).startswith(
+                f"{group}: found null, and there has to be one. Choices of {group}=...: "
+            )
+            assert GROUPS[group][0] in str(error) and "_base" not in str(error)
+            assert group not in compose.OPTIONAL and "none" not in GROUPS[group]
+        else:
+            assert override == (f"~{group}" if group in compose.OPTIONAL else f"{group}=none")
+
+
+NOTHING = {
+    "task.discriminator=null": r"^task\.discriminator: found null, .* discriminator=\.\.\. that fit: n_layers",
+    "task.loss=null": r"^task\.loss: found null, .*Choices of loss=\.\.\. that fit: hinge",
+    "data.splits=null": r"refers to \$\{data\.splits\.train\}, which .* There is no data\.splits: ",
+    "task.label_classes=${data.label_clases}": r"^task\.label_classes: refers .*mean 'data\.label_classes'",
+    "task.label_classes=${dataa.x}": r"^task\.label_classes: refers to \$\{dataa\.x\}, .*There is no dataa: ",
+}
+
+
+@pytest.mark.parametrize("line", NOTHING)
+def test_what_refers_to_nothing_is_told_with_what_there_is(line: str) -> None:
+    with pytest.raises(ConfigError, match=NOTHING[line]):
+        compose.checked(OmegaConf.create(copy.deepcopy(composed("task=pix2pix", line))))
+
+
+def test_a_list_in_the_place_of_options_is_told() -> None:
+    words = r"task/landmarks_heatmaps\.yaml: sets options of a group whose choice has a list there"
+    with (
+        compose.opened("train", ["task=landmarks_heatmaps", "transform=null"]) as session,
+        pytest.raises(ConfigError, match=words),
+    ):
+        compose.compose(session.loader, session.name, session.overrides)
 
 
 class Silent(nn.Module):

@@ -99,6 +99,76 @@ def test_validation_across_epochs(words: list[str], tmp_path: Path) -> None:
     assert "val/l1" in train(composed([*words, *across], tmp_path))["metrics"]
 
 
+NEVER = {
+    "trainer.max_steps=3": "trainer.val_check_interval=3 trainer.check_val_every_n_epoch=null",
+    "trainer.max_steps=8 trainer.check_val_every_n_epoch=2": "trainer.check_val_every_n_epoch=1",
+    "trainer.max_steps=3 trainer.accumulate_grad_batches=2 trainer.check_val_every_n_epoch=2":
+    "trainer.check_val_every_n_epoch=1",
+    "trainer.val_check_interval=11 trainer.check_val_every_n_epoch=null": "trainer.val_check_interval=10 "
+    "trainer.check_val_every_n_epoch=null",
+    "trainer.limit_val_batches=0": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", NEVER)
+def test_a_run_that_is_never_validated_says_so(
+    given: str, words: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two epochs of five batches; what is advised is validated."""
+    first = train(composed([*words, *given.split()], tmp_path / "never"))
+    assert first["best"] is None and not list(tmp_path.glob("never/checkpoints/best.ckpt"))
+    assert "No best.ckpt is kept, since val/l1 is not measured." in caplog.text
+    assert caplog.text.partition(" Set ")[2].partition("\n")[0] == NEVER[given]
+    if NEVER[given]:
+        caplog.clear()
+        mended = [word for word in given.split() if word.partition("=")[0] not in NEVER[given]]
+        assert train(composed([*words, *mended, *NEVER[given].split()], tmp_path / "mended"))["best"]
+        assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["trainer.max_steps=5", "trainer.max_steps=10 trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=5",
+     "trainer.val_check_interval=10 trainer.check_val_every_n_epoch=null",
+     "trainer.max_steps=2 trainer.val_check_interval=2", "trainer.max_steps=3 trainer.accumulate_grad_batches=2"],
+)  # fmt: skip
+def test_a_run_that_is_just_long_enough_says_nothing(
+    given: str, words: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(composed([*words, *given.split()], tmp_path))["best"] and caplog.text == ""
+
+
+def test_a_resumed_run_counts_from_where_it_goes_on(
+    words: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(composed([*words, "trainer.max_steps=7"], tmp_path))
+    again = [*words, f"resume={tmp_path}/checkpoints/last.ckpt"]
+    caplog.clear()
+    train(composed([*again, "trainer.max_steps=9"], tmp_path / "again"))
+    assert "ends after batch 9, and its first validation would be after batch 10" in caplog.text
+    caplog.clear()
+    train(composed([*again, "trainer.max_steps=10"], tmp_path / "more"))
+    assert "first validation" not in caplog.text
+
+
+TOO_SHORT = {
+    "trainer.max_epochs=0": r"trainer\.max_epochs: found 0, with which nothing is trained",
+    "trainer.max_steps=0": r"trainer\.max_steps: found 0, with which nothing is trained",
+    "trainer.check_val_every_n_epoch=3": r"found 3, and the run has 2 epochs, so it would never be validated",
+}
+
+
+@pytest.mark.parametrize("option", TOO_SHORT)
+def test_a_run_of_no_length_is_refused_before_it_starts(
+    option: str, words: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=TOO_SHORT[option]) as caught:
+        train(composed([*words, option], tmp_path))
+    for pasted in advised(str(caught.value)):
+        assert train(composed([*words, option, pasted], tmp_path))["best"]
+    train(composed([*words, option, "trainer=fast_dev_run", "trainer.accelerator=cpu"], tmp_path / "quick"))
+
+
 @pytest.mark.parametrize(
     ("quick", "batches"), [("trainer=fast_dev_run", 3), ("trainer.fast_dev_run=true", 1)]
 )
@@ -118,7 +188,7 @@ def test_a_quick_run_is_one_epoch_whatever_an_experiment_says(
 
 
 def test_the_demo_is_quick_too(tmp_path: Path) -> None:
-    """`experiment=demo` sets three epochs."""
+    """`experiment=demo` sets its epochs, and validates after some of them."""
     config = composed(["experiment=demo", "trainer=fast_dev_run"], tmp_path)
     trainer = runtime.build_trainer(config, runtime.make_task(config))
     assert (trainer.max_epochs, trainer.limit_train_batches, trainer.limit_val_batches) == (1, 3, 3)

@@ -76,8 +76,8 @@ def init(options: dict[str, Any]) -> list[Path]:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")
     report(listing.root, found, plan.says, others)
-    example = shlex.quote(str(listing.root / found.example)) if found.example else "PICTURE"
-    advise(files, name, into, example, command)
+    words = found.facts.get("predict") or [listing.root / found.example if found.example else "PICTURE"]
+    advise(files, name, into, [str(each) for each in words], command)
     return files
 
 
@@ -107,14 +107,15 @@ def report(root: Path, found: Any, parting: list[str], others: Any) -> None:
             log.info("  it could also be %s: task=%s", other.kind, other.task)
 
 
-def advise(files: list[Path], name: str, into: Path, example: str, command: str) -> None:
-    """The lines that come next."""
+def advise(files: list[Path], name: str, into: Path, words: list[str], command: str) -> None:
+    """The lines that come next; `words` are what a prediction is of, and its options."""
     conf = f"--config-dir {shlex.quote(str(into))}"
     log.info("\nwritten  %s", "\nwritten  ".join(map(str, files)))
     log.info("check    python -m dvsn.data check %s data=%s", conf, name)
     log.info("show     python -m dvsn.data show %s experiment=%s", conf, name)
     log.info("train    %s", command)
-    log.info("predict  python -m dvsn.predict runs/%s/latest/checkpoints/best.ckpt %s", name, example)
+    place = shlex.quote(f"runs/{name}")  # of the one run that is there
+    log.info("predict  python -m dvsn.predict %s/*/checkpoints/best.ckpt %s", place, shlex.join(words))
 
 
 def train(options: dict[str, Any]) -> None:

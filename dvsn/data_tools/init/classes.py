@@ -24,7 +24,7 @@ def look(listing: Listing) -> Found | None:
     if not splits:
         return None
     classes = sorted({name for each in splits.values() for name in each})
-    if len(classes) < 2 or all(is_part(name) for name in classes):
+    if len(classes) < 2 or all(is_part(name) or role_of(name) for name in classes):
         return None
     check_splits(listing, splits)
     used = [name for each in splits.values() for names in each.values() for name in names]

@@ -48,11 +48,7 @@ class Listing:
         from dvsn.data_tools.init.naming import is_part
         from dvsn.data_tools.init.splits import role_of
 
-        notes = (".md", ".txt", ".pdf", ".html", "")
-        files = [
-            *self.pictures,
-            *(each for each in self.others if PurePosixPath(each).suffix.lower() not in notes),
-        ]
+        files = [*self.pictures, *(each for each in self.others if "/" in each or not is_note(each))]
         top = {name.partition("/")[0] if "/" in name else "" for name in files}
         if len(top) != 1 or "" in top or not self.pictures:
             return self
@@ -128,6 +124,13 @@ def _walk(folder: str, prefix: str, above: tuple[str, ...], pictures: list[str],
 
 def _endings(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.most_common(3))
+
+
+def is_note(name: str) -> bool:
+    """Whether a file beside the data is there to be read by people: a read-me, a licence, a page."""
+    path = PurePosixPath(name.lower())
+    told = path.stem.startswith(("readme", "license", "licence", "notes", "about", "citation"))
+    return path.suffix in (".md", ".pdf", ".html", "") or (path.suffix == ".txt" and told)
 
 
 def few(names: Iterable[str], limit: int = 3) -> str:

@@ -90,8 +90,8 @@ def about(minutes: float) -> str:
 
 
 def seconds(giga: float) -> float:
-    """Of one step on one core: a network of so many thousand million multiply-accumulates a batch, forward and back; and 0.2
-    for what does not depend on their size."""
+    """Of one step on one core, forward and back, of `giga` thousand million multiply-accumulates a batch; 0.2 more for what
+    does not depend on their number."""
     return 3 * giga / 25 + 0.2
 
 
