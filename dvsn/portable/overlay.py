@@ -72,7 +72,8 @@ def draw(
         draw_objects(picture, result, least=least, tint=tint, outlines=outlines, legend=legend)
     elif result.skeleton is not None:
         draw_people(picture, result, least=least, points=points, lines=lines, axes=axes)
-        if legend and len(result) and (points or lines):
+        found = result.keypoints if result.keypoints is not None else result.points
+        if legend and (points or lines) and found is not None and (found[..., 2] > least).any():
             draw_legend(picture, people_legend(result))
     return picture
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import pictures, recipe
 from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.listing import Listing, few
@@ -40,7 +41,7 @@ def look(listing: Listing) -> Found | None:
         sizes=pictures.counted(sizes),
         classes=classes,
         odd=left_out(listing, used),
-        example=used[0],
+        example=used[-1],
     )
     if len(splits) == 1:
         only = next(iter(splits.values()))
@@ -86,7 +87,7 @@ def same_names(splits: Mapping[str, ByClass], sizes: Mapping[str, pictures.Size]
 
 def left_out(listing: Listing, used: list[str]) -> list[str]:
     loose = sorted(set(listing.pictures) - set(used))
-    return [f"{len(loose)} pictures in no class folder: {few(loose)}"] if loose else []
+    return [f"{counted(len(loose), 'picture')} in no class folder: {few(loose)}"] if loose else []
 
 
 def describe(found: Found, splits: Mapping[str, ByClass]) -> list[str]:

@@ -45,7 +45,7 @@ class Layout:
         return frozenset(itertools.chain.from_iterable((*self.every, *self.lonely)))
 
     def example(self) -> str:
-        """The folder of the first side, if nothing else is in it, or its first picture."""
+        """The folder of the first side, if nothing else is in it, or its last picture."""
         first, second = self.every[-1]
         folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
         return folder if folder and folder != other else first

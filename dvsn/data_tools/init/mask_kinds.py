@@ -41,7 +41,14 @@ def decide(content: Content, known: Mapping[int, str]) -> Kind:
 
     Raises `DataError` where the values are no classes, such as a number for each object.
     """
-    return _of_colours(content, known) if content.colours else _of_ids(content, known)
+    kind = _of_colours(content, known) if content.colours else _of_ids(content, known)
+    if len(kind.values) < 2:
+        what = f"id {kind.values[0]}" if not kind.colours else "colour"
+        raise DataError(
+            f"every mask is of one {what} all over, so there is nothing to tell apart. Expected at least two classes, such "
+            "as 0 for the background and 1 for an object."
+        )
+    return kind
 
 
 def _of_ids(content: Content, known: Mapping[int, str]) -> Kind:

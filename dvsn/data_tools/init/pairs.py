@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dvsn.data.files import read_rgb
+from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import pair_recipe, pictures
 from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.layouts import Layout, layouts
@@ -85,7 +86,11 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         f"{found.size_words()} (height x width)",
         "the second is made from the first, which shows less; data.pair.source=b data.pair.target=a turns that round",
     ]
-    found.odd = [f"{len(names)} pictures without a partner: {few(names)}" for names in layout.lonely if names]
+    found.odd = [
+        f"{counted(len(names), 'picture')} without a partner: {few(names)}"
+        for names in layout.lonely
+        if names
+    ]
     return found
 
 
