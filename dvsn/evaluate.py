@@ -13,9 +13,11 @@ from dvsn import command_line
 from dvsn.atomic import write_csv, write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
+from dvsn.config.build import inspect_tree
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.config.outputs import check_drawn
+from dvsn.engine.run_folder import environment
 from dvsn.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ COMMAND = Command(
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
     ),
     examples=(
-        "python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test",
+        "python -m dvsn.evaluate checkpoint=runs/demo/pix2pix/checkpoints/best.ckpt split=test",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
         "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
@@ -69,7 +71,6 @@ COMMAND = Command(
 def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name, which are `shown` as a table on the screen."""
     import_lightning()
-    from dvsn.config.build import inspect_tree
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import PictureFiles
     from dvsn.engine.console import quiet
@@ -154,7 +155,6 @@ def chosen_recipe(config: Config, header: Config, path: Path) -> Config:
 def write(about: Config, values: dict[str, float], task: Any, output: Path, *, shown: bool = True) -> None:
     """metrics.json, the task's own tables, pictures and files; and, if they are `shown`, the scores on the screen."""
     from dvsn.engine.results import measured_line
-    from dvsn.engine.run_folder import environment
     from dvsn.pictures.grids import write_picture
 
     result = {**about, "metrics": values, "details": task.test_details, "environment": environment()}

@@ -13,8 +13,10 @@ from dvsn import command_line
 from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.build import inspect_tree
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
+from dvsn.config.partners import check_partners
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,8 +58,6 @@ COMMAND = Command(
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
     import_lightning()
-    from dvsn.config.build import inspect_tree
-    from dvsn.config.partners import check_partners
     from dvsn.engine import console, loggers, results, resume, run_folder, teaching
     from dvsn.engine import trainer as runtime
     from dvsn.engine.faults import told

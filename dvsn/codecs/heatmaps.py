@@ -82,7 +82,7 @@ class HeatmapCodec(nn.Module):
         if not abs(flip_shift) < size[1] // stride:
             raise ConfigError(
                 f"codec.flip_shift: found {flip_shift}, expected less than the {size[1] // stride} columns of a map; 1 is "
-                "usual, 0 with unbiased=true."
+                "usual, 0 with codec.unbiased=true."
             )
         self.size, self.stride, self.sigma = (size[0], size[1]), stride, sigma
         self.centre, self.window, self.refine = centre, window, refine

@@ -58,11 +58,11 @@ def check_partners(tree: Node) -> None:
         if isinstance(tree.get(group), Mapping):
             tree[group] = {key: followed(tree, value) for key, value in tree[group].items()}
     for group in ("task", "data", "trainer"):
-        if tree.get(group) is None:
+        if tree.get(group) is None and group in choices():
             raise ConfigError(
                 f"{group}: found null, and a training needs one. {listed(group, choices()[group])}"
             )
-    node = tree["task"]
+    node = tree.get("task")
     if not isinstance(node, Mapping) or "_target_" not in node:
         return
     task = class_of(node, "task")

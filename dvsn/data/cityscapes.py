@@ -45,7 +45,7 @@ FILES = {
 }
 """The label files that can serve each choice, the preferred one first."""
 
-ADVICE = "The ids lie in the files _labelIds.png and _labelTrainIds.png; colours are for labels=color alone."
+ADVICE = "The ids lie in the files _labelIds.png and _labelTrainIds.png; colours are for data.dataset.labels=color alone."
 
 _ENDING = re.compile(r"_(color|labelIds|labelTrainIds|instanceIds)\.png$")
 

@@ -106,7 +106,7 @@ def read_colors(path: str | Path) -> np.ndarray:
     if mode not in ("RGB", "RGBA", "P", "PA"):
         raise DataError(
             f"{path}: found a picture of mode '{mode}' (one channel, so probably ids), expected a "
-            "colour-coded label map (RGB, RGBA, palette). Give the colour file, or read ids with labels=ids."
+            "colour-coded label map (RGB, RGBA, palette). Give the colour file, or read ids with data.dataset.labels=ids."
         )
     return to_rgb(path, data)
 
@@ -114,7 +114,7 @@ def read_colors(path: str | Path) -> np.ndarray:
 def read_labels(
     path: str | Path,
     *,
-    advice: str = "A colour-coded label map is read with labels=color.",
+    advice: str = "A colour-coded label map is read with data.dataset.labels=color.",
     lossy: bool = False,
     lossy_advice: str = "",
 ) -> np.ndarray:

@@ -22,7 +22,7 @@ from dvsn.types import Sample
 TREE = """\
     ROOT/{table}        image,width,height,JOINT_x,JOINT_y,JOINT_v,... with a person a line
     ROOT/{pictures}/NAME.jpg
-    JOINT_v is 0 (not labelled), 1 or 2; coordinates in pixels. With visibility=false there is no such column."""
+    JOINT_v is 0 (not labelled), 1 or 2; coordinates in pixels. With data.people.visibility=false there is no such column."""
 
 
 HEADINGS = {"image": "image", "x": "{name}_x", "y": "{name}_y", "v": "{name}_v"}

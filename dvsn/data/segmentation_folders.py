@@ -163,7 +163,7 @@ def class_ids(
         names=names,
         ignore_ids=[each for each in ignore_ids if id_map is None or each not in class_of],
         advice="To make classes of them set data.dataset.id_map={FILE_ID: CLASS_ID, ...}"
-        + (", for masks of 0 and 255 id_map={0: 0, 255: 1}." if len(names) == 2 else "."),
+        + (", for masks of 0 and 255 data.dataset.id_map={0: 0, 255: 1}." if len(names) == 2 else "."),
         soft=SOFT,
         nearest=nearest,
     )

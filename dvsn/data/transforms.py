@@ -116,7 +116,7 @@ class Transform:
                 arrays[name] = palettes[name][arrays[name]]  # mixing colours needs colours
             if treated[name] == "blend" and arrays[name].ndim == 2:
                 raise ConfigError(
-                    "data.pair.blend_labels: label ids cannot be blended, only colours. Read labels=color."
+                    "data.pair.blend_labels: label ids cannot be blended, only colours. Set data.dataset.labels=color."
                 )
         if self.outlines is not None:
             outlines = boundary_map(arrays[self.pair.target], **self.outlines)

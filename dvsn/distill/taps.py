@@ -122,7 +122,7 @@ class Taps:
 def overwritten(name: str, path: str) -> str:
     return (
         f"taps: '{path}' of {name} is overwritten by an operation in place after it, such as ReLU(inplace=True) or +=. "
-        "Build the network with inplace=False, or choose another tap"
+        "Build it without operations in place, or choose another tap"
     )
 
 
@@ -163,7 +163,7 @@ def role(network: nn.Module, name: str) -> tuple[str, ...]:
     if name not in declared:
         raise ConfigError(
             f"taps: {type(network).__name__} does not say where its '{name}' taps are ({ROLES[name]}). It declares "
-            f"{', '.join(declared) or 'none'}. Give pairs of module paths instead, taps=[[STUDENT,TEACHER],...]; "
+            f"{', '.join(declared) or 'none'}. Give pairs of module paths instead, distill.NAME.taps=[[STUDENT,TEACHER]]; "
             "`python -m dvsn.distill taps` lists them."
         )
     return declared[name]
@@ -214,7 +214,8 @@ def pairs(student: nn.Module, teacher: nn.Module, taps: Pairing) -> tuple[tuple[
         if len(first) != len(second):
             raise ConfigError(
                 f"taps: '{taps}' are {len(first)} of {type(student).__name__} ({', '.join(first)}) and {len(second)} of "
-                f"{type(teacher).__name__} ({', '.join(second)}). Say which belong together: taps=[[STUDENT,TEACHER],...]."
+                f"{type(teacher).__name__} ({', '.join(second)}). Say which belong together: "
+                "distill.NAME.taps=[[STUDENT,TEACHER]]."
             )
     else:
         if any(isinstance(pair, str) or len(pair) != 2 for pair in taps):

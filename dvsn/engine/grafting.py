@@ -162,7 +162,7 @@ def head_paths(student: nn.Module, chosen: Sequence[str], where: str) -> tuple[s
     if not any(within(key, paths) for key, _ in student.named_parameters()):
         raise ConfigError(
             f"{where}: {type(student).__name__} does not say what its head is, or it has no parameters. Give the paths of "
-            "its modules, such as head=[final_layer]."
+            f"its modules, such as {where}=[final_layer]."
         )
     return paths
 

@@ -27,8 +27,8 @@ PUSH = Command(
         Option("private", False, "whether a new repository is private"),
     ),
     examples=(
-        "python -m dvsn.hub push runs/demo/latest/checkpoints/best.ckpt OWNER/NAME",
-        "python -m dvsn.hub push runs/demo/latest/checkpoints/best.ckpt local=my_folder",
+        "python -m dvsn.hub push runs/demo/pix2pix/checkpoints/best.ckpt OWNER/NAME",
+        "python -m dvsn.hub push runs/demo/pix2pix/checkpoints/best.ckpt local=my_folder",
     ),
 )
 COMMANDS = {"push": "write a folder with recipe, weights, scores and card, and upload it"}

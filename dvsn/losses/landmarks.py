@@ -216,7 +216,7 @@ class PFLDLoss(nn.Module):
         if output.angles is None or angles is None:
             raise ConfigError(
                 f"loss.mode={self.mode}: needs the angles of the head, from the network (network.auxiliary=true, in "
-                "training) and from the data. mode=robust does without."
+                "training) and from the data. loss.mode=robust does without."
             )
         factor, rarity = self.angle_factor(output, angles), self.rarity(attributes, errors)
         if self.mode == "seed_as_coded":
@@ -238,7 +238,7 @@ class PFLDLoss(nn.Module):
                 return torch.ones_like(like)
             raise ConfigError(
                 f"loss.mode={self.mode}: weighs faces by attributes, which this data set does not have: every weight would "
-                "be 0. mode=robust does without."
+                "be 0. loss.mode=robust does without."
             )
         flags = attributes.float()
         if self.mode == "published":

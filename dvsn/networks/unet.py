@@ -133,7 +133,7 @@ class UNet(nn.Module):
             raise UserError(
                 f"UNet: the {self.bottleneck_norm} norm at the bottleneck sees one value per channel, so it "
                 f"has no variance (batch {batch}, image {height} x {width}, bottleneck 1 x 1). Use "
-                f"{remedy}larger images, or bottleneck_norm=false as in network=unet_256."
+                f"{remedy}larger images, or network.bottleneck_norm=false as in network=unet_256."
             )
 
 

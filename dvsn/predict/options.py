@@ -73,7 +73,7 @@ COMMAND = Command(
         Option("seed", 0, "for networks tested with dropout"),
     ),
     examples=(
-        "python -m dvsn.predict runs/demo/latest/checkpoints/best.ckpt labels/ output=painted",
+        "python -m dvsn.predict runs/demo/segmentation/checkpoints/best.ckpt data/street/leftImg8bit/test output=seen",
         "python -m dvsn.predict checkpoint=best.ckpt input='gtFine/val/*/*_color.png' size=keep",
         "python -m dvsn.predict pidnet.ckpt leftImg8bit/test write=submission output=results",
         "python -m dvsn.predict resnet8x4.ckpt photos top=3 size=32x32",

@@ -10,6 +10,7 @@ import csv
 import fcntl
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -83,6 +84,13 @@ class Plan:
     @property
     def folder(self) -> Path:
         return Path(self.options["dir"])
+
+    @property
+    def flags(self) -> list[str]:
+        """Those of the command line that a trial needs to be run again by hand: folders of options, packages."""
+        allowed = os.environ.get("DVSN_ALLOW")
+        flags = [each for each in self.command if re.match(r"--(?!config-name=)", each)]
+        return [*flags, *([f"--allow={allowed}"] if allowed else [])]
 
     def identity(self) -> Config:
         """What must be equal for trials to be comparable."""
@@ -191,7 +199,11 @@ def open_study(plan: Plan) -> Study:
                 f"search.dir: {plan.folder} holds a search {key} {words}. Found another one, {key} "
                 f"{'; '.join(value) if isinstance(value, list) else value}. Give it a folder of its own, search.dir=..."
             )
-    wanted |= {"command": plan.shared, "keys": {each.key.lstrip("+"): each.key for each in plan.ranges}}
+    wanted |= {
+        "command": plan.shared,
+        "flags": plan.flags,
+        "keys": {each.key.lstrip("+"): each.key for each in plan.ranges},
+    }
     for key, value in wanted.items():
         if attributes.get(key) != value:
             study.set_user_attr(key, value)

@@ -68,7 +68,8 @@ def best_line(study: Study, table: list[Row]) -> str:
     for key, value in trial.params.items():  # as `Range.override` writes them
         grid = isinstance(value, float) and getattr(trial.distributions[key], "step", None) is not None
         values.append(f"{written.get(key, key)}={value:.12g}" if grid else f"{written.get(key, key)}={value}")
-    return shlex.join(["python", "-m", "dvsn.train", *study.user_attrs.get("command", []), *values])
+    line = [*study.user_attrs.get("flags", []), *study.user_attrs.get("command", []), *values]
+    return shlex.join(["python", "-m", "dvsn.train", *line])
 
 
 def head(study: Study, table: list[Row]) -> str:

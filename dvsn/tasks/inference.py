@@ -51,7 +51,7 @@ def read_options(options: dict[str, Any] | None, *, path: str = "task.inference"
         raise ConfigError(f"{path}.scales: found {scales!r}, expected a list of numbers above 0.")
     window, stride = (_size(given.get(key), f"{path}.{key}") for key in ("window", "stride"))
     if mode == "slide" and window is None:
-        raise ConfigError(f"{path}.window: mode=slide needs it. Set {path}.window=[HEIGHT,WIDTH].")
+        raise ConfigError(f"{path}.window: {path}.mode=slide needs it. Set {path}.window=[HEIGHT,WIDTH].")
     return Inference(mode, window, stride, tuple(float(scale) for scale in scales), flip)
 
 

@@ -178,7 +178,7 @@ class Segmentation(NetworkTask):
             if not numbers:
                 raise ConfigError(
                     "write: this data set's files hold the class ids themselves; there is no other numbering for a "
-                    "test server. Use write=ids."
+                    "test server. Use write=ids of python -m dvsn.predict."
                 )
             kind_of_number = torch.uint8 if max(numbers) < 256 else torch.int32
             return torch.tensor(numbers, dtype=kind_of_number, device=ids.device)[ids.long()]

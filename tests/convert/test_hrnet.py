@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dvsn.config.build import build
-from dvsn.convert.release import Converted, build_empty
+from dvsn.convert.release import build_empty
 from dvsn.convert.rules import convert
 from dvsn.convert.segmentation import partial_weights
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.hrnetv2 import HRNetV2
 from dvsn.networks.hrnetv2_ocr import HRNetV2OCR
+from tests.support.networks import distance, rebuilt
 from tests.support.reference_hrnet import (
     VARIANTS,
     Reference,
@@ -38,20 +38,8 @@ def as_saved_with_its_loss(state: State) -> State:
     return saved | {"loss.criterion.weight": torch.ones(19)}
 
 
-def rebuilt(converted: Converted) -> nn.Module:
-    network = build(converted.network, path="network")
-    assert isinstance(network, nn.Module)
-    network.load_state_dict(converted.state, strict=True)
-    return network.eval()
-
-
 def picture() -> Tensor:
     return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize(("classes", "align_corners"), [(19, False), (59, False), (171, True), (150, True)])

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import dvsn
 from dvsn.config.build import build
 from dvsn.convert.command import convert as convert_command
 from dvsn.convert.options import COMMAND
-from dvsn.convert.release import Converted
 from dvsn.convert.rules import convert
 from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.classification import Classification
 from dvsn.tasks.pose import Pose
+from tests.support.networks import distance, rebuilt
 from tests.support.reference_hrnet import (
     VARIANTS,
     Reference,
@@ -64,20 +64,8 @@ def mmpose_before_1(state: State) -> dict[str, Any]:
     return mmpose(state, "keypoint_head")
 
 
-def rebuilt(converted: Converted) -> nn.Module:
-    network = build(converted.network, path="network")
-    assert isinstance(network, nn.Module)
-    network.load_state_dict(converted.state, strict=True)
-    return network.eval()
-
-
 def picture(height: int = 64, width: int = 32) -> Tensor:
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 # Published pose files ------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ import csv
 import io
 import logging
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 
 from dvsn.engine import progress, trainer
 from dvsn.engine.progress_line import Position, clock, line, named, shortened, spoken
-from dvsn.engine.screens import Terminal, above
+from dvsn.engine.screens import Notebook, Terminal, above, find_screen
 from dvsn.train import train
 from tests.support.tiny import TINY, composed, write_pairs
 
@@ -130,3 +132,38 @@ def test_losses_are_means_over_the_epoch(
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     mean = sum(float(row["train/l1"]) for row in rows[:4]) / 4
     assert f" l1 {spoken(mean)} " in first
+
+
+def test_a_notebook_shows_one_output_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for IPython's functions, as a kernel has them."""
+    shown: list[tuple[str, Any]] = []
+
+    class Handle:
+        def update(self, content: Any, *, raw: bool) -> None:
+            shown.append(("update", content["text/plain"]))
+
+    def display(content: Any, *, raw: bool, display_id: bool) -> Handle:
+        shown.append(("display", content["text/plain"]))
+        return Handle()
+
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    screen = find_screen()
+    assert isinstance(screen, Notebook)
+    screen.clear()
+    screen.show("one")
+    screen.show("two")
+    screen.clear()
+    assert shown == [("display", "one"), ("update", "two"), ("update", "")]
+
+
+def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert find_screen() is None, "a file or a pipe"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(find_screen(), Terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    assert find_screen() is None

@@ -16,6 +16,7 @@ from dvsn.convert.release import build_empty
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnetv2_face import HRNetV2Face
 from dvsn.networks.pfld import PFLD, HeadAngles
+from tests.support.networks import distance, load
 from tests.support.reference_hrnet import VARIANTS, Reference, digest, fill, mixing_keys, trunk_keys
 from tests.support.reference_pfld import PFLDReference, auxiliary_keys, backbone_keys, pfld_keys
 
@@ -42,19 +43,8 @@ def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith("bn8.")}
 
 
-def load(kind: type[nn.Module], state: dict[str, Tensor], **options: Any) -> nn.Module:
-    network = build_empty(kind, options)
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval()
-
-
 def picture(*size: int) -> Tensor:
     return torch.rand(*size, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 # PFLD: published keys, counts and costs ------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.convert import command as convert
 from dvsn.data_tools import check, faces, show, weights
+from dvsn.data_tools.init import __main__ as init
 from dvsn.engine import tap_table
 from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
@@ -48,6 +49,7 @@ WORK = (
     (faces, "write"),
     (tap_table, "show"),
     (hub, "push"),
+    (init, "init"),
 )
 """The last function of each command, which does the work."""
 ADDED = {"search": ["search.trials=1"]}

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dvsn.convert.release import build_empty
+from dvsn.config.build import build
+from dvsn.convert.release import Converted, build_empty
 from tests.support.reference_hrnet import Shapes, fill
 
 
@@ -37,3 +38,11 @@ def picture(*size: int, dtype: torch.dtype = torch.float64) -> Tensor:
 def distance(found: Tensor, expected: Tensor) -> float:
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def rebuilt(converted: Converted) -> nn.Module:
+    """The network of a conversion, in evaluation, with its weights."""
+    network = build(converted.network, path="network")
+    assert isinstance(network, nn.Module)
+    network.load_state_dict(converted.state, strict=True)
+    return network.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -311,6 +312,32 @@ def test_the_line_has_the_values_that_ran(tmp_path: Path) -> None:
     study.tell(study.ask({"x": grid.distribution()}), 1.0)
     line = search_table.best_line(study, search_table.rows(study))
     assert line == f"python -m dvsn.train a=1 {grid.override(0.1 + 0.2)}" and line.endswith("x=0.3")
+
+
+def test_the_line_has_the_flags_of_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds the options of --config-dir, and builds what --allow has allowed; the line is composed as it stands."""
+    (tmp_path / "my conf" / "network").mkdir(parents=True)
+    (tmp_path / "my conf" / "network" / "own.yaml").write_text(
+        "_target_: dvsn.networks.unet.UNet\nwidth: 8\ninput_channels: 3\noutput_channels: 3\n"
+    )
+    monkeypatch.setenv("DVSN_ALLOW", "my_package")
+    argv = ["network=own", "optim.lr=interval(1e-4,1e-2)", f"--config-dir={tmp_path / 'my conf'}"]
+    argv += [
+        "network.input_channels=3",
+        "network.output_channels=3",
+        "name=own",
+        f"search.dir={tmp_path / 's'}",
+    ]
+    monkeypatch.chdir(tmp_path)
+    with compose.opened("search", argv) as session:
+        chosen = search.plan(session, name="search", trial="train", module="dvsn.train")
+    make(tmp_path / "s")
+    study = search.open_study(chosen)
+    study.tell(study.ask({"optim.lr": chosen.ranges[0].distribution()}), 1.0)
+    line = shlex.split(search_table.best_line(study, search_table.rows(study)))
+    assert line[:3] == ["python", "-m", "dvsn.train"] and "--allow=my_package" in line
+    with compose.opened("train", line[3:]) as session:
+        assert compose.compose(session.loader, session.name, session.overrides).cfg.network.width == 8
 
 
 def make(folder: Path) -> Path:

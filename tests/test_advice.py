@@ -1,0 +1,241 @@
+"""Every `key=value` that a message of the source says exists, takes that value, and belongs to a command that is there.
+
+The texts of `dvsn/` are read, so an advice that is new is tried without a line here. What a message fills in is not
+known; a key that is partly filled in must have a form that exists.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose as hydra_compose
+from omegaconf import OmegaConf
+
+from dvsn.command_line import Command, scalar
+from dvsn.config import compose, hydra_node
+from dvsn.config.menu import PACKAGE, choices, conf_dir
+from dvsn.config.partners import shipped
+from dvsn.config.rules import TRAINER_OPTIONS
+from dvsn.config.types import fits
+from tests.support.advice import HOLE, Advice, advice, commands, keys_of
+
+GROUPS = choices()
+WHOLE = ("task", "experiment", "debug")
+"""Groups whose files are of the whole config."""
+COMMANDS = {
+    "train": "dvsn.train", "evaluate": "dvsn.evaluate", "search": "dvsn.sweep.search", "report": "dvsn.sweep.report",
+    "predict": "dvsn.predict.command", "convert": "dvsn.convert.__main__", "benchmark": "dvsn.benchmark.__main__",
+    "data check": "dvsn.data_tools.check", "data show": "dvsn.data_tools.show", "data faces": "dvsn.data_tools.faces",
+    "data weights": "dvsn.data_tools.weights", "distill taps": "dvsn.engine.tap_table",
+}  # fmt: skip
+OWN = {
+    "predict/": ("predict",),
+    "convert/": ("convert",),
+    "benchmark/": ("benchmark",),
+    "sweep/search": ("search",),
+    "sweep/report": ("report",),
+    "evaluate.py": ("evaluate",),
+    "data_tools/check": ("data check",),
+    "data_tools/show": ("data show",),
+    "data_tools/faces": ("data faces",),
+    "data_tools/weights": ("data weights",),
+    "engine/tap_table": ("distill taps",),
+}
+"""Whose options a file may name beside those of a config."""
+DESCRIBED = re.compile(rf"{HOLE}|{HOLE}.*|\.\.\.")
+"""A value of a message that tells what was found, or that is left to the reader."""
+
+
+@functools.cache
+def command(name: str) -> Command:
+    found = importlib.import_module(COMMANDS[name]).COMMAND
+    assert isinstance(found, Command)
+    return found
+
+
+@functools.cache
+def composed(name: str, *overrides: str) -> Any:
+    with compose.initialized(conf_dir()):
+        cfg = hydra_compose(
+            name, overrides=["name=x", *overrides] if name in ("train", "search") else list(overrides)
+        )
+    return OmegaConf.to_container(cfg, resolve=False)
+
+
+@functools.cache
+def known() -> dict[str, list[Any]]:
+    """Each key that a config may have, with the types that its values may have."""
+    found: dict[str, list[Any]] = {}
+
+    def add(node: Any, path: str = "") -> None:
+        for key, hint in keys_of(node, path):
+            found.setdefault(key, []).append(hint)
+
+    for name in ("train", "evaluate", "search"):
+        file = Path(conf_dir(), f"{name}.yaml")
+        add(
+            {
+                key: value
+                for key, value in yaml.safe_load(file.read_text()).items()
+                if key not in ("defaults", "hydra")
+            }
+        )
+    for task in GROUPS["task"]:
+        add({key: value for key, value in composed("train", f"task={task}").items() if key != "hydra"})
+    for group, names in GROUPS.items():
+        found.setdefault(group, []).append(str)
+        for name in names if group not in WHOLE else ():
+            node = {key: value for key, value in shipped(group)[name].items() if key != "defaults"}
+            add(node, group)
+    for key, hint in TRAINER_OPTIONS.items():
+        found[f"trainer.{key}"] = [hint]
+    for key in ("resume.force", "run_dir", "debug", *hydra_node.GROUPS):
+        found.setdefault(key, []).append(Any)
+    return found
+
+
+def own_options(file: str) -> set[str]:
+    names = next((names for start, names in OWN.items() if file.startswith(start)), ())
+    return {option.name for name in names for option in command(name).options}
+
+
+@functools.cache
+def bare_words() -> set[str]:
+    """Last words of options of classes, by which a class tells what it was given."""
+    return {key.rpartition(".")[2] for key in known() if "." in key}
+
+
+def matching(key: str) -> list[str]:
+    pattern = re.compile(re.escape(key).replace(HOLE, r"[\w.]+").replace("NAME", r"\w+"))
+    return [each for each in known() if pattern.fullmatch(each)]
+
+
+EXAMPLES = ("key", "option", "group")
+"""Words for any option: Write key=value."""
+NO_ADVICE = {
+    ("config/flags.py", "allow="),  # what parts of other words are
+    ("data/__main__.py", "dir="),
+    ("engine/checkout.py", "submodules=all"),  # git's
+    ("engine/console.py", "find_unused_parameters=True"),  # words of Lightning's warnings
+    ("engine/console.py", "sync_dist=True.*"),
+    ("data/folders.py", "a={a}"),  # a picture of folders
+    ("data/folders.py", "b={b}"),
+    ("data/chance.py", f"p={HOLE}"),  # albumentations' options, as it has them
+    ("data/transforms.py", f"mask_interpolation={HOLE}"),
+    ("data/transforms.py", "mask_interpolation=6"),
+    ("data/transforms.py", "area_for_downscale=image_mask"),
+    ("convert/faces.py", "mean=[0,0,0]"),  # what published code does
+    ("convert/faces.py", "std=[1,1,1]"),
+}
+"""What looks like an option of dvsn and is none, by file."""
+ADVICE = sorted(set(advice(PACKAGE)))
+
+
+def fault(each: Advice) -> str:
+    """What is wrong with an advice; empty where nothing is."""
+    key = each.key.lstrip("+")
+    if set(key) <= {HOLE, "."} or key in EXAMPLES:
+        return ""
+    if hydra_node.inside(key, hydra_node.LINE) or key in own_options(each.file):
+        return ""
+    if each.command and key in {option.name for option in command(each.command).options}:
+        return ""
+    if key in GROUPS and HOLE not in each.value and not DESCRIBED.fullmatch(each.value):
+        names = re.findall(r"[\w/]+", each.value)
+        wrong = [
+            name
+            for name in names
+            if name not in GROUPS[key] and name not in ("null", "NAME") and not name.isdigit()
+        ]
+        return f"{key} has no choice {wrong}" if wrong else ""
+    keys = matching(key)
+    if not keys:
+        told = key in bare_words() and DESCRIBED.fullmatch(each.value)
+        return "" if told or (each.file, f"{key}={each.value}") in NO_ADVICE else "no such option"
+    literal = HOLE not in each.value and not re.search(r"[A-Z]{3}|\.\.\.|[{}]|^$", each.value)
+    hints = [hint for found in keys for hint in known()[found]]
+    if (
+        literal
+        and not re.search(r"[,(]", each.value)
+        and not any(fits(scalar(each.value), hint) for hint in hints)
+    ):
+        return f"does not take {each.value}"
+    return ""
+
+
+def test_many_are_found() -> None:
+    assert len(ADVICE) > 300 and len(known()) > 1000
+
+
+@pytest.mark.parametrize("file", sorted({each.file for each in ADVICE}))
+def test_what_a_message_says_to_set_exists(file: str) -> None:
+    wrong = [f"{each.file}:{each.line}: {each.key}={each.value}: {text}"
+             for each in ADVICE if each.file == file and (text := fault(each))]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_looks_like_advice_and_is_none_is_there() -> None:
+    assert {(each.file, f"{each.key}={each.value}") for each in ADVICE} >= NO_ADVICE
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("trainer.max_epoch", "3", "no such option"),
+        ("trainer.max_epochs", "yes", "does not take yes"),
+        ("loss", "ohme", "loss has no choice ['ohme']"),
+        ("mode", "slide", "no such option"),
+        (f"trainer.limit_{HOLE}_batches", "1", ""),
+        (f"trainer.limit_{HOLE}_epochs", "1", "no such option"),
+        (f"distill.{HOLE}.taps", "last", ""),
+        ("data.dataset.nearest", "true", ""),
+        ("size", "keep", "no such option"),
+    ],
+)
+def test_a_wrong_advice_is_found(key: str, value: str, found: str) -> None:
+    assert fault(Advice("tasks/base.py", 1, key, value)) == found
+
+
+# Command lines --------------------------------------------------------------------------------------------
+
+LINES = sorted({(file, name, tuple(words)) for file, _, name, words in commands(PACKAGE)})
+
+
+def line_fault(name: str, words: tuple[str, ...]) -> str:
+    """What is wrong with a command line."""
+    if words and not re.search(r"[=\W]", words[0]) and f"{name} {words[0]}" in COMMANDS:
+        name, words = f"{name} {words[0]}", words[1:]
+    if name in ("data", "distill"):
+        return "" if words[:1] == ("COMMAND",) else "no such command"
+    if name not in COMMANDS:
+        return "no such command"
+    about = command(name)
+    options = {option.name for option in about.options}
+    for word in words:
+        key, equals, _ = word.strip("'").partition("=")
+        key = key.lstrip("+")
+        if not equals or key.startswith(("-", "[")) or key in options:
+            continue
+        if not (about.groups or name == "search") or not (key in GROUPS or matching(key)):
+            return f"{name} has no option {key}"
+    return ""
+
+
+@pytest.mark.parametrize(("file", "name", "words"), LINES)
+def test_a_command_line_of_a_message_has_its_options(file: str, name: str, words: tuple[str, ...]) -> None:
+    assert not line_fault(name, words)
+
+
+def test_a_wrong_command_line_is_found() -> None:
+    assert line_fault("evaluat", ()) and line_fault("data", ("chek",))
+    assert line_fault("predict", ("a.ckpt", "photos", "transform=none")) == "predict has no option transform"
+    assert (
+        line_fault("train", ("task=pose", "trainer.max_epoch=1")) == "train has no option trainer.max_epoch"
+    )
+    assert not line_fault("data", ("check", "data=camvid", "output=x"))
