@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from dvsn import command_line
+from dvsn.atomic import write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError
@@ -35,6 +37,8 @@ COMMAND = Command(
         Option("drop", 0.5, "int8: how much of the score may be lost, in points of a hundred"),
         Option("scored", 128, "int8: pictures of val that the score is measured on to find what must stay in fp32"),
         Option("target", "cpu", "int8: cpu (ONNX Runtime, OpenVINO) or gpu (symmetric scales, as TensorRT wants them)"),
+        Option("score", False, "measure the file on val of the recipe's data set, as dvsn.evaluate does, and keep that in "
+                        "the manifest beside it"),
         Option("overwrite", False, "replace a file that is there"),
     ),
     examples=(
@@ -54,7 +58,23 @@ def export(options: dict[str, Any]) -> Path:
     target = options["output"]
     if target is not None and not isinstance(target, str):
         raise ConfigError(f"output: found {target!r}, expected the path of a file.")
-    return Export(options).run()
+    path = Export(options).run()
+    if options["score"]:
+        keep_score(path, options["root"])
+    return path
+
+
+def keep_score(path: Path, root: Any) -> None:
+    """Measure an exported file and write its scores into the manifest beside it."""
+    from dvsn.evaluate import called
+
+    beside = path.with_suffix(".json")
+    measured = called(path, split="val", **({"root": str(root)} if root is not None else {}))
+    about = json.loads(beside.read_text(encoding="utf-8"))
+    about["score"] = {"split": "val", "metrics": dict(measured.metrics), "measured": measured.measured}
+    write_json(beside, about)
+    for name, value in measured.metrics.items():
+        log.info("score  %s %.4f", name, value)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from dvsn.errors import ConfigError
 from dvsn.export.graph import Graph, Objects, example
 from dvsn.export.manifest import KEY
 from dvsn.export.shape import Shape
+from dvsn.hub.folder import write_weights
 
 OPSET = 18
 """Of ONNX: read by ONNX Runtime from 1.14 (2023) and by TensorRT from 8.6."""
@@ -108,7 +109,7 @@ def traced(graph: Graph, image: Tensor, shape: Shape, names: list[str]) -> bytes
     if shape.sides is None:
         axes["image"] = {2: "height", 3: "width"}
     torch.onnx.export(
-        graph, (image,), buffer, dynamo=False, opset_version=OPSET - 1, input_names=["image"], output_names=names,
+        graph, (image,), cast(Any, buffer), dynamo=False, opset_version=OPSET - 1, input_names=["image"], output_names=names,
         dynamic_axes=axes,
     )  # fmt: skip
     return buffer.getvalue()
@@ -248,16 +249,12 @@ def write_executorch(graph: Graph, shape: Shape, path: Path, manifest: Written) 
 
 def write_safetensors(graph: Graph, path: Path, manifest: Written, *, dtype: torch.dtype) -> None:
     """The weights of the task alone, the recipe in the metadata: `dvsn.load` reads it, and runs nothing of it."""
-    from safetensors.torch import save_file
-
     state = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in graph.task.state_dict().items()
     }
-    state = {name: tensor.contiguous().clone() for name, tensor in state.items()}
     manifest["checksum"] = digest(graph)
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={KEY: json.dumps(manifest)})
+    write_weights(path, state, about={KEY: json.dumps(manifest)})
 
 
 def digest(module: torch.nn.Module) -> str:

@@ -139,7 +139,7 @@ class Points(Graph):
 class Objects(Graph):
     """Detection: boxes, labels and scores of one picture after suppression, the best first; masks where there are any."""
 
-    outputs = (
+    outputs: tuple[Output, ...] = (
         Output("boxes", "float32", ("object", "xyxy"), "x1, y1, x2, y2 in pixels of the picture"),
         Output("labels", "int64", ("object",), "class, 0 being the background"),
         Output("scores", "float32", ("object",), "in [0, 1], falling"),
@@ -155,7 +155,8 @@ class Objects(Graph):
             self.outputs = (*self.outputs, mask)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = self.task.network([image[0].float() / 255])[0]
+        task: Any = self.task
+        found = task.network([image[0].float() / 255])[0]
         return tuple(found[output.name] for output in self.outputs)
 
 
@@ -178,23 +179,21 @@ def graph_of(task: Task, *, raw: bool = False, precision: str = "fp32", fold: bo
             f"{', '.join(GRAPHS)}."
         )
     require_repeatable(task)
-    task = copied(task)
-    graph = kind(task, raw=raw)
+    own = copied(task)
+    graph = kind(own, raw=raw)
     if kind is Objects:
         if precision in TYPES:
             raise ConfigError(f"precision: found {precision}; detectors are exported in fp32 or int8.")
         return graph.eval().requires_grad_(False)
-    multiple = int(getattr(task.network, "multiple", 1))
-    if (
-        fold and getattr(task, "test_norm", "") != "batch"
-    ):  # the statistics of a test picture are none to fold
-        shown = example(task, 1, recipe_sides(task) or fitting((64, 64), multiple))
-        encoder = getattr(task, "encoder", None)
+    multiple = int(getattr(own.network, "multiple", 1))
+    if fold and getattr(own, "test_norm", "") != "batch":  # the statistics of a test picture are none to fold
+        shown = example(own, 1, recipe_sides(own) or fitting((64, 64), multiple))
+        encoder = getattr(own, "encoder", None)
         shape = shown.shape if encoder is None else encoder(shown).shape
-        task.network = fold_batch_norms(task.network, shape).network
+        own.network = fold_batch_norms(own.network, shape).network
     if precision in TYPES:
-        task.network = Adapted(task.network, dtype=TYPES[precision])
-        task.network.multiple = multiple
+        own.network = Adapted(own.network, dtype=TYPES[precision])
+        own.network.multiple = multiple
     return graph.eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from dvsn.config.build import build
 from dvsn.export.graph import Graph, Points, input_channels
 from dvsn.export.shape import Shape
+from dvsn.hub.folder import storable
 from dvsn.version import VERSION
 
 FORMAT = 1
@@ -34,8 +35,8 @@ def manifest(graph: Graph, shape: Shape, *, precision: str, header: Mapping[str,
         "input": input_contract(graph, shape),
         "outputs": [output._asdict() | {"axes": list(output.axes)} for output in graph.outputs],
         **words(task),
-        "recipe": header["recipe"],
-        "data": header.get("data"),
+        "recipe": storable(header["recipe"]),
+        "data": storable(header.get("data")),
         "versions": versions(),
         "score": None,
         "check": None,
@@ -83,8 +84,8 @@ def words(task: Any) -> dict[str, Any]:
         if not node:
             return {"keypoints": None}
         found = build(node, path="data.keypoints")
-        names = ("names", "pairs", "skeleton", "sigmas", "head")
-        return {"keypoints": {name: plain(getattr(found, name)) for name in names if hasattr(found, name)}}
+        parts = ("names", "pairs", "skeleton", "sigmas", "head")
+        return {"keypoints": {name: plain(getattr(found, name)) for name in parts if hasattr(found, name)}}
     if hasattr(task, "vocabulary"):
         found = task.vocabulary
         return {

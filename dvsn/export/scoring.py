@@ -11,8 +11,8 @@ from dvsn.data.module import collate
 from dvsn.errors import ConfigError
 from dvsn.export.samples import Samples, spread
 from dvsn.export.shape import Shape
-from dvsn.export.stand_in import answer_by
 from dvsn.portable.engine import Engine
+from dvsn.tasks.exported import answer_by
 
 MAIN = {
     "pixels": ("miou", "max"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.hub.download import download
-from dvsn.hub.folder import RECIPE, RECIPE_LIMIT, WEIGHTS, read_folder, read_header
+from dvsn.hub.folder import RECIPE, RECIPE_LIMIT, WEIGHTS, read_folder, read_header, read_single
 from dvsn.hub.names import is_name, parse
 
 WEIGHTS_LIMIT = 8 << 30  # bytes
@@ -52,4 +52,6 @@ def read(path: str | Path) -> dict[str, Any]:
         return read_folder(place)
     if place.name == WEIGHTS and (place.parent / RECIPE).is_file():
         return read_folder(place.parent)
+    if place.suffix == ".safetensors" and place.is_file() and (content := read_single(place)) is not None:
+        return content
     return read_checkpoint(place)

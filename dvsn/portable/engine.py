@@ -25,6 +25,8 @@ class Engine:
     - `threads`: of one call; None: as many as the machine has cores.
     """
 
+    runtime = "its runtime"
+
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.path, self.manifest = path, manifest
         self.names = [output["name"] for output in manifest["outputs"]]
@@ -35,6 +37,11 @@ class Engine:
 
     def ask(self, image: Array) -> Sequence[Array]:
         raise NotImplementedError
+
+    @property
+    def precision(self) -> str:
+        """In which numbers it computes, and by which runtime."""
+        return f"{self.manifest['precision']} by {self.runtime}"
 
     def check(self, image: Array) -> None:
         """Raise `ConfigError` for an input that is not what the file takes."""
@@ -57,6 +64,8 @@ class Engine:
 
 class OnnxEngine(Engine):
     """ONNX Runtime on `providers`, such as CPUExecutionProvider; None: the CPU."""
+
+    runtime = "ONNX Runtime"
 
     def __init__(
         self, path: Path, *, threads: int | None = None, providers: Sequence[str] | None = None
@@ -93,6 +102,8 @@ class OnnxEngine(Engine):
 
 class OpenVinoEngine(Engine):
     """OpenVINO on `device`, in the precision that the file was exported for."""
+
+    runtime = "OpenVINO"
 
     def __init__(self, path: Path, *, threads: int | None = None, device: str = "CPU") -> None:
         os.environ.setdefault("OPENVINO_TELEMETRY", "0")

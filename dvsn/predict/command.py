@@ -82,10 +82,11 @@ def run(options: dict[str, Any]) -> Outcome:
     from dvsn.predict.following import FOLLOWED
     from dvsn.predict.following import OPTIONS as FOLLOWING
     from dvsn.predict.running import Run
-    from dvsn.tasks.recipe import load
+    from dvsn.tasks.exported import is_exported, open_task
 
-    device = find_device(str(options["device"]))
-    task: Any = load(options["checkpoint"], device=device)
+    exported = is_exported(str(options["checkpoint"])) and options["device"] == "auto"
+    device = "cpu" if exported else find_device(str(options["device"]))
+    task: Any = open_task(options["checkpoint"], device=device)
     part = importlib.import_module(f"dvsn.predict.{task.shows}")
     refuse_others(options, [*part.OPTIONS, *(FOLLOWING if task.kind in FOLLOWED else ())], task.kind)
     rule = make_rule(

@@ -16,8 +16,8 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.export.__main__ import COMMAND, export
 from dvsn.export.graph import example
 from dvsn.export.runtimes import open_runtime
-from dvsn.export.stand_in import stand_in
 from dvsn.portable.engine import open_engine
+from dvsn.tasks.exported import open_task
 from dvsn.tasks.recipe import load
 
 TASKS = ("segmentation", "pix2pix", "classification", "pose", "landmarks", "landmarks_heatmaps", "detection")
@@ -135,7 +135,7 @@ def test_a_file_of_onnx_says_what_it_is(pixels: Path) -> None:
 
 def test_the_task_of_a_file_answers_as_the_checkpoint(pixels: Path) -> None:
     image = example(load(pixels.with_suffix(".ckpt")), 2, (96, 192))
-    assert torch.equal(stand_in(pixels)(image), load(pixels.with_suffix(".ckpt"))(image))
+    assert torch.equal(open_task(pixels)(image), load(pixels.with_suffix(".ckpt"))(image))
 
 
 def test_norms_are_folded_for_real(pixels: Path) -> None:

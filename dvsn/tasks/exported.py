@@ -13,27 +13,54 @@ import torch
 from torch import Tensor
 
 from dvsn.config.allow import renamed
-from dvsn.errors import CheckpointError
+from dvsn.errors import CheckpointError, ConfigError
+from dvsn.hub.folder import restored
 from dvsn.portable.engine import Engine, open_engine
 from dvsn.tasks.base import Task
-from dvsn.tasks.recipe import build_task
+from dvsn.tasks.recipe import build_task, load
 
 SUFFIXES = (".onnx", ".xml")
 
 
-def stand_in(path: str | Path, *, data: dict[str, Any] | None = None, threads: int | None = None) -> Task:
-    """The task of an exported file. `data` replaces the data node of its manifest. Raises `CheckpointError` for a file of
-    another origin, or one of raw answers, which nothing here decodes."""
-    engine = open_engine(path, threads=threads)
+def is_exported(path: str | Path) -> bool:
+    """Whether the path is that of an exported file, by its ending."""
+    return Path(path).suffix in SUFFIXES
+
+
+def header_of(engine: Engine) -> dict[str, Any]:
+    """What a checkpoint's header holds, from a file's manifest: `task`, `recipe` and `data`. Raises `CheckpointError` for a
+    file of raw answers, which nothing here decodes, or one without a recipe."""
     about = engine.manifest
     if about.get("raw"):
         raise CheckpointError(
-            f"{path}: was exported with raw=true, before its answers are decoded. Export it without raw."
+            f"{engine.path}: was exported with raw=true, so its answers are not decoded. Export the checkpoint without raw."
         )
     if not isinstance(about.get("recipe"), dict):
-        raise CheckpointError(f"{path}: its manifest holds no recipe, so its task cannot be rebuilt.")
-    task = build_task(renamed(about["recipe"]), data=data or renamed(about.get("data")), path=path)
-    return answer_by(task, engine).eval().requires_grad_(False)
+        raise CheckpointError(f"{engine.path}: its manifest holds no recipe, so its task cannot be rebuilt.")
+    return {
+        "task": about["task"],
+        "recipe": renamed(restored(about["recipe"])),
+        "data": renamed(restored(about.get("data"))),
+    }
+
+
+def open_exported(path: str | Path, *, threads: int | None = None) -> Task:
+    """The task of an exported file, whose answers come from the file. Raises `CheckpointError`."""
+    engine = open_engine(path, threads=threads)
+    header = header_of(engine)
+    task = build_task(header["recipe"], data=header["data"], path=path)
+    return answer_by(task, engine).eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def open_task(path: str | Path, *, device: str = "cpu") -> Task:
+    """The trained task of a checkpoint, or of an exported file, which runs on the CPU. Raises `CheckpointError`."""
+    if not is_exported(path):
+        return load(path, device=device)
+    if device not in ("cpu", "auto"):
+        raise ConfigError(
+            f"device: found {device}; {path} is an exported file, which its own runtime asks on the CPU."
+        )
+    return open_exported(path)
 
 
 def answer_by(task: Any, engine: Engine) -> Any:
