@@ -128,7 +128,7 @@ def test_broken_ones_are_skipped_and_the_exit_code_says_so(
     assert stop.value.code == 1
     said = [message for message in caplog.messages if message.startswith("skipped: ")]
     assert len(said) == 2 and "b.png" in said[0] and "film.mp4" in said[1]
-    assert "2 inputs were skipped" in caplog.text
+    assert "skipped or incomplete: 2" in caplog.text
     table = tmp_path / "out" / "keypoints.json"
     assert [each["file_name"] for each in json.loads(table.read_text())] == ["a.png", "c.png"]
     # repaired, the same line does the rest
@@ -183,6 +183,8 @@ def test_a_truncated_video_is_answered_as_far_as_it_goes(folder: Path, tmp_path:
     frames, _ = frames_of(tmp_path / "out" / "cut.mp4")
     assert 0 < len(frames) == outcome.frames < 24
     assert len(outcome.skipped.messages) == 1 and "cut.mp4: " in outcome.skipped.messages[0]
+    again = run(folder / "segmentation.ckpt", tmp_path / "cut.mp4", f"output={tmp_path}/out")
+    assert again.skipped.messages == outcome.skipped.messages and again.frames == outcome.frames
 
 
 def test_who_is_followed_has_a_number(folder: Path, tmp_path: Path) -> None:

@@ -138,6 +138,26 @@ def test_inference_is_chosen_for_one_call(folder: Path, models: dict[str, Model]
     assert not same(*turned)
 
 
+def test_who_is_who_over_frames(models: dict[str, Model], tmp_path: Path) -> None:
+    """Numbers over the pictures of a folder, of which 10 comes after 9; of a video they are the command's."""
+    for number in range(8, 12):
+        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        picture[20:40, 3 * number : 3 * number + 20] = 255
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+    for name in ("pose", "landmarks", "detection"):
+        results = models[name].predict(tmp_path, track=True, smooth=True)
+        assert [result.frame.name for result in results] == ["8", "9", "10", "11"]
+        assert all(len(result.track_ids) == len(result) for result in results)
+    ids = [result.track_ids.tolist() for result in models["pose"].predict(tmp_path, smooth=True, fps=5)]
+    assert ids == [[1], [1], [1], [1]]
+    plain, calm = (models["pose"].predict(tmp_path, smooth=smooth) for smooth in (False, True))
+    assert plain[0].track_ids is None and (plain[3].keypoints != calm[3].keypoints).any()
+    with pytest.raises(ConfigError, match="beta: only frames are smoothed"):
+        models["pose"].predict(tmp_path, beta=3.0)
+    with pytest.raises(ConfigError, match="track: predict of the task 'segmentation' has no such option"):
+        models["segmentation"].predict(tmp_path, track=True)
+
+
 # Every kind of picture -------------------------------------------------------------------------------------
 
 
@@ -285,7 +305,7 @@ def test_ids_are_painted(tmp_path: Path) -> None:
         (True, "found bool, expected a path"),
         ([[1.5]], "found float, expected a path"),
     ],
-    ids=str,
+    ids=lambda each: type(each).__name__ if not isinstance(each, str) else each[:30],
 )  # fmt: skip
 def test_what_is_no_picture_is_refused(source: Any, message: str, models: dict[str, Model]) -> None:
     with pytest.raises(DataError, match=message):

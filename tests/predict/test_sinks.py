@@ -122,6 +122,18 @@ def test_a_journal_of_another_run_is_begun_again(tmp_path: Path, caplog: pytest.
     assert not Journal(tmp_path / "out", KEY).done(source)
 
 
+def test_two_runs_never_write_to_one_folder(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with (
+        Journal(tmp_path, KEY),
+        pytest.raises(ConfigError, match="another prediction writes to"),
+        Journal(tmp_path, KEY),
+    ):
+        pass
+    with Journal(tmp_path, KEY):
+        pass
+
+
 def test_drawings_of_a_video_are_as_large_as_its_frames() -> None:
     card = Result(kind="classification", frame=frame(), classes=[RankedClass("cat", 0, 1.0)])
     assert Look("cards")(card).shape[:2] != (100, 160)
