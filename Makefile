@@ -2,6 +2,7 @@
 #             TASK=pix2pix, segmentation, detection or pose: one of them
 # make test   lint, types and tests: what CI runs
 # make docs   the site, in build/site; make pages writes the pages that are made from data
+# make notebooks   executes notebooks/ and writes them to build/notebooks
 # Set PYTHON to choose the interpreter, VENV to choose the environment.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo test test-slow lint types format docs pages clean
+.PHONY: demo test test-slow lint types format docs pages notebooks clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python experiments/demo/run.py $(TASK)
@@ -26,6 +27,13 @@ docs: $(INSTALLED)
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[docs]'
 	$(BIN)/python docs/site.py build
 	@printf '\nThe site    build/site/index.html\n'
+
+notebooks: $(INSTALLED)
+	@$(BIN)/python -c 'import jupytext, ipykernel, nbconvert, av' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[notebooks,video]'
+	mkdir -p build/notebooks
+	cd build/notebooks && for name in ../../notebooks/*.py; do \
+	  ../../$(BIN)/python -m jupytext --to ipynb --execute --output "$$(basename $$name .py).ipynb" $$name || exit 1; done
 
 pages: $(INSTALLED)
 	$(BIN)/python docs/site.py pages

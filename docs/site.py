@@ -116,8 +116,9 @@ def gather() -> None:
         for file in ROOT.glob(pattern):
             shutil.copy(file, PAGES / file.name)
     shutil.move(PAGES / "README.md", PAGES / "index.md")
-    for folder in ("docs", "experiments"):
-        shutil.copytree(ROOT / folder, PAGES / folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for folder in ("docs", "experiments", "notebooks"):
+        left_out = shutil.ignore_patterns("site.py", "__pycache__")
+        shutil.copytree(ROOT / folder, PAGES / folder, ignore=left_out)
     for file in PAGES.rglob("*.md"):  # the first page is index.md in the site, and README.md here
         text = file.read_text(encoding="utf-8")
         top = "../" * (len(file.relative_to(PAGES).parts) - 1)

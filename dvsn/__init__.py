@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dvsn.evaluate import called as evaluate
+    from dvsn.portable.result import Result
     from dvsn.predict.model import Model
     from dvsn.train import called as train
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["Result", "__version__", "evaluate", "load", "train"]
 
 
 def load(path: str | Path, *, device: str = "cpu") -> Model:
@@ -30,7 +31,11 @@ def load(path: str | Path, *, device: str = "cpu") -> Model:
 
 
 def __getattr__(name: str) -> Any:
-    """`dvsn.train` and `dvsn.evaluate`: the modules of the commands, which can be called."""
+    """`dvsn.train` and `dvsn.evaluate`: the modules of the commands, which can be called. `dvsn.Result`: of predictions."""
     if name in ("train", "evaluate"):
         return importlib.import_module(f"dvsn.{name}")
+    if name == "Result":
+        from dvsn.portable.result import Result
+
+        return Result
     raise AttributeError(f"module 'dvsn' has no attribute '{name}'")

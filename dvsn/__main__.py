@@ -19,6 +19,7 @@ COMMANDS = {
     "zoo": "list published checkpoints, or see whether a file gives its published score",
     "data": "check, show or weigh a data set",
     "distill": "list where a network can be tapped",
+    "completion": "print a script by which bash, zsh or fish completes what you type",
     "report": "compare the runs of a sweep or a search",
 }
 
@@ -37,6 +38,10 @@ def main() -> None:
         sys.stdout.write(help_text())
     elif name == "--version":
         sys.stdout.write(f"{VERSION}\n")
+    elif name == "completion":
+        from dvsn import command_line, completion
+
+        command_line.run(lambda: completion.run(sys.argv[2:], COMMANDS))
     elif name in COMMANDS:
         del sys.argv[1]
         runpy.run_module(f"dvsn.{name}", run_name="__main__", alter_sys=True)

@@ -534,8 +534,11 @@ def test_every_data_module_builds_without_the_disk(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     node = tree_with("data", name)
-    if (node["data"]["keypoints"] or {}).get("names") == "???":  # of a set of your own, which says them
-        node["data"] |= {"joints": 1, "keypoints": node["data"]["keypoints"] | {"names": ["tip"]}}
+    data = node["data"]
+    if (data["keypoints"] or {}).get("names") == "???":  # of a set of your own, which says them
+        data |= {"joints": 1, "keypoints": data["keypoints"] | {"names": ["tip"]}}
+    if (data["objects"] or {}).get("names") == "???":
+        data |= {"object_classes": 2, "objects": data["objects"] | {"names": {1: "nut"}, "classes": 2}}
     module = runtime.build_data(node)
     assert isinstance(module, pl.LightningDataModule) and set(module.splits) == {"train", "val", "test"}
     assert not list(tmp_path.iterdir())

@@ -13,8 +13,7 @@ def make_callable(name: str, function: Callable[..., Any]) -> None:
 
     class Called(ModuleType):
         __call__ = staticmethod(function)
-        __doc__ = function.__doc__
-        __wrapped__ = staticmethod(function)
 
     if name != "__main__":
-        sys.modules[name].__class__ = Called
+        module = sys.modules[name]
+        module.__class__, module.__doc__ = Called, function.__doc__

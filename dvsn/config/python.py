@@ -104,7 +104,9 @@ def spelt(value: Any, path: str = "value") -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan" if math.isnan(value) else repr(value))
+        return {math.inf: "inf", -math.inf: "-inf"}.get(
+            value, "nan" if math.isnan(value) else repr(float(value))
+        )
     if isinstance(value, list | tuple):
         return f"[{','.join(spelt(each, path) for each in value)}]"
     if isinstance(value, Mapping):
@@ -126,9 +128,11 @@ def _means_more(text: str) -> bool:
 @contextmanager
 def called(argv: Sequence[str]) -> Iterator[None]:
     """Around a command that Python calls with these words. Ctrl-C ends a run as an exception."""
-    from hydra.core.singleton import Singleton
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
 
-    state, allowed = Singleton.get_state(), os.environ.get("DVSN_ALLOW")
+    app, node = GlobalHydra.instance(), HydraConfig.instance()
+    state, allowed = (app.hydra, node.cfg), os.environ.get("DVSN_ALLOW")
     try:
         with warnings.catch_warnings(), logs.hosted(), flags.standing_for(argv):
             yield
@@ -137,7 +141,7 @@ def called(argv: Sequence[str]) -> Iterator[None]:
             raise KeyboardInterrupt from stop
         raise
     finally:
-        Singleton.set_state(state)
+        app.hydra, node.cfg = state
         if allowed is None:
             os.environ.pop("DVSN_ALLOW", None)
         else:

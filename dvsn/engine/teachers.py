@@ -153,7 +153,8 @@ ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
 
 def measure(task: Task, config: Config) -> float | None:
     """The score on the validation split, by the run's monitor, of what the teacher teaches: at the size that it is shown,
-    and of one view.
+    and of one view. In float32, as published; teachers of classes teach in the run's precision, which moves their
+    answers by rounding alone, all others in float32 too.
 
     None where it cannot be had here: several teachers or devices, a network of the user's own, one that takes crops of
     another size, or one that answers about other classes.
@@ -172,6 +173,7 @@ def measure(task: Task, config: Config) -> float | None:
     if before is not None:
         return before
     data = build_data(config)
+    _warn_of_batches(teacher, data)
     teacher.ask_data(data)
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
     teacher.use_metrics(**config.get("metrics", {}))
@@ -190,6 +192,21 @@ def measure(task: Task, config: Config) -> float | None:
     trainer.validate(teacher, data, verbose=False)
     score = trainer.callback_metrics.get(str(name))
     return None if score is None else float(score)
+
+
+def _warn_of_batches(teacher: Task, data: DataModule) -> None:
+    """A generator that is tested with the statistics of a batch answers otherwise in a batch of another size."""
+    taught, measured = data.batch_size, data.eval_batch_size
+    if (
+        getattr(teacher, "test_norm", "running") == "batch"
+        and not teacher.answers_alone
+        and taught != measured
+    ):
+        log.warning(
+            "teacher: is tested with the statistics of each batch. It teaches in batches of %d and is measured in batches "
+            "of %d, so its score is not quite that of what it teaches. Set data.eval_batch_size=%d",
+            taught, measured, taught,
+        )  # fmt: skip
 
 
 def measured_by(config: Config) -> str:

@@ -172,17 +172,30 @@ def draw_boxes(
 
 def tag(picture: Array, text: str, corner: tuple[int, int], colour: Colour) -> None:
     """A label on its box's upper left corner, moved inside of the picture where it would leave it."""
-    height, width = picture.shape[:2]
-    scale = float(np.clip(math.hypot(height, width) / 1600, 0.35, 1.6))
-    thickness = max(1, round(1.5 * scale))
-    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    left = int(np.clip(corner[0], 0, max(0, width - wide - 4)))
-    top = int(np.clip(corner[1] - high - below - 2, 0, max(0, height - high - below - 2)))
-    cv2.rectangle(picture, (left, top), (left + wide + 3, top + high + below + 1), colour, cv2.FILLED)
+    left, top, right, bottom = tag_box(picture, text, corner)
+    scale, thickness, below = _tag_text(picture, text)[2:]
+    cv2.rectangle(picture, (left, top), (right, bottom), colour, cv2.FILLED)
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 110
-    place = (left + 2, top + high + 1)
+    place = (left + 2, bottom - below)
     ink = DARK if dark else (255, 255, 255)
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+
+
+def tag_box(picture: Array, text: str, corner: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the plate that `tag` draws."""
+    height, width = picture.shape[:2]
+    wide, high, _, _, below = _tag_text(picture, text)
+    left = int(np.clip(corner[0], 0, max(0, width - wide - 4)))
+    top = int(np.clip(corner[1] - high - below - 2, 0, max(0, height - high - below - 2)))
+    return left, top, left + wide + 3, top + high + below + 1
+
+
+def _tag_text(picture: Array, text: str) -> tuple[int, int, float, int, int]:
+    """Width and height of a tag's text, its scale and thickness, and how far it goes below its line."""
+    scale = float(np.clip(math.hypot(*picture.shape[:2]) / 1600, 0.35, 1.6))
+    thickness = max(1, round(1.5 * scale))
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    return wide, high, scale, thickness, below
 
 
 def hue_colour(hue: float) -> Colour:

@@ -9,9 +9,19 @@ import numpy as np
 
 from dvsn.errors import ConfigError, nearest
 from dvsn.portable.cards import GREY, card
-from dvsn.portable.draw import HUES, draw_boxes, draw_head, draw_skeleton, hue_colour
+from dvsn.portable.draw import (
+    FARTHEST,
+    HUES,
+    draw_boxes,
+    draw_head,
+    draw_skeleton,
+    hue_colour,
+    tag,
+    tag_box,
+)
 from dvsn.portable.legend import draw_legend, draw_lines
 from dvsn.portable.record import SHOWN, Colour, Record
+from dvsn.portable.runs import decode_mask
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +32,7 @@ UNTINTED = frozenset(
 TINT = 0.5
 LEAST = 0.002  # share of the picture from which a class is in the legend
 OUTLINE = 0.45  # what is left of the picture's brightness on the border of two classes
+LIGHT = 95  # of 255, the least brightness of a line
 DRAWN_CLASSES = 3  # lines of a card
 
 
@@ -61,7 +72,8 @@ def draw(
         draw_objects(picture, result, least=least, tint=tint, outlines=outlines, legend=legend)
     elif result.skeleton is not None:
         draw_people(picture, result, least=least, points=points, lines=lines, axes=axes)
-        if legend and len(result) and (points or lines):
+        found = result.keypoints if result.keypoints is not None else result.points
+        if legend and (points or lines) and found is not None and (found[..., 2] > least).any():
             draw_legend(picture, people_legend(result))
     return picture
 
@@ -93,10 +105,9 @@ def draw_classes(result: Record, *, legend: bool, tint: float, outlines: bool) -
     bare = np.ones(256, bool)
     bare[: len(result.names)] = [name.strip().lower() in UNTINTED for name in result.names]
     table = colours_of(result)
-    mixed = cv2.addWeighted(
-        picture, 1 - tint, cv2.merge([cv2.LUT(ids, part) for part in table.T.copy()]), tint, 0
-    )
-    cv2.copyTo(mixed, cv2.LUT(ids, np.where(bare, 0, 255).astype(np.uint8)), picture)
+    colours = cv2.merge([cv2.LUT(ids, table[:, part].copy()) for part in range(3)])
+    covered = cv2.LUT(ids, np.where(bare, 0, 255).astype(np.uint8))
+    cv2.copyTo(cv2.addWeighted(picture, 1 - tint, colours, tint, 0), covered, picture)
     if outlines and min(ids.shape) >= 64:
         dark = cv2.convertScaleAbs(picture, alpha=OUTLINE, beta=-0.499)
         cv2.copyTo(dark, borders(ids).view(np.uint8), picture)
@@ -133,8 +144,6 @@ def draw_objects(
     labels = result.labels[kept].tolist()
     colours = [bright(result.palette[label]) for label in labels] if result.palette else None
     if result.mask_codes is not None:
-        from dvsn.portable.runs import decode_mask
-
         for place, colour in zip(kept, colours or [(255, 210, 0)] * len(kept), strict=True):
             inside = decode_mask(result.mask_codes[place])
             picture[inside] = ((1 - tint) * picture[inside] + tint * np.array(colour)).astype(np.uint8)
@@ -145,21 +154,39 @@ def draw_objects(
     if result.track_ids is not None:
         numbers = result.track_ids[kept].tolist()
         names = [f"{name} {number}" if number else name for name, number in zip(names, numbers, strict=True)]
-    draw_boxes(picture, result.boxes[kept], names, result.scores[kept], colours)
+    draw_boxes(picture, result.boxes[kept], colours=colours or [(255, 210, 0)] * len(kept))
+    draw_tags(picture, result.boxes[kept], names, result.scores[kept], colours)
     if legend and labels and colours:
         present = dict(sorted(zip(labels, colours, strict=True)))
         draw_legend(picture, [(f"{result.names[label]} ({labels.count(label)})", colour)
                               for label, colour in present.items()])  # fmt: skip
 
 
+def draw_tags(
+    picture: Array, boxes: Array, names: list[str], scores: Array, colours: list[Colour] | None
+) -> None:
+    """Names and scores in percent, in place; the last are the best. One that would cover a better one is left out."""
+    taken: list[tuple[int, int, int, int]] = []
+    for place in reversed(range(len(boxes))):
+        if not np.isfinite(boxes[place]).all():
+            continue
+        text = f"{names[place]} {100 * float(scores[place]):.0f}"
+        x, y = (round(float(value)) for value in np.clip(boxes[place][:2], -FARTHEST, FARTHEST))
+        left, top, right, bottom = plate = tag_box(picture, text, (x, y))
+        if any(left <= r and right >= l and top <= b and bottom >= t for l, t, r, b in taken):  # noqa: E741
+            continue
+        taken.append(plate)
+        tag(picture, text, (x, y), colours[place] if colours else (255, 210, 0))
+
+
 def bright(colour: Colour) -> Colour:
-    """A colour of a palette light enough for a line: its largest part at least 150."""
+    """A colour of a palette light enough for a thin line on any picture: its largest part 230 or more, then as much white
+    as brings its brightness to 95."""
     most = max(colour)
-    if most >= 150:
-        return colour
-    if most == 0:
-        return (190, 190, 190)
-    red, green, blue = (min(255, round(part * 150 / most)) for part in colour)
+    parts = np.array(colour if most else (1, 1, 1), np.float64) * (max(most, 230) / max(most, 1))
+    light = float(parts @ [0.299, 0.587, 0.114])
+    white = max(0.0, (LIGHT - light) / (255 - light)) if light < 255 else 0.0
+    red, green, blue = (int(value) for value in np.round(parts + white * (255 - parts)).clip(0, 255))
     return red, green, blue
 
 
@@ -182,8 +209,6 @@ def draw_people(
 
 def draw_track(picture: Array, box: Array, number: int) -> None:
     """The number of a person or face at the upper left of its box."""
-    from dvsn.portable.draw import tag
-
     tag(picture, str(number), (round(float(box[0])), round(float(box[1]))), (255, 255, 255))
 
 

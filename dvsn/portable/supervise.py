@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 
 from dvsn.errors import ConfigError
 from dvsn.portable.record import Record
+
+Array = np.ndarray[Any, Any]
 
 
 def to_supervision(result: Record) -> Any:
@@ -26,17 +29,30 @@ def to_supervision(result: Record) -> Any:
     if found is not None:
         if not len(found):
             return supervision.KeyPoints.empty()
-        return supervision.KeyPoints(
-            xy=found[..., :2].astype(np.float32),
-            confidence=found[..., 2].astype(np.float32),
-            class_id=np.zeros(len(found), int),
-        )
+        return _keypoints(supervision, result, found)
     if result.labels is not None:
         return _detections(supervision, result)
     if result.ids is not None:
         return _regions(supervision, result)
     raise ConfigError(
         f"to_supervision: supervision has no record for the answer of {result.kind}. Use .picture."
+    )
+
+
+def _keypoints(supervision: Any, result: Record, found: Array) -> Any:
+    """People or faces; their scores too where this version of the library keeps them."""
+    confidence = found[..., 2].astype(np.float32)
+    known = inspect.signature(supervision.KeyPoints).parameters
+    given: dict[str, Any] = {"confidence": confidence}
+    if "keypoint_confidence" in known:  # from 0.27 on
+        scores = None if result.scores is None else result.scores.astype(np.float32)
+        given = {"keypoint_confidence": confidence, "detection_confidence": scores}
+    names = np.array([result.names[0] if result.names else result.kind] * len(found))
+    return supervision.KeyPoints(
+        xy=found[..., :2].astype(np.float32),
+        class_id=np.zeros(len(found), int),
+        data={"class_name": names},
+        **given,
     )
 
 

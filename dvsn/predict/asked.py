@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.predict.following import FOLLOWED
+from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import Predictor
 
@@ -44,6 +46,8 @@ def known_options(task: Any) -> tuple[str, ...]:
     names = [name for name in answer_module(task).ASKED if name != "inference"]
     if getattr(task, "inference", None) is not None:
         names += INFERENCE
+    if task.kind in FOLLOWED:
+        names += [*FOLLOWING, "fps"]
     return (*dict.fromkeys(names), *SHARED)
 
 
@@ -62,6 +66,9 @@ def python_options(task: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             inference[name] = list(value) if isinstance(value, tuple) else value
             continue
         options[name] = _fitting(name, value, defaults.get(name))
+    rate = options["fps"]
+    if isinstance(rate, bool) or not 0 < rate <= 1000:
+        raise ConfigError(f"fps: found {rate}, expected the frames in a second, above 0 and up to 1000.")
     if int(options["batch_size"]) < 1:
         raise ConfigError(f"batch_size: found {options['batch_size']}, expected 1 or more.")
     return options | {"inference": inference or None}

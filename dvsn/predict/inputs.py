@@ -48,6 +48,8 @@ class Taking:
     rule: Rule
     bgr: bool = False
     """Arrays are blue, green, red, as OpenCV has them."""
+    sequence: bool = False
+    """Pictures of a folder or a glob follow each other in time: 9.png comes before 10.png."""
 
 
 def open_given(source: Any, taking: Taking) -> Given:
@@ -75,7 +77,7 @@ def open_given(source: Any, taking: Taking) -> Given:
 def _named(name: str, taking: Taking) -> Given:
     path = Path(name)
     if path.is_dir():
-        return _files(sorted(path / each for each in pictures_below(path)), taking, name)
+        return _files(_sorted([path / each for each in pictures_below(path)], taking), taking, name)
     if path.is_file():
         return _file(path, taking)
     if name.isdecimal():
@@ -84,10 +86,16 @@ def _named(name: str, taking: Taking) -> Given:
         raise DataError(
             f"predict: '{name}' is an address, and nothing is downloaded here. Expected {EXPECTED}."
         )
-    found = sorted(Path(each) for each in glob.glob(name, recursive=True))  # noqa: PTH207
+    found = _sorted([Path(each) for each in glob.glob(name, recursive=True)], taking)  # noqa: PTH207
     if glob.has_magic(name) and found:
         return _files([each for each in found if each.is_file()], taking, name)
     raise DataError(f"predict: nothing found at '{name}'; expected {EXPECTED}.")
+
+
+def _sorted(paths: list[Path], taking: Taking) -> list[Path]:
+    from dvsn.predict.sources import in_order
+
+    return sorted(paths, key=in_order) if taking.sequence else sorted(paths)
 
 
 def _file(path: Path, taking: Taking) -> Given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import functools
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -67,7 +68,8 @@ class Model(Task):
         `options` are those of `python -m dvsn.predict` that change the answer, with its defaults: `batch_size`;
         `size`, and of segmentation `mode`, `window`, `stride`, `scales`, `flip`; of detection `score`; of pose and
         landmarks `boxes` (a file, a loaded detection model, a `Result` with boxes, or corners (N, 4) in pixels),
-        `score`, `flip`; and so on. Another one is refused by its name, with a list. One differs: `original_size` is
+        `score`, `flip`; of all three `track` and `smooth`, which take what is given for frames of a sequence, at `fps` where
+        they know no time; and so on. Another one is refused by its name, with a list. One differs: `original_size` is
         true, so that ids and pictures are as large as what was given.
 
         Raises `DataError` for what is no picture and `ConfigError` for a wrong option, which is said before anything is
@@ -75,6 +77,7 @@ class Model(Task):
         """
         from dvsn.data.files import make_rule
         from dvsn.predict.asked import make_predictor, python_options
+        from dvsn.predict.following import make_following
         from dvsn.predict.inputs import Taking, open_given
         from dvsn.predict.predictor import reads_of
 
@@ -84,10 +87,13 @@ class Model(Task):
             deep_range=self.data_recipe.get("deep_range"),
             upright=chosen["upright"],
         )
+        following = make_following(chosen, self.kind)
         self.eval()
-        given = open_given(source, Taking(reads_of(self), rule, bgr))
+        given = open_given(source, Taking(reads_of(self), rule, bgr, sequence=following is not None))
         predictor = make_predictor(self, chosen, str(self.device), given.paths)
         results = predictor(given.frames)
+        if following is not None:
+            results = following(results, Fraction(chosen["fps"]).limit_denominator(1001))
         if stream or given.form == "stream":
             return results
         found = list(results)

@@ -199,7 +199,10 @@ def from_memory(given: Any, least: float, category: int | None, *, name: str = P
             kept &= given.scores >= least
             scores = given.scores[kept]
         given = None if given.boxes is None else given.boxes[kept]
-    corners = np.asarray(given, np.float64) if given is not None else np.zeros(0)
+    try:
+        corners = np.zeros(0) if given is None else np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        corners = np.zeros(0)
     if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
         raise ConfigError(
             f"boxes: found {type(given).__name__} of the shape {corners.shape}, expected a file, a loaded detection model, "

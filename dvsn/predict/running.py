@@ -59,6 +59,7 @@ class Run:
         self.task, self.sources, self.options = task, sources, options
         self.output = Path(options["output"])
         self.outcome = Outcome(skipped)
+        skipped.alone = sum(len(each.items) if isinstance(each, Pictures) else 1 for each in sources) == 1
         self.pictures = [source for source in sources if isinstance(source, Pictures)]
         files = [path for source in self.pictures for path, _ in source.items]
         moving = any(source.moving for source in sources)
@@ -164,7 +165,8 @@ class Run:
                 log.info("%s: stopped", source.name)
             if self.outcome.frames == before:
                 raise DataError(f"{source.name}: no frame could be read.")
-        if (missing := opened.short()) is not None:
+        missing = opened.short()
+        if missing is not None:
             self.outcome.skipped.cut(f"{source.name}: {missing}.")
         self.outcome.written += [clip.path] if look is not None else []
         self.outcome.written += table.files if table is not None else []
@@ -174,7 +176,7 @@ class Run:
                 clip.path,
                 "" if clip.encoder in ("libx264", "png") else f" (encoded by {clip.encoder})",
             )
-        if path is not None and look is not None:
+        if path is not None and look is not None and missing is None:
             journal.add(path, clip.path, [])
 
     def results(self, source: Source, opened: Opened, look: Look | None) -> Iterator[Drawn]:
@@ -243,7 +245,7 @@ class Run:
         log.info("%s, in %s", self.summary(), self.output)
         if messages:
             log.warning(
-                "%d inputs were skipped or are incomplete, see above. Once they are whole, the same line does the rest.",
+                "skipped or incomplete: %d, see above. Once they are whole, the same line does the rest.",
                 len(messages),
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+import errno
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -197,11 +197,12 @@ class Journal:
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         going_on = bool(self.places)
-        self._file = self.path.open("r+b" if going_on else "wb")
+        self._file = self.path.open("ab")
+        self._lock(self._file)
         if going_on:
-            self._file.seek(0, io.SEEK_END)
             self._file.write(b"\n")  # a line that was broken off ends here
         else:
+            self._file.truncate(0)
             self._file.write(json.dumps(self.key).encode() + b"\n")
         self._file.flush()
         return self
@@ -209,6 +210,23 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Raise `ConfigError` while another run writes here. Where there is no such lock, nobody is kept out."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return  # some shared disks know no locks
+            file.close()
+            raise ConfigError(
+                f"output: another prediction writes to {self.path.parent} now. Wait for it, or choose another folder with "
+                "output=..."
+            ) from error
 
     def done(self, source: Path) -> bool:
         return str(source) in self.places
@@ -231,7 +249,7 @@ class Journal:
             for source in sources:
                 if str(source) in self.places:
                     file.seek(self.places[str(source)])
-                    yield from _parsed(file.readline())["entries"]
+                    yield from (_parsed(file.readline()) or {}).get("entries", ())
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -42,10 +42,13 @@ class Skipped:
     """What could not be read, or not to its end. Each is said once, when it happens."""
 
     messages: list[str] = field(default_factory=list)
+    alone: bool = False
+    """Whether there is one input only: what is wrong with it is the error that ends the run, and said then."""
 
     def add(self, message: str) -> None:
         self.messages.append(message)
-        log.warning("skipped: %s", message)
+        if not self.alone:
+            log.warning("skipped: %s", message)
 
     def cut(self, message: str) -> None:
         """A video of which there is a part."""

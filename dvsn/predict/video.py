@@ -168,7 +168,7 @@ class Video:
         if (few is None and early is None) or few is False or early is False:
             return None
         promised = f"{facts.count} frames" if facts.count else f"{facts.seconds:.2f} s"
-        found = f"{self.decoded} frames" if facts.count else f"{self.end:.2f} s"
+        found = f"{self.decoded}" if facts.count else f"{self.end:.2f}"
         return f"it ends after {found} of the {promised} that its header promises"
 
 

@@ -134,6 +134,11 @@ class KeypointTask(ScoredTask):
         super().evaluate_as_taught(student)
         self.flip_test = False
 
+    def teach(self, image: Tensor) -> Any:
+        """As `Task.teach`, in float32 as it is measured: bfloat16 would move what is taught by half a pixel."""
+        with torch.autocast(image.device.type, enabled=False):
+            return super().teach(image)
+
     def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """uint8 RGB crops (N, 3, H, W) and perhaps their `offset` (N,) -> points (N, K, 2) in pixels of the crop, counted as
         the crops' keypoints are, and confidences (N, K)."""

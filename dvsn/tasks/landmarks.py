@@ -134,7 +134,7 @@ class Landmarks(KeypointTask):
 
     def respond(self, image: Tensor, *, heads: bool, offset: Tensor | None = None) -> LandmarkOutput:
         """uint8 RGB crops (N, 3, H, W) and their `offset` (N,) -> points as fractions of the crop, and with `heads` the
-        head's angles. An unknown offset is taken to be 0.5, that of a crop of very many picture pixels."""
+        head's angles. Without one the crop is its own picture, pixel for pixel: 0."""
         image = self.layout(self.normalise(image))
         points, angles = self.network(image, heads=heads)
         if self.flip_test and self.keypoints.mirrors:
@@ -147,7 +147,7 @@ class Landmarks(KeypointTask):
     def mirrored_back(self, points: Tensor, offset: Tensor | None) -> Tensor:
         """Fractions (N, L, 2) in mirrored crops -> in the crops: pixel x - offset becomes width - 1 - (x - offset)."""
         width, (x, y) = self.size[1], points.unbind(-1)
-        shift = points.new_full((len(points),), 0.5) if offset is None else offset
+        shift = points.new_zeros(len(points)) if offset is None else offset
         return torch.stack([((width - 1 + 2 * shift) / width).unsqueeze(-1) - x, y], dim=-1)
 
     def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -206,10 +206,11 @@ class Pix2Pix(Task):
         return self.layout(self.encoder(image))
 
     def teach(self, image: Tensor) -> Tensor:
-        """As `Task.teach`, by the recipe's test mode. Ids cannot be resized, so the size of a label map stays."""
+        """As `Task.teach`, by the recipe's test mode and in float32, as it is measured. Ids cannot be resized, so the size
+        of a label map stays."""
         seen = self.encoder(image)
         size = None if self.encoder.label_classes else self.teaching_size
-        with self.test_mode():
+        with self.test_mode(), torch.autocast(image.device.type, enabled=False):
             taught: Tensor = self.network(self.layout(fit(seen, size)))
         return taught
 

@@ -219,7 +219,7 @@ def test_refuses_a_checkpoint_of_another_task(monkeypatch: pytest.MonkeyPatch) -
         def deployable(self) -> nn.Module:
             return nn.Identity()
 
-    monkeypatch.setattr("dvsn.tasks.recipe.load", lambda path: Translator())
+    monkeypatch.setattr("dvsn.benchmark.measure.load", lambda path: Translator())
     config = {**composed(), "network": None, "checkpoint": "best.ckpt"}
     with pytest.raises(CheckpointError, match=r"best\.ckpt: a checkpoint of the task 'pix2pix'"):
         benchmark(config)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dvsn.config.build import build
 from dvsn.config.menu import conf_dir
+from dvsn.config.partners import shipped
 from dvsn.distill import taps
 from dvsn.distill.taps import Taps
 from dvsn.errors import ConfigError
@@ -236,12 +237,22 @@ def test_the_dense_tap_is_the_map_that_the_head_reads(name: str) -> None:
 
 
 def test_methods_of_pixels_tap_the_dense_map() -> None:
-    for name in ("cirkd", "skd", "ifvd", "cwd_features"):
+    for name in ("cirkd", "skd", "ifvd", "cwd_features", "sp", "ft"):
         node = yaml.safe_load(Path(conf_dir(), "distill", f"{name}.yaml").read_text(encoding="utf-8"))
         assert node[name]["taps"] == "dense"
     from dvsn.networks.pidnet import PIDNet
 
     assert taps.role(PIDNet(classes=3), "dense") == ("dfm",)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8x4", "vgg8", "wrn_16_1", "mobilenetv2_half", "shufflenet_v1", "shufflenet_v2"]
+)
+def test_classifiers_have_no_map_but_their_last(name: str) -> None:
+    """sp and ft ask for the dense map, and take the last block of a classifier, as published."""
+    node = shipped("network")[name]
+    network = build({**node, "classes": 3}, path="network")
+    assert taps.role(network, "dense") == taps.role(network, "last")
 
 
 def test_a_network_of_ones_own_may_declare_its_class_layer_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dvsn.distill.taps import first_tensor
 from dvsn.engine import teachers
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
@@ -105,6 +107,41 @@ def test_what_of_a_teacher_depends_on_its_batch() -> None:
     assert translator(norm).answers_alone and not translator(norm, test_norm="batch").answers_alone
     assert translator(nn.InstanceNorm2d(3), test_norm="batch").answers_alone
     assert translator(nn.Dropout(0.0), test_dropout=True).answers_alone
+
+
+def test_it_teaches_points_maps_and_pictures_in_float32() -> None:
+    """Where a student trains in bfloat16: what is taught is what is measured, bit for bit."""
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    painter = translator(nn.Conv2d(3, 3, 1))
+    taught = painter.teach(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(painter.teach(image), taught) and not torch.equal(
+            painter.network(taught).float(), taught
+        )
+        assert torch.equal(painter(image), ((taught + 1) / 2).clamp(0, 1))
+
+
+@torch.no_grad()
+def test_it_teaches_keypoints_in_float32(tmp_path: Path) -> None:
+    for options, sides in (
+        (TINY_POSE, (64, 48)),
+        (["task=landmarks", "network=pfld_025", "data=faces68"], (112, 112)),
+    ):
+        task = made(options, tmp_path)
+        image = torch.randint(0, 256, (1, 3, *sides), dtype=torch.uint8)
+        plain = first_tensor(task.teach(image))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(first_tensor(task.teach(image)), plain)
+
+
+def test_batches_of_another_size_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    norm = translator(nn.BatchNorm2d(3), test_norm="batch")
+    for batches, told in (((4, 1), True), ((4, 4), False)):
+        caplog.clear()
+        teachers._warn_of_batches(norm, SimpleNamespace(batch_size=batches[0], eval_batch_size=batches[1]))  # type: ignore[arg-type]
+        assert ("Set data.eval_batch_size=4" in caplog.text) is told
+    teachers._warn_of_batches(translator(nn.BatchNorm2d(3)), SimpleNamespace(batch_size=4, eval_batch_size=1))  # type: ignore[arg-type]
 
 
 # The score is that of what is taught ------------------------------------------------------------------------------

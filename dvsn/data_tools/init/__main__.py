@@ -28,6 +28,7 @@ COMMAND = Command(
         Option("seed", None, "of that parting; null: the first by which train and val show every class"),
         Option("group", None, "which pictures stay in one split: prefix (of the name, up to _ - or .), folder, or a regular "
                         "expression on the path, such as '(scene[0-9]+)'"),
+        Option("minutes", 30, "about how long training may take without a GPU; fewer are fewer epochs"),
         Option("overwrite", False, "replace YAML files that are there"),
         Option("train", False, "then train by them at once"),
     ),
@@ -57,7 +58,9 @@ def init(options: dict[str, Any]) -> list[Path]:
         items=found.items, shows=found.shows, targets=found.targets,
     )  # fmt: skip
     found.facts["train"] = plan.counts["train"]
-    machine = this_machine()
+    if options["minutes"] < 1:
+        raise ConfigError(f"minutes: found {options['minutes']}, expected 1 or more.")
+    machine = this_machine(minutes=options["minutes"])
     recipe = recogniser.propose(found, machine)
     command = f"python -m dvsn.train --config-dir {shlex.quote(str(into))} experiment={name}"
     note = f"Written by `python -m dvsn.data init {shlex.quote(str(options['folder']))}`."
@@ -73,7 +76,8 @@ def init(options: dict[str, Any]) -> list[Path]:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")
     report(listing.root, found, plan.says, others)
-    advise(files, name, into, [str(each) for each in found.facts.get("predict", [listing.root])], command)
+    words = found.facts.get("predict") or [listing.root / found.example if found.example else "PICTURE"]
+    advise(files, name, into, [str(each) for each in words], command)
     return files
 
 
@@ -110,11 +114,8 @@ def advise(files: list[Path], name: str, into: Path, words: list[str], command: 
     log.info("check    python -m dvsn.data check %s data=%s", conf, name)
     log.info("show     python -m dvsn.data show %s experiment=%s", conf, name)
     log.info("train    %s", command)
-    log.info(
-        "predict  python -m dvsn.predict runs/%s/latest/checkpoints/best.ckpt %s",
-        name,
-        shlex.join(words),
-    )
+    place = shlex.quote(f"runs/{name}")  # of the one run that is there
+    log.info("predict  python -m dvsn.predict %s/*/checkpoints/best.ckpt %s", place, shlex.join(words))
 
 
 def train(options: dict[str, Any]) -> None:

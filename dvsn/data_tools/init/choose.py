@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from dvsn.data_tools import init
-from dvsn.data_tools.init.found import STATED, Found
+from dvsn.data_tools.init.found import COULD, Found
 from dvsn.data_tools.init.listing import Listing
 from dvsn.errors import ConfigError, DataError, nearest
 
@@ -40,7 +40,7 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
     """The surest understanding of the folder, for `task` where one is asked for.
 
     Raises `DataError` where there is none, or where two kinds lie side by side: each explains files that the other does
-    not. What `look` raises is raised where nothing else is understood of the folder.
+    not. What `look` raises is raised where nothing surer than `COULD` is understood of the folder.
     """
     candidates: list[tuple[Found, ModuleType]] = []
     complaints: list[DataError] = []
@@ -58,12 +58,12 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
             f"task: found '{task}', but {listing.root} has what {', '.join(there)} needs. {nearest(task, there)}"
         )
     candidates = [each for each in candidates if task in (None, each[0].task)]
-    if complaints and task is None and all(found.sure < STATED for found, _ in candidates):
-        raise complaints[0]  # somebody knows what is meant, and nobody else is as sure
     if not candidates:
         if complaints:
             raise complaints[0]
         raise DataError(f"{listing.root}: nothing recognised. Found {listing.tree()}.\n{EXPECTED}")
+    if complaints and task is None and all(found.sure == COULD for found, _ in candidates):
+        raise complaints[0]
     candidates.sort(key=lambda each: (-each[0].sure, -len(each[0].claimed)))
     best, module = candidates[0]
     apart = [found for found, _ in candidates[1:] if stands_apart(found, best)]

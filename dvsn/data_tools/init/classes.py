@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import pictures, recipe
 from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.naming import is_part
+from dvsn.data_tools.init.naming import is_mask, is_part, is_photo
 from dvsn.data_tools.init.recipe import Recipe, Setting
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
@@ -19,7 +20,7 @@ ByClass = dict[str, list[str]]
 
 def look(listing: Listing) -> Found | None:
     """Class folders below the root, or below folders of splits."""
-    splits = by_split(listing)
+    splits = without_parts(by_split(listing))
     if not splits:
         return None
     classes = sorted({name for each in splits.values() for name in each})
@@ -40,7 +41,7 @@ def look(listing: Listing) -> Found | None:
         sizes=pictures.counted(sizes),
         classes=classes,
         odd=left_out(listing, used),
-        example=used[0],
+        example=used[-1],
     )
     if len(splits) == 1:
         only = next(iter(splits.values()))
@@ -61,6 +62,17 @@ def by_split(listing: Listing) -> dict[str, ByClass]:
     if splits:
         return {} if any("" in each for each in splits.values()) else splits
     return {"all": {name: [n for names in each.values() for n in names] for name, each in top.items()}}
+
+
+def without_parts(splits: dict[str, ByClass]) -> dict[str, ByClass]:
+    """Without folders of photos and of masks, where both are there: these belong to each other."""
+    names = {name for each in splits.values() for name in each}
+    if not (any(map(is_mask, names)) and any(map(is_photo, names))):
+        return splits
+    return {
+        split: {name: kept for name, kept in each.items() if not is_part(name)}
+        for split, each in splits.items()
+    }
 
 
 def check_splits(listing: Listing, splits: Mapping[str, ByClass]) -> None:
@@ -86,7 +98,7 @@ def same_names(splits: Mapping[str, ByClass], sizes: Mapping[str, pictures.Size]
 
 def left_out(listing: Listing, used: list[str]) -> list[str]:
     loose = sorted(set(listing.pictures) - set(used))
-    return [f"{len(loose)} pictures in no class folder: {few(loose)}"] if loose else []
+    return [f"{counted(len(loose), 'picture')} in no class folder: {few(loose)}"] if loose else []
 
 
 def describe(found: Found, splits: Mapping[str, ByClass]) -> list[str]:

@@ -45,7 +45,7 @@ class Layout:
         return frozenset(itertools.chain.from_iterable((*self.every, *self.lonely)))
 
     def example(self) -> str:
-        """The folder of the first side, if nothing else is in it, or its first picture."""
+        """The folder of the first side, if nothing else is in it, or its last picture."""
         first, second = self.every[-1]
         folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
         return folder if folder and folder != other else first
@@ -67,7 +67,8 @@ def layouts(listing: Listing) -> list[Layout]:
             count = len(made.every)
             if count and count >= max(map(len, made.lonely)):
                 found.append(made)
-                break
+                if first != "." or second != ".":
+                    break  # in one folder each way round has endings of its own
     found.sort(key=lambda each: (-len(each.every), sum(map(len, each.lonely)), -each.named()))
     return found
 
@@ -139,7 +140,7 @@ def _endings_of_one(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     paths = [PurePosixPath(name) for name in names]
     kinds = Counter(path.suffix for path in paths).most_common(4)
     yield from itertools.permutations([kind for kind, _ in kinds], 2)
-    stems = {path.with_suffix("").as_posix() for path in paths}
+    stems = dict.fromkeys(path.with_suffix("").as_posix() for path in paths)
     added: Counter[str] = Counter()
     for stem in stems:
         for match in re.finditer(r"[_\-. ]", stem.rpartition("/")[2]):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dvsn.data.class_ids import RGB
+from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import mask_recipe, pictures
 from dvsn.data_tools.init.class_names import Names, read_names
 from dvsn.data_tools.init.found import LOOKS, Found
@@ -222,7 +223,9 @@ def describe(
     layout: Layout, found: Found, kind: Kind, names: Names, notes: list[str], *, looked: int
 ) -> list[str]:
     total = sum(found.counts.values())
-    lines = [f"{total} photos with masks, such as {' + '.join(layout.every[0])}{found.parts_words()}"]
+    lines = [
+        f"{counted(total, 'photo')} with masks, such as {' + '.join(layout.every[0])}{found.parts_words()}"
+    ]
     lines.append(f"{found.size_words()} (height x width)")
     lines.append(f"{kind.says}{f' (of {looked} that were read)' if looked < total else ''}")
     pixels = found.facts["pixels"]
@@ -233,7 +236,7 @@ def describe(
     source = (
         f", names of {names.file}" if names.file and not any("not used" in note for note in notes) else ""
     )
-    lines.append(f"{len(found.classes)} classes{source}: {few(shares, 16)}")
+    lines.append(f"{counted(len(found.classes), 'class', 'classes')}{source}: {few(shares, 16)}")
     return [*lines, *notes, *(kind.reasons.values())]
 
 
@@ -242,8 +245,8 @@ def left_out(listing: Listing, layout: Layout) -> list[str]:
     photos, masks = layout.lonely
     other = [name for name in listing.pictures if name not in layout.claimed]
     found = [
-        (photos, "photos without a mask"),
-        (masks, "masks without a photo"),
-        (other, "pictures that are neither"),
+        (photos, "photo", "without a mask"),
+        (masks, "mask", "without a photo"),
+        (other, "picture", "of neither kind"),
     ]
-    return [f"{len(names)} {words}: {few(names)}" for names, words in found if names]
+    return [f"{counted(len(names), noun)} {words}: {few(names)}" for names, noun, words in found if names]

@@ -65,18 +65,16 @@ def multiple(side: int, of: int, *, least: int = 0, most: int = 1 << 30) -> int:
     return max(least, min(most - most % of, -(-side // of) * of))
 
 
-def epochs(
-    found: Found, *, batch: int, steps: int, cost: float, machine: Machine, minutes: float = 30.0
-) -> tuple[Setting, float]:
+def epochs(found: Found, *, batch: int, steps: int, cost: float, machine: Machine) -> tuple[Setting, float]:
     """How often to go through the pictures, and about how many minutes that takes.
 
-    `steps` are wanted; `cost` is that of one step in seconds of one core. Without a GPU no more than `minutes` are asked
-    for: then the reason says so.
+    `steps` are wanted; `cost` is that of one step in seconds of one core. Without a GPU no more than the machine's
+    `minutes` are asked for: then the reason says so.
     """
     every = max(1, found.train // batch)
     seconds = cost / (machine.cores if not machine.gpu else 60.0)
     asked = max(1, math.ceil(steps / every))
-    affordable = max(1, int(minutes * 60 / (seconds * every)))
+    affordable = max(1, int(machine.minutes * 60 / (seconds * every)))
     count = min(asked, affordable) if not machine.gpu else asked
     taken = count * every * seconds / 60
     reason = f"about {count * every} steps"

@@ -7,6 +7,7 @@ from typing import Any
 
 from dvsn.data.voc import VocObjects
 from dvsn.data.xml_files import read_xml, text_in
+from dvsn.data_tools.init.box_words import finish, side_of
 from dvsn.data_tools.init.found import Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.patterns import ALL, one_pattern
@@ -18,8 +19,6 @@ EXPECTED = "annotations of a picture, as Pascal VOC has them"
 
 def objects(listing: Listing) -> Found | None:
     """Boxes of VOC's files."""
-    from dvsn.data_tools.init.objects import finish, side_of
-
     files = listing.ending(".xml")
     roots = {name: read_xml(listing.path(name), expected=EXPECTED) for name in files}
     files = tuple(name for name in files if roots[name].tag == "annotation")

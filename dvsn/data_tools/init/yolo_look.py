@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from dvsn.data.yolo import Labelled, read_labelled, to_object
+from dvsn.data_tools.init.box_words import finish, side_of
 from dvsn.data_tools.init.found import Found
 from dvsn.data_tools.init.listing import Listing
 from dvsn.data_tools.init.patterns import ALL, one_pattern
@@ -156,8 +157,6 @@ def class_names(stated: dict[str, Any], rows: dict[str, list[Labelled]], listing
 
 def objects(listing: Listing) -> Found | None:
     """Boxes or outlines of YOLO's files."""
-    from dvsn.data_tools.init.objects import finish, side_of
-
     found = yolo(listing)
     if found is None or found.stated.get("kpt_shape"):
         return None
