@@ -1,5 +1,8 @@
-# make demo   train pix2pix on the embedded street scenes and show where to look
+# make demo   draw street scenes, train small networks of four tasks on them and show what they do, in one strip
+#             TASK=pix2pix, segmentation, detection or pose: one of them
 # make test   lint, types and tests: what CI runs
+# make docs   the site, in build/site; make pages writes the pages that are made from data
+# make notebooks   executes notebooks/ and writes them to build/notebooks
 # Set PYTHON to choose the interpreter, VENV to choose the environment.
 
 PYTHON ?= python3
@@ -8,16 +11,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow lint types format docs pages notebooks clean
 
 demo: $(INSTALLED)
-	@rm -rf runs/demo/latest
-	@$(BIN)/python -m dvsn.train experiment=demo data.root=data/street name=demo hydra.run.dir=runs/demo/latest
-	@$(BIN)/python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test
-	@printf '\nLook at     runs/demo/latest/pictures/latest.png   (label map | generated | real)\n'
-	@printf 'Metrics     runs/demo/latest/metrics.csv\n'
-	@printf 'Checkpoint  runs/demo/latest/checkpoints/best.ckpt\n'
-	@printf 'Cityscapes  $(BIN)/python -m dvsn.train task=pix2pix data=cityscapes data.root=/path/to/cityscapes trainer.devices=4\n'
+	@$(BIN)/python experiments/demo/run.py $(TASK)
 
 test: $(INSTALLED) lint types
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -25,16 +22,32 @@ test: $(INSTALLED) lint types
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
+docs: $(INSTALLED)
+	@$(BIN)/python -c 'import zensical, mkdocstrings_handlers.python' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[docs]'
+	$(BIN)/python docs/site.py build
+	@printf '\nThe site    build/site/index.html\n'
+
+notebooks: $(INSTALLED)
+	@$(BIN)/python -c 'import jupytext, ipykernel, nbconvert, av' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[notebooks,video]'
+	mkdir -p build/notebooks
+	cd build/notebooks && for name in ../../notebooks/*.py; do \
+	  ../../$(BIN)/python -m jupytext --to ipynb --execute --output "$$(basename $$name .py).ipynb" $$name || exit 1; done
+
+pages: $(INSTALLED)
+	$(BIN)/python docs/site.py pages
+
 lint: $(INSTALLED)
-	$(BIN)/ruff check dvsn tests experiments
-	$(BIN)/ruff format --check dvsn tests experiments
+	$(BIN)/ruff check dvsn tests experiments docs
+	$(BIN)/ruff format --check dvsn tests experiments docs
 
 types: $(INSTALLED)
 	$(BIN)/mypy
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix dvsn tests experiments
-	$(BIN)/ruff format dvsn tests experiments
+	$(BIN)/ruff check --fix dvsn tests experiments docs
+	$(BIN)/ruff format dvsn tests experiments docs
 
 # uv installs in a fraction of pip's time; where it cannot be used, pip does the same work. pip compiles bytecode
 # as it installs, uv only when asked: without it every start of a training compiles its imports anew.

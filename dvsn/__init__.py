@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from dvsn.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dvsn.tasks.base import Task
+    from dvsn.evaluate import called as evaluate
+    from dvsn.portable.result import Result
+    from dvsn.predict.model import Model
+    from dvsn.train import called as train
 
-__all__ = ["__version__", "load"]
+__all__ = ["Result", "__version__", "evaluate", "load", "train"]
 
 
-def load(path: str | Path, *, device: str = "cpu") -> Task:
-    """A trained task, in evaluation mode on `device`, rebuilt from the checkpoint alone.
+def load(path: str | Path, *, device: str = "cpu") -> Model:
+    """A trained task, in evaluation mode on `device`, rebuilt from the checkpoint alone; its `predict` takes pictures.
 
     No Hydra, no data and no training code are touched; the file is unpickled weights-only and its recipe
     may only build what the allow-list permits. Raises `CheckpointError` with the reason otherwise.
     """
+    from dvsn.predict.model import as_model
     from dvsn.tasks.recipe import load as load_checkpoint
 
-    return load_checkpoint(path, device=device)
+    return as_model(load_checkpoint(path, device=device))
+
+
+def __getattr__(name: str) -> Any:
+    """`dvsn.train` and `dvsn.evaluate`: the modules of the commands, which can be called. `dvsn.Result`: of predictions."""
+    if name in ("train", "evaluate"):
+        return importlib.import_module(f"dvsn.{name}")
+    if name == "Result":
+        from dvsn.portable.result import Result
+
+        return Result
+    raise AttributeError(f"module 'dvsn' has no attribute '{name}'")

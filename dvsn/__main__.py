@@ -15,8 +15,11 @@ COMMANDS = {
     "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",
     "convert": "turn a published checkpoint into ours",
+    "hub": "publish a checkpoint as a folder for the Hugging Face hub",
+    "zoo": "list published checkpoints, or see whether a file gives its published score",
     "data": "check, show or weigh a data set",
     "distill": "list where a network can be tapped",
+    "completion": "print a script by which bash, zsh or fish completes what you type",
     "report": "compare the runs of a sweep or a search",
 }
 
@@ -35,6 +38,10 @@ def main() -> None:
         sys.stdout.write(help_text())
     elif name == "--version":
         sys.stdout.write(f"{VERSION}\n")
+    elif name == "completion":
+        from dvsn import command_line, completion
+
+        command_line.run(lambda: completion.run(sys.argv[2:], COMMANDS))
     elif name in COMMANDS:
         del sys.argv[1]
         runpy.run_module(f"dvsn.{name}", run_name="__main__", alter_sys=True)

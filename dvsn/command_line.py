@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from dvsn.config.menu import choices
+from dvsn.config.menu import choices, networks_by_task
 from dvsn.config.messages import composition_message
 from dvsn.config.types import fits, spell
 from dvsn.errors import ConfigError, UserError, nearest
@@ -43,6 +43,8 @@ class Option:
     name: str
     default: Any
     help: str
+    rest: bool = False
+    """Of a required one: it is a list, and takes all that is given by position and is no other option's."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Command:
     summary: str
     options: Sequence[Option]
     groups: bool = False  # whether the command composes the config groups
+    menu: bool = False  # whether `--help` lists their choices; else only their names
     examples: Sequence[str] = ()
     sweeps: bool = False  # whether -m starts several jobs
 
@@ -65,15 +68,19 @@ class Command:
             + ["[option=value ...]"]
         )
         parts = [f"dvsn {self.name}: {self.summary}", f"usage: {usage}"]
-        if self.groups:
-            parts.append(
-                "groups and their choices:\n" + _table({k: ", ".join(v) for k, v in choices().items()})
-            )
+        if self.menu:
+            parts += _menu()
         rows = {_usual(option): option.help for option in self.options}
         flags = FLAGS if self.groups else {"debug=true": FLAGS["debug=true"]}
         rows |= {name: text for name, text in flags.items() if self.sweeps or not name.startswith("-m")}
         parts.append("options:\n" + _table(rows))
         parts.append("examples:\n" + "\n".join(f"  {example}" for example in self.examples))
+        if self.groups and not self.menu:
+            names = ", ".join(f"{name} ({len(found)})" for name, found in choices().items())
+            parts.append(
+                "groups and how many choices each has, listed by python -m dvsn.train --help:\n"
+                + "\n".join(textwrap.wrap(names, 98, initial_indent="  ", subsequent_indent="  "))
+            )
         return "\n\n".join(parts) + "\n"
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
@@ -92,23 +99,42 @@ class Command:
                 if key.replace("-", "_") in known and not tokens:
                     raise ConfigError(f"--{key}: no value follows")
                 text = tokens.pop(0) if tokens else ""
-            elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key):  # a path may hold '='
-                free = [name for name in free if name not in values]
+            elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or self._is_file(token, key):
+                free = [name for name in free if known[name].rest or name not in values]
                 if not free:
                     raise ConfigError(f"{token}: not understood. Write key=value. {nearest(token, known)}")
+                if known[free[0]].rest:
+                    values.setdefault(free[0], []).append(token)
+                    continue
                 key, text = free[0], token
             key = key.replace("-", "_")
             if key == "debug" and key not in known:
                 continue
             if key not in known:
                 raise ConfigError(f"{key}: unknown option of dvsn {self.name}. {nearest(key, known)}")
-            if key in values:
+            if key in values and not known[key].rest:
                 raise ConfigError(f"{key}: given twice")
-            values[key] = _typed(known[key], text)
+            value = _typed(known[key], text)
+            values[key] = [*values.get(key, []), value] if known[key].rest else value
         for name, option in known.items():
             if name not in values and option.default == REQUIRED:
                 raise ConfigError(f"{name}: required and not given. Write {name}=... ({option.help})")
         return {option.name: values.get(option.name, option.default) for option in self.options}
+
+    def _is_file(self, token: str, key: str) -> bool:
+        """Whether `token` is a path that holds '=', among those that a shell makes of a glob."""
+        known = {option.name for option in self.options}
+        return any(option.rest for option in self.options) and key not in known and os.path.exists(token)  # noqa: PTH110
+
+
+def _menu() -> list[str]:
+    """The groups with their choices; networks by the tasks that they are for."""
+    others = {name: ", ".join(found) for name, found in choices().items() if name != "network"}
+    networks = {title: ", ".join(found) for title, found in networks_by_task().items()}
+    return [
+        "networks, by task:\n" + _table(networks),
+        "other groups and their choices:\n" + _table(others),
+    ]
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dvsn import command_line
 from dvsn.atomic import write_csv, write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
+from dvsn.config.build import inspect_tree
+from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.config.outputs import check_drawn
+from dvsn.engine.run_folder import environment
 from dvsn.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from dvsn.engine.records import Evaluation, Run
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -51,7 +59,7 @@ COMMAND = Command(
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
     ),
     examples=(
-        "python -m dvsn.evaluate checkpoint=runs/demo/latest/checkpoints/best.ckpt split=test",
+        "python -m dvsn.evaluate checkpoint=runs/demo/pix2pix/checkpoints/best.ckpt split=test",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
         "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
@@ -60,23 +68,22 @@ COMMAND = Command(
 )  # fmt: skip
 
 
-def evaluate(config: Config) -> dict[str, float]:
-    """Evaluate by a resolved, plain config. Returns the metrics by name."""
+def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
+    """Evaluate by a resolved, plain config. Returns the metrics by name, which are `shown` as a table on the screen."""
     import_lightning()
-    from dvsn.config.build import inspect_tree
     from dvsn.engine import trainer as runtime
     from dvsn.engine.callbacks import PictureFiles
     from dvsn.engine.console import quiet
     from dvsn.engine.devices import measuring
     from dvsn.engine.faults import told
     from dvsn.engine.results import how_measured
+    from dvsn.hub.resolve import read
     from dvsn.tasks.recipe import build_task, load_state, read_recipe
-    from dvsn.weights import read_checkpoint
 
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     path, split = asked(config)
-    content = read_checkpoint(path)
+    content = read(path)
     header = read_recipe(content, path)
     recipe = chosen_recipe(config, header, path)
     output = Path(config["output"] or default_output(path, split))
@@ -115,7 +122,7 @@ def evaluate(config: Config) -> dict[str, float]:
                 "size": [[sides.low, sides.high] for sides in (pictures.heights, pictures.widths)],
             },
         }
-        write(about, values, task, output)
+        write(about, values, task, output, shown=shown)
     return values
 
 
@@ -145,18 +152,18 @@ def chosen_recipe(config: Config, header: Config, path: Path) -> Config:
     return recipe
 
 
-def write(about: Config, values: dict[str, float], task: Any, output: Path) -> None:
-    """metrics.json, the task's own tables, pictures and files; and the scores on the screen."""
+def write(about: Config, values: dict[str, float], task: Any, output: Path, *, shown: bool = True) -> None:
+    """metrics.json, the task's own tables, pictures and files; and, if they are `shown`, the scores on the screen."""
     from dvsn.engine.results import measured_line
-    from dvsn.engine.run_folder import environment
     from dvsn.pictures.grids import write_picture
 
     result = {**about, "metrics": values, "details": task.test_details, "environment": environment()}
     write_json(output / "metrics.json", result)
     how = measured_line(about["measured"])
-    show(values, Path(about["checkpoint"]), about["split"], how)
-    for title, rows in task.test_details.items():
-        show_rows(title, rows, how)
+    if shown:
+        show(values, Path(about["checkpoint"]), about["split"], how)
+        for title, rows in task.test_details.items():
+            show_rows(title, rows, how)
     for stem, picture in task.test_pictures.items():
         write_picture(output / f"{stem}.png", picture)
     for name, content in task.test_files.items():
@@ -204,6 +211,11 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
 
 
 def default_output(path: Path, split: str) -> Path:
+    """Beside the checkpoint; of a name on the hub, in the working directory."""
+    from dvsn.hub.names import is_name, parse
+
+    if is_name(path):
+        return Path("evaluation") / f"{parse(path).repository.replace('/', '_')}_{split}"
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return folder / "evaluation" / f"{path.stem}_{split}"
 
@@ -246,6 +258,44 @@ def compose_and_evaluate() -> Any:
 
     launcher.register()
     return compose.hydra_main("evaluate", evaluate, sweep=launcher.sweep)
+
+
+def called(
+    checkpoint: str | os.PathLike[str] | Run,
+    *overrides: str,
+    split: str = "val",
+    config_dir: str | os.PathLike[str] | None = None,
+    allow: Sequence[str] = (),
+    **options: Any,
+) -> Evaluation:
+    """Measure a checkpoint on a `split` (val, test or train), as `python -m dvsn.evaluate` does with the same words.
+
+        dvsn.evaluate(run.best, split="test")["miou"]
+
+    `checkpoint` is a file, or a run, of which the best is taken, else the last. `overrides` and `options` are those of the
+    command: `root`, `output`, `batch_size`, `inference={"flip": True}`, `"data=mine"`; accelerator, devices, precision,
+    limit_test_batches and enable_progress_bar are short for those of trainer. `config_dir` and `allow`: as of `dvsn.train`.
+    Raises `ConfigError`, `DataError` and `CheckpointError`.
+    """
+    from dvsn.config import python
+    from dvsn.engine.records import Evaluation, Run
+
+    if isinstance(checkpoint, Run):
+        found = checkpoint.best or checkpoint.last
+        if found is None:
+            raise ConfigError(f"checkpoint: the run in {checkpoint.folder} has left none.")
+        checkpoint = found
+
+    def job(config: Config) -> Evaluation:
+        evaluate(config, shown=False)
+        return Evaluation.of(Path(config["output"] or default_output(*asked(config))))
+
+    words = {"checkpoint": os.fspath(checkpoint), "split": split, **options}
+    measured: Evaluation = python.call("evaluate", job, overrides, words, config_dir=config_dir, allow=allow)
+    return measured
+
+
+make_callable(__name__, called)
 
 
 def main() -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dvsn import command_line
 from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.build import inspect_tree
+from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
+from dvsn.config.partners import check_partners
 from dvsn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dvsn.engine.records import Run
 
 Config = dict[str, Any]
 
@@ -20,6 +28,7 @@ COMMAND = Command(
     name="train",
     summary="Train a task on a data set.",
     groups=True,
+    menu=True,
     sweeps=True,
     options=(
         Option("seed", "0", "everything random derives from it"),
@@ -49,12 +58,11 @@ COMMAND = Command(
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
     import_lightning()
-    from dvsn.config.build import inspect_tree
-    from dvsn.config.partners import check_partners
     from dvsn.engine import console, loggers, results, resume, run_folder, teaching
     from dvsn.engine import trainer as runtime
     from dvsn.engine.faults import told
     from dvsn.engine.initial_weights import start_from
+    from dvsn.engine.next_steps import next_lines
 
     console.quiet()
     check_partners(config)
@@ -69,7 +77,7 @@ def train(config: Config) -> dict[str, Any]:
     if checkpoint is not None:
         config, forced = resume.settle(checkpoint, config, task)
     elif config.get("weights"):
-        start_from(task, Path(config["weights"]))
+        start_from(task, config["weights"])
     teaching.distil(task, config, data)
     if checkpoint is not None:
         resume.require_weights(task, checkpoint)
@@ -98,7 +106,7 @@ def train(config: Config) -> dict[str, Any]:
     )
     if trainer.is_global_zero:
         write_json(folder / "result.json", result)
-        console.report(result, folder)
+        console.report(result, folder, next_lines(config, task, trainer, folder))
         loggers.close_wandb(trainer, config, best=result["best"], folder=folder)
     return result
 
@@ -116,6 +124,38 @@ def compose_and_train() -> Any:
 
     launcher.register()
     return compose.hydra_main("train", train, sweep=launcher.sweep, check=check_config, keeps=True)
+
+
+def called(
+    *overrides: str,
+    config_dir: str | os.PathLike[str] | None = None,
+    allow: Sequence[str] = (),
+    **options: Any,
+) -> Run:
+    """Train, as `python -m dvsn.train` does with the same words: the same recipe, folder and weights, to the bit.
+
+        run = dvsn.train("task=segmentation", "data=mine", config_dir="my_conf", max_epochs=20)
+
+    - `overrides`: options as the command line has them, `key=value`.
+    - `options`: the same by name. A dict sets what lies below its key, `**{"optim.lr": 0.1}` a dotted one, and these are
+      short: max_epochs, max_steps, max_time, accelerator, devices, precision, limit_train_batches, limit_val_batches,
+      enable_progress_bar (of trainer); root, batch_size, workers (of data); lr (of optim).
+    - `config_dir`: a folder of YAMLs of your own, laid out like conf/. `allow`: packages of which they may build classes.
+
+    It may be called several times in a process, in a script or a notebook: logging, warnings and Hydra's state are left as
+    they were. Raises `ConfigError`, `DataError` and `CheckpointError` for what is yours to mend; Ctrl-C ends the run after
+    its batch, and raises `KeyboardInterrupt`.
+    """
+    from dvsn.config import python
+    from dvsn.engine.records import Run
+
+    result = python.call(
+        "train", train, overrides, options, config_dir=config_dir, allow=allow, check=check_config, keeps=True
+    )
+    return Run.of(result)
+
+
+make_callable(__name__, called)
 
 
 def main() -> None:

@@ -41,11 +41,6 @@ FIRST = {"segmentation": ["dvsn/losses/segmentation.py"]}
 """Of the first training step of a run, the files that wait for the device: labels are looked at once."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def data_of(task: str) -> str:
     return "landmarks" if task.startswith("landmarks") else task
 

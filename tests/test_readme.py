@@ -2,181 +2,45 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
-import re
-import runpy
-import shlex
 import shutil
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
 
 import pytest
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
-from dvsn import evaluate, networks, train
+from dvsn import networks
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.config import build, folders, menu
-from dvsn.convert import __main__ as convert
-from dvsn.data_tools import check, faces, show, weights
-from dvsn.engine import tap_table
-from dvsn.predict import command as predict
-from dvsn.sweep import report
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-WORK = (
-    (train, "train"),
-    (evaluate, "evaluate"),
-    (benchmark, "benchmark"),
-    (predict, "predict"),
-    (convert, "convert"),
-    (report, "report"),
-    (check, "check"),
-    (show, "draw"),
-    (weights, "weigh"),
-    (faces, "write"),
-    (tap_table, "show"),
+from tests.support.documented import (
+    ADDED,
+    LINES,
+    PAGES,
+    README,
+    ROOT,
+    Start,
+    Started,
+    files_of,
+    sections,
+    start_fixture,  # noqa: F401
+    words_of,
 )
-"""The last function of each command, which does the work."""
-ADDED = {"search": ["search.trials=1"]}
-"""What is added to the lines of a command, so that a test is short."""
-SPECIAL = "()[]{}<>|&;*?!$"
-"""What a shell does not leave alone, bash or zsh, unless it is quoted."""
-BLOCK = re.compile(r"((?:^    .*\n)(?:^    .*\n|^\n+(?=    ))*)", re.MULTILINE)
 
 
-# What is documented -----------------------------------------------------------------------------------------
-
-
-def lines_of(section: str) -> list[str]:
-    """The commands in the indented blocks of a section of the README."""
-    return re.findall(r"^    ((?:python -m )?dvsn.*)$", section, re.MULTILINE)
-
-
-def documented() -> Iterator[tuple[str, str]]:
-    """(line, section of the README that it stands in): those of the README, of `make demo` and of comments in conf/."""
-    for section in re.split(r"^## ", README, flags=re.MULTILINE):
-        yield from ((line, section) for line in lines_of(section))
-    others = [(ROOT / "Makefile").read_text(encoding="utf-8").replace("$(BIN)/", "")]
-    others += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "conf").rglob("*.yaml"))]
-    for line in re.findall(r"python -m dvsn\.\w+ (?!--help)[^`\\\n]*", " \n".join(others)):
-        yield line, ""
-
-
-LINES = dict(documented())
-
-
-def words_of(line: str) -> list[str]:
-    """The words of a line, as a shell reads it. Every one of them must mean what it says to any shell."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=SPECIAL)
-    lexer.whitespace_split = True
-    words = list(lexer)
-    assert not [word for word in words if word.endswith("...")], "a line that nobody can run"
-    assert not [word for word in words if set(word) <= set(SPECIAL)], "characters that must be quoted"
-    return words
-
-
-def files_of(section: str) -> dict[str, str]:
-    """The files that a section shows, by their paths: named in the first line, or at the end of the text before it."""
-    found, parts = {}, BLOCK.split(section)
-    for before, block in zip(parts[::2], parts[1::2], strict=False):
-        named = re.findall(r"`([\w/]+\.(?:yaml|py))`", before.strip().rpartition("\n\n")[2])
-        named += re.findall(r"\A    # ([\w/]+\.yaml):", block)
-        if named and not lines_of(block):
-            found[named[-1]] = textwrap.dedent(block)
-    return found
-
-
-# Commands without their work --------------------------------------------------------------------------------
-
-
-class Reached(BaseException):
-    """The work of a command would begin, with what it is given."""
-
-    def __init__(self, given: Any) -> None:
-        super().__init__()
-        self.given = given
-
-
-def reached(given: Any, *_: Any, **__: Any) -> NoReturn:
-    raise Reached(given)
-
-
-class Started:
-    """In place of a process: a job of a sweep that ends at once, with a result."""
-
-    every: ClassVar[list[Started]] = []
-    stdout = Path(os.devnull).open("rb")  # noqa: SIM115 - of every one of them, and never closed
-    returncode = 0
-
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], **_: Any) -> None:
-        self.argv, self.environment = list(argv), dict(env)
-        self.folder = Path(json.loads(self.argv[-1].removeprefix("hydra.run.dir=")))
-        (self.folder / "result.json").write_text('{"objective": 0.5}')
-        Started.every.append(self)
-
-    def poll(self) -> int:
-        return self.returncode
-
-
-Start = Callable[[Sequence[str]], Any]
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Runs `python -m NAME ARGUMENT...` in an empty folder: what its work is given, or else the jobs it would start."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVSN_ALLOW", "")
-    monkeypatch.setattr(subprocess, "Popen", Started)
-    for module, name in WORK:
-        monkeypatch.setattr(module, name, reached)
-
-    def run_module(name: str, **_: Any) -> None:
-        """What `python -m` does, except that the module is imported: its last function has been replaced there."""
-        found = importlib.util.find_spec(name)
-        assert found is not None, f"there is no module {name}"
-        package = found.submodule_search_locations is not None
-        module = importlib.import_module(f"{name}.__main__" if package else name)
-        monkeypatch.setitem(sys.modules, "__main__", module)  # by which a sweep starts its jobs
-        module.main()
-
-    monkeypatch.setattr(runpy, "run_module", run_module)
-
-    def call(words: Sequence[str]) -> Any:
-        words = [*(["python", "-m"] if words[0] == "dvsn" else []), *words]
-        assert words[:2] == ["python", "-m"]
-        Started.every.clear()
-        HydraConfig.instance().cfg = None  # as in a new process
-        OmegaConf.clear_resolver("run_stamp")
-        monkeypatch.setattr(sys, "argv", words[2:])
-        try:
-            run_module(words[2])
-        except Reached as work:
-            return work.given
-        assert Started.every, "neither the work nor a job was started"
-        return list(Started.every)
-
-    return call
-
-
-# The tests --------------------------------------------------------------------------------------------------
-
-
-def test_the_readme_shows_both_commands_the_real_one_and_files() -> None:
+def test_the_readme_is_short_and_shows_both_commands_and_the_real_one() -> None:
     assert "    make demo " in README and "    make test " in README
     assert any("task=pix2pix data=cityscapes" in line for line in LINES)
-    shown = [path for section in {*LINES.values()} for path in files_of(section)]
-    wanted = ["my_conf/data/mine.yaml"] * 3 + ["conf/network/mine.yaml", "dvsn/networks/mine.py"]
-    assert sorted(shown) == sorted(wanted)
+    assert len(README.split()) < 700
+
+
+def test_the_pages_show_files() -> None:
+    pages = [README, *(file.read_text(encoding="utf-8") for file in PAGES)]
+    shown = {path for page in pages for section in sections(page) for path in files_of(section)}
+    assert {"my_conf/data/mine.yaml", "conf/network/mine.yaml", "dvsn/networks/mine.py"} <= shown
 
 
 @pytest.mark.parametrize("line", [pytest.param(line, id=line.partition("  ")[0]) for line in LINES])
@@ -211,7 +75,7 @@ def test_a_documented_line_reaches_its_work(
 
 def test_the_short_command_is_the_same(start: Start) -> None:
     assert "`dvsn train ...` is the same as `python -m dvsn.train ...`" in README
-    assert start(["dvsn", "train", "experiment=demo"])["name"] == "pix2pix_unet_128_street"
+    assert start(["dvsn", "train", "experiment=demo"])["name"] == "pix2pix_unet_128_street_onehot"
 
 
 def be_in_a_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +126,7 @@ def test_a_sweep_trains(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs finished" in done.stdout
-    results = sorted(tmp_path.glob("runs/pix2pix_unet_128_street/sweep_*/?/result.json"))
+    results = sorted(tmp_path.glob("runs/pix2pix_unet_128_street_onehot/sweep_*/?/result.json"))
     assert [file.parent.name for file in results] == ["0", "1"]
     first, second = (json.loads(file.read_text()) for file in results)
     assert first["epochs"] == second["epochs"] == 1 and first["objective"] != second["objective"]

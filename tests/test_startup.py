@@ -31,7 +31,7 @@ run("dvsn.train", "experiment=demo", "trainer=fast_dev_run", "trainer.max_epochs
     "transform.load_height=32", "transform.load_width=64", "transform.crop_height=32", "transform.crop_width=64",
     "trainer.accelerator=cpu", "hydra.run.dir=run")
 run("dvsn.evaluate", "checkpoint=run/checkpoints/best.ckpt")
-run("dvsn.predict", "run/checkpoints/best.ckpt", "street/gtFine/val/*/*_color.png", "device=cpu")
+run("dvsn.predict", "run/checkpoints/best.ckpt", "street/gtFine/val/*/*_labelIds.png", "device=cpu")
 print("LOADED", *[name for name in {UNUSED!r} if name in sys.modules])
 
 import importlib

@@ -1,8 +1,8 @@
 """Batch norms folded into the convolutions before them: the same function with fewer operations.
 
-In evaluation a batch norm is one multiplication and one addition a channel. Behind a convolution whose result
-goes nowhere else, both go into the convolution's weight and bias. Speed tests that delete these norms instead, as
-that of PIDNet does, time another function: the biases are missing.
+In evaluation a batch norm is one multiplication and one addition per channel. After a convolution whose result nothing
+else reads, both can be folded into the convolution's weight and bias. Speed tests that delete these norms, as PIDNet's
+does, time another function: the biases are missing.
 """
 
 from __future__ import annotations

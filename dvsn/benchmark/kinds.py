@@ -1,4 +1,4 @@
-"""What the benchmark must know of a task: what is shipped around its network, and when two answers agree."""
+"""Kinds of tasks that can be benchmarked: what is shipped around a network, and when two answers agree."""
 
 from __future__ import annotations
 

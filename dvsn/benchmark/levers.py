@@ -1,8 +1,7 @@
-"""The levers that make a network faster without training it, and how they are pulled together.
+"""Levers: changes that make a network faster without training it.
 
-A variant is a list of levers joined by `+`, such as `folded+channels_last+bf16+compiled`; `plain` pulls none. Only the
-share of equal answers says whether a variant may replace the plain network: folding changes nothing, other levers
-round.
+A variant is a list of levers joined by `+`, such as `folded+channels_last+bf16+compiled`; `plain` has none. Folding
+changes no answer; other levers round, and the share of equal answers shows how much.
 """
 
 from __future__ import annotations
@@ -184,7 +183,7 @@ def refuse(name: str, levers: frozenset[str], device: str) -> None:
 
 @torch.no_grad()
 def pull(levers: frozenset[str], subject: Subject) -> Variant:
-    """The subject with these levers, warmed up once. The subject itself stays as it is."""
+    """A copy of the subject with these levers applied, after one warm-up pass."""
     network = copy.deepcopy(subject.network)
     if "folded" in levers:
         network = fold_batch_norms(network, (1, 3, *subject.image.shape[-2:])).network

@@ -29,9 +29,12 @@ class Latency(NamedTuple):
 class Stopwatch:
     """Measures one function over several turns.
 
-    As PIDNet's speed test: 10 warm-up passes, a calibration that doubles the number of passes until they take over
-    a second, and then so many passes as fit into the given time, between two synchronisations. Of these comes the
-    throughput. It does not wait between passes, so on a GPU each pass is timed once more, alone, for the latency.
+    As PIDNet's speed test:
+
+    1. 10 warm-up passes;
+    2. a calibration that doubles the number of passes until they take over a second;
+    3. as many passes as fit into the given time, between two synchronisations: the throughput;
+    4. on a GPU each pass once more, waited for: the latency.
     """
 
     def __init__(self, run: Run, image: Tensor, *, seconds: float, runs: int | None, turns: int) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,12 +109,14 @@ def _show(session: Session) -> None:
         hydra.show_info(asked.info, config_name=session.name, overrides=session.overrides)
 
 
-def initialized(folder: str, name: str = "app") -> AbstractContextManager[None]:
+@contextmanager
+def initialized(folder: str, name: str = "app") -> Iterator[None]:
     """A context in which Hydra composes configs of `folder`, an absolute path, for the command `name`."""
     from hydra import __version__, initialize_config_dir
 
     older = {"version_base": "1.3"} if __version__.startswith("1.3.") else {}  # 1.4 warns of it
-    return initialize_config_dir(folder, job_name=name, **older)
+    with initialize_config_dir(folder, job_name=name, **older), hydra_node.names_start_anew():
+        yield
 
 
 def register_resolver(name: str, function: Callable[..., Any]) -> None:

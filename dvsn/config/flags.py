@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NoReturn
 
 from dvsn.config import allow
 from dvsn.errors import ConfigError, nearest
+
+_WORDS: ContextVar[Sequence[str] | None] = ContextVar("words", default=None)
+
+
+def command_words() -> list[str]:
+    """The words of the command line after the command's name; those that stand for it where Python calls a command."""
+    given = _WORDS.get()
+    return list(sys.argv[1:] if given is None else given)
+
+
+@contextmanager
+def standing_for(words: Sequence[str]) -> Iterator[None]:
+    """Within it these are `command_words`."""
+    token = _WORDS.set(tuple(words))
+    try:
+        yield
+    finally:
+        _WORDS.reset(token)
 
 
 def take_allowed(argv: Sequence[str]) -> list[str]:

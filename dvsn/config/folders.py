@@ -6,21 +6,24 @@ import errno
 import fcntl
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dvsn.config import flags
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, UserError
 
 JOB_FOLDER = "DVSN_JOB_FOLDER"
 """The variable by which a sweep or a search tells a job the folder that it has made for it."""
 RECORDS = ("config.yaml", "result.json", "metrics.csv", "checkpoints")
 """What a run leaves in its folder."""
+BEGUN = ("config.yaml", "command.txt", "environment.json", ".lock", "train.log", "multirun.yaml")
+"""What lies in the folder of a run or a sweep that has not done anything yet."""
+PARTS = ("checkpoints", "pictures")
 
 
 def run_stamp(name: str, resume: str | None) -> str:
@@ -108,10 +111,11 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         yield folder
         return
     for place in next_free(folder):
+        missing = not_there(place)
         made = _make(place)
         if not made:
             refuse_links(place)
-        with _locked(place) as free:
+        with cleared(place, missing if made else ()), _locked(place) as free:
             again = resume or made_by_pool(place) or (requeued() and same_command(place))
             if free and (made or again or (given and not holds_run(place))):
                 yield place
@@ -121,6 +125,41 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
             raise ConfigError(
                 f"hydra.run.dir: {place} {state}. Take another folder, or continue a run that has ended with resume=auto."
             )
+
+
+def not_there(folder: Path) -> list[Path]:
+    """A folder and those above it, as far as they do not exist, the innermost first."""
+    return [each for each in (folder, *folder.parents) if not each.exists()]
+
+
+@contextmanager
+def cleared(folder: Path, made: Sequence[Path]) -> Iterator[None]:
+    """Around the work in a folder: where that is refused before it has begun, the folders that were `made` for it are
+    removed, the innermost first. What has begun loses its empty parts."""
+    try:
+        yield
+    except UserError:
+        if folder in made:
+            clear_begun(folder)
+            _remove_empty(made)
+        raise
+    _remove_empty([folder / part for part in PARTS])
+
+
+def clear_begun(folder: Path) -> None:
+    """Empty the folder of a run that has done nothing yet; one that has anything else in it stays as it is."""
+    _remove_empty([folder / part for part in PARTS])
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    if all(each.name in BEGUN and not each.is_dir() for each in there):
+        for each in there:
+            each.unlink(missing_ok=True)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those that are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def made_by_pool(folder: Path) -> bool:
@@ -136,7 +175,7 @@ def requeued() -> bool:
 
 def same_command(folder: Path) -> bool:
     """Whether the run in a folder was started by this command line."""
-    file, arguments = folder / "command.txt", shlex.join(sys.argv[1:])
+    file, arguments = folder / "command.txt", shlex.join(flags.command_words())
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return not holds_run(folder) or any(line.endswith(arguments) for line in lines)
 

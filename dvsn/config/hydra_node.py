@@ -7,6 +7,7 @@ some of them on the command line only, and everything else must be as Hydra deli
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvsn.config.folders import check_place
 from dvsn.config.outputs import check_swept
+from dvsn.config.own_sets import OwnSets, of_overrides
 from dvsn.config.types import found
 from dvsn.errors import ConfigError, nearest
 
@@ -70,6 +72,38 @@ def before_values(look: Callable[[DictConfig], None] | None = None) -> Iterator[
         yield seen
     finally:
         setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
+
+
+@contextmanager
+def names_start_anew() -> Iterator[None]:
+    """Within it, what a file or the command line says of a data set's names and tables replaces what the files before it
+    say, see `dvsn.config.own_sets`. Hydra has no public way to the single files."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    original, load = ConfigLoaderImpl._apply_overrides_to_config, ConfigLoaderImpl._load_single_config
+    files = OwnSets()
+
+    def read(self: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
+        found = load(self, default, repo)
+        files.read(found.config)
+        return found
+
+    @functools.wraps(original)  # by whose name others find it
+    def settle(overrides: Any, cfg: DictConfig) -> None:
+        nonlocal files
+        files.settle(cfg)
+        files, line = OwnSets(), OwnSets()
+        line.take(of_overrides(overrides))
+        line.settle(cfg)
+        original(overrides, cfg)
+
+    setattr(ConfigLoaderImpl, original.__name__, staticmethod(settle))
+    setattr(ConfigLoaderImpl, load.__name__, read)
+    try:
+        yield
+    finally:
+        setattr(ConfigLoaderImpl, original.__name__, staticmethod(original))
+        setattr(ConfigLoaderImpl, load.__name__, load)
 
 
 _usual: dict[

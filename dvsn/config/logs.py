@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+OURS = ("dvsn", "pytorch_lightning")
+"""The loggers whose messages a run tells and keeps where the root logger is somebody else's."""
+
 _handlers: list[logging.Handler] = []  # those of this module, so that a second start replaces them
+_hosted = False
 
 
 def start(file: Path | None = None, *, verbose: bool | str | Sequence[str] = False) -> None:
@@ -15,20 +20,44 @@ def start(file: Path | None = None, *, verbose: bool | str | Sequence[str] = Fal
 
     `verbose` is true for messages of every level, or names the loggers that tell theirs.
     """
-    root = logging.getLogger()
-    while _handlers:
-        old = _handlers.pop()
-        root.removeHandler(old)
-        old.close()
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    _handlers.append(console)
+    loggers = [logging.getLogger(name) for name in OURS] if _hosted else [logging.getLogger()]
+    heard = _hosted and logging.getLogger().hasHandlers()  # the caller's own handlers say it
+    _stop()
+    if not heard:
+        console = logging.StreamHandler(sys.stderr)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        _handlers.append(console)
     if file is not None:
         written = logging.FileHandler(file, encoding="utf-8")
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         _handlers.append(written)
-    for handler in _handlers:
-        root.addHandler(handler)
-    root.setLevel(logging.DEBUG if verbose is True else logging.INFO)
+    for logger in loggers:
+        for handler in _handlers:
+            logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG if verbose is True else logging.INFO)
     for name in () if isinstance(verbose, bool) else (verbose,) if isinstance(verbose, str) else verbose:
         logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+def _stop() -> None:
+    while _handlers:
+        old = _handlers.pop()
+        for logger in (logging.getLogger(), *(logging.getLogger(name) for name in OURS)):
+            logger.removeHandler(old)
+        old.close()
+
+
+@contextmanager
+def hosted() -> Iterator[None]:
+    """Within it `start` leaves the root logger alone, which is the calling program's; at the end all is as before."""
+    global _hosted
+    names = (*OURS, "pytorch_lightning.utilities.rank_zero", "torch.distributed")
+    levels = {name: logging.getLogger(name).level for name in names}
+    before, _hosted = _hosted, True
+    try:
+        yield
+    finally:
+        _stop()
+        _hosted = before
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

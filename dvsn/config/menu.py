@@ -1,13 +1,18 @@
-"""The menu: the folder of configs, its groups and their choices, from file names alone."""
+"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is imported."""
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dvsn.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent.parent
+CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:\n((?:[ \t].*\n|\n)*)", re.MULTILINE)
+IMPORT = re.compile(r"^from (dvsn[\w.]*) import (\([^)]*\)|.+)$", re.MULTILINE)
+RESPONSE = re.compile(r"^    response: ClassVar\[\w+\] = \"(\w+)\"", re.MULTILINE)
 
 
 def conf_dir() -> str:
@@ -28,6 +33,50 @@ def choices() -> dict[str, list[str]]:
         if not file.stem.startswith("_"):
             found.setdefault(file.parent.relative_to(root).as_posix(), []).append(file.stem)
     return found
+
+
+def networks_by_task() -> dict[str, list[str]]:
+    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do not say it.
+
+    Tasks that take the same kind stand together, such as `pose, landmarks_heatmaps`.
+    """
+    tasks: dict[str, list[str]] = {}
+    for name in choices().get("task", []):
+        response = answer_of(_target("task", name))
+        if response:
+            tasks.setdefault(response, []).append(name)
+    found: dict[str, list[str]] = {", ".join(names): [] for names in tasks.values()}
+    for name in choices().get("network", []):
+        takers = tasks.get(answer_of(_target("network", name)) or "")
+        found.setdefault(", ".join(takers) if takers else "any task", []).append(name)
+    return {title: names for title, names in found.items() if names}
+
+
+def _target(group: str, name: str) -> str:
+    """The class that a choice builds, by the first `_target_` of its file."""
+    text = (Path(conf_dir()) / group / f"{name}.yaml").read_text(encoding="utf-8")
+    named = re.search(r"^ *_target_: *([\w.]+)", text, re.MULTILINE)
+    return "" if named is None else named[1]
+
+
+@functools.cache
+def answer_of(target: str) -> str | None:
+    """`response` of a class of dvsn, or of the first of its bases that says it; None where none does."""
+    module, _, name = target.rpartition(".")
+    file = PACKAGE.parent / f"{module.replace('.', '/')}.py"
+    if not module.startswith("dvsn.") or not file.is_file():
+        return None
+    text = file.read_text(encoding="utf-8")
+    classes = {each[1]: each for each in CLASS.finditer(text)}
+    if name not in classes:
+        return None
+    said = RESPONSE.search(classes[name][3])
+    if said is not None:
+        return said[1]
+    origin = {word: each[1] for each in IMPORT.finditer(text) for word in re.findall(r"\w+", each[2])}
+    bases = re.findall(r"[\w.]+", classes[name][2] or "")
+    answers = (answer_of(f"{module if base in classes else origin.get(base, '')}.{base}") for base in bases)
+    return next((each for each in answers if each), None)
 
 
 LISTED = 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from dvsn.config.allow import check, join
-from dvsn.config.types import fits, found, number, spell, whole
+from dvsn.config.types import Rules, fits, found, number, require, spell, whole
 from dvsn.errors import ConfigError, nearest
 
 Count = int | None
@@ -105,9 +105,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         ("strategy", strategy, not isinstance(strategy, str) or strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}; "
          "others were never tried with dvsn's batches and checkpoints"),
     )  # fmt: skip
-    for key, value, good, expected in rules:
-        if not good:
-            raise ConfigError(f"trainer.{key}: found {value!r}, expected {expected}.")
+    require(rules, "trainer.")
     precision, time = trainer.get("precision", "auto"), trainer.get("max_time")
     if str(precision) in ("64", "16-true", "bf16-true", "64-true") or str(precision).startswith(
         "transformer"
@@ -147,9 +145,6 @@ def _check_length(trainer: Mapping[str, Any]) -> None:
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 
-Rules = tuple[tuple[str, Any, Any, str], ...]
-
-
 def check_options(config: Mapping[str, Any]) -> None:
     """Refuse values of the top-level options that have no meaning. Raises `ConfigError`."""
     _check_trainer(config["trainer"])
@@ -179,9 +174,7 @@ def check_options(config: Mapping[str, Any]) -> None:
          "auto, true or false"),
         ("trainer.gradient_clip_val", clip, clip is None or (number(clip) and clip >= 0), "null, or 0 or more"),
     )  # fmt: skip
-    for path, value, good, expected in rules:
-        if not good:
-            raise ConfigError(f"{path}: found {value!r}, expected {expected}.")
+    require(rules)
     check_distillation(config)
 
 
@@ -249,9 +242,7 @@ def _check_part(node: Any, path: str) -> None:
          (number(node["task_weight"]) and node["task_weight"] >= 0), "null, or a number, 0 or more"),
         ("taps", taps, taps is None or isinstance(taps, str) or lists, "null, a role, or [[STUDENT,TEACHER],...]"),
     )  # fmt: skip
-    for key, value, good, expected in own:
-        if not good:
-            raise ConfigError(f"{path}.{key}: found {value!r}, expected {expected}.")
+    require(own, f"{path}.")
 
 
 def _check_shared(options: Mapping[str, Any]) -> None:
@@ -266,9 +257,7 @@ def _check_shared(options: Mapping[str, Any]) -> None:
         ("cache", cache, cache is None or (isinstance(cache, str) and cache != ""), "null, or a folder"),
         ("average", average, average in ("probabilities", "logits"), "probabilities or logits"),
     )  # fmt: skip
-    for key, value, good, expected in shared:
-        if not good:
-            raise ConfigError(f"distillation.{key}: found {value!r}, expected {expected}.")
+    require(shared, "distillation.")
 
 
 def validate(tree: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:

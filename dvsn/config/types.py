@@ -6,9 +6,11 @@ import collections.abc
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from dvsn.errors import ConfigError
 
 
 def number(value: Any) -> bool:
@@ -72,6 +74,17 @@ def _fits_each(values: Sequence[Any], kind: Any, inner: tuple[Any, ...]) -> bool
     if kind is tuple and inner and inner[-1] is not Ellipsis:
         return len(values) == len(inner) and all(map(fits, values, inner))
     return not inner or all(fits(value, inner[0]) for value in values)
+
+
+Rules = Iterable[tuple[str, Any, Any, str]]
+"""Of options: the path, the value, whether it is right, and what is expected."""
+
+
+def require(rules: Rules, path: str = "") -> None:
+    """Raise `ConfigError` for the first value that is not right; `path` stands before the paths of the rules."""
+    for key, value, right, expected in rules:
+        if not right:
+            raise ConfigError(f"{path}{key}: found {value!r}, expected {expected}.")
 
 
 def spell(hint: Any) -> str:

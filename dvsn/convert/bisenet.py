@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dvsn.convert.release import Converted, State, build_empty, recipe, require_shape, transfer
+from dvsn.convert.release import Converted, State, build_empty, outputs, recipe, transfer
 from dvsn.convert.segmentation import (
     TRAINING_ONLY,
     Published,
@@ -81,7 +81,7 @@ def convert_segmenter(
     chosen = choose(options, ("heads", "upsample", *defaults))
     last = "head.conv_out.1.weight" if network is BiSeNetV2 else "conv_out.conv_out.weight"
     wanted = want_heads(bool(top_modules(published.state) & set(heads)), chosen)
-    told = {"classes": require_shape(published.state, last, dimensions=4)[0]}
+    told = {"classes": outputs(published.state, last)}
     droppable = {} if wanted else dict.fromkeys(heads, TRAINING_ONLY)
     arguments = {**told, "upsample": True, **defaults, **chosen, "heads": wanted}
     ours = variant == "v1_adb_bag"  # PIDNet's authors normalise by ImageNet, as the task does
@@ -102,7 +102,7 @@ def convert_segmenter(
 
 def convert_resnet18(published: Published, options: Mapping[str, Any]) -> Converted:
     """Under BiSeNet's names: its trunk is `cp.resnet` there."""
-    classes = require_shape(published.state, "fc.weight", dimensions=2)[0]
+    classes = outputs(published.state, "fc.weight", dimensions=2)
     node = recipe(ResNet18Classifier, {"classes": classes}, options, free=())
     network = build_empty(ResNet18Classifier, node)
     modules = {path: path.removeprefix("cp.resnet.") for path, _ in network.named_modules()}

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from dvsn.convert.release import Converted, State, require_shape
-from dvsn.convert.segmentation import choose, convert_published, peel, top_modules
+from dvsn.convert.release import Converted, State, outputs, require_shape
+from dvsn.convert.segmentation import choose, convert_published, count_blocks, peel, top_modules
 from dvsn.errors import CheckpointError
 from dvsn.networks.cifar_mobilenetv2 import CifarMobileNetV2
 from dvsn.networks.cifar_resnet import CifarResNet
@@ -75,91 +75,76 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
         f"those of CIFAR-{10 if node['classes'] == 10 else 100}."
     )
     return convert_published(
-        published,
-        network,
-        node,
-        kind="classifier",
-        layout=layout,
-        notes=(note,),
-        task=dict(task),
+        published, network, node, kind="classifier", layout=layout, notes=(note,), task=dict(task)
     )
 
 
-def rows(state: State, key: str, *, dimensions: int = 4) -> int:
-    """How many outputs a weight has."""
-    return require_shape(state, key, dimensions=dimensions)[0]
-
-
-def count(state: State, path: str) -> int:
-    """How many numbered modules lie below a path; at least one, at most as many as there are keys."""
-    numbers = [key[len(path) + 1 :].partition(".")[0] for key in state if key.startswith(f"{path}.")]
-    return min(max((int(number) + 1 for number in numbers if number.isdecimal()), default=1), len(state))
-
-
 def read_resnet(state: State) -> dict[str, Any]:
-    widths = [rows(state, f"layer{n}.0.conv1.weight") for n in (1, 2, 3)]
+    widths = [outputs(state, f"layer{n}.0.conv1.weight") for n in (1, 2, 3)]
     return {
-        "classes": rows(state, "fc.weight", dimensions=2),
-        "depth": 6 * count(state, "layer1") + 2,
-        "widths": [rows(state, "conv1.weight"), *widths],
+        "classes": outputs(state, "fc.weight", dimensions=2),
+        "depth": 6 * count_blocks(state, "layer1") + 2,
+        "widths": [outputs(state, "conv1.weight"), *widths],
     }
 
 
 def read_bottleneck(state: State) -> dict[str, Any]:
-    found = tuple(count(state, f"layer{n}") for n in (1, 2, 3, 4))
+    found = tuple(count_blocks(state, f"layer{n}") for n in (1, 2, 3, 4))
     fits = [depth for depth, blocks in BLOCKS.items() if depth not in BASIC and blocks == found]
     if not fits or "layer1.0.conv3.weight" not in state:
         raise CheckpointError(
             f"A ResNet of {'-'.join(map(str, found))} blocks for 32 x 32, expected the bottlenecks of 50, 101 or 152 layers."
         )
-    return {"classes": rows(state, "linear.weight", dimensions=2), "depth": fits[-1]}
+    return {"classes": outputs(state, "linear.weight", dimensions=2), "depth": fits[-1]}
 
 
 def read_wrn(state: State) -> dict[str, Any]:
     return {
-        "classes": rows(state, "fc.weight", dimensions=2),
-        "depth": 6 * count(state, "block1.layer") + 4,
-        "widen": max(1, rows(state, "block1.layer.0.conv1.weight") // 16),
+        "classes": outputs(state, "fc.weight", dimensions=2),
+        "depth": 6 * count_blocks(state, "block1.layer") + 4,
+        "widen": max(1, outputs(state, "block1.layer.0.conv1.weight") // 16),
         "dropout": 0.0,
     }
 
 
 def read_vgg(state: State) -> dict[str, Any]:
-    found = tuple((count(state, f"block{n}") + 1) // 3 for n in range(5))  # convolution, norm, ReLU, ...
+    found = tuple(
+        (count_blocks(state, f"block{n}") + 1) // 3 for n in range(5)
+    )  # convolution, norm, ReLU, ...
     fits = [depth for depth, counts in COUNTS.items() if counts == found]
     if not fits:
         raise CheckpointError(
             f"A VGG of {'-'.join(map(str, found))} convolutions, expected one of {sorted(COUNTS)} layers."
         )
-    return {"classes": rows(state, "classifier.weight", dimensions=2), "depth": fits[0]}
+    return {"classes": outputs(state, "classifier.weight", dimensions=2), "depth": fits[0]}
 
 
 def read_mobilenetv2(state: State) -> dict[str, Any]:
     wide, narrow, _, _ = require_shape(state, "blocks.1.0.conv.0.weight", dimensions=4)
     return {
-        "classes": rows(state, "classifier.0.weight", dimensions=2),
+        "classes": outputs(state, "classifier.0.weight", dimensions=2),
         "expansion": max(1, wide // narrow),
-        "width": rows(state, "conv1.0.weight") / 32,
+        "width": outputs(state, "conv1.0.weight") / 32,
     }
 
 
 def read_shufflenet_v1(state: State) -> dict[str, Any]:
-    widths = [rows(state, f"layer{n}.1.conv3.weight") for n in (1, 2, 3)]
+    widths = [outputs(state, f"layer{n}.1.conv3.weight") for n in (1, 2, 3)]
     _, grouped, _, _ = require_shape(state, "layer1.1.conv1.weight", dimensions=4)
     return {
-        "classes": rows(state, "linear.weight", dimensions=2),
+        "classes": outputs(state, "linear.weight", dimensions=2),
         "groups": max(1, widths[0] // grouped),
         "widths": widths,
-        "blocks": [count(state, f"layer{n}") for n in (1, 2, 3)],
+        "blocks": [count_blocks(state, f"layer{n}") for n in (1, 2, 3)],
     }
 
 
 def read_shufflenet_v2(state: State) -> dict[str, Any]:
-    widths = [2 * rows(state, f"layer{n}.1.conv1.weight") for n in (1, 2, 3)]
+    widths = [2 * outputs(state, f"layer{n}.1.conv1.weight") for n in (1, 2, 3)]
     return {
-        "classes": rows(state, "linear.weight", dimensions=2),
-        "widths": [*widths, rows(state, "conv2.weight")],
-        "blocks": [max(1, count(state, f"layer{n}") - 1) for n in (1, 2, 3)],
+        "classes": outputs(state, "linear.weight", dimensions=2),
+        "widths": [*widths, outputs(state, "conv2.weight")],
+        "blocks": [max(1, count_blocks(state, f"layer{n}") - 1) for n in (1, 2, 3)],
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dvsn.convert.release import Converted, State, require_shape
+from dvsn.convert.release import Converted, State, outputs, require_shape
 from dvsn.convert.segmentation import (
     TRAINING_ONLY,
     choose,
@@ -41,7 +41,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     third = 2 * count_blocks(found, "layer3_1") if split else count_blocks(found, "layer3")
     first, second, fourth = (count_blocks(found, layer) for layer in ("layer1", "layer2", "layer4"))
     trunk = {
-        "width": require_shape(found, "conv1.0.weight", dimensions=4)[0],
+        "width": outputs(found, "conv1.0.weight"),
         "blocks": [first, second, third, fourth],
         "split": split,
     }
@@ -54,10 +54,10 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
         )
     chosen = choose(options, ("heads",))
     node = {
-        "classes": require_shape(found, "final_layer.conv2.weight", dimensions=4)[0],
+        "classes": outputs(found, "final_layer.conv2.weight"),
         **trunk,
-        "pyramid_width": require_shape(found, "spp.scale0.2.weight", dimensions=4)[0],
-        "head_width": require_shape(found, "final_layer.conv1.weight", dimensions=4)[0],
+        "pyramid_width": outputs(found, "spp.scale0.2.weight"),
+        "head_width": outputs(found, "final_layer.conv1.weight"),
         "derivative": "dfm" in modules,
         "heads": want_heads(bool({"seghead_extra", "seghead_bd"} & modules), chosen),
     }

@@ -11,15 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dvsn.convert.hrnet import TRUNK, read_trunk
-from dvsn.convert.release import Converted, State, require_shape
-from dvsn.convert.segmentation import (
-    Published,
-    choose,
-    convert_published,
-    peel,
-    top_modules,
-    want_heads,
-)
+from dvsn.convert.release import Converted, State, outputs, require_shape
+from dvsn.convert.segmentation import Published, choose, convert_published, peel, top_modules, want_heads
 from dvsn.errors import CheckpointError
 from dvsn.networks.hrnetv2_face import HRNetV2Face
 from dvsn.networks.pfld import PFLD, STRIDE
@@ -74,7 +67,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     choose(options, ())
     is_mmpose = any(key.startswith(tuple(MMPOSE)) for key in state)
     node = {
-        "joints": require_shape(published.state, "head.3.weight", dimensions=4)[0],
+        "joints": outputs(published.state, "head.3.weight"),
         **read_trunk(published.state),
         "enlarge": "bilinear",
         "align_corners": False,
@@ -126,9 +119,9 @@ def convert_pfld(published: Published, options: Mapping[str, Any], *, side_by_si
 
 def read_backbone(state: State) -> dict[str, Any]:
     """What the keys tell of the options of a `PFLD`."""
-    stem = require_shape(state, "conv1.weight", dimensions=4)[0]
+    stem = outputs(state, "conv1.weight")
     last, w32, kernel, _ = require_shape(state, "conv8.weight", dimensions=4)
-    w16 = require_shape(state, "conv6_1.conv.6.weight", dimensions=4)[0]
+    w16 = outputs(state, "conv6_1.conv.6.weight")
     numbers, inputs = require_shape(state, "fc.weight", dimensions=2)
     known = {w16 + w32 + last: "pool", w16 * 4 * kernel**2 + w32 * kernel**2 + last: "flatten"}
     if inputs not in known or numbers % 2:

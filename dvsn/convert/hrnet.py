@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dvsn.convert.release import Converted, State, require_shape
-from dvsn.convert.segmentation import (
-    Published,
-    choose,
-    convert_published,
-    count_blocks,
-    peel,
-    top_modules,
-)
+from dvsn.convert.release import Converted, State, outputs
+from dvsn.convert.segmentation import Published, choose, convert_published, count_blocks, peel, top_modules
 from dvsn.errors import ConfigError
 from dvsn.networks.hrnetv2 import HRNetClassifier, HRNetV2
 from dvsn.networks.hrnetv2_ocr import HRNetV2OCR
@@ -51,7 +44,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
         return convert_classifier(published, trunk, options)
     if "last_layer" not in modules:
         return convert_ocr(published, trunk, options)
-    classes = require_shape(found, "last_layer.3.weight", dimensions=4)[0]
+    classes = outputs(found, "last_layer.3.weight")
     defaults = {"align_corners": classes in ALIGNED, "bn_momentum": 0.1}
     node = {"classes": classes, **trunk, "enlarge": "bilinear", **choose_rest(options, defaults)}
     notes = (
@@ -65,9 +58,9 @@ def read_trunk(state: State) -> dict[str, Any]:
     prefix = "stage4.0.branches."
     branches = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return {
-        "width": require_shape(state, f"{prefix}0.0.conv1.weight", dimensions=4)[0],
+        "width": outputs(state, f"{prefix}0.0.conv1.weight"),
         "bottlenecks": count_blocks(state, "layer1"),
-        "bottleneck_width": require_shape(state, "layer1.0.conv1.weight", dimensions=4)[0],
+        "bottleneck_width": outputs(state, "layer1.0.conv1.weight"),
         "modules": [count_blocks(state, f"stage{stage}") for stage in (2, 3, 4)],
         "blocks": count_blocks(branches, "0"),
     }
@@ -77,13 +70,11 @@ def convert_ocr(published: Published, trunk: Mapping[str, Any], options: Mapping
     """HRNetV2 + OCR. Each of the release's recipes aligns corners."""
     found = published.state
     node = {
-        "classes": require_shape(found, "cls_head.weight", dimensions=4)[0],
+        "classes": outputs(found, "cls_head.weight"),
         **trunk,
         "enlarge": "bilinear",
-        "channels": require_shape(found, "conv3x3_ocr.0.weight", dimensions=4)[0],
-        "key_channels": require_shape(
-            found, "ocr_distri_head.object_context_block.f_down.0.weight", dimensions=4
-        )[0],
+        "channels": outputs(found, "conv3x3_ocr.0.weight"),
+        "key_channels": outputs(found, "ocr_distri_head.object_context_block.f_down.0.weight"),
         **choose_rest(options, {"align_corners": True, "bn_momentum": 0.1, "dropout": 0.05}),
     }
     notes = () if "align_corners" in options else (assumed("every recipe of the release", node),)
@@ -100,7 +91,7 @@ def convert_classifier(
         for key, value in published.state.items()
     }
     node = {
-        "classes": require_shape(state, "linear.weight", dimensions=2)[0],
+        "classes": outputs(state, "linear.weight", dimensions=2),
         **trunk,
         "enlarge": "nearest",
         "align_corners": False,

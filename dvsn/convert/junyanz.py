@@ -13,12 +13,12 @@ from typing import Any
 from dvsn.convert.release import (
     Converted,
     State,
-    build_empty,
+    convert_renamed,
     find_norm,
+    outputs,
     recipe,
     require_shape,
     split_channels,
-    transfer,
 )
 from dvsn.networks.patchgan import PatchGan, PixelGan
 from dvsn.networks.resnet_generator import ResNetGenerator
@@ -95,11 +95,12 @@ def convert_unet(state: State, options: Mapping[str, Any]) -> Converted:
         modules[f"{up}.conv"] = f"{level[index]}.model.{3 if innermost else 5}"
         modules[f"{up}.norm"] = f"{level[index]}.model.{4 if innermost else 6}"
     del modules[f"downs.{depth - 1}.norm"]  # the bottleneck has none
-    network = build_empty(UNet, node)
-    converted, dropped = transfer(state, network, modules, droppable=unused_statistics(modules, norm))
+    unused = unused_statistics(modules, norm)
     note = "The keys of a U-Net do not tell its dropout: the release's 0.5 is assumed (dropout=...)."
     notes = () if "dropout" in options else (note,)
-    return Converted(node, "generator", f"junyanz/unet_{2**depth}", converted, dropped, notes)
+    return convert_renamed(
+        state, UNet, node, modules, "generator", f"junyanz/unet_{2**depth}", droppable=unused, notes=notes
+    )
 
 
 def convert_resnet(state: State, options: Mapping[str, Any]) -> Converted:
@@ -110,7 +111,7 @@ def convert_resnet(state: State, options: Mapping[str, Any]) -> Converted:
     dropout = "6" in seconds and "5" not in seconds
     width, input_channels = require_shape(state, "model.1.weight", dimensions=4)[:2]
     last = f"model.{17 + blocks}"
-    output_channels = require_shape(state, f"{last}.weight", dimensions=4)[0]
+    output_channels = outputs(state, f"{last}.weight")
     norm = find_norm(state, inner_bias=lambda key: key.endswith(".bias") and key != f"{last}.bias")
     inferred = {
         "input_channels": input_channels,
@@ -133,9 +134,10 @@ def convert_resnet(state: State, options: Mapping[str, Any]) -> Converted:
     for index in range(blocks):
         for ours, place in {"conv1": 1, "norm1": 2, "conv2": second, "norm2": second + 1}.items():
             modules[f"blocks.{index}.{ours}"] = f"model.{10 + index}.conv_block.{place}"
-    network = build_empty(ResNetGenerator, node)
-    converted, dropped = transfer(state, network, modules, droppable=unused_statistics(modules, norm))
-    return Converted(node, "generator", f"junyanz/resnet_{blocks}blocks", converted, dropped)
+    unused = unused_statistics(modules, norm)
+    return convert_renamed(
+        state, ResNetGenerator, node, modules, "generator", f"junyanz/resnet_{blocks}blocks", droppable=unused
+    )
 
 
 def convert_patchgan(state: State, options: Mapping[str, Any]) -> Converted:
@@ -161,10 +163,11 @@ def convert_patchgan(state: State, options: Mapping[str, Any]) -> Converted:
     for index in range(1, layers + 1):
         modules[f"stages.{index}.conv"] = f"model.{3 * index - 1}"
         modules[f"stages.{index}.norm"] = f"model.{3 * index}"
-    network = build_empty(PatchGan, node)
-    converted, dropped = transfer(state, network, modules, droppable=unused_statistics(modules, norm))
+    unused = unused_statistics(modules, norm)
     layout = "junyanz/basic" if layers == 3 else f"junyanz/n_layers_{layers}"
-    return Converted(node, "discriminator", layout, converted, dropped, notes)
+    return convert_renamed(
+        state, PatchGan, node, modules, "discriminator", layout, droppable=unused, notes=notes
+    )
 
 
 def convert_pixel(state: State, options: Mapping[str, Any]) -> Converted:
@@ -182,9 +185,10 @@ def convert_pixel(state: State, options: Mapping[str, Any]) -> Converted:
     }
     node = recipe(PixelGan, inferred, options, free=("image_channels",))
     modules = {"conv1": "net.0", "conv2": "net.2", "norm": "net.3", "head": "net.5"}
-    network = build_empty(PixelGan, node)
-    converted, dropped = transfer(state, network, modules, droppable=unused_statistics(modules, norm))
-    return Converted(node, "discriminator", "junyanz/pixel", converted, dropped, notes)
+    unused = unused_statistics(modules, norm)
+    return convert_renamed(
+        state, PixelGan, node, modules, "discriminator", "junyanz/pixel", droppable=unused, notes=notes
+    )
 
 
 def unused_statistics(modules: Mapping[str, str], norm: Mapping[str, Any]) -> dict[str, str]:

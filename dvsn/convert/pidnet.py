@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dvsn.convert.release import Converted, State, require_shape
+from dvsn.convert.release import Converted, State, outputs, require_shape
 from dvsn.convert.segmentation import (
     TRAINING_ONLY,
     choose,
@@ -42,7 +42,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     published = peel(state)
     found = published.state
     trunk: dict[str, Any] = {
-        "width": require_shape(found, "conv1.0.weight", dimensions=4)[0],
+        "width": outputs(found, "conv1.0.weight"),
         "blocks": count_blocks(found, "layer1"),
         "deep_blocks": count_blocks(found, "layer3"),
     }
@@ -62,11 +62,11 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     modules = top_modules(found)
     chosen = choose(options, ("heads", "rectified_taps"))
     node = {
-        "classes": require_shape(found, "final_layer.conv2.weight", dimensions=4)[0],
+        "classes": outputs(found, "final_layer.conv2.weight"),
         **trunk,
         "pyramid": "dappm" if "spp.process1.2.weight" in found else "pappm",
-        "pyramid_width": require_shape(found, "spp.scale0.2.weight", dimensions=4)[0],
-        "head_width": require_shape(found, "final_layer.conv1.weight", dimensions=4)[0],
+        "pyramid_width": outputs(found, "spp.scale0.2.weight"),
+        "head_width": outputs(found, "final_layer.conv1.weight"),
         "fusion": "bag" if "dfm.conv.2.weight" in found else "light_bag",
         "derivative": "slim" if "layer4_d.0.conv1.weight" in found else "wide",
         "rectified_taps": chosen.get("rectified_taps", True),

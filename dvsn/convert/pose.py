@@ -14,15 +14,8 @@ import torch
 from torch import Tensor
 
 from dvsn.convert.hrnet import TRUNK, read_trunk
-from dvsn.convert.release import Converted, State, require_shape
-from dvsn.convert.segmentation import (
-    Published,
-    choose,
-    convert_published,
-    count_blocks,
-    peel,
-    top_modules,
-)
+from dvsn.convert.release import Converted, State, outputs, require_shape
+from dvsn.convert.segmentation import Published, choose, convert_published, count_blocks, peel, top_modules
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.hrnet_pose import PoseHRNet
 from dvsn.networks.resnet import BLOCKS, ResNetClassifier
@@ -86,7 +79,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     if "final_layer" not in modules:
         return convert_imagenet(published, options)
     choose(options, ())
-    joints = require_shape(published.state, "final_layer.weight", dimensions=4)[0]
+    joints = outputs(published.state, "final_layer.weight")
     layout = "mmpose/hrnet" if is_mmpose else "pose_hrnet"
     return convert_published(
         published, PoseHRNet, hrnet_node(published.state, joints), kind="pose", layout=layout
@@ -105,7 +98,7 @@ def convert_baseline(published: Published, is_mmpose: bool, options: Mapping[str
     if channels not in ("rgb", "bgr"):
         raise ConfigError(f"options.channels: expected rgb or bgr, found {channels!r}.")
     node: dict[str, Any] = {
-        "joints": require_shape(found, "final_layer.weight", dimensions=4)[0],
+        "joints": outputs(found, "final_layer.weight"),
         "depth": read_depth(found),
         "deconvolutions": 0,
         "deconvolution_width": 256,
@@ -156,7 +149,7 @@ def convert_resnet(published: Published, options: Mapping[str, Any]) -> Converte
     """Torchvision's file, whole."""
     choose(options, ())
     found = published.state
-    classes = require_shape(found, "fc.weight", dimensions=2)[0]
+    classes = outputs(found, "fc.weight", dimensions=2)
     node = {"classes": classes, "depth": read_depth(found)}
     return convert_published(
         published, ResNetClassifier, node, kind="classifier", layout="torchvision/resnet"

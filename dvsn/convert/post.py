@@ -10,15 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dvsn.convert.release import (
-    Converted,
-    State,
-    build_empty,
-    recipe,
-    require_shape,
-    split_channels,
-    transfer,
-)
+from dvsn.convert.release import Converted, State, convert_renamed, recipe, require_shape, split_channels
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 
@@ -72,10 +64,9 @@ def convert_unet(state: State, options: Mapping[str, Any]) -> Converted:
         modules |= {f"downs.{index}.conv": f"{down}.layers.1", f"downs.{index}.norm": f"{down}.layers.2"}
         up = f"up{depth - index}"
         modules |= {f"ups.{index - 1}.conv": f"{up}.layers.1", f"ups.{index - 1}.norm": f"{up}.layers.2"}
-    converted, dropped = transfer(state, build_empty(UNet, node), modules, droppable={})
     note = "The keys of a U-Net do not tell its dropout: the recipe's 0.5 is assumed (dropout=...)."
     notes = () if "dropout" in options else (note,)
-    return Converted(node, "generator", "post/unet", converted, dropped, notes)
+    return convert_renamed(state, UNet, node, modules, "generator", "post/unet", notes=notes)
 
 
 def convert_patchgan(state: State, options: Mapping[str, Any]) -> Converted:
@@ -99,5 +90,4 @@ def convert_patchgan(state: State, options: Mapping[str, Any]) -> Converted:
     for index in range(1, layers + 1):
         modules[f"stages.{index}.conv"] = f"layers.{index + 1}.layers.0"
         modules[f"stages.{index}.norm"] = f"layers.{index + 1}.layers.1"
-    converted, dropped = transfer(state, build_empty(PatchGan, node), modules, droppable={})
-    return Converted(node, "discriminator", "post/patchgan", converted, dropped, notes)
+    return convert_renamed(state, PatchGan, node, modules, "discriminator", "post/patchgan", notes=notes)

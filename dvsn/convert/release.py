@@ -1,4 +1,4 @@
-"""What the releases share: the result of a conversion, and the strict transfer of published weights.
+"""Shared by all releases: the result of a conversion, and the strict transfer of published weights.
 
 A release is one file of this folder with
 
@@ -30,10 +30,11 @@ Kind = Literal["generator", "discriminator", "segmenter", "classifier", "pose", 
 class Converted:
     """A published network in our terms.
 
-    `network` is its recipe (`_target_` and every option), as the node of a config; `state` fits the network
-    that it builds, strictly. `dropped` names each published key that was left out, and why. `notes` are
-    assumptions about what the keys do not tell. `task` holds options of the task which the release implies,
-    such as the `mean` and `std` that its images are normalised with, and `codec` those of its heatmaps.
+    - `network`: its recipe (`_target_` and every option), as the node of a config;
+    - `state`: weights that fit the network of the recipe, strictly;
+    - `dropped`: each published key that was left out, with the reason;
+    - `notes`: assumptions about what the keys do not tell;
+    - `task`, `codec`: options of the task and of its heatmaps that the release implies, such as `mean` and `std`.
     """
 
     network: dict[str, Any]
@@ -59,7 +60,7 @@ def recipe(
 
 
 class SkipRandom(TorchFunctionMode):
-    """Weights without memory need no random numbers, and asking for some would import half of torch (5 s)."""
+    """Skips random initial values: weights on `meta` need none, and drawing them would import much of torch (5 s)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -82,6 +83,11 @@ def require_shape(state: State, key: str, *, dimensions: int) -> tuple[int, ...]
     if len(shape) != dimensions or 0 in shape:
         raise CheckpointError(f"'{key}' has shape {shape}, expected {dimensions} dimensions, none empty.")
     return shape
+
+
+def outputs(state: State, key: str, *, dimensions: int = 4) -> int:
+    """How many outputs the layer of a weight has."""
+    return require_shape(state, key, dimensions=dimensions)[0]
 
 
 def find_norm(state: State, *, inner_bias: Callable[[str], bool]) -> dict[str, Any]:
@@ -136,6 +142,22 @@ def transfer(
             f"The keys do not fit the {type(network).__name__} that they seem to describe. " + " ".join(lines)
         )
     return converted, {key: droppable[key] for key in left}
+
+
+def convert_renamed(
+    state: State,
+    network: type[nn.Module],
+    node: dict[str, Any],
+    modules: Mapping[str, str],
+    kind: Kind,
+    layout: str,
+    *,
+    droppable: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Converted:
+    """The strict conversion of a file whose names are not ours; for `modules` and `droppable` see `transfer`."""
+    converted, dropped = transfer(state, build_empty(network, node), modules, droppable=droppable or {})
+    return Converted(node, kind, layout, converted, dropped, notes)
 
 
 def describe(tensor: Tensor) -> str:

@@ -27,12 +27,13 @@ def convert(
 ) -> Converted:
     """The recipe and the weights of the network that `state` describes.
 
-    The architecture is read from keys and shapes. Every key is used or listed in `dropped` with the reason;
-    missing, unknown and misshapen keys are a `CheckpointError`. `options` settle what the keys do not tell:
-    `dropout` (and a U-Net's `dropout_steps`) of a generator, `image_channels` of a discriminator, `heads` of a
-    segmenter (false: the evaluation form). `state` may also be a training script's file that holds the
-    network's under `state_dict`, `model` or another of `dvsn.weights.CONTAINERS`, beside an epoch and an optimizer;
-    `container` names it. Where several lie side by side, as `model` and `model_ema`, `notes` says which was taken.
+    The architecture is read from keys and shapes. Every key is used or listed in `dropped` with the reason; missing,
+    unknown and misshapen keys raise `CheckpointError`.
+
+    - `state` may also be a training script's file with the weights under `state_dict`, `model` or another of
+      `dvsn.weights.CONTAINERS`. `container` names the entry; of several, `notes` says which was taken.
+    - `options` are what the keys do not tell: `dropout` (and a U-Net's `dropout_steps`) of a generator, `image_channels`
+      of a discriminator, `heads` of a segmenter (false: the evaluation form).
     """
     found = find_weights(state, container)
     state = strip_prefixes(require_tensors(join_parts(found.state)))
@@ -67,11 +68,6 @@ def choice(found: Found) -> str:
     )
 
 
-def unwrap(state: Any) -> Any:
-    """The network's state dict out of a training script's file; what stands beside it there is ignored."""
-    return find_weights(state).state
-
-
 def join_parts(state: Any) -> Any:
     """One flat dict, with the part before each name, of a file that holds the networks of a task side by side; what
     stands beside them is ignored."""
@@ -80,7 +76,7 @@ def join_parts(state: Any) -> Any:
         return state
     joined: dict[str, Tensor] = {}
     for part in parts:
-        network = strip_prefixes(require_tensors(unwrap(state[part])))
+        network = strip_prefixes(require_tensors(find_weights(state[part]).state))
         joined |= {f"{part}.{key}": value for key, value in network.items()}
     return joined
 

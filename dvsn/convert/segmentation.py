@@ -1,9 +1,11 @@
-"""What the segmentation releases share: prefixes, loss buffers, auxiliary heads, and weights that fit in part.
+"""Shared by the releases whose names are ours: prefixes, loss buffers, training heads, and weights that fit in part.
 
-Published files of one network differ in wrapping. A training script saves its model together with the loss
-(`model.conv1...` beside `sem_loss.criterion.weight`), DataParallel adds `module.`, and the two forms of a
-network differ in the heads that are used in training only. `peel` undoes the wrapping, `convert_published`
-makes the strict conversion, and `partial_weights` takes what fits from another network of the family.
+Published files of one network differ: a training script saves its model together with the loss (`model.conv1...` beside
+`sem_loss.criterion.weight`), DataParallel adds `module.`, and heads that are used in training only may be missing.
+
+- `peel` removes prefixes and loss buffers;
+- `convert_published` makes the strict conversion;
+- `partial_weights` takes what fits from another network of the family.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def top_modules(state: State) -> set[str]:
 
 def count_blocks(state: State, layer: str) -> int:
     """How many numbered blocks a layer has: at least one, at most as many as there are keys."""
-    numbers = [key.split(".")[1] for key in state if key.startswith(f"{layer}.")]
+    numbers = [key[len(layer) + 1 :].partition(".")[0] for key in state if key.startswith(f"{layer}.")]
     return min(max((int(n) + 1 for n in numbers if n.isdecimal()), default=1), len(state))
 
 
@@ -134,10 +136,10 @@ class Partial(NamedTuple):
 
 
 def partial_weights(state: State, network: nn.Module, *, least: float = 0.5) -> Partial:
-    """What of `state` fits `network`; refused when that is less than a share `least` of either's entries.
+    """What of `state` fits `network`, by name and shape.
 
-    A wrong container or prefix, or the weights of another network, fit hardly anywhere. Training would then
-    start from random weights without a word, so that is an error here.
+    Raises `CheckpointError` where less than a share `least` of either's entries fits, as with a wrong prefix or another
+    network: training would start from random weights without notice.
     """
     expected = network.state_dict()
     fits: dict[str, Tensor] = {}
@@ -156,8 +158,3 @@ def partial_weights(state: State, network: nn.Module, *, least: float = 0.5) -> 
             f"family and size, converted by python -m dvsn.convert."
         )
     return partial
-
-
-def trunk_weights(classifier: State, segmenter: nn.Module) -> dict[str, Tensor]:
-    """The weights of a classification form that its segmenter shares, ready for the segmenter's names."""
-    return partial_weights(classifier, segmenter).state

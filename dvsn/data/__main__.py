@@ -13,6 +13,7 @@ from dvsn.config.menu import conf_dir
 from dvsn.errors import nearest
 
 COMMANDS = {
+    "init": "look at a folder of your own and write the YAML files that train on it",
     "check": "walk every split and report every fault",
     "show": "draw samples as the network will see them",
     "weights": "count the pixels of each class and weigh the classes",
@@ -32,8 +33,11 @@ def with_task(arguments: Sequence[str]) -> list[str]:
     """Also the task that a data set asks for, where none is given: `classification` where it has a class a picture,
     `pix2pix` where it has pairs of pictures, and no classes, people or objects."""
     asked = dict(each.partition("=")[::2] for each in arguments if "=" in each)
-    if {"task", "experiment"} & set(asked):
+    if "task" in asked:
         return list(arguments)
+    if "experiment" in asked:
+        task = task_of(asked["experiment"], [*own_folders(arguments), Path(conf_dir())])
+        return [*arguments, *([f"task={task}"] if task else [])]
     node = data_node(asked.get("data", ""), [*own_folders(arguments), Path(conf_dir())])
     if not node:
         return list(arguments)
@@ -45,6 +49,25 @@ def with_task(arguments: Sequence[str]) -> list[str]:
         not classes and bool(node.get("dataset")) and not node.get("people") and not node.get("objects")
     )
     return [*arguments, *(["task=pix2pix"] if pictures else [])]
+
+
+def task_of(experiment: str, folders: Sequence[Path]) -> str:
+    """The task that an experiment's YAML, or one that it builds on, chooses; "" where none does."""
+    import yaml
+
+    files = (folder / "experiment" / f"{experiment}.yaml" for folder in folders)
+    file = next((each for each in files if each.is_file()), None)
+    try:
+        node = {} if file is None else yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    found = ""
+    for each in node.get("defaults", []) if isinstance(node, dict) else []:
+        if isinstance(each, str) and each not in ("_self_", experiment):
+            found = task_of(each, folders) or found
+        elif isinstance(each, dict) and "override /task" in each:
+            found = str(each["override /task"])
+    return found
 
 
 def own_folders(arguments: Sequence[str]) -> list[Path]:

@@ -8,13 +8,14 @@ from typing import ClassVar, Literal
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import list_pictures, read_rgb, require_folder, unique_names
+from dvsn.data.folders import split_folder
 from dvsn.errors import ConfigError, DataError
 from dvsn.types import Sample
 
 TREE = """\
     ROOT/train/1.jpg     two pictures of one size side by side: A is the left half, B the right
     ROOT/val/1.jpg
-    ROOT/test/1.jpg"""
+    ROOT/test/1.jpg      or, of a split called all, ROOT/1.jpg"""
 
 Half = Literal["photo", "label"]
 
@@ -49,7 +50,7 @@ class Aligned(ImageDataset):
         self.kinds = {"a": a_kind, "b": b_kind}
         super().__init__(transform=transform, seed=seed)
         require_folder(root, expected=TREE, option="data.root")
-        folder = require_folder(Path(root) / split, expected=TREE, option="data.root")
+        folder = require_folder(split_folder(Path(root), split), expected=TREE, option="data.root")
         self.narrow = narrow
         self.paths = list_pictures(folder)
         if not self.paths:

@@ -11,14 +11,14 @@ from dvsn.errors import ConfigError, DataError
 def boundary_map(ids: np.ndarray, *, kernel: int = 4, frame: int = 0) -> np.ndarray:
     """Class ids (H, W) uint8 -> outlines (H, W) uint8, 1 on an outline and 0 elsewhere.
 
-    As PIDNet draws them (Xu, Xiong and Bhattacharyya, 2023, arXiv:2206.02066): Canny with thresholds so low that
-    every local maximum of the gradient counts, then one dilation by a square of `kernel` pixels. `frame` pixels
-    along each side are cleared before the dilation (Cityscapes: 6, whose ego car has an outline of its own).
+    As PIDNet draws them (Xu, Xiong and Bhattacharyya, 2023, arXiv:2206.02066), before scaling and cropping: Canny with
+    thresholds so low that every local maximum of the gradient counts; `frame` pixels along each side cleared (Cityscapes:
+    6, because of the ego car); then one dilation by a square of `kernel` pixels. Therefore
 
-    What follows from that: 255 is a value like others, so ignored regions have outlines; an outline grows 1
-    pixel up and left and 2 down and right with the published 4; the numbers of the classes matter where two
-    outlines are close, since Canny keeps the steeper; an object two pixels wide gets an outline on one side.
-    The published pipeline draws it before scaling and cropping.
+    - ignored regions (255) have outlines too;
+    - with the published kernel of 4 an outline grows 1 pixel up and left and 2 down and right;
+    - where two outlines are close the numbers of the classes decide: Canny keeps the steeper;
+    - an object two pixels wide gets an outline on one side only.
     """
     if kernel < 1 or frame < 0:
         raise ConfigError(

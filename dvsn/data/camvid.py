@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from dvsn.data.class_ids import ClassIds, ColorIds, palette_table
-from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import (
-    list_pictures,
-    read_colors,
-    read_labels,
-    read_rgb,
-    require_folder,
-    unique_names,
-)
-from dvsn.data.labelled import existing_pairs
-from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.data.files import list_pictures, read_colors, read_labels, require_folder
+from dvsn.data.labelled import PairedPhotos, check_choices, existing_pairs
+from dvsn.errors import ConfigError, DataError
 from dvsn.reading import read_rows
 from dvsn.types import IGNORE, Sample, Vocabulary
 
@@ -104,7 +96,7 @@ Layout = Literal["auto", "segnet", "original"]
 Classes = Literal["grouped", "alphabetical", "exact"]
 
 
-class CamVid(ImageDataset):
+class CamVid(PairedPhotos):
     """701 driving frames (Brostow et al., 2009): 367 train, 101 val, 233 test, as SegNet divided them.
 
     A sample: `photo` (H, W, 3) uint8 RGB and `label`. `labels="color"` gives (H, W, 3) RGB: the 11 display
@@ -125,8 +117,6 @@ class CamVid(ImageDataset):
     gives SegNet's lists exactly.
     """
 
-    gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
-
     def __init__(
         self,
         *,
@@ -140,14 +130,8 @@ class CamVid(ImageDataset):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        for option, value, choice in (
-            ("labels", labels, Labels), ("layout", layout, Layout), ("classes", classes, Classes),
-        ):  # fmt: skip
-            if value not in get_args(choice):
-                raise ConfigError(
-                    f"data.dataset.{option}: found '{value}'. {nearest(str(value), get_args(choice))}"
-                )
-        self.kinds = dict(self.gives)
+        choices = {"labels": (labels, Labels), "layout": (layout, Layout), "classes": (classes, Classes)}
+        check_choices({option: (value, get_args(choice)) for option, (value, choice) in choices.items()})
         super().__init__(transform=transform, seed=seed)
         self.root = require_folder(root, expected=TREE, option="data.root")
         folders = _original_folders(self.root) if layout != "segnet" else None
@@ -165,7 +149,6 @@ class CamVid(ImageDataset):
         self.color_ids = color_ids(classes, stray)
         self.palettes = {"label": PALETTE} if labels == "color" and folders is None else {}
         self.pairs = self._segnet_pairs(split) if folders is None else self._original_pairs(split, *folders)
-        self.names = unique_names(photo for photo, _ in self.pairs)
 
     @classmethod
     def vocabulary(cls, *, classes: Classes = "grouped", **_: object) -> Vocabulary:
@@ -180,26 +163,7 @@ class CamVid(ImageDataset):
             tuple(grouped.names[each] for each in order), tuple(grouped.palette[each] for each in order)
         )
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def describe(self, index: int) -> str:
-        return " + ".join(map(str, self.pairs[index]))
-
-    def photos(self, index: int) -> list[Path]:
-        return [self.pairs[index][0]]
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def read_label(self, index: int, name: str) -> np.ndarray:
-        return self._read_label(self.pairs[index][1]) if name == "label" else super().read_label(index, name)
-
-    def read(self, index: int) -> Sample:
-        photo, label = self.pairs[index]
-        return {"photo": read_rgb(photo), "label": self._read_label(label)}
-
-    def _read_label(self, path: Path) -> np.ndarray:
+    def read_classes(self, path: Path) -> np.ndarray:
         if self.original:
             colors = read_colors(path)
             if self.labels == "color":

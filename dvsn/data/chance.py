@@ -17,10 +17,10 @@ DRAWN = ("half_body", "zoom", "rotation", "shift", "flip", "occlusion")
 
 
 def random_part(transform: Any) -> str:
-    """The first random part of a list of albumentations, or of an object that treats people, faces or objects; empty where
+    """The name of the first random part of a list of albumentations, or of a transform of people, faces or objects; empty if
     there is none.
 
-    Nothing is sampled: a step with a probability of 0.001 counts. A transform that is not known here is taken to be random
+    Options are read, nothing is sampled, so a step with a probability of 0.001 counts. An unknown transform counts as random
     unless it has an attribute `random` that is false.
     """
     if isinstance(transform, Sequence):

@@ -71,15 +71,14 @@ Found = tuple[np.ndarray, int, str]
 class Cifar(ImageDataset):
     """60,000 pictures of 32 x 32 in 10 or 100 classes (Krizhevsky, 2009). Keys `photo` and `class`, a number.
 
-    `names` are the classes in the order of their numbers. Of the published files `root` is the folder itself or the one
-    around it; of CIFAR-100 the fine classes are read. Pickles are read without running what they name. Archives and
-    folders say the class by the name of the innermost folder, and their pictures may have another size, if all have the
-    same; an archive is read where it lies, nothing is unpacked.
-
-    All pictures are decoded when the reader is made, into one array that forked workers share: 150 MB for 50,000. Their
-    order goes around the classes (the first picture of each, the second of each, ...), so that the first few are a fair
-    sample, with exactly as many of each class as divide. An archive, unpacked, and all pictures together may each have
-    `max_bytes`.
+    - `names`: the classes in the order of their numbers.
+    - Published files: `root` is their folder or the one around it. Of CIFAR-100 the fine classes are read. Pickles are read
+      without running what they name.
+    - Archives and folders: the class is the name of the innermost folder. Pictures may have another size, the same for all.
+      An archive is read without unpacking it on the disk.
+    - All pictures are decoded at once into one array that forked workers share: 150 MB for 50,000. They alternate between
+      the classes: the first picture of each, the second of each, ...
+    - `max_bytes` limits the content of an archive, and all pictures together.
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}

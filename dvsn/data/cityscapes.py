@@ -65,9 +65,9 @@ class Cityscapes(ImageDataset):
       `_labelTrainIds` where only these exist (the two differ in a few pixels). Any id outside 0..33, or outside
       0..18 and 255 in train-id files, is an error unless it is one of `ignore_ids`.
 
-    Files are found by listing, sorted by name. `list_file` reads them from a list instead, one "photo label"
-    a line, relative to `root`, `{split}` standing for the split's name; whichever label file a line names,
-    its sibling of the wanted kind is read. The label files of the test split are placeholders.
+    Files are listed from the folders, sorted by name; or read from `list_file`, one "photo label" a line, relative to
+    `root`, with `{split}` for the split's name. Of the label file in a line the sibling of the wanted kind is read. Label
+    files of the test split are placeholders.
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}

@@ -84,7 +84,7 @@ class CityscapesObjects(ObjectDataset):
         return self._objects(index)[1]
 
     def _objects(self, index: int) -> tuple[list[Annotation], tuple[int, int]]:
-        """Decoded once and kept: masks as run lengths take little."""
+        """The objects of a picture, decoded once and kept, with masks as run lengths."""
         if index not in self._known:
             ids = read_labels(self.files[index]).astype(np.int32)
             self._known[index] = self._annotations(ids, self.files[index]), (ids.shape[0], ids.shape[1])

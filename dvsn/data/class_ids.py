@@ -1,4 +1,4 @@
-"""From what a label file holds, ids or colours, to the classes of a protocol. What is neither is a fault."""
+"""Maps ids or colours of label files to classes; unknown ones raise `DataError`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ RGB = tuple[int, int, int]
 
 
 class UnknownIds(DataError):
-    """A label file holds ids that nobody announced. `counts` are its pixels by such id."""
+    """A label file holds ids that are not in the table. `counts`: its pixels by such id."""
 
     counts: Mapping[int, int] = {}
 
 
 MANY = 16
-"""More ids than this that nobody announced are a soft or compressed mask rather than ids."""
+"""A mask with more unknown ids than this is soft or compressed, and holds no ids."""
 
 
 class ClassIds:
-    """Maps file ids to classes; ids that nobody announced raise a `DataError` that names the file.
+    """Maps file ids to classes. Raises `DataError` with the file's name for an id that is not in the table.
 
-    `class_of` holds every id that files may hold: its class, or 255 where it is ignored. `ignore_ids` are the
-    user's own additions to the ignored ones, and win. `kind` says what the ids are, such as "label ids (0..33)",
-    and `advice` ends the message, for what is known about a data set's usual mistakes; `soft` is what to do with a mask of
-    many values between. `nearest`: an id that nobody announced is taken for the nearest one that was.
+    - `class_of`: for every id that files may hold its class, or 255 where it is ignored.
+    - `ignore_ids`: further ids to ignore; they win over `class_of`.
+    - `nearest`: an unknown id is read as the nearest known one, instead of an error.
+    - `kind`, `advice`, `soft`: for the message: what the ids are, such as "label ids (0..33)"; what to do; and what to do
+      with a mask of many values in between.
     """
 
     def __init__(
@@ -101,10 +102,10 @@ class ClassIds:
 class ColorIds:
     """Maps colours to ids, by exact match.
 
-    `id_of` holds an id for each RGB colour, and `default` is that of all others; `stray` is the share of a
-    picture's pixels that may have another colour. Above it the file is refused: it was compressed, interpolated
-    or belongs to another data set. With `nearest` every colour is taken for the nearest one, by the distance in RGB.
-    `advice` ends the message.
+    - `id_of`: the id of each RGB colour; `default`: that of all others.
+    - `stray`: the share of a picture's pixels that may have another colour. Above it `DataError` is raised: the file was
+      compressed, interpolated or belongs to another data set. `advice` ends the message.
+    - `nearest`: every colour is read as the nearest known one, by the distance in RGB.
     """
 
     def __init__(

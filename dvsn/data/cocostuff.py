@@ -19,7 +19,6 @@ from dvsn.data.labelled import (
     existing_pairs,
     label_name,
     listed_pairs,
-    read_matlab,
 )
 from dvsn.errors import DataError
 from dvsn.reading import read_rows
@@ -45,7 +44,7 @@ MEANINGS: dict[str, tuple[str, dict[int, int]]] = {
 """For each numbering, in words and as file id -> class."""
 
 LOOKED_AT = 500
-"""So many label files at most does `ids=auto` look at."""
+"""The most label files that `ids=auto` reads."""
 
 
 class CocoStuff(LabelledPhotos):
@@ -56,13 +55,14 @@ class CocoStuff(LabelledPhotos):
     - "one_based": 1..171, 0 ignored; what conversions of the 10k set store;
     - "zero_based": 0..170, 255 ignored; what conversions of the 164k set store;
     - "original182": 1..182 as published, of which 11 never occur, 0 ignored. MATLAB files always hold this;
-    - "auto": the only one of the three that every value seen is possible in. Label files of the split are read
-      until two are excluded: 255 leaves zero_based, an id above 171 original182, and 171 together with one
-      of the 11 reserved ids one_based. If 500 files leave a choice, it is refused: a wrong one shifts
-      every class by one without a trace.
+    - "auto": the one numbering that allows every id found. Label files of the split are read until two are excluded: by 255
+      (zero_based is left), by an id above 171 (original182), or by 171 together with one of the 11 reserved ids
+      (one_based). If 500 files leave a choice, `DataError` is raised, since a wrong one shifts every class by one.
 
     `ignore_ids` are further ids to ignore, in the numbering of the files.
     """
+
+    matlab_variable = "S"
 
     def __init__(
         self,
@@ -90,12 +90,6 @@ class CocoStuff(LabelledPhotos):
     def vocabulary(cls, **_: object) -> Vocabulary:
         """The 171 classes, person first, wood last, whatever the numbering of the files."""
         return Vocabulary(CLASS_NAMES, distinct_palette(len(CLASS_NAMES)))
-
-    def read_classes(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 class ids of one label file."""
-        if path.suffix == ".mat":
-            return self.matlab_ids(read_matlab(path, variable="S"), path)
-        return super().read_classes(path)
 
 
 def class_ids(ids: Ids, ignore_ids: Sequence[int] = ()) -> ClassIds:

@@ -23,10 +23,11 @@ ARRAYS = {"train": ("IsTr", "phisTr", "bboxesTr"), "test": ("IsT", "phisT", "bbo
 class Cofw(PeopleDataset):
     """COFW (Burgos-Artizzu et al., ICCV 2013): COFW_train_color.mat and COFW_test_color.mat, which need h5py.
 
-    A row of `phisTr` (or `phisT`) is x of every keypoint, then y, then a flag 1 where it is hidden; hidden ones are
-    labelled too. Where the file has `bboxesTr`, they are the boxes; else those of the points. MATLAB counts pixels from
-    1, which is subtracted. `picture` of a record is the file and the face's number in it; pictures are decoded from
-    the file when they are asked for. Only the splits `train` and `test` are there.
+    - A row of `phisTr` (or `phisT`) is x of every keypoint, then y, then a flag, 1 where it is hidden; hidden ones are
+      labelled too. MATLAB counts pixels from 1, which is subtracted.
+    - Boxes are `bboxesTr` where the file has them, else those of the points.
+    - `picture` of a record is the file and the face's number in it; pictures are read from the file one by one.
+    - The splits are `train` and `test`.
     """
 
     def __init__(

@@ -30,6 +30,11 @@ ROTATED = 0.6  # the share of samples that are turned at all
 DROPOUTS = ("CoarseDropout", "GridDropout", "PixelDropout", "XYMasking", "Erasing")
 
 
+def can_mirror(keypoints: KeypointSet | None) -> bool:
+    """Whether it is known what a mirror does to the keypoints; without names it exchanges none."""
+    return keypoints is None or keypoints.mirrors
+
+
 def box_to_extent(box: Sequence[float], ratio: float, padding: float) -> tuple[np.ndarray, np.ndarray]:
     """A box (x, y, width, height) -> centre (2,) and extent (2,), float64.
 
@@ -81,6 +86,34 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return moved
 
 
+def crop_sample(
+    sample: Sample,
+    crop: np.ndarray,
+    points: np.ndarray,
+    labelled: np.ndarray,
+    matrix: np.ndarray,
+    extent: np.ndarray,
+) -> Sample:
+    """What the network is given of a crop (H, W, 3) of `sample`: `points` (K, 2) in it, those `labelled` (K,), the `matrix`
+    (2, 3) from the picture to it, and its `extent` (2,). For the keys see `PersonCrop`."""
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
+        "keypoints": torch.from_numpy(points.astype(np.float32)),
+        "weight": torch.from_numpy(labelled.astype(np.float32)),
+        "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
+        "extent": torch.from_numpy(extent.astype(np.float32)),
+        "index": sample["index"],
+        "name": sample["name"],
+    }
+
+
+def require_probabilities(**options: float) -> None:
+    """Raise `ConfigError` for the first option of an augmentation that is no probability."""
+    for name, value in options.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"transform.train.{name}: found {value}, expected a probability from 0 to 1.")
+
+
 class PersonCrop:
     """A person cut out, augmented and resized to `size` (H, W).
 
@@ -91,11 +124,13 @@ class PersonCrop:
     The steps of HRNet's code (Sun et al., 2019), in its order; the paper's words differ where noted:
 
     1. `half_body`: the probability that a person with more than 8 labelled joints is cut to the upper or the lower
-       ones (Wang et al., 2018: the upper ones with probability 0.69, since the code draws a normal below 0.5).
+       ones (Wang et al., 2018: the upper ones with probability 0.69, since the code draws a normal below 0.5). Nothing
+       where the keypoints have no upper body.
     2. `zoom`: the extent is multiplied by a normal of mean 1 and this deviation, clipped at one deviation. `rotation`:
        with probability 0.6 by a normal of this many degrees, clipped at two deviations (the paper says "45 degrees").
        `shift`: the centre moves uniformly by up to this share of the extent, on each axis; not in that code.
-    3. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
+    3. `flip`: the probability of a mirror, which exchanges the keypoints' pairs; never where these are not known
+       (`KeypointSet.mirrors`).
     4. One bilinear warp; black outside. The mirror is part of the same warp, which samples the same places.
     5. `steps`: albumentations that recolour or hide parts, on the crop. They must not move it.
 
@@ -119,11 +154,7 @@ class PersonCrop:
     ) -> None:
         if len(size) != 2 or not all(isinstance(side, int) and side >= 2 for side in size):
             raise ConfigError(f"transform.size: found {list(size)}, expected [HEIGHT, WIDTH] in pixels.")
-        for name, value in (("half_body", half_body), ("flip", flip)):
-            if not 0 <= value <= 1:
-                raise ConfigError(
-                    f"transform.train.{name}: found {value}, expected a probability from 0 to 1."
-                )
+        require_probabilities(half_body=half_body, flip=flip)
         if padding <= 0 or not 0 <= zoom < 1 or rotation < 0 or shift < 0:
             raise ConfigError(
                 f"transform: expected padding > 0, 0 <= zoom < 1, rotation >= 0 and shift >= 0, found padding={padding}, "
@@ -146,7 +177,7 @@ class PersonCrop:
         photo, labelled = sample["photo"], sample["labelled"] > 0
         points = np.asarray(sample["keypoints"], np.float64)
         centre, extent = self.frame(sample["box"])
-        if self.half_body and labelled.sum() > 8 and random.random() < self.half_body:
+        if self.half_body and self._halves() and labelled.sum() > 8 and random.random() < self.half_body:
             centre, extent = self._half(points, labelled, random) or (centre, extent)
         degrees = 0.0
         if self.zoom:
@@ -155,7 +186,7 @@ class PersonCrop:
             degrees = self.rotation * float(np.clip(random.standard_normal(), -2, 2))
         if self.shift:
             centre = centre + extent * random.uniform(-self.shift, self.shift, 2)
-        mirror = bool(self.flip) and random.random() < self.flip
+        mirror = bool(self.flip) and can_mirror(self.keypoints) and random.random() < self.flip
         if mirror:
             width = photo.shape[1]
             centre = np.array([width - 1 - centre[0], centre[1]])
@@ -167,15 +198,7 @@ class PersonCrop:
         crop = cv2.warpAffine(photo, matrix, (self.size[1], self.size[0]), flags=cv2.INTER_LINEAR)
         crop = self.recolour.photo(crop, item_seed)
         moved = np.where(labelled[:, None], move_points(points, matrix), 0)
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
-            "keypoints": torch.from_numpy(moved.astype(np.float32)),
-            "weight": torch.from_numpy(labelled.astype(np.float32)),
-            "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
-            "extent": torch.from_numpy(extent.astype(np.float32)),
-            "index": sample["index"],
-            "name": sample["name"],
-        }
+        return crop_sample(sample, crop, moved, labelled, matrix, extent)
 
     def frame(self, box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Centre and extent (width, height) of the crop of a box. Raises `DataError` for a box without an inside."""
@@ -207,6 +230,10 @@ class PersonCrop:
             return None
         _, extent = box_to_extent((*low, *sides), self.size[1] / self.size[0], HALF_BODY_PADDING)
         return chosen.mean(axis=0), extent
+
+    def _halves(self) -> bool:
+        """Whether the keypoints have an upper body."""
+        return self.keypoints is None or bool(self.keypoints.upper_body)
 
     def _mirror(self, count: int) -> np.ndarray:
         return np.arange(count) if self.keypoints is None else self.keypoints.mirror

@@ -99,32 +99,31 @@ class ImageDataset(Dataset[Sample]):
 
 class Joined(ImageDataset):
     """Several splits of one data set, or ranges of them, one after the other: such as train and val before a test
-    submission, or the first nine tenths of train. `ranges` are the first item of each part and the one after its last."""
+    submission, or the first nine tenths of train. `places` are the items of each part, in their order; None: all."""
 
-    def __init__(
-        self, parts: Sequence[ImageDataset], ranges: Sequence[tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, parts: Sequence[ImageDataset], places: Sequence[Sequence[int]] | None = None) -> None:
         first = parts[0]
         self.kinds, self.palettes = first.kinds, first.palettes
         super().__init__(transform=first.transform, seed=first.seed)
         self.parts = list(parts)
-        self.ranges = [(0, len(part)) for part in parts] if ranges is None else list(ranges)
+        self.places: list[Sequence[int]]
+        self.places = [range(len(part)) for part in parts] if places is None else list(places)
         for name in ("collate", "class_names"):
             if hasattr(first, name):
                 setattr(self, name, getattr(first, name))
         if all(hasattr(part, "targets") for part in parts):  # a class for each item
-            chosen = zip(parts, self.ranges, strict=True)
-            self.targets = np.concatenate([part.targets[start:end] for part, (start, end) in chosen])  # type: ignore[attr-defined]
-        counts = [end - start for start, end in self.ranges]
+            chosen = zip(parts, self.places, strict=True)
+            self.targets = np.concatenate([part.targets[np.asarray(each, int)] for part, each in chosen])  # type: ignore[attr-defined]
+        counts = [len(each) for each in self.places]
         self.starts = [sum(counts[:number]) for number in range(len(counts))]
 
     def __len__(self) -> int:
-        return sum(end - start for start, end in self.ranges)
+        return sum(map(len, self.places))
 
     def at(self, index: int) -> tuple[ImageDataset, int]:
         """The part that an item lies in, and its number there."""
         number = bisect.bisect_right(self.starts, index) - 1
-        return self.parts[number], index - self.starts[number] + self.ranges[number][0]
+        return self.parts[number], self.places[number][index - self.starts[number]]
 
     def read(self, index: int) -> Sample:
         part, place = self.at(index)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from dvsn.data.crop import DROPOUTS, crop_matrix, invert, move_points
+from dvsn.data.crop import DROPOUTS, can_mirror, crop_matrix, crop_sample, move_points, require_probabilities
 from dvsn.data.labelled import check_choices
 from dvsn.data.transforms import Transform
 from dvsn.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ class FaceCrop:
     1. `zoom`: the side is multiplied by a uniform number from 1 - zoom to 1 + zoom. `shift`: the centre moves by up to
        this share of the side, on each axis. `rotation`: by up to this many degrees, uniform, with the probability
        `rotated`. All in one bilinear warp.
-    2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs.
+    2. `flip`: the probability of a mirror, which exchanges the keypoints' pairs; never where these are not known.
     3. `occlusion`: the probability that a rectangle hides the share `occluded` of the box around the points, in one
        colour or in noise (the paper hides 20 %, in a way that it does not describe: Guo et al., 2019, arXiv:1902.10859).
     4. `steps`: albumentations that recolour or hide parts, on the crop. They must not move it.
@@ -78,11 +78,7 @@ class FaceCrop:
                 f"transform.size: found {list(size)}, expected [SIDE, SIDE] in pixels: faces are cut as squares."
             )
         check_choices({"box": (box, ("points", "rectangle"))})
-        for name, value in (("rotated", rotated), ("flip", flip), ("occlusion", occlusion)):
-            if not 0 <= value <= 1:
-                raise ConfigError(
-                    f"transform.train.{name}: found {value}, expected a probability from 0 to 1."
-                )
+        require_probabilities(rotated=rotated, flip=flip, occlusion=occlusion)
         if padding <= 0 or not 0 <= zoom < 1 or shift < 0 or rotation < 0 or not 0 < occluded < 1:
             raise ConfigError(
                 "transform: expected padding > 0, 0 <= zoom < 1, shift >= 0, rotation >= 0 and 0 < occluded < 1, found "
@@ -100,7 +96,7 @@ class FaceCrop:
         photo, labelled = sample["photo"], sample["labelled"] > 0
         points = np.asarray(sample["keypoints"], np.float64)
         crop, areas, extent = self._cut(photo, sample, points[labelled], random)
-        if self.flip and random.random() < self.flip:
+        if self.flip and can_mirror(self.keypoints) and random.random() < self.flip:
             areas = np.array([[-1.0, 0, self.size[1]], [0, 1, 0]]) @ np.vstack([areas, [0, 0, 1]])
             crop = crop[:, ::-1]
             order = np.arange(len(points)) if self.keypoints is None else self.keypoints.mirror
@@ -113,16 +109,8 @@ class FaceCrop:
         if self.occlusion and labelled.any() and random.random() < self.occlusion:
             occlude(crop, moved[labelled], self.occluded, random)
         crop = self.recolour.photo(crop, item_seed)
-        made = {
-            "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
-            "keypoints": torch.from_numpy(moved.astype(np.float32)),
-            "weight": torch.from_numpy(labelled.astype(np.float32)),
-            "inverse": torch.from_numpy(invert(matrix).astype(np.float32)),
-            "extent": torch.full((2,), extent),
-            "offset": torch.tensor(offset, dtype=torch.float32),
-            "index": sample["index"],
-            "name": sample["name"],
-        }
+        made = crop_sample(sample, crop, moved, labelled, matrix, np.full(2, extent))
+        made["offset"] = torch.tensor(offset, dtype=torch.float32)
         flags = sample.get("attributes")
         if flags is not None:
             made["attributes"] = torch.from_numpy(flags.astype(np.float32))

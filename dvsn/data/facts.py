@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from dvsn.errors import ConfigError
+from dvsn.config.types import require
 
 
 class DataFacts:
@@ -43,9 +43,7 @@ class DataFacts:
             ("boundary_frame", boundary_frame, boundary_frame >= 0, "0 or more pixels"),
             ("padding", padding, padding > 0, "a factor above 0"),
         )
-        for name, value, good, expected in rules:
-            if not good:
-                raise ConfigError(f"data.facts.{name}: found {value!r}, expected {expected}.")
+        require(rules, "data.facts.")
         self.mean, self.std = mean, std
         self.class_weights, self.boundary_frame = class_weights, boundary_frame
         self.padding, self.face_box, self.score, self.normalise = padding, face_box, score, normalise

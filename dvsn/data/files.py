@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +145,14 @@ def read_grey(path: str | Path) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
+def open_stored(path: str | Path) -> Image.Image:
+    """A picture decoded to its last pixel, in the mode that its file has: palettes keep their indices.
+
+    Raises `DataError` as `read_rgb` does.
+    """
+    return _open(path, _read_bytes(path))
+
+
 def require_folder(path: str | Path, *, expected: str, option: str) -> Path:
     """`path` if it is a folder; else a `DataError` with the expected tree and the option that sets it."""
     path = Path(path)
@@ -166,25 +174,29 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(folder / name for name in pictures_below(folder))
 
 
-def pictures_below(folder: str | Path, *, prefix: str = "", skip: Path | None = None) -> Iterator[str]:
+def pictures_below(
+    folder: str | Path, *, prefix: str = "", skip: Path | None = None, suffixes: Container[str] = SUFFIXES
+) -> Iterator[str]:
     """Paths of all pictures below a folder, each starting with `prefix`, in no order: the one rule of every reader and of
-    `dvsn.predict`.
+    `dvsn.predict`, which wants videos too and says so by `suffixes`.
 
     Hidden files and folders (macOS leaves `._name.png`) and `JUNK` are none. Links are followed, in no circle. `skip` is a
     folder that is left out.
     """
-    return _below(str(folder), prefix, skip, (os.path.realpath(folder),))
+    return _below(str(folder), prefix, skip, (os.path.realpath(folder),), suffixes)
 
 
-def _below(folder: str, prefix: str, skip: Path | None, above: tuple[str, ...]) -> Iterator[str]:
+def _below(
+    folder: str, prefix: str, skip: Path | None, above: tuple[str, ...], suffixes: Container[str]
+) -> Iterator[str]:
     for item in os.scandir(folder):
         if item.name.startswith(".") or item.name in JUNK:
             continue
         if item.is_dir():
             real = os.path.realpath(item.path)
             if real not in above and (skip is None or real != os.path.realpath(skip)):
-                yield from _below(item.path, f"{prefix}{item.name}/", skip, (*above, real))
-        elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
+                yield from _below(item.path, f"{prefix}{item.name}/", skip, (*above, real), suffixes)
+        elif os.path.splitext(item.name)[1].lower() in suffixes:  # noqa: PTH122 - a million of them
             yield f"{prefix}{item.name}"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import ClassVar, Literal
+from pathlib import Path, PurePath
+from typing import ClassVar, Literal, TypeVar
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import list_pictures, read_labels, read_rgb, require_folder, unique_names
@@ -15,9 +15,13 @@ from dvsn.types import Sample
 TREE = """\
     ROOT/{split}/{a}/NAME.png   ROOT/{split}/{b}/NAME.png     or
     ROOT/{a}/{split}/NAME.png   ROOT/{b}/{split}/NAME.png     or
-    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.png
+    ROOT/{split}{a}/NAME.png    ROOT/{split}{b}/NAME.png    or, of a split called all,
+    ROOT/{a}/NAME.png           ROOT/{b}/NAME.png
     A name (without its ending) must be in both folders, and in the same folder below them. With split={split}, a={a},
     b={b}."""
+
+ALL = "all"
+"""The split of a data set without folders of splits; ranges of it, such as all[:80%], are what is learnt and measured."""
 
 Kind = Literal["photo", "label", "ids"]
 
@@ -25,7 +29,8 @@ Kind = Literal["photo", "label", "ids"]
 class Folders(ImageDataset):
     """Two folders whose files match by stem; endings may differ. Keys `a` and `b`.
 
-    `a` and `b` are the folders' names. Their kinds: "photo" and "label" give (H, W, 3) uint8 RGB, a label
+    `a` and `b` are the folders' names, `a_ending` and `b_ending` what their files' names have in addition (see `stem_of`):
+    with them both may lie in one folder, "." for both. Their kinds: "photo" and "label" give (H, W, 3) uint8 RGB, a label
     being resized by nearest only; "ids" gives (H, W) label ids from 8-bit or palette pictures.
     """
 
@@ -40,6 +45,9 @@ class Folders(ImageDataset):
         b: str = "b",
         a_kind: Kind = "photo",
         b_kind: Kind = "photo",
+        a_ending: str = "",
+        b_ending: str = "",
+        skip_lonely: bool = False,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -55,7 +63,8 @@ class Folders(ImageDataset):
             "b": "photo" if b_kind == "photo" else "label",
         }
         super().__init__(transform=transform, seed=seed)
-        self.pairs = match(*find_folders(root, split, a, b))
+        folders = find_folders(root, split, a, b)
+        self.pairs = match(*folders, endings=(a_ending, b_ending), skip=skip_lonely)
         self.names = unique_names(first for first, _ in self.pairs)
 
     def __len__(self) -> int:
@@ -84,6 +93,8 @@ def find_folders(
     base = require_folder(root, expected=tree, option="data.root")
     layouts = [(base / split / a, base / split / b), (base / a / split, base / b / split)]
     layouts.append((base / f"{split}{a}", base / f"{split}{b}"))
+    if split == ALL:
+        layouts.append((base / a, base / b))
     for first, second in layouts:
         if first.is_dir() and second.is_dir():
             return first, second
@@ -97,19 +108,38 @@ def find_folders(
     )
 
 
-def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> list[tuple[Path, Path]]:
-    """The pairs of two folders, sorted by name; a `DataError` lists what has no partner.
+def split_folder(base: Path, split: str) -> Path:
+    """The folder of a split; of one called all that has none, the whole."""
+    return base if split == ALL and not (base / split).is_dir() else base / split
 
-    `endings` of the stems do not count, and a file without its folder's ending is another kind of file. Folders below
-    them count: a/1.png belongs to a/1.jpg.
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+
+def stem_of(path: AnyPath, ending: str) -> AnyPath | None:
+    """The path without the ending of its name; None where it has another one. An ending with a dot is one of the whole name,
+    such as .jpg or _mask.png, any other one is of the stem."""
+    name = path.name if "." in ending else path.stem
+    return path.with_name(name.removesuffix(ending)) if name.endswith(ending) and name != ending else None
+
+
+def match(
+    first: Path, second: Path, *, endings: tuple[str, str] = ("", ""), skip: bool = False
+) -> list[tuple[Path, Path]]:
+    """The pairs of two folders, sorted by name; a `DataError` lists what has no partner, unless it is to be skipped.
+
+    `endings` of the names do not count (see `stem_of`), and a file without its folder's ending is another kind of file, as
+    is in one folder for both a file with the other's longer ending. Folders below them count: a/1.png belongs to a/1.jpg.
     """
     stems = []
-    for folder, ending in zip((first, second), endings, strict=True):
+    for folder, ending, other in zip((first, second), endings, reversed(endings), strict=True):
         files: dict[str, Path] = {}
+        longer = first == second and len(other) > len(ending)
         for path in list_pictures(folder):
-            if not path.stem.endswith(ending) or path.stem == ending:
+            without = stem_of(path, ending)
+            if without is None or (longer and stem_of(path, other) is not None):
                 continue
-            stem = path.with_name(path.stem.removesuffix(ending)).relative_to(folder).as_posix()
+            stem = without.relative_to(folder).as_posix()
             if stem in files:
                 raise DataError(
                     f"{path}: a second file of this name beside {files[stem].name}; expected one."
@@ -119,7 +149,7 @@ def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> 
     lonely = {
         folder: sorted(stems[i].keys() - stems[1 - i].keys()) for i, folder in enumerate((first, second))
     }
-    if any(lonely.values()):
+    if any(lonely.values()) and not skip:
         lines = [
             f"  {len(names)} only in {folder}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
             for folder, names in lonely.items()
@@ -129,9 +159,11 @@ def match(first: Path, second: Path, *, endings: tuple[str, str] = ("", "")) -> 
             f"{first} + {second}: the folders' names differ.\n" + "\n".join(lines) + "\n"
             "Expected the same names in both (endings may differ): add what is missing or move the rest away."
         )
-    if not stems[0]:
+    both = sorted(stems[0].keys() & stems[1].keys())
+    if not both:
         named = [
-            f"{folder}/**/*{ending}.png" for folder, ending in zip((first, second), endings, strict=True)
+            f"{folder}/**/*{ending}{'' if '.' in ending else '.png'}"
+            for folder, ending in zip((first, second), endings, strict=True)
         ]
         raise DataError(f"{first} + {second}: no picture in these folders; expected {' and '.join(named)}.")
-    return [(stems[0][name], stems[1][name]) for name in sorted(stems[0])]
+    return [(stems[0][name], stems[1][name]) for name in both]

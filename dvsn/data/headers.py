@@ -1,4 +1,4 @@
-"""What the first bytes of a picture say: its size, the bits of a channel, and how it is to be turned. Nothing is decoded."""
+"""Size, bits per channel and orientation of a picture from its first bytes, without decoding it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TURNS = {
 
 
 def size_in(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a JPEG or PNG as stored, by its beginning; None where that does not tell, and of other formats."""
+    """(height, width) of a JPEG or PNG as stored, from its beginning; None for other formats or too few bytes."""
     if data.startswith(PNG_START):
         if len(data) < 24:
             return None
@@ -47,7 +47,7 @@ def size_in(data: bytes) -> tuple[int, int] | None:
 
 
 def size_of(path: str | Path) -> tuple[int, int] | None:
-    """(height, width) of a file as stored; None where it is no picture that can be told, which reading will say."""
+    """(height, width) of a file as stored; None if it is not readable as a picture: reading it raises the error."""
     if not Path(path).is_file():  # a pipe would never end
         return None
     try:

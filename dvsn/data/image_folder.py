@@ -1,4 +1,4 @@
-"""A folder a class: the layout of ImageNet, and the simplest way to bring pictures of one's own."""
+"""A folder for each class: the layout of ImageNet, and the simplest one for pictures of your own."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ import numpy as np
 
 from dvsn.data.dataset import ImageDataset, split_names
 from dvsn.data.files import JUNK, SUFFIXES, pictures_below, read_rgb, require_folder
+from dvsn.data.folders import split_folder
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Sample
 
 TREE = """\
     ROOT/{train}/CLASS/NAME.jpg
-    ROOT/{split}/CLASS/NAME.jpg
+    ROOT/{split}/CLASS/NAME.jpg     or, of a split called all, ROOT/CLASS/NAME.jpg
     One folder a class, of any name; below it pictures of any name, also in folders of their own."""
 
 
 class ImageFolder(ImageDataset):
     """Pictures whose class is the folder that they lie in. Keys `photo` and `class`, a number.
 
-    A class is numbered by its place among the sorted folder names of the split `classes_from` (of several joined by +, and
-    of ranges, all of theirs), in every split:
-    a split that lacks a class does not shift the others. `names` states the folders in their order instead,
-    which needs no such split; checkpoints carry it. A folder that is no class, and a class folder without a
-    picture, are refused.
-
-    The order of the items goes around the classes (the first picture of each, the second of each, ...), so
-    that the first few are a fair sample.
+    - A class has the number of its folder among the sorted folders of the split `classes_from` (of several splits joined by
+      +, and of ranges, among all of theirs), in every split: a split that lacks a class does not shift the others.
+    - `names` lists the folders in their order instead. Checkpoints carry it.
+    - A folder that is not a class, and a class folder without a picture, raise `DataError`.
+    - Items alternate between the classes: the first picture of each, the second of each, ...
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}
@@ -49,13 +47,15 @@ class ImageFolder(ImageDataset):
         super().__init__(transform=transform, seed=seed)
         tree = TREE.format(train=split_names(classes_from)[0], split=split)
         base = require_folder(root, expected=tree, option="data.root")
-        self.folder = require_folder(base / split, expected=tree, option="data.root (or data.splits)")
+        self.folder = require_folder(
+            split_folder(base, split), expected=tree, option="data.root (or data.splits)"
+        )
         origin = "those of data.dataset.names"
         if names is None:
             origin = f"the folders of the split '{classes_from}'"
             sources = [
                 require_folder(
-                    base / part,
+                    split_folder(base, part),
                     expected=tree,
                     option="data.root (or state the classes without it in data.dataset.names)",
                 )

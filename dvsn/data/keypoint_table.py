@@ -14,7 +14,7 @@ from dvsn.data.coco_files import Picture, check_picture_sizes
 from dvsn.data.files import require_file
 from dvsn.data.labelled import check_choices
 from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
-from dvsn.errors import DataError, nearest
+from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.reading import Line, read_table, to_text
 from dvsn.types import Sample
@@ -25,6 +25,9 @@ TREE = """\
     JOINT_v is 0 (not labelled), 1 or 2; coordinates in pixels. With data.people.visibility=false there is no such column."""
 
 
+HEADINGS = {"image": "image", "x": "{name}_x", "y": "{name}_y", "v": "{name}_v"}
+
+
 class KeypointTable(PeopleDataset):
     """One person a line: `image`, `width`, `height`, then `NAME_x`, `NAME_y`, `NAME_v` for every keypoint.
 
@@ -33,6 +36,9 @@ class KeypointTable(PeopleDataset):
     `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent of those labelled, with
     which scores are not comparable. Columns of further keypoints are refused unless `extra_columns`, since leaving out
     some may be a mistake.
+
+    `columns` are the headings of another table: `image`, and `x`, `y` and `v` as patterns with `{name}` or `{number}`, from
+    0, such as {image: file, x: "x{number}", y: "y{number}"}; what is left out is as above.
 
     `sizes`: "file" compares the columns `width` and `height` with the pictures when the set is opened; "picture" believes
     the pictures, and needs no such columns.
@@ -50,6 +56,7 @@ class KeypointTable(PeopleDataset):
         visibility: bool = True,
         extra_columns: bool = False,
         sizes: Literal["file", "picture"] = "file",
+        columns: dict[str, str] | None = None,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -59,15 +66,19 @@ class KeypointTable(PeopleDataset):
         )
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
         self.marks, self.sizes = "xyv" if visibility else "xy", sizes
+        self.headings = HEADINGS | (columns or {})
+        unknown = next((key for key in self.headings if key not in HEADINGS), None)
+        if unknown:
+            raise ConfigError(f"data.people.columns.{unknown}: unknown key. {nearest(unknown, HEADINGS)}")
         name, pictures = table.replace("{split}", split), pictures.replace("{split}", split)
         tree = TREE.format(table=table, pictures=pictures)
         path = require_file(Path(root) / name, expected=tree, option="data.root (or data.people.table)")
         rows = read_table(path, expected="a CSV table of people")
-        columns = [each.strip() for each in rows[0].columns] if rows else []
-        self._check_columns(columns, path, extra_columns)
+        found = [each.strip() for each in rows[0].columns] if rows else []
+        self._check_columns(found, path, extra_columns)
         folder = Path(root) / pictures
         self.said: list[Picture] = []
-        self.records = [self._record(row, columns, folder, box, path) for row in rows[1:]]
+        self.records = [self._record(row, found, folder, box, path) for row in rows[1:]]
         if not self.records:
             raise DataError(f"{path}: no person in it. Expected:\n{tree}")
         require_pictures([record.picture for record in self.records], path, tree=tree)
@@ -76,8 +87,8 @@ class KeypointTable(PeopleDataset):
             check_picture_sizes(list(said.values()), path, option="data.people.sizes")
 
     def _check_columns(self, columns: list[str], path: Path, extra: bool) -> None:
-        wanted = ["image", *(["width", "height"] if self.sizes == "file" else [])]
-        wanted += [f"{name}_{part}" for name in self.keypoints.names for part in self.marks]
+        wanted = [self.headings["image"], *(["width", "height"] if self.sizes == "file" else [])]
+        wanted += [each for row in self._columns() for each in row]
         for column in wanted:
             if column not in columns:
                 raise DataError(
@@ -93,6 +104,13 @@ class KeypointTable(PeopleDataset):
                 "data.keypoints.names, or set data.people.extra_columns=true to leave them out."
             )
 
+    def _columns(self) -> list[list[str]]:
+        """The headings of each keypoint."""
+        return [
+            [self.headings[part].format(name=name, number=number) for part in self.marks]
+            for number, name in enumerate(self.keypoints.names)
+        ]
+
     def _record(self, line: Line, columns: list[str], folder: Path, box: str, path: Path) -> PersonRecord:
         where, names = f"{path}: line {line.number}", self.keypoints.names
         if len(line.columns) != len(columns):
@@ -100,11 +118,10 @@ class KeypointTable(PeopleDataset):
                 f"{where}: found {len(line.columns)} columns, expected {len(columns)} as in line 1."
             )
         row = dict(zip(columns, line.columns, strict=True))
-        picture = folder / to_text(row["image"], f"{where}: image", "the name of a picture")
+        heading = self.headings["image"]
+        picture = folder / to_text(row[heading], f"{where}: {heading}", "the name of a picture")
         try:
-            values = np.array(
-                [[float(row[f"{name}_{part}"]) for part in self.marks] for name in names], np.float32
-            )
+            values = np.array([[float(row[each]) for each in found] for found in self._columns()], np.float32)
             width, height = self._sides(row, picture, where)
         except DataError:
             raise

@@ -19,28 +19,17 @@ from dvsn.types import Sample, Vocabulary
 Labels = Literal["classes", "color"]
 
 
-class LabelledPhotos(ImageDataset):
-    """Photos with a map of classes each. A reader sets `pairs` and `class_ids` and tells its `vocabulary`.
+class PairedPhotos(ImageDataset):
+    """Photos with a label file each. A reader sets `pairs` and reads a label by `read_classes`.
 
-    A sample: `photo` (H, W, 3) uint8 RGB and `label`. `labels="classes"` gives (H, W) uint8 class ids with 255
-    where ignored, "color" the same painted (H, W, 3) in the colours of the vocabulary, ignored pixels black.
+    A sample: `photo` (H, W, 3) uint8 RGB and `label`.
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
     pairs: list[tuple[Path, Path]]
-    class_ids: ClassIds
 
-    def __init__(
-        self,
-        *,
-        vocabulary: Vocabulary,
-        labels: Labels,
-        transform: Callable[[Sample, int], Sample] | None,
-        seed: int,
-    ) -> None:
-        check_choices({"labels": (labels, ("classes", "color"))})
+    def __init__(self, *, transform: Callable[[Sample, int], Sample] | None, seed: int) -> None:
         self.kinds = dict(self.gives)
-        self.palettes = {"label": palette_table(vocabulary.palette)} if labels == "color" else {}
         super().__init__(transform=transform, seed=seed)
 
     @cached_property
@@ -68,7 +57,38 @@ class LabelledPhotos(ImageDataset):
         return {"photo": read_rgb(photo), "label": self.read_classes(label)}
 
     def read_classes(self, path: Path) -> np.ndarray:
+        """The label of one file, as the options ask for it."""
+        raise NotImplementedError
+
+
+class LabelledPhotos(PairedPhotos):
+    """Photos with a map of classes each. A reader sets `pairs` and `class_ids` and tells its `vocabulary`.
+
+    A sample: `photo` (H, W, 3) uint8 RGB and `label`. `labels="classes"` gives (H, W) uint8 class ids with 255
+    where ignored, "color" the same painted (H, W, 3) in the colours of the vocabulary, ignored pixels black.
+    """
+
+    class_ids: ClassIds
+    matlab_variable: ClassVar[str] = ""
+    """The matrix of label files of MATLAB, where a reader takes such files by its `matlab_ids`."""
+    matlab_ids: ClassIds
+
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        labels: Labels,
+        transform: Callable[[Sample, int], Sample] | None,
+        seed: int,
+    ) -> None:
+        check_choices({"labels": (labels, ("classes", "color"))})
+        self.palettes = {"label": palette_table(vocabulary.palette)} if labels == "color" else {}
+        super().__init__(transform=transform, seed=seed)
+
+    def read_classes(self, path: Path) -> np.ndarray:
         """(H, W) uint8 class ids of one label file."""
+        if self.matlab_variable and path.suffix == ".mat":
+            return self.matlab_ids(read_matlab(path, variable=self.matlab_variable), path)
         return self.class_ids(read_labels(path, advice=ADVICE), path)
 
 

@@ -8,7 +8,7 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
+from dvsn.data.shuffled import check_group, chosen, keys_of, order
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
@@ -142,7 +143,10 @@ class DataModule(pl.LightningDataModule):
 
     - `dataset` (pictures and labels), `people` (keypoints) and `objects` (boxes and masks): reader classes with their
       options bound; the task chooses one by `use`. `setup` builds it once a split; the constructor opens no file.
-    - `root`: the folder. `splits`: the data set's own names of train, val and test; several are joined by a plus sign.
+    - `root`: the folder. `splits`: the data set's own names of train, val and test; several are joined by a plus sign, and
+      ranges are written `all[:80%]`. With `split_seed` a range is one of the items in an order that this number shuffles,
+      independent of the run's seed; items of one photo, and those in whose path `split_group` finds the same, are not parted
+      (see `dvsn.data.shuffled`).
     - `batch_size`: the total over all devices, which must divide it. `eval_batch_size`: likewise, 1 by default so that
       pictures of different sizes need no padding. `train_samples`: only the first ones of the training split.
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
@@ -184,6 +188,8 @@ class DataModule(pl.LightningDataModule):
         workers: int = 0,
         drop_last: bool = False,
         train_samples: int | None = None,
+        split_seed: int | None = None,
+        split_group: str | None = None,
         max_pixels: int | None = None,
         deep_range: list[int] | None = None,
         check_classes: Mode = "refuse",
@@ -206,12 +212,14 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.drop_last, self.seed = workers, drop_last, seed
         self.train_samples = train_samples
+        self.split_seed, self.split_group = split_seed, split_group
         self.outlines: dict[str, int] | None = None
         self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
         self.position: Key = (0, 0)
         self._resume: Key | None = None
         self._check_loading(transform)
+        self._check_parting()
         self._check_channels()
         self._check_classes()
         self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
@@ -225,6 +233,13 @@ class DataModule(pl.LightningDataModule):
             raise ConfigError(f"data.workers: found {self.workers}, expected 0 or more.")
         if set(transform) - {"train", "eval"} or "eval" not in transform:
             raise ConfigError(f"transform: found keys {sorted(transform)}, expected 'train' and 'eval'.")
+
+    def _check_parting(self) -> None:
+        if self.split_seed is not None and (type(self.split_seed) is not int or self.split_seed < 0):
+            raise ConfigError(f"data.split_seed: found {self.split_seed!r}, expected 0 or more, or null.")
+        if self.split_group is not None and self.split_seed is None:
+            raise ConfigError("data.split_group: parts shuffled items only. Set data.split_seed=0 as well.")
+        check_group(self.split_group)
 
     def _check_channels(self) -> None:
         """Channels, labels and keypoints must agree with each other."""
@@ -312,11 +327,16 @@ class DataModule(pl.LightningDataModule):
         if len(parts) == 1 and asked[0][1:] == (0, 100):
             return rule_by(parts[0], self.rule)
         join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
-        ranges = [
-            (len(part) * first // 100, len(part) * last // 100)
-            for part, (_, first, last) in zip(parts, asked, strict=True)
-        ]
-        return rule_by(join(parts, ranges), self.rule)  # type: ignore[arg-type]
+        places = [self._range(part, first, last) for part, (_, first, last) in zip(parts, asked, strict=True)]
+        return rule_by(join(parts, places), self.rule)  # type: ignore[arg-type]
+
+    def _range(self, part: ImageDataset, first: int, last: int) -> Sequence[int]:
+        """The items from `first` to `last` percent of a split: in its own order, or as `split_seed` shuffles them."""
+        if self.split_seed is None or (first, last) == (0, 100):
+            return range(len(part) * first // 100, len(part) * last // 100)
+        classes = getattr(part, "targets", None)
+        made = order(keys_of(part, self.root), seed=self.split_seed, group=self.split_group, classes=classes)
+        return chosen(made, first, last)
 
     def _transform(self, augment: bool) -> Any:
         """What treats a sample: the steps over all pictures, or the transform's own object."""

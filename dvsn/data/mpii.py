@@ -32,10 +32,9 @@ class Mpii(PeopleDataset):
     Positions in the files count from 1. The centre lies on the chest, so it is lowered by 15 `scale`; the box, with a
     padding of 1.25, is then the published crop: a square of 250 `scale` pixels.
 
-    `heads` is the evaluator's MATLAB file of a split, which needs scipy: head boxes, and the joints and their
-    visibility as the evaluator has them, which replace those of the JSON file. Where an entry holds `head_box`, [[x1,
-    y1], [x2, y2]], no such file is needed, nor is one for the splits in `train_split`. `heads=null` does without; PCKh
-    cannot be measured then.
+    `heads` is the evaluator's MATLAB file of a split, which needs scipy. Its head boxes are what PCKh needs; its joints and
+    their visibility replace those of the JSON file. The file is not needed for the splits in `train_split`, nor where
+    entries hold `head_box`, [[x1, y1], [x2, y2]]. `heads=null`: no file, and no PCKh.
     """
 
     def __init__(

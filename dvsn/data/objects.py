@@ -1,4 +1,4 @@
-"""What every reader of objects shares, and COCO's: a picture, and the boxes, classes and masks in it."""
+"""The base of all readers of objects, and COCO's: a picture, and the boxes, classes and masks in it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,14 @@ Annotation = dict[str, Any]
 class ObjectDataset(ImageDataset):
     """Pictures with the objects in them; readers fill `pictures` and `image_ids` and tell `truth`.
 
-    An item is `photo`, `boxes` (n, 4) float32, `labels` (n,) int64, `crowd` (n,) uint8, `area` (n,) float32 and, with
-    `masks`, `masks` (n, H, W) uint8 of 0 and 1. A box is x1, y1, x2, y2 by its outer edges, as COCO has it: a
-    picture spans 0 to W, and the box of a mask's single pixel has the width 1. Label 0 is the background and never
-    given. `crowd` marks regions of many objects: never trained on, and neither wanted nor punished by the score.
+    An item, also of a picture without objects:
 
-    A picture without objects is an item too, and trains as one.
+    - `photo` (H, W, 3) uint8;
+    - `boxes` (n, 4) float32: x1, y1, x2, y2 of the outer edges, as COCO has them: a picture spans 0 to W, and a single pixel
+      has the width 1;
+    - `labels` (n,) int64, above 0: label 0 is the background;
+    - `crowd` (n,) uint8: 1 for a region of many objects, which is not trained on and ignored by the score;
+    - `area` (n,) float32, and with `masks` also `masks` (n, H, W) uint8 of 0 and 1.
     """
 
     file: Path = Path("its annotations")
@@ -225,19 +227,18 @@ TREE = """\
 class CocoObjects(ObjectDataset):
     """Objects in COCO's format (Lin et al., 2014, arXiv:1405.0312): `instances` files, or `person_keypoints`.
 
-    `annotations` is the file and `images` the folder below `root`, or several of which the first that is there counts;
-    `{split}` in them stands for the split.
-
-    Labels are the category ids of the file where these lie between 1 and `classes` - 1: 91 for COCO, whose 80 classes
-    leave gaps, and which torchvision's weights were trained with. Other ids, from 0, huge or with gaps that `classes`
-    has no room for, become 1, 2, ... in their order; results have the file's ids again.
-    `names`, by label, are what the categories must be called; null: anything. Training writes them into the checkpoint,
-    so that class 3 stays the same class, and `ids`, the file's category ids by label, where they differ.
-
-    `sizes`: "file" compares the pictures' headers with the file's sizes when the set is opened; "picture" believes the
-    pictures. Boxes without any area within their picture cannot be trained on (COCO's own file has a few); they are
-    left out with one warning, and the score counts the file as it is. With `masks`, an object without a readable one is
-    an error ("refuse"), or left out of training and score ("leave_out"): `unmasked`.
+    - `annotations`: the file, and `images`: the folder below `root`, or several, of which the first that exists counts.
+      `{split}` in them stands for the split.
+    - Labels are the category ids of the file where these lie between 1 and `classes` - 1: 91 for COCO, whose 80 classes
+      leave gaps, as torchvision's weights were trained. Other ids become 1, 2, ... in their order; results have the
+      file's ids again.
+    - `names`, by label: what the categories must be called; null: anything. Training writes them into the checkpoint,
+      and `ids`, the file's category ids by label, where they differ.
+    - `sizes`: "file" compares the pictures' headers with the file's sizes when the set is opened; "picture" does not.
+    - Boxes without any area within their picture (COCO's own file has a few) are left out of training with one warning;
+      the score counts the file as it is.
+    - `unmasked`: with `masks`, an object without a readable mask is an error ("refuse"), or left out of training and
+      score ("leave_out").
     """
 
     in_memory = True
@@ -398,19 +399,15 @@ class CocoObjects(ObjectDataset):
 class JoinedObjects(ObjectDataset):
     """Several splits of one data set of objects, or ranges of them, one after the other."""
 
-    def __init__(
-        self, parts: Sequence[ObjectDataset], ranges: Sequence[tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, parts: Sequence[ObjectDataset], places: Sequence[Sequence[int]] | None = None) -> None:
         first = parts[0]
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
         self.parts = list(parts)
         self.in_memory = all(part.in_memory for part in parts)
         self.categories, self.file_ids = first.categories, first.file_ids
         require_same_classes(parts)
-        limits = [(0, len(part)) for part in parts] if ranges is None else ranges
-        self._places = [
-            (part, place) for part, limit in zip(parts, limits, strict=True) for place in range(*limit)
-        ]
+        taken = [range(len(part)) for part in parts] if places is None else places
+        self._places = [(part, place) for part, each in zip(parts, taken, strict=True) for place in each]
         self._set_pictures([part.pictures[place] for part, place in self._places])
         numbers = [part.image_ids[place] for part, place in self._places]
         self.image_ids = numbers if len(set(numbers)) == len(numbers) else list(range(1, len(numbers) + 1))

@@ -6,19 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from dvsn.data.class_ids import ClassIds, distinct_palette
 from dvsn.data.files import require_folder
-from dvsn.data.labelled import (
-    LabelledPhotos,
-    Labels,
-    check_choices,
-    existing_pairs,
-    label_name,
-    listed_pairs,
-    read_matlab,
-)
+from dvsn.data.labelled import LabelledPhotos, Labels, check_choices, existing_pairs, label_name, listed_pairs
 from dvsn.errors import DataError
 from dvsn.reading import read_rows
 from dvsn.types import IGNORE, Sample, Vocabulary
@@ -56,9 +46,8 @@ Classes = Literal[59, 60]
 class PascalContext(LabelledPhotos):
     """4,998 train and 5,105 val photos of VOC 2010, labelled everywhere (Mottaghi et al., 2014).
 
-    Two orders of the classes are about, and a file does not tell which one it holds. The mIoU is the same, the
-    names of the classes and weights trained on them are not. `ids` says what the files hold, and with it
-    which order the classes have:
+    Two orders of the classes are in use, and a file does not tell which one it holds. The mIoU is the same in both; the
+    names of the classes and trained weights are not. `ids` is what the files hold, and with it the order of the classes:
 
     - "sorted": 0..59 by the alphabet, the index into the sorted published ids; what the usual conversions of
       `trainval_merged.json` (by the Detail API) store;
@@ -69,6 +58,8 @@ class PascalContext(LabelledPhotos):
     0 is the background: class 0 of 60, ignored with 59, where all others move down by one. 255 occurs in no
     file of these numberings: if it does, the ids were moved down already.
     """
+
+    matlab_variable = "LabelMap"
 
     def __init__(
         self,
@@ -101,12 +92,6 @@ class PascalContext(LabelledPhotos):
         """The 59 or 60 classes in the order that the numbering of the files brings."""
         names = LISTED_NAMES if ids == "listed" else SORTED_NAMES
         return Vocabulary(names[60 - classes :], distinct_palette(classes, first=60 - classes))
-
-    def read_classes(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 class ids of one label file."""
-        if path.suffix == ".mat":
-            return self.matlab_ids(read_matlab(path, variable="LabelMap"), path)
-        return super().read_classes(path)
 
 
 def class_ids(classes: Classes, ids: Ids, ignore_ids: Sequence[int] = ()) -> ClassIds:

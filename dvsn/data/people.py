@@ -1,4 +1,4 @@
-"""What every reader of people shares: a person is a picture, a box and keypoints."""
+"""The base of all readers of people: a person is a picture, a box and keypoints."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class PeopleDataset(ImageDataset):
         return read_rgb(self.records[index].picture)
 
     def truths(self) -> Truths:
-        """What scores measure by."""
+        """The records as scores take them."""
         return truths_of(self)
 
 
@@ -107,15 +107,11 @@ class JoinedPeople(Joined):
 
     annotations: dict[str, Any] | None = None
 
-    def __init__(
-        self, parts: Sequence[PeopleDataset], ranges: Sequence[tuple[int, int]] | None = None
-    ) -> None:
-        super().__init__(parts, ranges)
+    def __init__(self, parts: Sequence[PeopleDataset], places: Sequence[Sequence[int]] | None = None) -> None:
+        super().__init__(parts, places)
         self.keypoints, self.attribute_names = parts[0].keypoints, parts[0].attribute_names
         self.records = [
-            record
-            for part, (start, end) in zip(parts, self.ranges, strict=True)
-            for record in part.records[start:end]
+            part.records[place] for part, each in zip(parts, self.places, strict=True) for place in each
         ]
 
     def truths(self) -> Truths:
@@ -145,7 +141,7 @@ def truths_of(people: PeopleDataset | JoinedPeople) -> Truths:
 
 
 def require_pictures(paths: list[Path], where: str | Path, *, tree: str) -> None:
-    """Raise `DataError` with the first picture that is not there; each folder is looked into once."""
+    """Raise `DataError` for the first missing picture. Each folder is listed once."""
     names = {
         folder: {each.name for each in folder.iterdir()} if folder.is_dir() else set()
         for folder in {path.parent for path in paths}

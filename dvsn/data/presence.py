@@ -1,4 +1,4 @@
-"""Before training: which classes the labels of train and val hold at all, and whether anything in them counts."""
+"""A check before training: which classes the labels of train and val hold, and whether any pixel or object counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOKED_AT = 500
 
 @dataclass
 class Seen:
-    """What the labels of one split have shown so far. They are read in a random order, without their photos."""
+    """The classes found so far in the labels of one split, which are read in a random order, without photos."""
 
     dataset: ImageDataset
     label: str
@@ -51,7 +51,7 @@ class Seen:
 
 
 def look_for_classes(train: Seen, val: Seen) -> None:
-    """Read as many labels as it takes to know which classes are in neither split."""
+    """Read labels until it is known which classes are in neither split."""
     everything = np.ones(train.classes, bool)
     for seen in (train, val):
         seen.look(everything, most=LOOKED_AT)
@@ -102,7 +102,7 @@ def report(
     where: str,
     hint: str,
 ) -> None:
-    """Say which classes are nowhere, or in one of the two splits only."""
+    """Log which classes are in no label, or in those of one split only."""
     if not_in_val.any():
         log.warning("%s: not in val, so not in its score: %s", where, listed(not_in_val, names))
     if not_in_train.any():

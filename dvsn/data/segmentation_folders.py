@@ -38,8 +38,9 @@ class SegmentationFolders(LabelledPhotos):
     - JPEG files and such as were interpolated, with `nearest`: each pixel is the nearest colour, or the nearest id.
 
     Files: with `photos` and `masks` as names of folders ROOT/SPLIT/FOLDER, ROOT/FOLDER/SPLIT or ROOT/SPLITFOLDER;
-    `photo_ending` and `label_ending` are what their stems have in addition, such as _sat and _mask: with both, photos and
-    masks may lie in one folder. Or `list_file`, "photo label" lines.
+    of a split called all also ROOT/FOLDER; `photo_ending` and `label_ending` are what their names have in addition, such
+    as _sat and _mask, or .jpg and _mask.png: with one of them, photos and masks may lie in one folder, "." for both. Files
+    without a partner are an error, or passed over with `skip_lonely`. Or `list_file`, "photo label" lines.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class SegmentationFolders(LabelledPhotos):
         masks: str = "labels",
         photo_ending: str = "",
         label_ending: str = "",
+        skip_lonely: bool = False,
         list_file: str | None = None,
         id_map: Mapping[int, int | None] | None = None,
         ignore_ids: Sequence[int] = (255,),
@@ -66,7 +68,7 @@ class SegmentationFolders(LabelledPhotos):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        vocabulary = self.vocabulary(names=names, palette=palette, swaps=swaps)
+        vocabulary = self.vocabulary(names=names, palette=palette, swaps=swaps, id_map=id_map)
         if colors and (palette is None or id_map is not None):
             raise ConfigError(
                 "data.dataset.colors: labels in colours need data.dataset.palette, a colour for each class, and "
@@ -81,7 +83,7 @@ class SegmentationFolders(LabelledPhotos):
             folders = find_folders(
                 root, split, photos, masks, options="data.dataset.photos, data.dataset.masks"
             )
-            self.pairs = match(*folders, endings=(photo_ending, label_ending))
+            self.pairs = match(*folders, endings=(photo_ending, label_ending), skip=skip_lonely)
         self.threshold, self.nearest = threshold, nearest
         self.color_ids = color_ids(vocabulary, ignore_colors, stray, nearest) if colors else None
         self.class_ids = class_ids(vocabulary.names, id_map, ignore_ids, nearest)
@@ -93,20 +95,29 @@ class SegmentationFolders(LabelledPhotos):
         names: Sequence[str],
         palette: Sequence[Sequence[int]] | None = None,
         swaps: Sequence[Sequence[str]] = (),
+        id_map: Mapping[int, int | None] | None = None,
         **_: object,
     ) -> Vocabulary:
-        """The classes as the options name them."""
+        """The classes as the options name them; where `id_map` gives each a file id, results can be written with it."""
         if not 1 <= len(names) <= 255 or len(set(names)) < len(names):
             raise ConfigError(
                 f"data.dataset.names: found {len(names)} names, {len(set(names))} of them different; expected 1 to "
                 "255 different ones, since 255 stands for ignored pixels."
             )
-        colors = distinct_palette(len(names)) if palette is None else tuple(map(_rgb, palette))
+        first = 0 if names[0] == "background" else 1  # number 0 is black
+        usual = (
+            ((0, 0, 0), (255, 255, 255))
+            if not first and len(names) == 2
+            else distinct_palette(len(names), first=first)
+        )
+        colors = usual if palette is None else tuple(map(_rgb, palette))
         if len(colors) != len(names):
             raise ConfigError(
                 f"data.dataset.palette: found {len(colors)} colours for {len(names)} names, expected one each."
             )
-        return Vocabulary(tuple(names), colors, tuple(_swap(pair, names) for pair in swaps))
+        return Vocabulary(
+            tuple(names), colors, tuple(_swap(pair, names) for pair in swaps), own_ids(len(names), id_map)
+        )
 
     def read_classes(self, path: Path) -> np.ndarray:
         """(H, W) uint8 class ids of one label file."""
@@ -116,6 +127,15 @@ class SegmentationFolders(LabelledPhotos):
             return self.color_ids(read_colors(path), path)
         ids = read_labels(path, advice=ADVICE, lossy=self.nearest, lossy_advice=SOFT)
         return self.class_ids(ids, path)
+
+
+def own_ids(classes: int, id_map: Mapping[int, int | None] | None) -> tuple[int, ...]:
+    """The file id of each class, the lowest of several; () without a map, or where it is not for each."""
+    found: dict[int, int] = {}
+    for key, value in sorted((id_map or {}).items(), reverse=True):
+        if value is not None and str(key).isdecimal():
+            found[value] = int(key)
+    return tuple(found[number] for number in range(classes)) if set(range(classes)) <= found.keys() else ()
 
 
 def class_ids(

@@ -1,13 +1,12 @@
 """From decoded arrays to the tensors of a sample: albumentations over all pictures at once, then the pair.
 
-A step of a pipeline is a plain albumentations object, written in YAML. Photos and labels move together;
-labels are never interpolated and never recoloured. Everything stays uint8: the task normalises on the device.
+A step of a pipeline is an albumentations object, written in YAML. Photos and labels move together; labels are never
+interpolated and never recoloured. Everything stays uint8: the task normalises on the device.
 
-Known differences from albumentations' own ways, each deliberate:
+Differences from albumentations:
 
-- One random stream for all steps. `Compose.set_random_seed(s)` gives every step a generator of its own with
-  the *same* seed, so that in 2.0.8 the crop position and the flip of one sample are correlated
-  (-0.86 measured).
+- One random stream for all steps. `Compose.set_random_seed(s)` gives every step a generator with the *same* seed, so
+  that in 2.0.8 the crop position and the flip of one sample are correlated (-0.86 measured).
 - A label resized with `INTER_NEAREST` is shifted by up to half a source pixel against its photo, since OpenCV
   takes the upper left of each block; the YAMLs ask for `INTER_NEAREST_EXACT` (6), which takes the centre.
 """
@@ -35,7 +34,7 @@ NEAREST = (0, 6)
 """OpenCV's INTER_NEAREST and INTER_NEAREST_EXACT."""
 
 OUTLINE = 254
-"""How an outline travels through the steps as if it were a class, clear of real ids and of the filling."""
+"""The id of an outline in the map that the steps move: neither an id of a class nor that of padding."""
 
 
 class Pair:
@@ -75,13 +74,15 @@ class Pair:
 class Transform:
     """A sample of numpy arrays to a sample of tensors.
 
-    In: the arrays of `ImageDataset.read`, `index`, `name`, `kinds` and `palettes`. Out: `image` and `target`,
-    uint8 (C, H, W), with `index` and `name`; a target that is a number stays an int. Ids stay one channel.
-    With edges `image` has one channel more, of 0 and 1. With `label_classes` the source must be ids below it.
+    In: the arrays of `ImageDataset.read`, `index`, `name`, `kinds` and `palettes`. Out:
 
-    `outlines`, the options of `dvsn.data.boundary.boundary_map`, adds `boundary`, uint8 (1, H, W) of 0 and 1: the
-    outlines of the target's ids as they were before any step, moved with it, and none where a step has padded.
-    `swaps` are pairs of ids that a mirror exchanges, such as left arm and right arm.
+    - `image` and `target`: uint8 (C, H, W); ids have one channel; a target that is a number stays an int;
+    - `boundary`, with `outlines` (options of `dvsn.data.boundary.boundary_map`): uint8 (1, H, W) of 0 and 1, the outlines
+      of the target's ids before any step, moved with it; none where a step has padded;
+    - `index`, `name`.
+
+    With edges `image` has a further channel of 0 and 1. With `label_classes` the source must be ids below it. `swaps` are
+    pairs of ids that a mirror exchanges, such as left arm and right arm.
     """
 
     def __init__(

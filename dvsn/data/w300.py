@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dvsn.data.files import SUFFIXES, require_folder
+from dvsn.data.folders import ALL
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.data.wflw import face_record, parse_numbers
 from dvsn.errors import ConfigError, DataError, nearest
@@ -24,7 +25,8 @@ class W300(PeopleDataset):
     """300-W (Sagonas et al., ICCV workshops 2013): every NAME.pts of the folders of a split, in the order of their names.
 
     `parts` lists the folders of each part of the set; a split is a part, or one of `unions` of parts, such as full =
-    common + challenge. Its faces' `group` is the part, so that parts are also measured alone. Published files count
+    common + challenge; without `parts`, a split is the folder of its name. Its faces' `group` is the part, so that parts
+    are also measured alone. Published files count
     pixels from `first_pixel` = 1, which is subtracted. Pictures without points are left alone.
     """
 
@@ -34,13 +36,17 @@ class W300(PeopleDataset):
         root: str,
         split: str,
         keypoints: KeypointSet,
-        parts: Mapping[str, Sequence[str]],
-        unions: Mapping[str, Sequence[str]],
+        parts: Mapping[str, Sequence[str]] | None = None,
+        unions: Mapping[str, Sequence[str]] | None = None,
         first_pixel: int = 1,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
+        unions = unions or {}
+        if parts is None:  # a folder a split; the set called all lies in the root
+            place = split if split != ALL or (Path(root) / split).is_dir() else "."
+            parts, unions = {split: [place]}, {}
         chosen = list(unions.get(split, [split]))
         for part in chosen:
             if part not in parts:

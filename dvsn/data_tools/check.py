@@ -15,8 +15,8 @@ from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.data_tools.findings import Finding, counted
-from dvsn.data_tools.mirrors import lacking_pairs
 from dvsn.errors import DataError, MissingError
+from dvsn.geometry.mirrors import lacking_pairs
 
 if TYPE_CHECKING:
     from dvsn.data.module import DataModule

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.data_tools.findings import Finding, counted
-from dvsn.data_tools.mirrors import lacking_pairs
 from dvsn.data_tools.walk import Record, Tally, deepest, digest, turned
 from dvsn.errors import UserError
+from dvsn.geometry.mirrors import lacking_pairs
 
 if TYPE_CHECKING:
     from dvsn.data.module import DataModule

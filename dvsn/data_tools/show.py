@@ -121,7 +121,7 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
 
 def class_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
     """The picture with the name of its class."""
-    from dvsn.tasks.classification import GREY, card
+    from dvsn.portable.cards import GREY, card
 
     names, number = getattr(dataset, "class_names", ()), sample["target"]
     name = names[number] if number < len(names) else f"class {number}"
@@ -133,7 +133,7 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
     the axes of the head, by the sample's `angles`."""
     import numpy as np
 
-    from dvsn.pictures.draw import draw_boxes, draw_head, draw_skeleton
+    from dvsn.portable.draw import draw_boxes, draw_head, draw_skeleton
 
     assert data.keypoints is not None
     whole, crop = read["photo"].copy(), paint(sample["image"], None)
@@ -153,7 +153,7 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
 
 def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
     """The picture, and the picture with boxes and the names of their classes."""
-    from dvsn.pictures.draw import draw_boxes
+    from dvsn.portable.draw import draw_boxes
 
     picture, target = paint(sample["image"], None), sample["target"]
     names = getattr(dataset, "categories", {})

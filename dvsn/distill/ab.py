@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from dvsn.distill.connector import Regressor
 from dvsn.distill.kd import positive
 from dvsn.distill.method import Method, Side, Stage, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_map, tapped
 from dvsn.types import Batch, Terms
 
@@ -45,7 +44,6 @@ class ActivationBoundaries(Method):
         self.stage = Stage(initial_epochs, student=True) if initial_epochs else None
         self.afterwards = afterwards
 
-    @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         total = student.features[-1].new_zeros(())
         last = len(self.connectors) - 1

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -43,7 +42,6 @@ class AttentionTransfer(Method):
             )
         self.power, self.distance, self.absolute = power, distance, absolute
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = []
         for mine, theirs in zip(student.features, teacher.features, strict=True):

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 from dvsn.distill.kd import positive
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -49,7 +48,6 @@ class BoundedRegression(Method):
         self.bounded, self.toward, self.distance, self.margin = bounded, toward, distance, margin
         self.size = positive("bounded_regression.method.size", size)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine, theirs = self.size * student.output, self.size * teacher.output
         if not self.bounded and self.toward == "teacher":

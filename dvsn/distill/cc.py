@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from dvsn.distill.embed import Embed
 from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, nothing, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -60,7 +59,6 @@ class CorrelationCongruence(Method):
         self.embed_s = nn.ModuleList(Embed(mine[0], dimension) for mine, _ in wanted)
         self.embed_t = nn.ModuleList(Embed(theirs[0], dimension) for _, theirs in wanted)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         if self.form == "adjacent":
             student, teacher = embedded(student, self.embed_s), embedded(teacher, self.embed_t)

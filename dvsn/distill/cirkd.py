@@ -12,7 +12,6 @@ from dvsn.distill.gather import gather
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.labels import labels_of, labels_on_grid
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
@@ -66,7 +65,6 @@ class CrossImageRelations(Method):
         )
         self._seen: list[tuple[Tensor, Tensor]] = []
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         within, remembered = [], []
         self._seen = []

@@ -15,7 +15,6 @@ from dvsn.distill.gather import gather, processes
 from dvsn.distill.kd import positive
 from dvsn.distill.memory import reserve
 from dvsn.distill.method import Facts, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, tapped, unit
 from dvsn.errors import ConfigError, DataError
 from dvsn.types import Batch, Terms
@@ -79,7 +78,6 @@ class ContrastiveRepresentation(Method):
     starts: Tensor | None
     counts: Tensor | None
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         if "index" not in batch:
             raise DataError(

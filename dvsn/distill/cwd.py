@@ -9,7 +9,6 @@ from torch import Tensor
 from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, require_positions, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
@@ -29,7 +28,6 @@ class ChannelWise(Method):
         require_positions("cwd", [(student.output, student.output)])
         self.temperature = positive("cwd.method.temperature", temperature)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         theirs = on_grid(teacher.output, student.output)
         return {"cwd": channel_divergence(student.output, theirs, self.temperature)}
@@ -48,7 +46,6 @@ class ChannelWiseFeatures(Method):
         require_positions("cwd_features", pairs)
         self.connectors = width_connectors(pairs)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = connected(self.connectors, student, teacher)
         terms = [channel_divergence(mine, theirs, self.temperature) for mine, theirs in pairs]

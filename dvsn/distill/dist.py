@@ -9,7 +9,6 @@ from torch import Tensor
 from dvsn.distill.gather import gather
 from dvsn.distill.kd import positive
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, on_grid, same_output
 from dvsn.types import Batch, Terms
 
@@ -46,7 +45,6 @@ class Correlated(Method):
         self.beta, self.gamma, self.gather = beta, gamma, gather
         self.temperature = positive("dist.method.temperature", temperature)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         logits = teacher.output if teacher.output.ndim == 2 else on_grid(teacher.output, student.output)
         mine, theirs = (rows((each / self.temperature).softmax(1)) for each in (student.output, logits))

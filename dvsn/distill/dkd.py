@@ -11,7 +11,6 @@ from torch import Tensor
 from dvsn.distill.kd import positive, standardised
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
 from dvsn.types import Batch, Terms
 
@@ -49,7 +48,6 @@ class DecoupledDistillation(Method):
         self.alpha, self.beta, self.standardise = alpha, beta, standardise
         self.temperature = positive("dkd.method.temperature", temperature)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine, theirs = student.output, teacher.output
         if self.standardise:

@@ -7,7 +7,6 @@ from typing import ClassVar
 from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.kd import divergence
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
@@ -41,7 +40,6 @@ class PoseFeaturesAndAnswers(Method):
         self.feature_weight, self.answer_weight, self.sharpness = feature_weight, answer_weight, sharpness
         self.connectors = width_connectors(pairs)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = connected(self.connectors, student, teacher)
         errors = [(mine - theirs).square().sum() / len(mine) for mine, theirs in pairs]

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from dvsn.distill.kd import divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, same_output
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -49,7 +48,6 @@ class HeadOnly(Method):
             )
         self.only, self.share, self.heatmaps = tuple(head or ()), schedule_share, student.kind == "heatmaps"
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine, theirs = student.output, teacher.output
         if mine.ndim == 4:

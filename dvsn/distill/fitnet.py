@@ -9,7 +9,6 @@ from torch import nn
 
 from dvsn.distill.connector import Regressor
 from dvsn.distill.method import Method, Side, Stage, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_map, match_size, require_equal_channels, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -50,7 +49,6 @@ class FitNet(Method):
         )
         self.stage = Stage(initial_epochs, student=True) if initial_epochs else None
 
-    @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         errors = []
         for tap, regressor in zip(self.taps, self.regressors, strict=True):

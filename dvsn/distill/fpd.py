@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, same_output
 from dvsn.types import Batch, Terms
 
@@ -27,7 +26,6 @@ class FastPose(Method):
         same_output("fpd", student, teacher)
         self.weighted = weighted
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         error = student.output - on_grid(teacher.output, student.output)
         if self.weighted:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.method import Method, Side, Stage, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import pool_to, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -44,7 +43,6 @@ class SolutionFlow(Method):
         self.stage = Stage(initial_epochs, student=True) if initial_epochs else None
         self.afterwards = afterwards
 
-    @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = zip(pairwise(student.features), pairwise(teacher.features), strict=True)
         terms = [F.mse_loss(self.flow(*mine), self.flow(*theirs)) for mine, theirs in pairs]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, Stage, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -55,7 +54,6 @@ class FactorTransfer(Method):
             Translator(mine[0], factors(theirs[0], rate)) for mine, theirs in pairs
         )
 
-    @precise
     def initial(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = []
         for paraphraser, theirs in zip(self.paraphrasers, teacher.features, strict=True):
@@ -63,7 +61,6 @@ class FactorTransfer(Method):
             terms.append(error.square().mean() if self.reconstruction == "squared" else error.abs().mean())
         return {"ft_reconstruction": summed(terms)}
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = []
         for number, (mine, theirs) in enumerate(zip(student.features, teacher.features, strict=True)):

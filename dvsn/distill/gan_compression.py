@@ -9,7 +9,6 @@ from torch import nn
 
 from dvsn.distill.connector import connected
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output, summed, tapped
 from dvsn.types import Batch, Terms
 
@@ -36,7 +35,6 @@ class GeneratorCompression(Method):
         self.feature_weight, self.output_weight = feature_weight, output_weight
         self.adapters = nn.ModuleList(nn.Conv2d(mine[0], theirs[0], 1) for mine, theirs in pairs)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         errors = [F.mse_loss(*pair) for pair in connected(self.adapters, student, teacher)]
         terms = {"gan_compression_features": self.feature_weight * summed(errors)}

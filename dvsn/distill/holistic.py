@@ -16,7 +16,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 from dvsn.distill.gather import processes
 from dvsn.distill.kd import positive
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, same_output
 from dvsn.errors import ConfigError, DataError
 from dvsn.types import Batch, Terms
@@ -74,7 +73,6 @@ class HolisticDistillation(Method):
                 name.replace(".", "_"), torch.zeros_like(self.critic.get_buffer(name))
             )
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         logits = enlarged(student.output)
         return {"holistic": -self.critic(logits, picture(batch, logits)).mean()}

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dvsn.distill.labels import labels_of, labels_on_grid
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
@@ -31,7 +30,6 @@ class IntraClassVariation(Method):
         require_positions("ifvd", tapped("ifvd", student, teacher, maps=True))
         self.classes = student.output[0]
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         target, terms = labels_of("ifvd", batch), []
         for mine, theirs in zip(student.features, teacher.features, strict=True):

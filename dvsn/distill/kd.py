@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -37,7 +36,6 @@ class KnowledgeDistillation(Method):
         )
         self.temperature, self.standardise = positive("kd.method.temperature", temperature), standardise
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine, theirs = student.output, teacher.output
         if self.standardise:

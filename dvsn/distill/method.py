@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from dvsn.types import Batch, Terms
@@ -13,6 +15,8 @@ Kind = Literal["classes", "pixels", "heatmaps", "points", "image", "objects"]
 """What a network's main response is: logits of classes (N, K); logits of every pixel (N, K, h, w); heatmaps of keypoints
 (N, K, h, w); points as fractions of the picture (N, L, 2); a picture in [-1, 1] or [0, 1] (N, C, H, W); objects found by a
 detector, which have no tensor: there `output` is empty and features alone can be matched."""
+
+NARROW = (torch.float16, torch.bfloat16)
 
 Shape = tuple[int, ...]
 """Of a tensor, without its batch dimension."""
@@ -87,14 +91,45 @@ class Stage(NamedTuple):
     False: only the method's own modules."""
 
 
+def precise(step: Callable[..., Terms]) -> Callable[..., Terms]:
+    """A step of a method with autocast off, and its tensors of 16 bits as float32; those of float64 stay."""
+
+    @functools.wraps(step)
+    def run(self: Any, student: View, teacher: View, batch: Batch) -> Terms:
+        tensor = (
+            teacher.features[0] if teacher.features else teacher.output
+        )  # the student may have none in a stage
+        with torch.autocast(tensor.device.type, enabled=False):
+            return step(self, _wide(student), _wide(teacher), batch)
+
+    return run
+
+
+def _wide(view: View) -> View:
+    if not any(each.dtype in NARROW for each in (view.output, *view.features)):
+        return view
+    output, *features = (
+        each.float() if each.dtype in NARROW else each for each in (view.output, *view.features)
+    )
+    return View(output, tuple(features))
+
+
 class Method(nn.Module):
     """A distillation loss. Its own modules are trained with the student, saved with the run and never shipped.
 
-    A subclass takes `student` and `teacher` (`Side`), `facts` if it needs them, and its hyper-parameters, all by keyword,
-    with the paper's values as defaults. Everything inside is float32, with autocast off: the distiller sees to it, and
-    hands over float32 tensors. Tensors of the teacher carry no gradient. A constructor raises `ConfigError` where the two
-    sides cannot be matched, with both shapes and what would fit; one that makes memory banks asks `reserve` first.
+    - A subclass takes `student` and `teacher` (`Side`), `facts` if it needs them, and its hyper-parameters, all by keyword,
+      with the paper's values as defaults.
+    - Its `forward` and `initial` are always `precise`: they run in float32, whatever the precision of the networks.
+    - Tensors of the teacher carry no gradient.
+    - A constructor raises `ConfigError` where the two sides cannot be matched, with both shapes and what would fit; one
+      that makes memory banks asks `reserve` first.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("forward", "initial"):
+            if name in vars(cls):
+                setattr(cls, name, precise(vars(cls)[name]))
 
     reads: ClassVar[tuple[Kind, ...]] = ()
     """The kinds of response whose `output` it understands. Empty: it looks at features only, whatever the response is."""

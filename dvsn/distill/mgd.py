@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -43,7 +42,6 @@ class MaskedGeneration(Method):
         self.aligns = width_connectors(pairs)
         self.generations = nn.ModuleList(generation(theirs[0]) for _, theirs in pairs)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = []
         pairs = connected(self.aligns, student, teacher)

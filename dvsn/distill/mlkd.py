@@ -10,7 +10,6 @@ from torch import Tensor
 from dvsn.distill.gather import gather
 from dvsn.distill.kd import ONE, STANDARDISED, divergence, standardised
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output, summed
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -49,7 +48,6 @@ class MultiLevel(Method):
             )
         self.temperatures, self.standardise, self.gather = tuple(temperatures), standardise, gather
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine, theirs = student.output, teacher.output
         if self.standardise:

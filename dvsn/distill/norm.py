@@ -10,7 +10,6 @@ from torch import Tensor
 from dvsn.distill.joints import require_joint, steps
 from dvsn.distill.kd import divergence
 from dvsn.distill.method import Change, Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -78,7 +77,6 @@ class ManyToOne(Method):
             tap="expand",
         )
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine, theirs = (
             feature if pool == (1, 1) else F.max_pool2d(feature, pool)

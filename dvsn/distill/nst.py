@@ -6,7 +6,6 @@ from torch import Tensor
 
 from dvsn.distill.gram import gram_distance
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, require_positions, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
@@ -23,7 +22,6 @@ class NeuronSelectivity(Method):
         super().__init__()
         require_positions("nst", tapped("nst", student, teacher, maps=True))
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = (match_size(*pair) for pair in zip(student.features, teacher.features, strict=True))
         terms = [gram_distance(channels(mine), channels(theirs)).mean() for mine, theirs in pairs]

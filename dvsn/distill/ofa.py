@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from dvsn.distill.kd import ONE, positive
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, same_output, summed
 from dvsn.types import Batch, Terms
 
@@ -37,7 +36,6 @@ class OneForAll(Method):
             nn.Sequential(nn.LayerNorm(shape[0]), nn.Linear(shape[0], classes)) for shape in student.features
         )
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         right = F.one_hot(labels_of("ofa", batch).long(), student.output.shape[1])
         truth = (teacher.output / self.temperature).softmax(1)

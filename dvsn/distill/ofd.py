@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_map, match_size, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -66,7 +65,6 @@ class FeatureOverhaul(Method):
                 )
             self.register_buffer(f"margin_{number}", values, persistent=False)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms, last = [], len(self.connectors) - 1
         for number, layers in enumerate(self.connectors):

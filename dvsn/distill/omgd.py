@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Facts, Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_vector, on_grid, same_output, summed, tapped
 from dvsn.distill.vgg import SMALLEST, Vgg
 from dvsn.errors import ConfigError
@@ -89,7 +88,6 @@ class GeneratorToGenerator(Method):
             return "without its style and feature terms, which want a VGG: distill.omgd.method.features=FILE"
         return f"style and feature terms by {self.vgg.name}"
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         theirs = on_grid(teacher.output, student.output)
         mine, theirs = ((each - self.low) / (self.high - self.low) for each in (student.output, theirs))

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from dvsn.distill.kd import ONE, divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import on_grid, same_output
 from dvsn.types import Batch, Terms
 
@@ -25,7 +24,6 @@ class PixelDistillation(Method):
         same_output("pixel_kd", student, teacher, least=2, why=ONE)
         self.temperature = positive("pixel_kd.method.temperature", temperature)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         theirs = on_grid(teacher.output, student.output)
         return {"pixel_kd": divergence(student.output, theirs, self.temperature).mean()}

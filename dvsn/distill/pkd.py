@@ -7,7 +7,6 @@ from torch import Tensor
 
 from dvsn.distill.connector import connected, width_connectors
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import summed, tapped
 from dvsn.types import Batch, Terms
 
@@ -25,7 +24,6 @@ class PearsonFeatures(Method):
         super().__init__()
         self.connectors = width_connectors(tapped("pkd", student, teacher, maps=True))
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         pairs = connected(self.connectors, student, teacher)
         terms = [0.5 * F.mse_loss(by_channel(mine), by_channel(theirs)) for mine, theirs in pairs]

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
@@ -30,7 +29,6 @@ class ProbabilisticTransfer(Method):
         tapped("pkt", student, teacher)
         self.epsilon, self.gather = epsilon, gather
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = [
             nothing(mine) if len(mine) == 1 else self.term(mine, theirs)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_map, as_map_shape, pool_to, summed, tapped
 from dvsn.types import Batch, Terms
 
@@ -38,7 +37,6 @@ class KnowledgeReview(Method):
             for number, (mine, theirs) in enumerate(pairs)
         )
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         residual: Tensor | None = None
         terms = []

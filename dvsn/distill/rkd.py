@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, summed, tapped
 from dvsn.types import Batch, Terms
 
@@ -46,7 +45,6 @@ class RelationalDistillation(Method):
         tapped("rkd", student, teacher)
         self.distance_weight, self.angle_weight, self.gather = distance_weight, angle_weight, gather
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         distances, angles = [], []
         for mine, theirs in rows(student, teacher, everywhere=self.gather):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dvsn.distill.joints import require_joint, steps
 from dvsn.distill.method import Change, Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import pool_to, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -66,7 +65,6 @@ class ReusedClassifier(Method):
             head=reused.layer,
         )
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine: Tensor = student.features[-1]
         return {"simkd": F.mse_loss(mine, pool_to(teacher.features[-1], *mine.shape[-2:]))}

@@ -11,7 +11,6 @@ from torch import Tensor
 from dvsn.distill.gram import gram_distance
 from dvsn.distill.kd import divergence
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import match_size, on_grid, require_positions, same_output, summed, tapped, unit
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -56,15 +55,11 @@ class StructuredDistillation(Method):
             require_positions("skd", pairs, lambda side: -(-side // self.window(side)))
         self.pixel_weight, self.pair_weight = pixel_weight, pair_weight
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         pixel = divergence(student.output, on_grid(teacher.output, student.output), 1.0).mean()
         pairs = (match_size(*pair) for pair in zip(student.features, teacher.features, strict=True))
         terms = [self.affinity_distance(*pair) for pair in pairs]
-        return {
-            "skd_pixel": self.pixel_weight * pixel,
-            "skd_pair": self.pair_weight * summed(terms),
-        }
+        return {"skd_pixel": self.pixel_weight * pixel, "skd_pair": self.pair_weight * summed(terms)}
 
     def window(self, side: int) -> int:
         """How many pixels of a side are pooled to one."""

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from dvsn.distill.gather import rows
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import nothing, summed, tapped, unit
 from dvsn.types import Batch, Terms
 
@@ -29,7 +28,6 @@ class SimilarityPreserving(Method):
         tapped("sp", student, teacher)
         self.gather = gather
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         terms = [
             nothing(mine) if len(mine) == 1 else F.mse_loss(similarity(mine), similarity(theirs))

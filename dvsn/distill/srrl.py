@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_map, as_vector, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -44,7 +43,6 @@ class SoftmaxRegression(Method):
             nn.Conv2d(mine[0], theirs[0], 1, bias=False), nn.BatchNorm2d(theirs[0]), nn.ReLU()
         )
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         mine = as_vector(self.connector(as_map(student.features[-1])))
         theirs = as_vector(teacher.features[-1])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.weights import compare, read_checkpoint
 
 COUNTS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}  # convolutions of each block
 WIDTHS = (64, 128, 256, 512, 512)
@@ -63,8 +64,6 @@ class Vgg:
 
 def read(weights: str, where: str) -> tuple[str, list[list[tuple[Tensor, Tensor]]]]:
     """Which network the file holds, and weight and bias of each convolution of the blocks in use."""
-    from dvsn.weights import compare, read_checkpoint
-
     if not Path(weights).is_file():
         raise ConfigError(
             f"{where}: no file at {weights}. Expected torchvision's {FILES}. dvsn downloads nothing by itself."

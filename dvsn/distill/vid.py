@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.distill.method import Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import as_map, match_size, summed, tapped
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
@@ -32,7 +31,6 @@ class VariationalInformation(Method):
         pairs = tapped("vid", student, teacher)
         self.taps = nn.ModuleList(Gaussian(mine[0], theirs[0], variance, epsilon) for mine, theirs in pairs)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         features = zip(self.taps, student.features, teacher.features, strict=True)
         return {"vid": summed([tap(as_map(mine), as_map(theirs)) for tap, mine, theirs in features])}

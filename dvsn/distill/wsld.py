@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from dvsn.distill.kd import ONE, divergence, positive
 from dvsn.distill.labels import labels_of
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
 from dvsn.types import Batch, Terms
 
@@ -28,7 +27,6 @@ class WeightedSoftLabels(Method):
         same_output("wsld", student, teacher, least=2, why=ONE)
         self.temperature = positive("wsld.method.temperature", temperature)
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         right = labels_of("wsld", batch).long()
         mine, theirs = (

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from dvsn.distill.kd import ONE, positive
 from dvsn.distill.method import Kind, Method, Side, View
-from dvsn.distill.precise import precise
 from dvsn.distill.shapes import same_output
 from dvsn.types import Batch, Terms
 
@@ -27,7 +26,6 @@ class TransformedTeacher(Method):
         same_output("wttm", student, teacher, least=2, why=ONE)
         self.exponent, self.weighted = positive("wttm.method.exponent", exponent), weighted
 
-    @precise
     def forward(self, student: View, teacher: View, batch: Batch) -> Terms:
         powers = self.exponent * teacher.output.log_softmax(1)  # log p^g
         guess = student.output.log_softmax(1)

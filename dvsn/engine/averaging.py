@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,32 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 DISTILLER = "distiller"
 
 
+@contextmanager
+def apart(task: pl.LightningModule) -> Iterator[None]:
+    """The task without its distiller inside, so that a copy or a walk over its weights passes it by."""
+    found = task._modules.pop(DISTILLER, None)
+    try:
+        if found is not None:
+            task.__dict__[DISTILLER] = None  # what a copy has in its place
+        yield
+    finally:
+        if found is not None:
+            del task.__dict__[DISTILLER]
+            task._modules[DISTILLER] = found
+
+
+def _apart(event: str) -> Callable[..., None]:
+    """Lightning's method for an event, called without the distiller inside the task."""
+
+    def method(
+        self: EMAWeightAveraging, trainer: pl.Trainer, task: pl.LightningModule, *rest: Any, **named: Any
+    ) -> None:
+        with apart(task):
+            getattr(EMAWeightAveraging, event)(self, trainer, task, *rest, **named)
+
+    return method
+
+
 class WeightAverage(EMAWeightAveraging):
     """Lightning's exponential moving average, of what is shipped: modules and memory banks of distillation stay out.
 
@@ -19,29 +45,12 @@ class WeightAverage(EMAWeightAveraging):
     networks as they are trained.
     """
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        with apart(pl_module):
-            super().setup(trainer, pl_module, stage)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
-        with apart(pl_module):
-            super().on_train_batch_end(trainer, pl_module, *rest)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with apart(pl_module):
-            super().on_train_epoch_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with apart(pl_module):
-            super().on_train_end(trainer, pl_module)
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with apart(pl_module):
-            super().on_validation_epoch_start(trainer, pl_module)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with apart(pl_module):
-            super().on_validation_epoch_end(trainer, pl_module)
+    setup = _apart("setup")
+    on_train_batch_end = _apart("on_train_batch_end")
+    on_train_epoch_end = _apart("on_train_epoch_end")
+    on_train_end = _apart("on_train_end")
+    on_validation_epoch_start = _apart("on_validation_epoch_start")
+    on_validation_epoch_end = _apart("on_validation_epoch_end")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -59,17 +68,3 @@ class WeightAverage(EMAWeightAveraging):
 
 def of_distiller(key: str) -> bool:
     return key.startswith(f"{DISTILLER}.")
-
-
-@contextmanager
-def apart(task: pl.LightningModule) -> Iterator[None]:
-    """The task without its distiller inside, so that a copy or a walk over its weights passes it by."""
-    found = task._modules.pop(DISTILLER, None)
-    try:
-        if found is not None:
-            task.__dict__[DISTILLER] = None  # what a copy has in its place
-        yield
-    finally:
-        if found is not None:
-            del task.__dict__[DISTILLER]
-            task._modules[DISTILLER] = found

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback
 
 from dvsn.errors import ConfigError
 from dvsn.pictures.grids import Gallery, to_array, write_picture
@@ -30,23 +30,18 @@ class StatelessRandom(Callback):
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def _seed(self, trainer: pl.Trainer, batch: int, stage: int) -> None:
-        seed_everything(
-            self.seed, rank=trainer.global_rank, epoch=trainer.current_epoch, batch=batch, stage=stage
-        )
-
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._seed(trainer, batch_idx, 0)
+        self._draw(trainer, trainer.current_epoch, batch_idx, 0)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        seed_everything(self.seed, rank=trainer.global_rank, epoch=0, batch=batch_idx, stage=1)
+        self._draw(trainer, 0, batch_idx, 1)
 
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        seed_everything(self.seed, rank=trainer.global_rank, epoch=0, batch=batch_idx, stage=1)
+    on_test_batch_start = on_validation_batch_start
+
+    def _draw(self, trainer: pl.Trainer, epoch: int, batch: int, stage: int) -> None:
+        seed_everything(self.seed, rank=trainer.global_rank, epoch=epoch, batch=batch, stage=stage)
 
 
 class PictureGrid(Callback):
@@ -68,13 +63,7 @@ class PictureGrid(Callback):
         return trainer.is_global_zero and not trainer.sanity_checking and (due or trainer.state.fn != "fit")
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         if self._wanted(trainer) and not self.gallery.full and outputs is not None:
             self.gallery.add(pl_module.panels(batch, outputs), names=batch["name"])
@@ -100,7 +89,7 @@ class PictureGrid(Callback):
 
 
 class Rates(Callback):
-    """Logs images per second, the learning rate and peak GPU memory, and shows the first two in the bar."""
+    """Logs images per second, the learning rate and peak GPU memory."""
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
         if every_n_steps < 1:
@@ -122,20 +111,10 @@ class Rates(Callback):
             peak = torch.cuda.max_memory_allocated() / 2**30
             pl_module.log("system/peak_gpu_memory_gib", peak, batch_size=1)
         rate = self._images / max(1e-9, time.perf_counter() - self._since) * trainer.world_size
-        pl_module.log("images_per_second", rate, prog_bar=True, logger=False, batch_size=1)
         pl_module.log("system/images_per_second", rate, batch_size=1)
         for optimizer, label in zip(trainer.optimizers, pl_module.optimizer_names, strict=True):
             pl_module.log(f"system/lr_{label}", optimizer.param_groups[0]["lr"], batch_size=1)
         self._since, self._images = time.perf_counter(), 0
-
-
-class ProgressBar(TQDMProgressBar):
-    """One line: what is being done, how fast, and the losses by name."""
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return {name.removeprefix("train/"): value for name, value in items.items()}
 
 
 @dataclass
@@ -160,13 +139,7 @@ class PictureFiles(Callback):
         self.heights, self.widths = Range(), Range()
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self.samples += len(batch["name"])
         for image in batch["image"]:

@@ -55,8 +55,8 @@ def describe(
     )  # fmt: skip
 
 
-def report(result: dict[str, Any], folder: Path) -> None:
-    """Where to look."""
+def report(result: dict[str, Any], folder: Path, lines: dict[str, str]) -> None:
+    """Where to look, and the `lines` with which to go on, by what they do."""
     values = {k.removeprefix("val/"): v for k, v in result["metrics"].items() if k.startswith("val/")}
     log.info("")
     log.info("trained     %d epochs, %d steps, %.0f s", result["epochs"], result["steps"], result["seconds"])
@@ -69,16 +69,21 @@ def report(result: dict[str, Any], folder: Path) -> None:
     ):
         if path.exists():
             log.info("%-11s %s", title, path)
-    best = folder / "checkpoints" / "best.ckpt"
-    if result["best"] is not None and best.exists():
-        log.info("best        %s, in %s", best_score(result), best)
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        log.info("last        %s", last)
+    for name in ("best", "last"):
+        path = folder / "checkpoints" / f"{name}.ckpt"
+        if path.exists() and (name == "last" or result["best"] is not None):
+            score = score_of(result, name)
+            log.info("%-11s %s", name, f"{score}, in {path}" if score else path)
+    if lines:
+        log.info("")
+    for title, line in lines.items():
+        log.info("%-11s %s", title, line)
 
 
-def best_score(result: dict[str, Any]) -> str:
-    """The best score of a run by its monitor, and the epoch whose validation gave it."""
+def score_of(result: dict[str, Any], which: str) -> str:
+    """The `best` or `last` score of a run by its monitor, and the epoch whose validation gave it; empty without one."""
+    value, epoch = result[which], result[f"{which}_epoch"]
+    if value is None:
+        return ""
     name = str(result["monitor"]).removeprefix("val/")
-    when = "" if result["best_epoch"] is None else f" of epoch {result['best_epoch']}"
-    return f"{name} {result['best']:.4g}{when}"
+    return f"{name} {value:.4g}" + ("" if epoch is None else f" of epoch {epoch}")

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from dvsn.errors import CheckpointError
+from dvsn.hub.resolve import read
 from dvsn.networks.blocks import class_layers
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
-from dvsn.weights import read_checkpoint, require_equal
+from dvsn.weights import require_equal
 
 log = logging.getLogger(__name__)
 
 
-def start_from(task: Task, path: Path) -> None:
+def start_from(task: Task, path: str | Path) -> None:
     """Load the networks that the checkpoint holds; one that it lacks as a whole stays fresh.
 
     From a checkpoint of the same task everything must fit, except that the class layers (`network.classifier`)
@@ -25,7 +26,7 @@ def start_from(task: Task, path: Path) -> None:
     What was taken and what was not is logged. Raises `CheckpointError` when it does not fit, or hardly anything
     does.
     """
-    content = read_checkpoint(path)
+    content = read(path)
     header = read_recipe(content, path)
     for name, network in task.networks.items():
         prefix = f"{name}."

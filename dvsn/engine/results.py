@@ -47,6 +47,8 @@ def result(
         "best": saved.best,
         "best_epoch": saved.best_epoch,
         "best_step": saved.best_step,
+        "last": saved.latest,
+        "last_epoch": saved.latest_epoch,
         "objective": saved.best,
         "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
         "measured": how_measured(task, trainer.precision),

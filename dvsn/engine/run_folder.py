@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dvsn.config.flags import command_words
 from dvsn.engine.checkout import git_state
 
 Config = dict[str, Any]
@@ -20,7 +21,7 @@ def record_run(folder: Path, config: Config) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    command = shlex.join(["python", "-m", "dvsn.train", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "dvsn.train", *command_words()])
     with (folder / "command.txt").open("a", encoding="utf-8") as file:
         file.write(f"{command}\n")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from torch import Tensor
 from dvsn.atomic import replacing
 from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.differences import kept
+from dvsn.engine.next_steps import command_of, line_to_continue
 from dvsn.engine.validations import warn_without
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
@@ -64,6 +65,8 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         self.best_epoch: int | None = None  # counted from 1
         self.best_step: int | None = None
+        self.latest: float | None = None  # the score of the last validation of this part of the run
+        self.latest_epoch: int | None = None
         self._improved = False
         self._postponed = False
         self._signal = 0
@@ -130,6 +133,7 @@ class Checkpoints(Checkpoint):
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
             raise UserError(f"monitor.name: nothing called '{self.monitor}' was logged. Logged: {known}.")
         score = float(value)
+        self.latest, self.latest_epoch = score, trainer.current_epoch + 1
         if math.isfinite(score) and (self.best is None or self.sign * score < self.sign * self.best):
             self.best, self._improved = score, True
             self.best_epoch, self.best_step = trainer.current_epoch + 1, trainer.global_step
@@ -252,6 +256,11 @@ class Checkpoints(Checkpoint):
             signal.Signals(number).name,
             self.folder,
         )
+        arguments = command_of(self.folder.parent)
+        if arguments is not None and (self.folder / "last.ckpt").is_file():
+            log.info(
+                "continue    %s", line_to_continue(self.folder.parent, arguments, changed={}, forced=False)
+            )
         raise SystemExit(128 + number)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dvsn import command_line
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
+from dvsn.config.build import build
 from dvsn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,12 +101,10 @@ def job(tree: Config) -> None:
             "network, checkpoint: expected one of them: network=resnet8x4, or checkpoint=best.ckpt."
         )
     if tree["checkpoint"] is not None:
-        from dvsn.tasks.recipe import load
+        from dvsn.tasks.recipe import load  # torch, which `--help` does without
 
         network = load(tree["checkpoint"]).student
     else:
-        from dvsn.config.build import build
-
         network = build(tree["network"], path="network")
     show(network, size, depth=depth)
 

@@ -18,10 +18,11 @@ from dvsn.distill.teacher import Teacher
 from dvsn.engine.devices import device_count
 from dvsn.engine.trainer import build_data, build_trainer
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.hub.resolve import files_of, read
 from dvsn.tasks.base import Task
 from dvsn.tasks.normalise import Normalise, fit
 from dvsn.tasks.recipe import load
-from dvsn.weights import find_weights, read_checkpoint, require_equal
+from dvsn.weights import find_weights, require_equal
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -68,8 +69,8 @@ class OwnTeacher(nn.Module):
 def own_teacher(task: Task, options: Config, size: list[int] | None) -> Teacher:
     network = build(options["network"], path="distillation.network")
     if options.get("weights"):
-        path = Path(options["weights"])
-        content = read_checkpoint(path)
+        path = options["weights"]
+        content = read(path)
         state = find_weights(content).state
         require_equal(network.state_dict(), state, f"distillation.weights: {path}")
         network.load_state_dict(state, strict=True)
@@ -217,8 +218,8 @@ def measured_by(config: Config) -> str:
     known[0] = {key: value for key, value in config["data"].items() if key != "seed"}
     known += [*(config["distillation"].get(key) for key in ASKED_BY), config["trainer"].get("precision")]
     whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-    for path in files:
-        with Path(path).open("rb") as file:
+    for path in [part for each in files for part in files_of(each)]:
+        with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from dvsn.config.build import build
 from dvsn.config.rules import TRAINER_REFUSED, check_options
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
-from dvsn.engine.callbacks import ProgressBar, StatelessRandom
+from dvsn.engine.callbacks import StatelessRandom
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precision, uses_cuda
 from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
+from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
+from dvsn.engine.screens import Screen, Terminal, find_screen
 from dvsn.errors import ConfigError
 from dvsn.losses import class_weights
 from dvsn.optim.distillation_oriented import DistillationOriented
@@ -77,6 +78,8 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         task.to_channels_last()
     if config.get("compile"):
         task.compile_networks()
+    screen = find_screen() if options.get("enable_progress_bar", True) is not False else None
+    options["enable_progress_bar"] = screen is not None
     folder = Path(config["run_dir"])
     loggers = build_loggers(config) if fitting else []
     if quick:
@@ -85,7 +88,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         return pl.Trainer(
             **options,
             logger=loggers or False,
-            callbacks=build_callbacks(config, bar=options.get("enable_progress_bar", True), fitting=fitting),
+            callbacks=build_callbacks(config, screen=screen, fitting=fitting),
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder),
             use_distributed_sampler=False,
@@ -97,17 +100,20 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
 
 
-def build_callbacks(config: Config, *, bar: bool | None, fitting: bool) -> list[Any]:
-    """dvsn's callbacks and those of the group; when fitting also the average of the weights and the checkpoints."""
+def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> list[Any]:
+    """dvsn's callbacks and those of the group; when fitting also the lines of the log, the average of the weights and the
+    checkpoints. `screen` is where the progress is drawn."""
     callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
-    if bar is not False:
-        callbacks.append(ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20))
+    if screen is not None:
+        callbacks.append(Bar(screen))
     callbacks += build_parts(config, "callbacks")
     if not fitting:
         return callbacks
+    monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
+    width = screen.width() if isinstance(screen, Terminal) else None
+    callbacks.append(EpochLines(monitor=monitor.get("name"), width=width))
     if config.get("ema"):
         callbacks.append(WeightAverage(decay=float(config["ema"])))
-    monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
     saved = Checkpoints(
         folder=str(Path(config["run_dir"]) / "checkpoints"),
         monitor=monitor.get("name"),

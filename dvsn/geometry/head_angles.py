@@ -1,4 +1,4 @@
-"""How a head is turned, from its landmarks: a pose of a mean face that explains where 14 of them lie.
+"""The angles of a head from its landmarks: the pose of a mean face that fits 14 of them.
 
 Angles are pitch, yaw and roll in radians: pitch > 0 looks down, yaw > 0 turns the nose to the left of the picture,
 roll > 0 turns the head clockwise in the picture. A mirrored face has the same pitch, and the opposite yaw and roll.
@@ -39,15 +39,16 @@ def head_angles(
 ) -> np.ndarray | None:
     """Landmarks (L, 2) as fractions of the sides of a square crop -> pitch, yaw, roll (3,) float32 in radians.
 
-    `head`: which 14 landmarks are those of `MODEL` (`KeypointSet.head`). None where one of them is not `labelled` (L,), or
-    where no pose of the face in front of the camera explains them. To be called after augmentation: a turned crop has
-    another roll.
+    `head`: the numbers of the 14 landmarks of `MODEL` (`KeypointSet.head`). None where one of them is not `labelled`
+    (L,), or where no pose in front of the camera fits. Call it after augmentation: a turned crop has another roll.
 
-    The camera is as large as the crop and has an angle of view of 60 degrees. Guo et al., 2019, arXiv:1902.10859,
-    section 3.2 fit 11 points of a mean face by a rotation alone. The published codes solve as here, but put
-    fractions before a camera of 256 pixels, so that the whole face is one pixel in its corner; give the left nostril
-    the right one's side, which shifts yaw by 8 to 10 degrees and breaks the mirror; and have left-handed axes, which
-    put the face behind the camera. Their angles, kept in degrees, are no reference.
+    The camera sees the crop at an angle of view of 60 degrees. Guo et al., 2019, arXiv:1902.10859, section 3.2 fit 11
+    points of a mean face by a rotation alone. Published codes solve as here, with three mistakes, so that their angles
+    are no reference:
+
+    - fractions are given to a camera of 256 pixels, so the whole face is one pixel in a corner;
+    - the left nostril stands on the right one's side, which shifts yaw by 8 to 10 degrees;
+    - the axes are left-handed, which puts the face behind the camera.
     """
     order = list(head)
     places = np.asarray(points, np.float64)[order]
@@ -71,13 +72,3 @@ def to_angles(rotation: np.ndarray) -> np.ndarray:
     pitch = np.arctan2(r[2, 1], r[2, 2])
     yaw = np.arctan2(-r[2, 0], np.hypot(r[2, 1], r[2, 2]))
     return np.array([pitch, yaw, np.arctan2(r[1, 0], r[0, 0])])
-
-
-def to_rotation(angles: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Pitch, yaw, roll -> the rotation (3, 3) of camera axes."""
-    (a, b, c), (s, t, u) = np.cos(np.asarray(angles, float)), np.sin(np.asarray(angles, float))
-    about_x = np.array([[1, 0, 0], [0, a, -s], [0, s, a]])
-    about_y = np.array([[b, 0, t], [0, 1, 0], [-t, 0, b]])
-    about_z = np.array([[c, -u, 0], [u, c, 0], [0, 0, 1]])
-    rotation: np.ndarray = about_z @ about_y @ about_x
-    return rotation

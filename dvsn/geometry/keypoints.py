@@ -1,4 +1,4 @@
-"""What a set of keypoints is: names, mirror pairs, skeleton and tolerances; data, written in YAML."""
+"""A set of keypoints: names, mirror pairs, skeleton and tolerances, as written in YAML."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.geometry.mirrors import lacking_pairs
 
 HEAD_POINTS = 14  # that the angles of a head are made of: dvsn.geometry.head_angles
 
@@ -14,7 +15,8 @@ HEAD_POINTS = 14  # that the angles of a head are made of: dvsn.geometry.head_an
 class KeypointSet:
     """The K keypoints of a data set, by name.
 
-    - `pairs`: those that a mirror exchanges, each at most once.
+    - `pairs`: those that a mirror exchanges, each at most once. null: what left and right in the names tell; where they
+      tell nothing it is not known what a mirror does, and nothing is mirrored (`mirrors`). []: it exchanges none.
     - `skeleton`: the lines of a drawing.
     - `sigmas`: how far annotators disagree, relative to the person's size, one a keypoint; COCO's score needs them
       (Ronchi and Perona, 2017, arXiv:1707.05388).
@@ -25,14 +27,14 @@ class KeypointSet:
       middle of the lower lip, chin. Empty: this set does not tell.
 
     In the attributes of the same names keypoints are numbers. `mirror` (K,) int64: in a mirrored picture, keypoint i
-    is what was keypoint `mirror[i]`.
+    is what was keypoint `mirror[i]`; `mirrors`: whether that is known.
     """
 
     def __init__(
         self,
         *,
         names: Sequence[str],
-        pairs: Sequence[Sequence[str]] = (),
+        pairs: Sequence[Sequence[str]] | None = None,
         skeleton: Sequence[Sequence[str]] = (),
         sigmas: Sequence[float] | None = None,
         upper_body: Sequence[str] = (),
@@ -44,7 +46,9 @@ class KeypointSet:
             raise ConfigError(
                 f"data.keypoints.names: found {list(names)}, expected one name or more, each once."
             )
-        self.pairs = self._couples("pairs", pairs)
+        told = lacking_pairs(self.names, ()) if pairs is None else pairs
+        self.mirrors = pairs is not None or bool(told) or len(self.names) == 1
+        self.pairs = self._couples("pairs", told)
         self.skeleton = self._couples("skeleton", skeleton)
         paired = [number for pair in self.pairs for number in pair]
         twice = sorted({self.names[number] for number in paired if paired.count(number) > 1})

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.losses.segmentation import Head, Scores, Term, weigh
+from dvsn.losses.segmentation import Scores, Term, WeightedTerm, weigh
 from dvsn.types import IGNORE
 
 Average = Literal["all", "valid", "weights"]
 
 
-class CrossEntropy(Term):
+class CrossEntropy(WeightedTerm):
     """Cross entropy, summed over the pixels that are not ignored, divided by what `average` says:
 
         all       every pixel of the batch, ignored ones too (the P head of PIDNet; there class weights are
@@ -29,28 +29,19 @@ class CrossEntropy(Term):
     2016, arXiv:1512.00567, section 7). No valid pixel: zero, with a gradient of zero.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float = 1.0,
-        head: Head = "main",
-        average: Average = "weights",
-        weighted: bool = True,
-        label_smoothing: float = 0.0,
-        boundary_threshold: float | None = None,
-    ) -> None:
-        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+    def __init__(self, *, average: Average = "weights", label_smoothing: float = 0.0, **shared: Any) -> None:
+        super().__init__(**shared)
         if average not in get_args(Average):
             raise ConfigError(
                 f"CrossEntropy: unknown average={average!r}. {nearest(str(average), get_args(Average))}"
             )
         if not 0.0 <= label_smoothing < 1.0:
             raise ConfigError(f"CrossEntropy: label_smoothing must be in [0, 1), found {label_smoothing!r}.")
-        self.average, self.weighted, self.label_smoothing = average, weighted, label_smoothing
+        self.average, self.label_smoothing = average, label_smoothing
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         valid = target != IGNORE
-        class_weights = class_weights if self.weighted else None
+        class_weights = self.weights(class_weights)
         if self.label_smoothing:
             values = F.cross_entropy(
                 scores.logits,
@@ -69,7 +60,7 @@ class CrossEntropy(Term):
         return keep(values, valid).sum() / torch.where(total > 0, total, 1)
 
 
-class OhemCrossEntropy(Term):
+class OhemCrossEntropy(WeightedTerm):
     """Cross entropy of the hard pixels: those whose true class is given a probability q below T.
 
     T is `threshold`, or more if fewer pixels would be left: the q that stands at position `min_kept`, counted
@@ -85,27 +76,18 @@ class OhemCrossEntropy(Term):
     always, since asking would wait for the device.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float = 1.0,
-        head: Head = "main",
-        threshold: float = 0.9,
-        min_kept: int = 131072,
-        weighted: bool = True,
-        boundary_threshold: float | None = None,
-    ) -> None:
-        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+    def __init__(self, *, threshold: float = 0.9, min_kept: int = 131072, **shared: Any) -> None:
+        super().__init__(**shared)
         check_threshold(self, threshold)
         if min_kept < 0:
             raise ConfigError(f"OhemCrossEntropy: min_kept must be at least 0, found {min_kept!r}.")
-        self.threshold, self.min_kept, self.weighted = threshold, min_kept, weighted
+        self.threshold, self.min_kept = threshold, min_kept
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         values = scores.cross_entropy()
         valid = target != IGNORE
         hard, count = choose_hard(values.detach(), valid, threshold=self.threshold, min_kept=self.min_kept)
-        values = scores.weighted(class_weights if self.weighted else None)
+        values = scores.weighted(self.weights(class_weights))
         return keep(values, hard).sum() / count.clamp(min=1)
 
 
@@ -134,7 +116,7 @@ def at_position(values: Tensor, valid: Tensor, position: int) -> Tensor:
     return torch.minimum(candidates.topk(position + 1, largest=False, sorted=False).values.max(), largest)
 
 
-class HardestCrossEntropy(Term):
+class HardestCrossEntropy(WeightedTerm):
     """Cross entropy of the pixels whose true class gets a probability below `threshold`, or of the worst
     `min_share` of the valid pixels, if fewer lie below. The mean over them.
 
@@ -142,25 +124,16 @@ class HardestCrossEntropy(Term):
     weights into its choice; with none the two agree. Known difference: no valid pixel gives zero.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float = 1.0,
-        head: Head = "main",
-        threshold: float = 0.7,
-        min_share: float = 0.0625,
-        weighted: bool = True,
-        boundary_threshold: float | None = None,
-    ) -> None:
-        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+    def __init__(self, *, threshold: float = 0.7, min_share: float = 0.0625, **shared: Any) -> None:
+        super().__init__(**shared)
         check_threshold(self, threshold)
         if not 0.0 <= min_share <= 1.0:
             raise ConfigError(f"HardestCrossEntropy: min_share must be in [0, 1], found {min_share!r}.")
-        self.threshold, self.min_share, self.weighted = threshold, min_share, weighted
+        self.threshold, self.min_share = threshold, min_share
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         valid = target != IGNORE
-        values = scores.weighted(class_weights if self.weighted else None)
+        values = scores.weighted(self.weights(class_weights))
         values = keep(values, valid)  # (N, H, W), zero where ignored
         hard = ~(values <= -math.log(self.threshold))
         enough = (valid.sum() * self.min_share).long()  # this many pixels, at least
@@ -180,7 +153,7 @@ def mean_of_largest(values: Tensor, count: Tensor, *, most: int) -> Tensor:
     return keep(ranked, first).sum() / count.clamp(1, most)
 
 
-class Focal(Term):
+class Focal(WeightedTerm):
     """(1 - q)^gamma times the cross entropy, q the probability of the true class: easy pixels count less.
 
     Lin et al., 2017, arXiv:1708.02002, eq. 5; the objective's class weights stand for its alpha. Divided by the
@@ -188,26 +161,18 @@ class Focal(Term):
     `gamma` 0 is the cross entropy with `average: valid`.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float = 1.0,
-        head: Head = "main",
-        gamma: float = 2.0,
-        weighted: bool = True,
-        boundary_threshold: float | None = None,
-    ) -> None:
-        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+    def __init__(self, *, gamma: float = 2.0, **shared: Any) -> None:
+        super().__init__(**shared)
         if not 0.0 <= gamma < math.inf:
             raise ConfigError(f"Focal: gamma must be finite and at least 0, found {gamma!r}.")
-        self.gamma, self.weighted = gamma, weighted
+        self.gamma = gamma
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         values = scores.cross_entropy()
         valid = target != IGNORE
         # 1 - q without cancellation; the bound keeps the slope of a gamma below 1 finite at q = 1.
         doubt = -torch.expm1(-values).clamp(max=-1e-7)
-        values = weigh(doubt.pow(self.gamma) * values, target, class_weights if self.weighted else None)
+        values = weigh(doubt.pow(self.gamma) * values, target, self.weights(class_weights))
         return keep(values, valid).sum() / valid.sum().clamp(min=1)
 
 

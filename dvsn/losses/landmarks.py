@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,8 @@ class L2(LandmarkLoss):
 class SmoothL1(LandmarkLoss):
     """d^2 / (2 beta) below beta, |d| - beta / 2 above (Girshick, 2015, arXiv:1504.08083, with beta 1)."""
 
-    def __init__(self, *, beta: float = 1.0, size: float = SIZE, angle_weight: float = 1.0) -> None:
-        super().__init__(size=size, angle_weight=angle_weight)
+    def __init__(self, *, beta: float = 1.0, **shared: Any) -> None:
+        super().__init__(**shared)
         require_positive(self, "beta", beta)
         self.beta = beta
 
@@ -94,10 +94,8 @@ class Wing(LandmarkLoss):
     gradient than under L1. Errors are in pixels, since fractions of the crop would all lie in the logarithmic part.
     """
 
-    def __init__(
-        self, *, w: float = 10.0, epsilon: float = 2.0, size: float = SIZE, angle_weight: float = 1.0
-    ) -> None:
-        super().__init__(size=size, angle_weight=angle_weight)
+    def __init__(self, *, w: float = 10.0, epsilon: float = 2.0, **shared: Any) -> None:
+        super().__init__(**shared)
         require_positive(self, "w", w)
         require_positive(self, "epsilon", epsilon)
         self.w, self.epsilon = w, epsilon
@@ -114,16 +112,8 @@ class SoftWing(LandmarkLoss):
     values. Unlike under Wing, the smallest errors have the gradient of L1; those just above `linear` have the largest.
     """
 
-    def __init__(
-        self,
-        *,
-        linear: float = 2.0,
-        w: float = 20.0,
-        epsilon: float = 0.5,
-        size: float = SIZE,
-        angle_weight: float = 1.0,
-    ) -> None:
-        super().__init__(size=size, angle_weight=angle_weight)
+    def __init__(self, *, linear: float = 2.0, w: float = 20.0, epsilon: float = 0.5, **shared: Any) -> None:
+        super().__init__(**shared)
         for name, value in (("linear", linear), ("w", w), ("epsilon", epsilon)):
             require_positive(self, name, value)
         self.linear, self.w, self.epsilon = linear, w, epsilon

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.losses.segmentation import Head, Scores, Term
+from dvsn.losses.segmentation import Scores, Term
 from dvsn.types import IGNORE
 
 Classes = Literal["present", "all"]
@@ -24,16 +24,9 @@ class Dice(Term):
     """
 
     def __init__(
-        self,
-        *,
-        weight: float = 1.0,
-        head: Head = "main",
-        smooth: float = 1.0,
-        squared: bool = False,
-        classes: Classes = "present",
-        boundary_threshold: float | None = None,
+        self, *, smooth: float = 1.0, squared: bool = False, classes: Classes = "present", **shared: Any
     ) -> None:
-        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+        super().__init__(**shared)
         check_classes(self, classes)
         if not 0.0 <= smooth < float("inf"):
             raise ConfigError(f"Dice: smooth must be finite and at least 0, found {smooth!r}.")
@@ -64,16 +57,8 @@ class LovaszSoftmax(Term):
     It must sort the pixels once a class; expect it to cost several times a cross entropy.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float = 1.0,
-        head: Head = "main",
-        classes: Classes = "present",
-        per_image: bool = False,
-        boundary_threshold: float | None = None,
-    ) -> None:
-        super().__init__(weight=weight, head=head, boundary_threshold=boundary_threshold)
+    def __init__(self, *, classes: Classes = "present", per_image: bool = False, **shared: Any) -> None:
+        super().__init__(**shared)
         check_classes(self, classes)
         self.classes, self.per_image = classes, per_image
 

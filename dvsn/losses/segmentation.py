@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,9 @@ class Term(nn.Module):
     boundary_options: dict[str, int] | None = None
     """How the boundary map is to be drawn (`kernel`, `frame`); None for a term that needs no such map."""
 
-    def __init__(self, *, weight: float, head: Head, boundary_threshold: float | None = None) -> None:
+    def __init__(
+        self, *, weight: float = 1.0, head: Head = "main", boundary_threshold: float | None = None
+    ) -> None:
         super().__init__()
         if not 0.0 <= weight < float("inf"):
             raise ConfigError(
@@ -97,6 +99,18 @@ class Term(nn.Module):
                 f"{type(self).__name__}: boundary_threshold is a probability, found {boundary_threshold!r}."
             )
         self.weight, self.head, self.boundary_threshold = weight, head, boundary_threshold
+
+
+class WeightedTerm(Term):
+    """A term that may take the objective's class weights; `weighted: false` leaves them out."""
+
+    def __init__(self, *, weighted: bool = True, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.weighted = weighted
+
+    def weights(self, class_weights: Tensor | None) -> Tensor | None:
+        """The class weights (K,) that this term takes."""
+        return class_weights if self.weighted else None
 
 
 class Objective(nn.Module):

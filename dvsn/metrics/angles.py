@@ -10,9 +10,12 @@ NAMES = ("pitch", "yaw", "roll")
 
 
 class AngleError(Metric):
-    """Mean absolute errors of pitch, yaw and roll in degrees, and `angle_error_degrees`, the mean of the three, over the
-    faces whose true angles are known. Truth is what `dvsn.geometry.head_angles` makes of the true points: a fit of a mean
-    face, not a measurement of the head. Differences are taken the short way around."""
+    """Mean absolute errors of pitch, yaw and roll in degrees, and their mean `angle_error_degrees`, over the faces whose
+    true angles are known.
+
+    True angles are computed from the true points by `dvsn.geometry.head_angles`, a fit of a mean face; they are not
+    measured. A difference is at most 180 degrees.
+    """
 
     full_state_update = False
     higher_is_better = False

@@ -16,8 +16,9 @@ class CalibrationError(Metric):
 
     Guo et al., 2017, arXiv:1706.04599, eq. 3, with bins (a, b] of equal width. `update` takes logits (N, K) and
     classes (N,).
-    Torchmetrics' measure keeps every confidence, guesses whether it is given logits, and counts confidences of exactly 1
-    in a bin of their own; otherwise it is the same number. Here three sums a bin are kept.
+
+    Differences from torchmetrics' measure: three sums a bin are kept instead of every confidence; the input is always
+    logits; a confidence of exactly 1 falls into the last bin.
     """
 
     full_state_update = False

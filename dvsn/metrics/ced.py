@@ -15,7 +15,7 @@ COLOURS = (
 
 
 def cumulative(errors: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The share of `errors` (N,) that are at most each of `at` (T,). NaN when there is no error; NaN errors are above."""
+    """The share of `errors` (N,) that are at most each of `at` (T,). NaN for N = 0; a NaN error is above every value."""
     if not len(errors):
         return np.full(len(at), np.nan)
     shares: np.ndarray = np.searchsorted(np.sort(errors), at, side="right") / len(errors)

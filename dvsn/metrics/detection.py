@@ -27,12 +27,11 @@ STATES = {"images": torch.int64, "counts": torch.int64, "boxes": torch.float64, 
 class DetectionScore(Metric):
     """COCO's twelve figures of boxes, `map` to `mar_large`, and with `masks` the same of masks, `mask_map`...
 
-    Computed by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312) on the pictures that were handed to `update`, each
-    once and no others: a limited run has the score of what it has looked at, and `coverage` says how much that is.
+    Shares from 0 to 1, by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312); -1 where no object has the area.
 
-    Shares from 0 to 1; a figure that no object of its area defines is -1, as there. `attach` says which dataset is
-    measured: its `truth` is counted as the files have it, crowd regions and areas included. Detections are collected over
-    processes picture by picture, so that several devices give the figures of one.
+    - Scored are the pictures that were given to `update`, each once; `coverage` counts them.
+    - The truth is that of the dataset given to `attach`, with its crowd regions and areas as the files have them.
+    - Several devices give the figures of one: detections are collected from all processes, picture by picture.
     """
 
     full_state_update = False

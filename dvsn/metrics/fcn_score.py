@@ -12,15 +12,14 @@ from torchmetrics import Metric
 class FcnScore(Metric):
     """Per-pixel accuracy, per-class accuracy and class IoU of a segmenter on generated photos.
 
-    Isola et al., 2017, arXiv:1611.07004, section 3.4. `segmenter` maps RGB (N, 3, H, W), float in [0, 1],
-    to class ids (N, h, w); `ids` are the labels that the photos were painted from (N, H', W'), with
-    `ignore_index` where nothing is scored. Predictions are compared at the size of `ids`, by nearest
-    neighbour, so a segmenter should answer at that size.
+    Isola et al., 2017, arXiv:1611.07004, section 3.4. The paper scores with its own FCN-8s: numbers of another segmenter
+    cannot be compared with its tables.
 
-    `absent_as_zero` follows the paper's script, in which a class without ground truth counts as zero in both means.
-    Without it such a class is left out of the accuracy; and out of the IoU if it is not predicted either, since a class
-    that is predicted where it is not has an IoU of zero. The two agree wherever every class is present. The paper scores
-    with its own FCN-8s: another segmenter gives numbers that cannot be compared with its tables.
+    - `segmenter` maps RGB (N, 3, H, W), float in [0, 1], to class ids (N, h, w).
+    - `ids` (N, H', W') are the labels that the photos were painted from, `ignore_index` where nothing is scored.
+      Predictions are brought to their size by nearest neighbour.
+    - `absent_as_zero`: a class without ground truth counts as zero in both means, as in the paper's script. False: it is
+      left out of the accuracy, and out of the IoU if it is not predicted either.
     """
 
     full_state_update = False

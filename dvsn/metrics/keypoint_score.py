@@ -1,12 +1,11 @@
-"""What the scores of keypoints share.
+"""The base of the scores of keypoints.
 
-`attach` tells the truth before an evaluation; `update` takes predictions by the number of their person, in pixels of
-the picture; `compute` gives the figures, in [0, 1], and `table` what is behind them.
+- `attach` gives the true people, before an evaluation.
+- `update` takes predictions by the number of their person, in pixels of the picture.
+- `compute` gives the figures, in [0, 1], and `table` a row for each keypoint.
 
-Measured are the people that were handed to `update`, whatever was predicted for them, and no others: a run with
-`trainer.limit_val_batches` or `fast_dev_run` has the score of what it has looked at, and `coverage` says how much that is.
-One that is handed over twice, as a sampler over several processes may do, counts once. `compute`, `coverage`, `table`,
-`left_out` and `results` gather from all processes, so all must call them.
+Scored are the people that were given to `update`, each once; `coverage` counts them. `compute`, `coverage`, `table`,
+`left_out` and `results` gather from all processes, so all processes must call them.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Answers:
 
 
 class KeypointScore(Metric):
-    """What the scores share: predictions are collected, and gathered exactly."""
+    """A metric that collects predictions, and gathers them from all processes."""
 
     full_state_update = False
     higher_is_better = True
@@ -62,8 +61,8 @@ class KeypointScore(Metric):
         return self._truths
 
     def attach(self, source: Truths | HasTruths) -> None:
-        """Tell the people, or a data set of them, that `update`'s numbers are of. Raises where they lack what the score
-        needs."""
+        """Set the people, or the data set of them, that the numbers of `update` refer to. Raises where they lack what the
+        score needs."""
         if source is not self._source:
             truths = source if isinstance(source, Truths) else source.truths()
             self._prepare(truths)

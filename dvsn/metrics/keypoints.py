@@ -12,6 +12,9 @@ from dvsn.metrics.keypoint_score import KeypointScore
 from dvsn.metrics.landmarks import NME
 from dvsn.metrics.pck import PCK, PCKh, Reference
 
+DIAGONAL = {"box_diagonal": "diagonal"}
+"""What the errors of points are relative to where the data set does not say it: the diagonal of the box around them."""
+
 
 def make_score(
     score: str,
@@ -24,7 +27,7 @@ def make_score(
     normalise: Mapping[str, Any] | None = None,
 ) -> KeypointScore:
     """The score called `ap`, `pckh`, `pck` or `nme`. `nms` and `confident` are for AP, `threshold` and `reference` for
-    PCK, `normalise` (of the data set) for NME."""
+    PCK, `normalise` (of the data set) for NME: null is `DIAGONAL`."""
     if score == "ap":
         return KeypointAP(keypoints=keypoints, nms=nms, confident=confident)
     if score == "pckh":
@@ -32,5 +35,5 @@ def make_score(
     if score == "pck":
         return PCK(keypoints=keypoints, threshold=threshold, reference=reference)
     if score == "nme":
-        return NME(keypoints=keypoints, normalise=normalise or {})
+        return NME(keypoints=keypoints, normalise=DIAGONAL if normalise is None else normalise)
     raise ConfigError(f"data.facts.score: found '{score}', expected ap, pckh, pck or nme.")

@@ -30,33 +30,13 @@ def keypoint_similarity(distance2: Array, area: Array, sigmas: Sequence[float] |
     return similarity
 
 
-def oks_to_truth(
-    points: Array, truth: Array, *, labelled: Array, area: Array, sigmas: Sequence[float] | Array
-) -> Array:
-    """Predictions (N, K, 2) and true people (M, K, 2), labelled (M, K) with areas (M,) -> OKS (N, M).
-
-    0 to a person without a labelled keypoint; the COCO API measures how near a prediction is to the box of such a
-    one, in order to ignore it.
-    """
-    similarity = keypoint_similarity(_distance2(points, truth), area, sigmas)  # (N, M, K)
-    weight = np.asarray(labelled, bool)
-    mean: Array = (similarity * weight).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1)
-    return mean
-
-
 def oks_between(points: Array, area: Array, *, sigmas: Sequence[float] | Array) -> Array:
     """Predictions (N, K, 2) with the areas (N,) of their crops -> OKS (N, N)."""
-    area = np.asarray(area, np.float64)
+    points, area = np.asarray(points, np.float64), np.asarray(area, np.float64)
+    distance2 = np.square(points[:, None] - points[None]).sum(axis=-1)  # (N, N, K)
     pair_area = (area[:, None] + area[None]) / 2
-    mean: Array = keypoint_similarity(_distance2(points, points), pair_area, sigmas).mean(axis=-1)
+    mean: Array = keypoint_similarity(distance2, pair_area, sigmas).mean(axis=-1)
     return mean
-
-
-def _distance2(points: Array, others: Array) -> Array:
-    """(N, K, 2), (M, K, 2) -> squared distances (N, M, K), float64."""
-    offset = np.asarray(points, np.float64)[:, None] - np.asarray(others, np.float64)[None]
-    distance2: Array = np.square(offset).sum(axis=-1)
-    return distance2
 
 
 def rescore(box_score: Array, confidence: Array, *, above: float = 0.2) -> Array:

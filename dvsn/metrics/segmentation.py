@@ -1,4 +1,4 @@
-"""Scores of class maps: everything that one confusion matrix tells, and how well outlines are met."""
+"""Scores of class maps: from one confusion matrix, and of outlines."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ class SegmentationScore(Metric):
     matrix has a row a true class and a column a predicted one, counted exactly in 64-bit integers, so that
     devices and batches add up without rounding.
 
-    A class is absent when neither the labels nor the predictions of the whole set hold it. `absent="skip"`
-    leaves it out of the means, as torchmetrics does; `absent="zero"` counts it as 0, as the code of PIDNet
-    and HRNet does. The accuracy of a class that no label holds is not defined and is left out of the mean, or 0,
-    likewise.
+    `absent` is about classes that neither labels nor predictions of the whole set hold: "skip" leaves them out of the
+    means, as torchmetrics does; "zero" counts them as 0, as the code of PIDNet and HRNet does. It is the same for the
+    accuracy of a class that no label holds.
     """
 
     full_state_update = False
@@ -77,14 +76,14 @@ def confusion_matrix(predicted: Tensor, target: Tensor, *, classes: int) -> Tens
 
 
 class BoundaryScore(Metric):
-    """Mean boundary F-score of the classes: are outlines where they should be?
+    """Mean boundary F-score: the mean over pictures of the mean over the classes in label or answer.
 
-    Csurka, Larlus and Perronnin, 2013 (BMVC): for each picture and each class that its label or its answer
-    holds, precision is the share of the answer's outline within `tolerance` of the label's, recall the reverse,
-    and F = 2PR / (P + R). `tolerance` is a share of the picture's diagonal, 0.75 % there. The score is the mean
-    over pictures of the mean over classes. An outline is every pixel of a class with a 4-neighbour outside of
-    it; pixels labelled 255 belong to no class and are erased from the answer too, and the picture's own border
-    is no outline.
+    Csurka, Larlus and Perronnin, 2013 (BMVC):
+
+    - Precision P is the share of the answer's outline within `tolerance` of the label's, recall R the reverse, and
+      F = 2PR / (P + R). `tolerance` is a share of the picture's diagonal, 0.75 % in the paper.
+    - An outline is every pixel of a class with a 4-neighbour outside of it. The picture's border is no outline; pixels
+      labelled 255 belong to no class in label and answer.
     """
 
     full_state_update = False

@@ -28,11 +28,11 @@ def translation_metrics(
     lpips_network: str = "alex",
     kid_subset_size: int = 50,
 ) -> MetricCollection:
-    """Every metric takes (generated, real), float RGB (N, 3, H, W) in [0, 1].
+    """Metrics of (generated, real), both float RGB (N, 3, H, W) in [0, 1]. Nothing is downloaded.
 
-    `l1`, `psnr` (dB) and `ssim` always: means over pictures, on the [0, 1] scale, because SSIM changes
-    with an offset. `fid` and `kid` when `inception_weights` names the file of FID's own Inception,
-    `lpips` when `lpips_weights` names torchvision's backbone file. Nothing is ever downloaded.
+    - `l1`, `psnr` (dB) and `ssim`: always; means over pictures.
+    - `fid`, `kid`: where `inception_weights` names the file of FID's own Inception.
+    - `lpips`: where `lpips_weights` names torchvision's backbone file.
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "l1": MeanAbsoluteError(),

@@ -1,4 +1,4 @@
-"""What scores of keypoints need to know of the people or faces that are measured."""
+"""The true people or faces that scores of keypoints measure by."""
 
 from __future__ import annotations
 

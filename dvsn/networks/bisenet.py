@@ -6,13 +6,20 @@ Here are V1 and, with the third branch of PIDNet, V1 + ADB + Bag; V2 is in `dvsn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import at_least_float32, conv_bn, heads_wanted, require_counts, require_image
+from dvsn.networks.blocks import (
+    at_least_float32,
+    conv_bn,
+    heads_wanted,
+    require_counts,
+    require_image,
+    training_heads,
+)
 from dvsn.networks.dual_resolution import LightBag, resize
 from dvsn.networks.initialise import kaiming
 from dvsn.networks.residual import BasicBlock, Bottleneck, residual_layer
@@ -67,6 +74,7 @@ class BiSeNet(TwoPaths):
 
     taps = ("sp", "ffm", "cp.resnet.layer3", "cp.resnet.layer4")  # at 1/8, 1/8, 1/16 and 1/32
     dense_tap = "ffm"
+    training_heads = staticmethod(training_heads(2))
 
     def __init__(self, *, classes: int, heads: bool = True, upsample: bool = True) -> None:
         super().__init__(classes=classes, heads=heads, upsample=upsample)
@@ -80,11 +88,6 @@ class BiSeNet(TwoPaths):
             self.conv_out32 = Head(128, 64, classes)
             self.classifier += ("conv_out16.conv_out", "conv_out32.conv_out")
         kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
-
-    @staticmethod
-    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (2, False) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -113,6 +116,8 @@ class BiSeNetDerivative(BiSeNet):
     main, boundary.
     """
 
+    training_heads = staticmethod(training_heads(2, boundary=True))
+
     def __init__(self, *, classes: int, heads: bool = True, upsample: bool = True) -> None:
         super().__init__(classes=classes, heads=heads, upsample=upsample)
         self.cp = DerivativeContextPath()  # in place of the plain one
@@ -120,11 +125,6 @@ class BiSeNetDerivative(BiSeNet):
         if heads:
             self.conv_outd = Head(64, 64, 1)
         kaiming(self, mode="fan_in", slope=1, zero_biases=True)  # gain 1
-
-    @staticmethod
-    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (2, True) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.networks.bisenet import ConvNormReLU, TwoPaths, global_mean
-from dvsn.networks.blocks import conv_bn, conv_bn_relu, require_image, require_number
+from dvsn.networks.blocks import conv_bn, conv_bn_relu, require_image, require_number, training_heads
 from dvsn.networks.initialise import kaiming
 from dvsn.types import SegmentationOutput
 
@@ -31,6 +29,7 @@ class BiSeNetV2(TwoPaths):
 
     taps = ("detail", "bga", "segment.S4", "segment.S5_5")  # at 1/8, 1/8, 1/16 and 1/32
     dense_tap = "bga"
+    training_heads = staticmethod(training_heads(4))
 
     def __init__(
         self, *, classes: int, heads: bool = True, upsample: bool = True, dropout: float = 0.1
@@ -49,11 +48,6 @@ class BiSeNetV2(TwoPaths):
             self.aux5_4 = AuxiliaryHead(128, classes, dropout, stride=32)
             self.classifier += tuple(f"{name}.conv_out.1" for name in ("aux2", "aux3", "aux4", "aux5_4"))
         kaiming(self, zero_biases=True)
-
-    @staticmethod
-    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (4, False) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,16 @@ def heads_wanted(network: nn.Module, heads: bool | None) -> bool:
     """Whether `forward` answers with the heads for training: they were built (`network.heads`), and `heads` says so;
     None: in training only."""
     return bool(network.heads and (network.training if heads is None else heads))
+
+
+def training_heads(auxiliary: int, *, boundary: bool = False) -> Callable[..., tuple[int, bool]]:
+    """What a class of segmenters says of its options: how many auxiliary heads it has in training, and whether one of
+    boundaries; none with `heads=False`."""
+
+    def told(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
+        return (auxiliary, boundary) if heads else (0, False)
+
+    return told
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import conv_bn, require_counts, require_image, require_number
+from dvsn.networks.blocks import conv_bn, require_counts, require_number
+from dvsn.networks.initialise import kaiming
 from dvsn.networks.tapped import Tapped
 
 STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -48,24 +47,18 @@ class CifarMobileNetV2(Tapped):
             self.blocks.append(nn.Sequential(first, *rest))
             inputs = outputs
         self.conv2 = nn.Sequential(*conv_bn(inputs, pooled, 1), nn.ReLU())
-        self.classifier = nn.Sequential(nn.Linear(pooled, classes))
+        class_layer = nn.Linear(pooled, classes)
+        self.classifier = nn.Sequential(class_layer)
         self.tap_norms = tuple(f"{path}.{STAGES[int(path[-1])][1] - 1}.conv.7" for path in self.taps)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        kaiming(self)
+        nn.init.normal_(class_layer.weight, std=0.01)
+        nn.init.zeros_(class_layer.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        require_image(self, image, channels=3, multiple=1, minimum=1)
+    def features(self, image: Tensor) -> Tensor:
         x = self.conv1(image)  # (N, stem, H/2, W/2)
         for stage in self.blocks:
             x = stage(x)
-        x = self.conv2(x)  # (N, 1280, H/16, W/16)
-        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
-        return logits
+        return self.conv2(x)  # (N, 1280, H/16, W/16)
 
 
 class InvertedResidual(nn.Module):

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_counts, require_image
+from dvsn.networks.blocks import require_counts
 from dvsn.networks.initialise import kaiming
+from dvsn.networks.residual import BasicBlock, stack
 from dvsn.networks.tapped import Tapped
 
 
@@ -44,45 +45,28 @@ class CifarResNet(Tapped):
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        self.layer1 = stage(stem, first, blocks, stride=1)
-        self.layer2 = stage(first, second, blocks, stride=2)
-        self.layer3 = stage(second, third, blocks, stride=2)
+        self.layer1 = stack(CifarBlock, stem, first, blocks)
+        self.layer2 = stack(CifarBlock, first, second, blocks, stride=2)
+        self.layer3 = stack(CifarBlock, second, third, blocks, stride=2)
         self.fc = nn.Linear(third, classes)
         last = [f"{path}.{blocks - 1}" for path in self.taps]
         self.pre_activation_taps = tuple(f"{path}.relu:in" for path in last)
         self.tap_norms = tuple(f"{path}.bn2" for path in last)
         kaiming(self)
 
-    def forward(self, image: Tensor) -> Tensor:
-        require_image(self, image, channels=3, multiple=1, minimum=1)
+    def features(self, image: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(image)))  # (N, stem, H, W)
-        x = self.layer3(self.layer2(self.layer1(x)))  # (N, third, H/4, W/4)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
+        return self.layer3(self.layer2(self.layer1(x)))  # (N, third, H/4, W/4)
 
 
-class CifarBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut, then ReLU: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+class CifarBlock(BasicBlock):
+    """A basic block whose last ReLU is a module that can be tapped, with no operation in place."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inputs != outputs:
-            shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, stride=stride)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         rectified: Tensor = self.relu(inner + (x if self.downsample is None else self.downsample(x)))
         return rectified
-
-
-def stage(inputs: int, outputs: int, count: int, *, stride: int) -> nn.Sequential:
-    """`count` blocks, the first with the stride: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    rest = [CifarBlock(outputs, outputs, stride=1) for _ in range(count - 1)]
-    return nn.Sequential(CifarBlock(inputs, outputs, stride=stride), *rest)

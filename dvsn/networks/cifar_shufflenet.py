@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_counts, require_image
+from dvsn.networks.blocks import require_counts
 from dvsn.networks.tapped import Tapped
 
 STEM = 24
@@ -62,12 +62,9 @@ class CifarShuffleNet(Tapped):
             f"{path}.{count - 1}.relu:in" for path, count in zip(self.taps, blocks, strict=True)
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        require_image(self, image, channels=3, multiple=1, minimum=1)
+    def features(self, image: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(image)))  # (N, 24, H, W)
-        x = self.layer3(self.layer2(self.layer1(x)))  # (N, 960, H/8, W/8)
-        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
-        return logits
+        return self.layer3(self.layer2(self.layer1(x)))  # (N, 960, H/8, W/8)
 
 
 class GroupedBlock(nn.Module):
@@ -151,13 +148,10 @@ class CifarShuffleNetV2(Tapped):
             f"{path}.{count}.relu:in" for path, count in zip(self.taps, blocks, strict=True)
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        require_image(self, image, channels=3, multiple=1, minimum=1)
+    def features(self, image: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(image)))  # (N, 24, H, W)
         x = self.layer3(self.layer2(self.layer1(x)))  # (N, 464, H/8, W/8)
-        x = self.relu2(self.bn2(self.conv2(x)))  # (N, 1024, H/8, W/8)
-        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
-        return logits
+        return self.relu2(self.bn2(self.conv2(x)))  # (N, 1024, H/8, W/8)
 
 
 class SplitBlock(nn.Module):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_counts, require_image
+from dvsn.networks.blocks import conv_bn, require_counts
+from dvsn.networks.initialise import kaiming
 from dvsn.networks.tapped import Tapped
 
 COUNTS = {
@@ -34,6 +33,7 @@ class CifarVGG(Tapped):
     which is the first block, then 128 @ 16, 256 @ 8, 512 @ 4 and 512 @ 4.
     """
 
+    minimum = 8
     taps = ("relu1", "relu2", "relu3", "relu4")
     stem_tap, pooled_tap = "relu0", "classifier:in"
     pre_activation_taps = ("block1", "block2", "block3", "block4")
@@ -53,23 +53,17 @@ class CifarVGG(Tapped):
         self.tap_norms = tuple(
             f"block{n}.{3 * count - 2}" for n, count in enumerate(COUNTS[depth][1:], start=1)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=math.sqrt(2 / (9 * module.out_channels)))
-                nn.init.constant_(module.get_parameter("bias"), 0)
+        kaiming(self, zero_biases=True)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        require_image(self, image, channels=3, multiple=1, minimum=8)
+    def features(self, image: Tensor) -> Tensor:
         x = self.relu0(self.block0(image))  # (N, 64, H, W)
         x = self.relu1(self.block1(self.pool(x)))  # (N, 128, H/2, W/2)
         x = self.relu2(self.block2(self.pool(x)))  # (N, 256, H/4, W/4)
         x = self.relu3(self.block3(self.pool(x)))  # (N, 512, H/8, W/8)
         x = self.pool(x) if image.shape[-2] >= 64 else x
-        x = self.relu4(self.block4(x))
-        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
-        return logits
+        return self.relu4(self.block4(x))
 
 
 def convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
@@ -77,8 +71,5 @@ def convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for number in range(count):
         layers += [nn.ReLU()] if number else []
-        layers += [
-            nn.Conv2d(outputs if number else inputs, outputs, 3, padding=1),
-            nn.BatchNorm2d(outputs),
-        ]
+        layers += conv_bn(outputs if number else inputs, outputs, 3, bias=True)
     return nn.Sequential(*layers)

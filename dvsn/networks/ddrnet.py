@@ -32,7 +32,7 @@ class Trunk(DualResolution):
     `split` makes two of the third stage, each with an exchange: `layer3_1` and `layer3_2`.
     """
 
-    def __init__(self, *, width: int, blocks: Sequence[int], split: bool) -> None:
+    def __init__(self, *, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2), split: bool = False) -> None:
         require_counts(self, width=width)
         if len(blocks) != 4 or any(type(count) is not int or count < 1 for count in blocks):
             raise ConfigError(
@@ -44,6 +44,7 @@ class Trunk(DualResolution):
             )
         first, second, third, fourth = blocks
         super().__init__(width=width, first=first, second=second)
+        self.width = width
         self.thirds = ("3_1", "3_2") if split else ("3",)
         for index, part in enumerate(self.thirds):
             inputs, stride = (2 * width, 2) if index == 0 else (4 * width, 1)
@@ -105,16 +106,15 @@ class DDRNet(Trunk):
         self,
         *,
         classes: int,
-        width: int = 64,
-        blocks: Sequence[int] = (2, 2, 2, 2),
-        split: bool = False,
         pyramid_width: int = 128,
         head_width: int = 128,
         derivative: bool = False,
         heads: bool = True,
+        **trunk: Any,
     ) -> None:
-        super().__init__(width=width, blocks=blocks, split=split)
+        super().__init__(**trunk)
         require_counts(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
+        width = self.width
         self.layer5 = bottleneck_layer(8 * width, 8 * width, 1, stride=2)
         self.spp = DAPPM(16 * width, pyramid_width, 4 * width)
         self.has_derivative = derivative
@@ -167,19 +167,11 @@ class DDRNetClassifier(Trunk):
     response: ClassVar[str] = "classes"
     classifier = ("linear",)
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int = 64,
-        blocks: Sequence[int] = (2, 2, 2, 2),
-        split: bool = False,
-        feature_width: int = 2048,
-    ) -> None:
-        super().__init__(width=width, blocks=blocks, split=split)
+    def __init__(self, *, classes: int, feature_width: int = 2048, **trunk: Any) -> None:
+        super().__init__(**trunk)
         require_counts(self, classes=classes, feature_width=feature_width)
         self.taps = ("layer2", f"layer{self.thirds[-1]}", "layer4", "layer5")  # finest first
-        self.add_image_head(width=width, blocks=1, feature_width=feature_width, classes=classes)
+        self.add_image_head(width=self.width, blocks=1, feature_width=feature_width, classes=classes)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.trunk(image)

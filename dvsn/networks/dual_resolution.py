@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dvsn.networks.blocks import conv_bn, conv_bn_relu
 from dvsn.networks.initialise import kaiming
-from dvsn.networks.residual import BasicBlock, Bottleneck
+from dvsn.networks.residual import BasicBlock, Bottleneck, stack
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
@@ -52,8 +52,7 @@ def basic_layer(inputs: int, planes: int, count: int, *, stride: int = 1) -> nn.
 def bottleneck_layer(inputs: int, planes: int, count: int, *, stride: int = 1) -> nn.Sequential:
     """`count` bottlenecks that double `planes`, the first with the stride. There is no ReLU after or between them."""
     block = partial(Bottleneck, expansion=2, rectify=False)
-    rest = [block(2 * planes, planes) for _ in range(1, count)]
-    return nn.Sequential(block(inputs, planes, stride=stride), *rest)
+    return stack(block, inputs, planes, count, expansion=2, stride=stride)
 
 
 class Features(NamedTuple):

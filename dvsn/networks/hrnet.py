@@ -10,7 +10,7 @@ never written to, so any layer can be tapped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -81,34 +81,36 @@ class HighResolutionTrunk(nn.Module):
     """Four streams of `width`, 2, 4 and 8 times `width` channels, each of one resolution from begin to end.
 
     `streams`: (N, 3, H, W) normalised RGB of any size -> four maps (N, width 2^r, h, w) at 1/4, 1/8, 1/16 and 1/32, the
-    finest first, sides rounded up; with `multi_scale=False` the finest alone, and the last exchange has no weights for
-    the rest. `joined`: -> all four at the finest's size, (N, 15 width, h, w).
+    finest first, sides rounded up; the finest alone where `multi_scale` is false. `joined`: -> all four at the finest's
+    size, (N, 15 width, h, w).
 
-    Options, the same for all networks of the family, whose published forms differ in the defaults only:
+    Options of all networks of the family. A network states those whose published value differs, and passes on the rest:
 
     - `bottlenecks`, `bottleneck_width`: number and inner width of the blocks of stage 1;
     - `modules`: the exchanges of stages 2, 3 and 4; `blocks`: the basic blocks of a stream in each exchange;
     - `enlarge`: how a stream grows to the size of a finer one, after its 1x1 convolution (the paper draws it before):
       bilinear for segmentation, detection and faces, nearest for pose and ImageNet;
     - `align_corners`: of bilinear enlargement; which one a published file was trained with cannot be seen in its weights;
-    - `bn_momentum`: see `set_momentum`.
+    - `bn_momentum`: see `set_momentum`, which a network calls when it has its head.
 
     Sun et al., 2019, arXiv:1902.09212 (pose: V1) and Wang et al., 2020, arXiv:1908.07919 (V2).
     """
 
     multiple = 1
+    multi_scale: ClassVar[bool] = True
+    """False: the last exchange makes the finest stream alone, and has no weights for the others."""
 
     def __init__(
         self,
-        width: int,
-        bottlenecks: int,
-        bottleneck_width: int,
-        modules: Sequence[int],
-        blocks: int,
-        enlarge: Enlarge,
-        align_corners: bool,
         *,
-        multi_scale: bool = True,
+        width: int = 48,
+        bottlenecks: int = 4,
+        bottleneck_width: int = 64,
+        modules: Sequence[int] = (1, 4, 3),
+        blocks: int = 4,
+        enlarge: Enlarge = "bilinear",
+        align_corners: bool = False,
+        bn_momentum: float = 0.1,
     ) -> None:
         super().__init__()
         require_counts(
@@ -120,9 +122,9 @@ class HighResolutionTrunk(nn.Module):
                 f"such as [1, 4, 3], found {modules!r}."
             )
         require_choice(self, "enlarge", enlarge, Enlarge)
-        self.align_corners = align_corners
+        self.align_corners, self.bn_momentum = align_corners, bn_momentum
         self.widths = tuple(width * 2**r for r in range(4))
-        last = 4 if multi_scale else 1
+        last = 4 if self.multi_scale else 1
         self.taps = tuple(f"stage4.{modules[2] - 1}.outputs.{r}" for r in range(last))  # finest first
 
         self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
@@ -147,6 +149,13 @@ class HighResolutionTrunk(nn.Module):
         self.stage3 = stage(3, modules[1], 3)
         self.transition3 = _new_stream(w[2], w[3], streams=3)
         self.stage4 = stage(4, modules[2], last)
+
+    def set_momentum(self) -> None:
+        """`bn_momentum` for every batch norm, those of the head too: what a step's statistics weigh in the running ones."""
+        require_number(self, "bn_momentum", self.bn_momentum, least=0.0, most=1.0)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.bn_momentum
 
     def joined(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) -> all streams at the finest's size, finest first: (N, 15 width, h, w). Always bilinear."""
@@ -173,11 +182,3 @@ def _new_stream(coarsest: int, width: int, *, streams: int) -> nn.ModuleList:
 
 def _step(transition: nn.ModuleList, streams: list[Tensor]) -> list[Tensor]:
     return [step(stream) for step, stream in zip(transition, [*streams, streams[-1]], strict=True)]
-
-
-def set_momentum(network: nn.Module, momentum: float) -> None:
-    """What a training step's statistics weigh in the running ones of every batch norm."""
-    require_number(network, "bn_momentum", momentum, least=0.0, most=1.0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum

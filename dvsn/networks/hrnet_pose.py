@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from dvsn.networks.blocks import require_counts, require_image
-from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk
 from dvsn.networks.initialise import small_normal
 
 
@@ -24,29 +23,16 @@ class PoseHRNet(HighResolutionTrunk):
 
     response: ClassVar[str] = "heatmaps"
     multiple = 32
+    multi_scale = False
     stride = 4
     classifier: tuple[str, ...] = ("final_layer",)
 
-    def __init__(
-        self,
-        *,
-        joints: int,
-        width: int = 32,
-        bottlenecks: int = 4,
-        bottleneck_width: int = 64,
-        modules: Sequence[int] = (1, 4, 3),
-        blocks: int = 4,
-        enlarge: Enlarge = "nearest",
-        align_corners: bool = False,
-        bn_momentum: float = 0.1,
-    ) -> None:
-        super().__init__(
-            width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners, multi_scale=False
-        )
+    def __init__(self, *, joints: int, width: int = 32, enlarge: Enlarge = "nearest", **trunk: Any) -> None:
+        super().__init__(width=width, enlarge=enlarge, **trunk)
         require_counts(self, joints=joints)
         self.final_layer = nn.Conv2d(width, joints, 1)
         small_normal(self, zero_biases=True)
-        set_momentum(self, bn_momentum)
+        self.set_momentum()
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=32, minimum=32)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image
-from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image, training_heads
+from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk
 from dvsn.networks.initialise import kaiming, small_normal
 from dvsn.networks.residual import EXPANSION, Bottleneck
 from dvsn.types import SegmentationOutput
@@ -31,30 +30,14 @@ class HRNetV2(HighResolutionTrunk):
     response: ClassVar[str] = "pixels"
     stride = 4
     classifier: tuple[str, ...] = ("last_layer.3",)
+    training_heads = staticmethod(training_heads(0))
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int = 48,
-        bottlenecks: int = 4,
-        bottleneck_width: int = 64,
-        modules: Sequence[int] = (1, 4, 3),
-        blocks: int = 4,
-        enlarge: Enlarge = "bilinear",
-        align_corners: bool = False,
-        bn_momentum: float = 0.1,
-    ) -> None:
-        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+    def __init__(self, *, classes: int, **trunk: Any) -> None:
+        super().__init__(**trunk)
         require_counts(self, classes=classes)
         self.last_layer = mix_and_classify(sum(self.widths), classes)
         small_normal(self)
-        set_momentum(self, bn_momentum)
-
-    @staticmethod
-    def training_heads(**_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (0, False)
+        self.set_momentum()
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)
@@ -82,20 +65,8 @@ class HRNetClassifier(HighResolutionTrunk):
     response: ClassVar[str] = "classes"
     classifier: tuple[str, ...] = ("linear",)
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int = 48,
-        bottlenecks: int = 4,
-        bottleneck_width: int = 64,
-        modules: Sequence[int] = (1, 4, 3),
-        blocks: int = 4,
-        enlarge: Enlarge = "nearest",
-        align_corners: bool = False,
-        bn_momentum: float = 0.1,
-    ) -> None:
-        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+    def __init__(self, *, classes: int, enlarge: Enlarge = "nearest", **trunk: Any) -> None:
+        super().__init__(enlarge=enlarge, **trunk)
         require_counts(self, classes=classes)
         planes = (32, 64, 128, 256)
         wide = [EXPANSION * count for count in planes]
@@ -109,7 +80,7 @@ class HRNetClassifier(HighResolutionTrunk):
         self.final_layer = conv_bn_relu(wide[-1], 2048, 1, bias=True)
         self.linear = nn.Linear(2048, classes)
         kaiming(self)
-        set_momentum(self, bn_momentum)
+        self.set_momentum()
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=1, minimum=1)

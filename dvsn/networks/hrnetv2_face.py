@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from dvsn.networks.blocks import require_counts, require_image
-from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.hrnet import HighResolutionTrunk
 from dvsn.networks.hrnetv2 import mix_and_classify
 from dvsn.networks.initialise import small_normal
 
@@ -28,24 +27,12 @@ class HRNetV2Face(HighResolutionTrunk):
     stride = 4
     classifier: tuple[str, ...] = ("head.3",)
 
-    def __init__(
-        self,
-        *,
-        joints: int,
-        width: int = 18,
-        bottlenecks: int = 4,
-        bottleneck_width: int = 64,
-        modules: Sequence[int] = (1, 4, 3),
-        blocks: int = 4,
-        enlarge: Enlarge = "bilinear",
-        align_corners: bool = False,
-        bn_momentum: float = 0.01,
-    ) -> None:
-        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+    def __init__(self, *, joints: int, width: int = 18, bn_momentum: float = 0.01, **trunk: Any) -> None:
+        super().__init__(width=width, bn_momentum=bn_momentum, **trunk)
         require_counts(self, joints=joints)
         self.head = mix_and_classify(sum(self.widths), joints)
         small_normal(self)
-        set_momentum(self, bn_momentum)
+        self.set_momentum()
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=32, minimum=32)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image, require_number
-from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.blocks import conv_bn_relu, require_counts, require_image, require_number, training_heads
+from dvsn.networks.hrnet import HighResolutionTrunk
 from dvsn.networks.hrnetv2 import mix_and_classify
 from dvsn.networks.initialise import small_normal
 from dvsn.types import SegmentationOutput
@@ -32,24 +32,19 @@ class HRNetV2OCR(HighResolutionTrunk):
     response: ClassVar[str] = "pixels"
     stride = 4
     classifier: tuple[str, ...] = ("cls_head", "aux_head.3")
+    training_heads = staticmethod(training_heads(1))
 
     def __init__(
         self,
         *,
         classes: int,
-        width: int = 48,
-        bottlenecks: int = 4,
-        bottleneck_width: int = 64,
-        modules: Sequence[int] = (1, 4, 3),
-        blocks: int = 4,
-        enlarge: Enlarge = "bilinear",
         align_corners: bool = True,
         channels: int = 512,
         key_channels: int = 256,
         dropout: float = 0.05,
-        bn_momentum: float = 0.1,
+        **trunk: Any,
     ) -> None:
-        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+        super().__init__(align_corners=align_corners, **trunk)
         require_counts(self, classes=classes, channels=channels, key_channels=key_channels)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
         small_normal(self)  # the trunk, which is all there is yet
@@ -58,12 +53,7 @@ class HRNetV2OCR(HighResolutionTrunk):
         self.conv3x3_ocr = conv_bn_relu(joined, channels, 3, bias=True)
         self.ocr_distri_head = Distribution(channels, key_channels, dropout)
         self.cls_head = nn.Conv2d(channels, classes, 1)
-        set_momentum(self, bn_momentum)
-
-    @staticmethod
-    def training_heads(**_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (1, False)
+        self.set_momentum()
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         require_image(self, image, channels=3, multiple=1, minimum=1)

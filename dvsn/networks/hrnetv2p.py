@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
 from dvsn.networks.blocks import require_image
-from dvsn.networks.hrnet import Enlarge, HighResolutionTrunk, set_momentum
+from dvsn.networks.hrnet import HighResolutionTrunk
 from dvsn.networks.initialise import kaiming
 
 LEVELS = 5
@@ -32,19 +32,9 @@ class HRNetV2p(HighResolutionTrunk):
     out_channels = 256
 
     def __init__(
-        self,
-        *,
-        width: int = 32,
-        bottlenecks: int = 4,
-        bottleneck_width: int = 64,
-        modules: Sequence[int] = (1, 4, 3),
-        blocks: int = 4,
-        enlarge: Enlarge = "bilinear",
-        align_corners: bool = False,
-        bn_momentum: float = 0.01,
-        first_stride: int = 4,
+        self, *, width: int = 32, bn_momentum: float = 0.01, first_stride: int = 4, **trunk: Any
     ) -> None:
-        super().__init__(width, bottlenecks, bottleneck_width, modules, blocks, enlarge, align_corners)
+        super().__init__(width=width, bn_momentum=bn_momentum, **trunk)
         if first_stride not in (4, 8):
             raise ConfigError(f"HRNetV2p: first_stride must be 4 or 8, found {first_stride!r}.")
         self.multiple = first_stride * 2 ** (LEVELS - 1)
@@ -57,7 +47,7 @@ class HRNetV2p(HighResolutionTrunk):
         for convolution in (self.reduction_conv, *self.fpn_convs):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
             nn.init.zeros_(convolution.bias)
-        set_momentum(self, bn_momentum)
+        self.set_momentum()
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
         require_image(self, image, channels=3, multiple=1, minimum=64)

@@ -15,6 +15,7 @@ from dvsn.networks.blocks import (
     require_counts,
     require_image,
     require_number,
+    training_heads,
 )
 from dvsn.networks.dual_resolution import (
     DAPPM,
@@ -58,11 +59,14 @@ class Pag(nn.Module):
 class Trunk(DualResolution):
     """What the segmenter and the ImageNet classifier share: the stem, the context and the detail branch."""
 
-    def __init__(self, *, width: int, blocks: int, deep_blocks: int, rectified_taps: bool = True) -> None:
+    rectified_taps = True
+    """Whether the head of the detail branch reads a rectified map."""
+
+    def __init__(self, *, width: int = 32, blocks: int = 2, deep_blocks: int = 3) -> None:
         require_number(self, "width", width, least=2)
         require_counts(self, blocks=blocks, deep_blocks=deep_blocks)
         super().__init__(width=width, first=blocks, second=blocks)
-        self.rectified_taps = rectified_taps
+        self.width = width
         self.layer3 = basic_layer(2 * width, 4 * width, deep_blocks, stride=2)
         self.layer4 = basic_layer(4 * width, 8 * width, deep_blocks, stride=2)
         self.compression3 = conv_bn(4 * width, 2 * width, 1)
@@ -106,14 +110,12 @@ class PIDNet(Trunk):
     dense_tap = "dfm"
     align_corners = True  # of resizing the logits to the size of the label, as released
     stride = 8
+    training_heads = staticmethod(training_heads(1, boundary=True))
 
     def __init__(
         self,
         *,
         classes: int,
-        width: int = 32,
-        blocks: int = 2,
-        deep_blocks: int = 3,
         pyramid: Pyramid = "pappm",
         pyramid_width: int = 96,
         head_width: int = 128,
@@ -121,8 +123,10 @@ class PIDNet(Trunk):
         derivative: Derivative = "slim",
         rectified_taps: bool = True,
         heads: bool = True,
+        **trunk: Any,
     ) -> None:
-        super().__init__(width=width, blocks=blocks, deep_blocks=deep_blocks, rectified_taps=rectified_taps)
+        super().__init__(**trunk)
+        width, self.rectified_taps = self.width, rectified_taps
         require_counts(self, classes=classes, pyramid_width=pyramid_width, head_width=head_width)
         require_choice(self, "pyramid", pyramid, Pyramid)
         require_choice(self, "fusion", fusion, Fusion)
@@ -147,11 +151,6 @@ class PIDNet(Trunk):
             self.seghead_d = Head(2 * width, width, 1)
             self.classifier += ("seghead_p.conv2",)
         kaiming(self)
-
-    @staticmethod
-    def training_heads(*, heads: bool = True, **_: Any) -> tuple[int, bool]:
-        """Of a network of these options in training: how many auxiliary heads, and whether one of boundaries."""
-        return (1, True) if heads else (0, False)
 
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         features = self.trunk(image)
@@ -178,18 +177,13 @@ class PIDNetClassifier(Trunk):
     classifier = ("linear",)
 
     def __init__(
-        self,
-        *,
-        classes: int,
-        width: int = 32,
-        blocks: int = 2,
-        deep_blocks: int = 3,
-        context_blocks: int = 2,
-        feature_width: int = 1024,
+        self, *, classes: int, context_blocks: int = 2, feature_width: int = 1024, **trunk: Any
     ) -> None:
-        super().__init__(width=width, blocks=blocks, deep_blocks=deep_blocks)
+        super().__init__(**trunk)
         require_counts(self, classes=classes, context_blocks=context_blocks, feature_width=feature_width)
-        self.add_image_head(width=width, blocks=context_blocks, feature_width=feature_width, classes=classes)
+        self.add_image_head(
+            width=self.width, blocks=context_blocks, feature_width=feature_width, classes=classes
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.trunk(image)

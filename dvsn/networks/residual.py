@@ -6,6 +6,7 @@ written to, so any layer can be tapped. Names of modules are those of the publis
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
@@ -75,8 +76,23 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 def residual_layer(
     inputs: int, planes: int, count: int, *, expansion: int = 1, stride: int = 1
 ) -> nn.Sequential:
-    """`count` blocks, the first with the stride: (N, inputs, H, W) -> (N, expansion planes, H/stride, W/stride). Basic
-    blocks where `expansion` is 1, else bottlenecks."""
+    """`stack` of basic blocks, or of bottlenecks where `expansion` is not 1."""
     block = BasicBlock if expansion == 1 else partial(Bottleneck, expansion=expansion)
+    return stack(block, inputs, planes, count, expansion=expansion, stride=stride)
+
+
+def stack(
+    block: Callable[..., nn.Module],
+    inputs: int,
+    planes: int,
+    count: int,
+    *,
+    expansion: int = 1,
+    stride: int = 1,
+) -> nn.Sequential:
+    """`count` blocks, the first with the stride: (N, inputs, H, W) -> (N, expansion planes, H/stride, W/stride).
+
+    `block(inputs, planes, stride=...)` makes one with `expansion` times `planes` outputs.
+    """
     rest = [block(expansion * planes, planes) for _ in range(count - 1)]
     return nn.Sequential(block(inputs, planes, stride=stride), *rest)

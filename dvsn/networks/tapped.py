@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+
+from dvsn.networks.blocks import require_image
 
 
 class Tapped(nn.Module):
@@ -30,3 +32,15 @@ class Tapped(nn.Module):
     """The batch norm right before each of `pre_activation_taps`, whose running statistics describe its distribution."""
 
     multiple: ClassVar[int] = 1
+    minimum: ClassVar[int] = 1
+    """The least side of a picture."""
+
+    def features(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) -> the map (N, D, h, w) whose average over the pixels the class layer reads."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        require_image(self, image, channels=3, multiple=1, minimum=self.minimum)
+        class_layer = self.get_submodule(self.pooled_tap.removesuffix(":in"))
+        logits: Tensor = class_layer(self.features(image).mean(dim=(2, 3)))
+        return logits

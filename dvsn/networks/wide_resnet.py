@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import require_counts, require_image, require_number
+from dvsn.networks.blocks import require_counts, require_number
+from dvsn.networks.initialise import kaiming
 from dvsn.networks.tapped import Tapped
 
 
@@ -46,18 +45,13 @@ class WideResNet(Tapped):
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.relu = nn.ReLU()
         self.fc = nn.Linear(widths[2], classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        kaiming(self)
         nn.init.zeros_(self.fc.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        require_image(self, image, channels=3, multiple=1, minimum=1)
+    def features(self, image: Tensor) -> Tensor:
         x = self.conv1(image)  # (N, 16, H, W)
         x = self.block3(self.block2(self.block1(x)))  # (N, 64 widen, H/4, W/4)
-        logits: Tensor = self.fc(self.relu(self.bn1(x)).mean(dim=(2, 3)))
-        return logits
+        return self.relu(self.bn1(x))
 
 
 class Stage(nn.Module):

@@ -1,4 +1,4 @@
-"""An optimiser that keeps apart what the task and what the teacher ask of the student."""
+"""An optimiser with separate momentum for the gradients of the task and of distillation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from dvsn.errors import ConfigError
 
 
 class DistillationOriented(Optimizer):
-    """SGD with two momentum buffers, one of the task's gradient, which forgets faster, and one of distillation's.
+    """SGD with two momentum buffers: the task's has less momentum, distillation's more.
 
-    Zhao et al., 2023, arXiv:2307.08436 (DOT): v_task <- (momentum - delta) v_task + task's gradient + decay * weight;
-    v_distill <- (momentum + delta) v_distill + distillation's gradient; weight <- weight - lr (v_task + v_distill). `delta`
-    is 0.075 on CIFAR-100, 0.09 on ImageNet. With 0 it is SGD with momentum, and so it is for a parameter that only one of
-    the two reaches, such as a method's own modules, and in epochs without the one or the other. As published, the first
-    gradient is its buffer, and the weight decay belongs to the task.
+    Zhao et al., 2023, arXiv:2307.08436 (DOT), `delta` 0.075 on CIFAR-100, 0.09 on ImageNet:
 
-    Held are the sum of both buffers and that of distillation, `momentum_buffer` and `distillation_buffer`, which is the
-    same: sum <- (momentum - delta) sum + 2 delta v_distill + both gradients + decay * weight. So `grad` of a parameter is
-    its whole gradient as with any optimiser, and what looks at it, such as the scaler of float16, need not know.
+        v_task    <- (momentum - delta) v_task + gradient of the task + decay * weight
+        v_distill <- (momentum + delta) v_distill + gradient of distillation
+        weight    <- weight - lr (v_task + v_distill)
+
+    As published, the first gradient is its buffer. It is SGD with momentum for `delta` 0, for a parameter that only one of
+    the two gradients reaches, such as a method's own modules, and in epochs without the task or without distillation.
+
+    State: `momentum_buffer`, the sum of both buffers, and `distillation_buffer`. The sum follows
+    sum <- (momentum - delta) sum + 2 delta v_distill + both gradients + decay * weight. So `grad` of a parameter is its
+    whole gradient, as float16's scaler expects.
 
     `backward` makes the two backward passes. It does not join processes: DDP allows one pass a forward.
     """

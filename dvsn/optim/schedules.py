@@ -1,14 +1,14 @@
 """Learning-rate schedules: the factor on the base rate, as a function of the optimiser step.
 
-A schedule counts optimiser steps, not batches, so gradient accumulation does not stretch it. It is
-stateless: the same step always has the same factor, so a resumed run continues exactly.
+A schedule counts optimiser steps, not batches, so gradient accumulation does not change it. The factor depends on the
+step alone, so a resumed run continues exactly.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -80,15 +80,8 @@ class LinearDecay(Schedule):
     and the last of all epochs trains with exactly zero.
     """
 
-    def __init__(
-        self,
-        *,
-        constant_epochs: int = 100,
-        decay_epochs: int = 100,
-        warmup_steps: int = 0,
-        warmup_factor: float = 0.001,
-    ) -> None:
-        super().__init__(warmup_steps=warmup_steps, warmup_factor=warmup_factor)
+    def __init__(self, *, constant_epochs: int = 100, decay_epochs: int = 100, **warmup: Any) -> None:
+        super().__init__(**warmup)
         if constant_epochs < 0 or decay_epochs < 0:
             raise ConfigError("schedule: constant_epochs and decay_epochs must be 0 or more.")
         self.constant_epochs, self.decay_epochs = constant_epochs, decay_epochs
@@ -103,8 +96,8 @@ class Poly(Schedule):
 
     needs_end = True
 
-    def __init__(self, *, power: float = 0.9, warmup_steps: int = 0, warmup_factor: float = 0.001) -> None:
-        super().__init__(warmup_steps=warmup_steps, warmup_factor=warmup_factor)
+    def __init__(self, *, power: float = 0.9, **warmup: Any) -> None:
+        super().__init__(**warmup)
         self.power = power
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
@@ -119,10 +112,8 @@ class Cosine(Schedule):
 
     needs_end = True
 
-    def __init__(
-        self, *, final_factor: float = 0.0, warmup_steps: int = 0, warmup_factor: float = 0.001
-    ) -> None:
-        super().__init__(warmup_steps=warmup_steps, warmup_factor=warmup_factor)
+    def __init__(self, *, final_factor: float = 0.0, **warmup: Any) -> None:
+        super().__init__(**warmup)
         self.final_factor = final_factor
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
@@ -134,15 +125,8 @@ class Cosine(Schedule):
 class Step(Schedule):
     """Times `gamma` at each of the `milestones`, counted in epochs."""
 
-    def __init__(
-        self,
-        *,
-        milestones: list[int],
-        gamma: float = 0.1,
-        warmup_steps: int = 0,
-        warmup_factor: float = 0.001,
-    ) -> None:
-        super().__init__(warmup_steps=warmup_steps, warmup_factor=warmup_factor)
+    def __init__(self, *, milestones: list[int], gamma: float = 0.1, **warmup: Any) -> None:
+        super().__init__(**warmup)
         self.milestones, self.gamma = sorted(milestones), gamma
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:

@@ -97,8 +97,9 @@ def grid(rows: list[list[Array]], titles: list[str]) -> Array:
 
 
 def write_picture(path: Path, picture: Array) -> None:
-    """An RGB picture, or ids (H, W), as a file, atomically; the format is the ending's."""
+    """An RGB picture, or ids (H, W) below 65536, as a file, atomically; the format is the ending's."""
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    stored = stored.astype(np.uint16) if stored.dtype == np.int32 else stored
     done, data = cv2.imencode(path.suffix, stored)
     if not done:
         raise OSError(f"{path}: the picture could not be encoded as '{path.suffix}'")

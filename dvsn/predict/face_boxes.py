@@ -12,11 +12,14 @@ import numpy as np
 
 from dvsn.data.coco_files import read_coco, read_json
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.portable.frame import Frame
 from dvsn.predict.person_boxes import (
     Boxes,
     Finder,
+    PictureIds,
     from_annotations,
     from_detections,
+    from_memory,
     from_task,
     from_torchvision,
     named_category,
@@ -47,11 +50,14 @@ Means over the 385 test faces of faces68 and 6 of WFLW and 300-W. They vary by 0
 cascade, which also moves sideways by 0.10, and does not see 5 % of them, mostly from the side)."""
 
 
-def make_finder(options: Mapping[str, Any], ids: Mapping[Path, int], *, device: str) -> Finder:
-    """What `boxes=...` and `detector=...` say; `ids` are those of the pictures, for files of COCO's format."""
-    boxes, detector, category = str(options["boxes"]), options["detector"], options["category"]
-    path = Path(boxes)
+def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
+    """What `boxes=...` and `detector=...` say; `ids` are those of the pictures that are known beforehand."""
+    detector, category = options["detector"], options["category"]
     score = None if options["score"] is None else float(options["score"])
+    if not isinstance(options["boxes"], str):
+        return from_memory(options["boxes"], SCORE if score is None else score, category, name=FACE)
+    boxes = options["boxes"]
+    path = Path(boxes)
     if detector == "haar" or (detector is None and path.suffix == ".xml"):
         if score is not None:
             raise ConfigError(
@@ -71,7 +77,7 @@ def make_finder(options: Mapping[str, Any], ids: Mapping[Path, int], *, device: 
         raise DataError(f"boxes: {path}: no such file; {EXPECTED}.")
     if path.suffix == ".json":
         if isinstance(read_json(path), dict):
-            return from_annotations(path, ids, category, name=FACE)
+            return from_annotations(path, category, name=FACE)
         file = options["annotations"]
         if category is None and file is not None:
             category = named_category(read_coco(Path(file), needs="bbox")["categories"], Path(file), FACE)
@@ -109,7 +115,8 @@ def from_yunet(file: Path, least: float) -> Finder:
             f"boxes: {file}: OpenCV cannot use it ({reason}); expected {YUNET_SOURCE}."
         ) from error
 
-    def find(path: Path, photo: np.ndarray) -> Boxes:
+    def find(frame: Frame, image_id: int) -> Boxes:
+        photo = frame.picture
         factor = min(1.0, YUNET_SIDE / max(photo.shape[:2]))
         small = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
         if factor < 1:
@@ -146,8 +153,8 @@ def from_cascade(file: Path | None) -> Finder:
     if cascade.empty():
         raise DataError(f"boxes: {place}: not a cascade of OpenCV, such as {HAAR_FILE}.")
 
-    def find(path: Path, photo: np.ndarray) -> Boxes:
-        grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    def find(frame: Frame, image_id: int) -> Boxes:
+        grey = cv2.cvtColor(frame.picture, cv2.COLOR_RGB2GRAY)
         found = cascade.detectMultiScale(grey, scaleFactor=HAAR_STEP, minNeighbors=HAAR_NEIGHBOURS)
         boxes = np.asarray(found, np.float64).reshape(-1, 4)
         return Boxes(around_points(boxes, *POINTS_BOX["haar"]), np.ones(len(boxes)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +13,53 @@ from dvsn.data.crop import invert, move_points
 from dvsn.data.face_crop import from_corner
 from dvsn.errors import ConfigError
 from dvsn.geometry.head_angles import head_angles
-from dvsn.metrics.keypoint_ap import coco_result
 from dvsn.metrics.oks import rescore
-from dvsn.pictures.draw import draw_head, draw_skeleton
-from dvsn.predict.command import refuse_others
-from dvsn.predict.face_boxes import make_finder
-from dvsn.predict.people import Scene, Work
+from dvsn.portable.frame import Frame
+from dvsn.portable.result import Result
+from dvsn.portable.smoothing import OneEuro, Tracks
+from dvsn.predict.face_boxes import FACE, make_finder
+from dvsn.predict.people import PeoplePredictor, Scene
 from dvsn.predict.person_boxes import Finder
-from dvsn.predict.smoothing import OneEuro, Tracks
+from dvsn.predict.predictor import Options
 
 log = logging.getLogger("dvsn")
 
-OPTIONS = (
-    "boxes", "annotations", "detector", "category", "score", "padding", "joint_score", "points", "outline", "axes",
-    "smooth", "fps", "min_cutoff", "beta", "side_by_side",
+ASKED = (
+    "boxes", "annotations", "detector", "category", "score", "padding", "joint_score", "flip", "smooth", "fps",
+    "min_cutoff", "beta",
 )  # fmt: skip
+OPTIONS = (*ASKED, "points", "outline", "axes", "side_by_side")
 FILE = "landmarks.json"
 AS_CROPPED = 1.0  # the padding of a whole picture: it shows what the network's crop shows
-ANGLES = ("pitch", "yaw", "roll")
 
 
-def predict_files(
-    task: Any, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-) -> list[Path]:
-    """A drawn picture for each (picture, target), and landmarks.json of all. Returns the files written.
+class FacePredictor(PeoplePredictor):
+    """The faces of each frame with their points and how the heads are turned, the best first.
 
-    The file holds an entry of COCO's results format for each face: `keypoints` as x, y, confidence in pixels of the
-    picture, `bbox`, of which the crop was made (of a detector, where it expects the points: the file is good as boxes of
-    another prediction), `score` (the box's, times the mean of the sure confidences), `file_name`; `angles_degrees`,
-    pitch, yaw and roll of the head in degrees as `dvsn.geometry.head_angles` counts them, or null where they are not known;
-    and in a sequence `track`, a number for each face.
+    `boxes` of the results are those that the crops were made of; of a detector, where it expects the points: they are good
+    as boxes of another prediction. With `smooth`, the frames of a folder or a video, in their order, are a sequence in which
+    each face has a number (`track_ids`) and its points are made calm.
+
+    Options: as `PeoplePredictor`, without `nms`; `padding` of the crop; `smooth`, `fps` of frames that know no time,
+    `min_cutoff` and `beta`.
     """
-    refuse_others(options, OPTIONS, task.kind)
-    smooth = bool(options["smooth"])
-    if smooth:
-        items = sorted(items, key=lambda item: in_order(item[0]))
-    work = Faces(task, [source for source, _ in items], options, device)
-    written = work.run(items, Path(options["output"]) / FILE)
-    found = f"{len(work.results)} faces in {len(items)} pictures"
-    found += f" ({work.without} without a face, written as they are)" if work.without else ""
-    log.info("%s, in %s", found, options["output"])
-    if smooth:
-        log.info("%d faces were followed over %d folders of frames", work.tracks.count, work.sequences)
-    return written
 
+    one = FACE
 
-class Faces(Work):
-    """Pictures of faces. Scenes are settled in their order, so that frames can be smoothed as they come."""
-
-    def __init__(self, task: Any, sources: list[Path], options: dict[str, Any], device: str) -> None:
-        super().__init__(task, sources, options, device)
+    def __init__(self, task: Any, options: Options, device: str, sources: Sequence[Path] = ()) -> None:
+        super().__init__(task, options, device, sources)
         padding = options["padding"]
         if padding is None:
-            padding = AS_CROPPED if options["boxes"] == "image" and options["detector"] is None else None
+            whole = isinstance(options["boxes"], str) and options["boxes"] == "image"
+            padding = AS_CROPPED if whole and options["detector"] is None else None
         elif not is_positive(padding):
             raise ConfigError(
                 f"padding: found {padding}, expected a factor above 0 for the boxes' longer side."
             )
         if padding is not None:
             self.crop.padding = float(padding)
-        if not options["smooth"]:
+        self.smooth = bool(options["smooth"])
+        if not self.smooth:
             for name, usual in (("fps", 30.0), ("min_cutoff", 1.0), ("beta", 20.0)):
                 if options[name] != usual:
                     raise ConfigError(f"{name}: only frames are smoothed. Add smooth=true.")
@@ -81,79 +68,56 @@ class Faces(Work):
         smoother = {name: float(options[name]) for name in ("min_cutoff", "beta")}
         OneEuro(**smoother)  # refuses wrong numbers
         self.tracks = Tracks(lambda: OneEuro(**smoother))
-        self.without = self.sequences = self.frame = 0
-        self.folder: Path | None = None
+        self.sequences = 0
 
     def make_finder(self) -> Finder:
         return make_finder(self.options, self.ids, device=self.device)
 
-    def answers(self, scene: Scene) -> list[dict[str, Any]]:
-        """The faces of a picture, the best first."""
-        self.without += not scene.points
-        count = len(scene.points)
-        points = np.array(scene.points, np.float64).reshape(count, len(self.keypoints), 2)
-        numbers: list[int] = []
-        if self.options["smooth"]:
-            points, numbers = self.smooth(scene, points)
-        if not count:
-            return []
-        confidence = np.array(scene.confidence)
-        score = rescore(scene.people.scores, confidence)
-        entries = []
-        for each in np.argsort(-score, kind="stable"):
-            entry = coco_result(points[each], confidence[each], score[each], scene.image_id, 1)
-            entry |= {"bbox": np.round(scene.people.boxes[each], 3).tolist(), "file_name": scene.source.name}
-            entry["angles_degrees"] = self.angles(points[each], scene.inverse[each])
-            entries.append(entry | ({"track": numbers[each]} if numbers else {}))
-        return entries
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        self.folder: Path | None = None
+        self.place = self.sequences = self.tracks.count = 0
+        self.tracks.reset()
+        yield from super().__call__(frames)
 
-    def smooth(self, scene: Scene, points: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    def result(self, scene: Scene) -> Result:
+        points, confidence = self.found(scene)
+        numbers: list[int] = []
+        if self.smooth:
+            points, numbers = self.calmed(scene, points)
+        score = rescore(scene.people.scores, confidence)
+        kept = np.argsort(-score, kind="stable")
+        result = self.record(scene, points, confidence, score, kept, "points")
+        angles = [self.angles(points[each], scene.inverse[each]) for each in kept.tolist()]
+        result.angles_degrees = np.array(angles, np.float64).reshape(-1, 3) if self.keypoints.head else None
+        result.track_ids = np.array(numbers, np.int64)[kept] if self.smooth else None
+        return result
+
+    def calmed(self, scene: Scene, points: np.ndarray) -> tuple[np.ndarray, list[int]]:
         """Points (N, K, 2) of the next frame, and the number of each face. Each folder is a sequence of its own."""
-        if scene.source.parent != self.folder:
-            self.folder, self.frame = scene.source.parent, 0
+        folder = None if scene.frame.path is None else scene.frame.path.parent
+        if not self.sequences or folder != self.folder:
+            self.folder, self.place = folder, 0
             self.sequences += 1
             self.tracks.reset()
-        self.frame += 1
-        return self.tracks(scene.people.boxes, points, self.frame / float(self.options["fps"]))
+        self.place += 1
+        time = scene.frame.seconds
+        time = self.place / float(self.options["fps"]) if time is None else time
+        calm, numbers = self.tracks(scene.people.boxes, points, time)
+        return calm.reshape(points.shape), numbers
 
-    def angles(self, points: np.ndarray, inverse: np.ndarray) -> dict[str, float] | None:
-        """Of points (K, 2) in the picture whose crop has the map `inverse` (2, 3) to it, in degrees. As in training they
-        count from the crop's corner, also where the crop is `centred`."""
+    def angles(self, points: np.ndarray, inverse: np.ndarray) -> list[float]:
+        """Pitch, yaw and roll in degrees of points (K, 2) in the picture whose crop has the map `inverse` (2, 3) to it; NaN
+        where they are not known. As in training they count from the crop's corner, also where the crop is `centred`."""
+        unknown = [float("nan")] * 3
         if not self.keypoints.head:
-            return None
+            return unknown
         height, width = self.task.size
         inverse = np.asarray(inverse, np.float64)
         places = move_points(points, invert(inverse))
         if self.crop.centred:
             places = places + from_corner(width, width * inverse[0, 0])
-        fractions = places / [width, height]
-        angles = head_angles(fractions, head=self.keypoints.head)
-        if angles is None:
-            return None
-        return {name: round(float(angle), 3) for name, angle in zip(ANGLES, np.degrees(angles), strict=True)}
-
-    def draw(self, scene: Scene, people: list[dict[str, Any]]) -> np.ndarray:
-        """A copy of the picture (H, W, 3) with the faces, the best on top."""
-        picture = np.array(scene.photo, order="C")
-        dots, lines = bool(self.options["points"]), bool(self.options["outline"])
-        for face in reversed(people):
-            places, sure = np.split(np.reshape(face["keypoints"], (-1, 3)), [2], axis=1)
-            draw_skeleton(
-                picture, places, sure[:, 0], self.keypoints, threshold=float(self.options["joint_score"]),
-                dots=dots, lines=lines,
-            )  # fmt: skip
-            if self.options["axes"] and face["angles_degrees"] is not None:
-                angles = np.radians([face["angles_degrees"][name] for name in ANGLES])
-                draw_head(picture, places, angles, self.keypoints)
-        return picture
-
-
-def in_order(path: Path) -> tuple[str, list[tuple[bool, int, str]]]:
-    """What frames are sorted by: the folder, then the name, in which numbers count as such: 9.png before 10.png."""
-    parts = re.split(r"(\d+)", path.stem)
-    return str(path.parent), [
-        (each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in parts
-    ]
+        angles = head_angles(places / [width, height], head=self.keypoints.head)
+        return unknown if angles is None else [float(angle) for angle in np.degrees(angles)]
 
 
 def is_positive(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ import torch
 from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, read_json, table
 from dvsn.data.coco_people import clip
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.portable.frame import Frame
+from dvsn.portable.record import Record
 from dvsn.reading import to_text, to_whole
 
 PERSON = "person"
@@ -32,15 +34,17 @@ class Boxes(NamedTuple):
     """(N,)."""
 
 
-Finder = Callable[[Path, np.ndarray], Boxes]
-"""The people of a picture, by its path and its content (H, W, 3)."""
+Finder = Callable[[Frame, int], Boxes]
+"""The people of a frame, whose number in COCO's files is given too."""
 
 
-def make_finder(options: Mapping[str, Any], ids: Mapping[Path, int], *, device: str) -> Finder:
-    """What `boxes=...` says; `ids` are those of the pictures, as `picture_ids` has them."""
-    boxes = str(options["boxes"])
+def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
+    """What `boxes=...` says; `ids` are those of the pictures that are known beforehand."""
     least = SCORE if options["score"] is None else float(options["score"])
     category = options["category"]
+    if not isinstance(options["boxes"], str):
+        return from_memory(options["boxes"], least, category)
+    boxes = options["boxes"]
     if boxes == "image":
         return whole_picture
     path = Path(boxes)
@@ -48,7 +52,7 @@ def make_finder(options: Mapping[str, Any], ids: Mapping[Path, int], *, device: 
         raise DataError(f"boxes: {path}: no such file; expected image, or FILE.json, FILE.ckpt or FILE.pth.")
     if path.suffix == ".json":
         if isinstance(read_json(path), dict):
-            return from_annotations(path, ids, category)
+            return from_annotations(path, category)
         file = options["annotations"]
         if category is None and file is not None:
             category = named_category(read_coco(Path(file), needs="bbox")["categories"], Path(file), PERSON)
@@ -69,34 +73,64 @@ def picture_ids(sources: list[Path], file: Path | None) -> dict[Path, int]:
         if len(set(numbers)) == len(sources):
             return dict(zip(sources, numbers, strict=True))
         return {source: place for place, source in enumerate(sources, start=1)}
+    named = named_pictures(file)
+    return {source: number_in(source, named, file) for source in sources}
+
+
+def named_pictures(file: Path) -> dict[str, list[Entry]]:
+    """The pictures of a COCO file by the last part of their names."""
     named: dict[str, list[Entry]] = {}
     for place, each in enumerate(read_coco(file, needs="bbox")["images"]):
         name = to_text(each.get("file_name"), f"{file}: images[{place}]: file_name")
         each["id"] = to_whole(each.get("id"), f"{file}: images[{place}]: id")
         named.setdefault(Path(name).name, []).append(each)
-    found = {}
-    for source in sources:
-        near = named.get(source.name, [])
-        if len(near) > 1:  # the folder decides
-            near = [each for each in near if source.as_posix().endswith("/" + each["file_name"])]
-        if len(near) != 1:
-            raise DataError(f"{source}: {file} lists {len(near)} pictures of this name, expected one.")
-        found[source] = int(near[0]["id"])
-    return found
+    return named
+
+
+def number_in(source: Path, named: Mapping[str, list[Entry]], file: Path) -> int:
+    """The id of a picture in a COCO file. Raises `DataError` where it lists none, or several."""
+    near = named.get(source.name, [])
+    if len(near) > 1:  # the folder decides
+        near = [each for each in near if source.as_posix().endswith("/" + each["file_name"])]
+    if len(near) != 1:
+        raise DataError(f"{source}: {file} lists {len(near)} pictures of this name, expected one.")
+    return int(near[0]["id"])
+
+
+class PictureIds:
+    """The number of each picture in COCO's files: `picture_ids` of the `sources` that are known beforehand; of other frames
+    by `file`, else the number that a picture file's name ends with, else the frame's place from 1."""
+
+    def __init__(self, sources: Sequence[Path] = (), file: Path | None = None) -> None:
+        self.file = file
+        self.named = None if file is None else named_pictures(file)
+        if file is not None and self.named is not None:
+            self.known = {source: number_in(source, self.named, file) for source in sources}
+        else:
+            self.known = picture_ids(list(sources), None)
+
+    def __call__(self, frame: Frame) -> int:
+        path = frame.path
+        if path is None or frame.seconds is not None:
+            return frame.index + 1
+        if path in self.known:
+            return self.known[path]
+        if self.file is not None and self.named is not None:
+            return number_in(path, self.named, self.file)
+        end = path.stem.rpartition("_")[2]
+        return int(end) if end.isdecimal() and not self.known else frame.index + 1
 
 
 # ---- ways to find people ---------------------------------------------------------------------------------
 
 
-def whole_picture(path: Path, photo: np.ndarray) -> Boxes:
+def whole_picture(frame: Frame, image_id: int) -> Boxes:
     """One person, who fills the picture."""
-    height, width = photo.shape[:2]
+    height, width = frame.size
     return Boxes(np.array([[0.0, 0.0, width, height]]), np.ones(1))
 
 
-def from_annotations(
-    file: Path, ids: Mapping[Path, int], category: int | None, *, name: str = PERSON
-) -> Finder:
+def from_annotations(file: Path, category: int | None, *, name: str = PERSON) -> Finder:
     """The true boxes, clipped as in training and evaluation; crowd regions and boxes without an inside are left out."""
     content = read_coco(file, needs="bbox")
     number = named_category(content["categories"], file, name) if category is None else int(category)
@@ -111,37 +145,38 @@ def from_annotations(
         listed.setdefault(each.get("image_id", -1), []).append(each)
     table(chosen, "bbox", 4, file, "x, y, width, height")
 
-    def find(path: Path, photo: np.ndarray) -> Boxes:
-        picture = Picture(path, photo.shape[1], photo.shape[0])
-        clipped = [clip(each["bbox"], picture) for each in listed.get(ids[path], [])]
+    def find(frame: Frame, image_id: int) -> Boxes:
+        picture = Picture(frame.path or Path(frame.name), frame.size[1], frame.size[0])
+        clipped = [clip(each["bbox"], picture) for each in listed.get(image_id, [])]
         boxes = np.array([box for box in clipped if box is not None]).reshape(-1, 4)
         return Boxes(boxes, np.ones(len(boxes)))
 
     return find
 
 
-def from_detections(file: Path, ids: Mapping[Path, int], least: float, category: int) -> Finder:
+def from_detections(file: Path, ids: PictureIds, least: float, category: int) -> Finder:
     """Boxes of a file in COCO's results format, as they are."""
     listed: dict[int, list[tuple[int, Entry]]] = {}
     for row, each in enumerate(read_detections(file)):
         if each["category_id"] == category and each["score"] >= least:
             listed.setdefault(each["image_id"], []).append((row, each))
-    if not set(listed) & set(ids.values()):
-        source, number = next(iter(ids.items()))
+    if ids.known and not set(listed) & set(ids.known.values()):
+        source, number = next(iter(ids.known.items()))
         raise DataError(
-            f"{file}: no box of category {category} with a score of {least} or more belongs to any of the {len(ids)} "
+            f"{file}: no box of category {category} with a score of {least} or more belongs to any of the {len(ids.known)} "
             f"pictures: {source.name} was taken for image_id {number}, the file has {sorted(listed)[:5]}. Give the file "
             "that knows the pictures' ids as annotations=FILE, or set score or category."
         )
 
-    def find(path: Path, photo: np.ndarray) -> Boxes:
-        height, width = photo.shape[:2]
-        rows = listed.get(ids[path], [])
+    def find(frame: Frame, image_id: int) -> Boxes:
+        height, width = frame.size
+        rows = listed.get(image_id, [])
         for row, each in rows:
             x, y, wide, high = each["bbox"]
             if min(wide, high) <= 0 or x >= width or y >= height or x + wide <= 0 or y + high <= 0:
                 raise DataError(
-                    f"{file}: entry {row}: bbox {each['bbox']} has no part in the {width} x {height} picture {path}. "
+                    f"{file}: entry {row}: bbox {each['bbox']} has no part in the {width} x {height} picture "
+                    f"{frame.path or frame.name}. "
                     "Expected x, y, width and height in its pixels."
                 )
         boxes = np.array([each["bbox"] for _, each in rows], np.float64).reshape(-1, 4)
@@ -150,11 +185,45 @@ def from_detections(file: Path, ids: Mapping[Path, int], least: float, category:
     return find
 
 
+def from_memory(given: Any, least: float, category: int | None, *, name: str = PERSON) -> Finder:
+    """What Python gives: a loaded detection task, which is asked on its own device; a `Result` with boxes, of which those of
+    the class `name` count; or corners (N, 4), x1, y1, x2, y2, in pixels of every picture."""
+    if hasattr(given, "kind") and hasattr(given, "shows"):
+        return of_task(given, f"the task '{given.kind}'", least, category, str(given.device), name=name)
+    scores = None
+    if isinstance(given, Record):
+        kept = np.ones(len(given), bool)
+        if given.labels is not None and (category is not None or name in given.names):
+            kept = given.labels == (given.names.index(name) if category is None else category)
+        if given.scores is not None:
+            kept &= given.scores >= least
+            scores = given.scores[kept]
+        given = None if given.boxes is None else given.boxes[kept]
+    try:
+        corners = np.zeros(0) if given is None else np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        corners = np.zeros(0)
+    if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
+        raise ConfigError(
+            f"boxes: found {type(given).__name__} of the shape {corners.shape}, expected a file, a loaded detection model, "
+            "a Result with boxes, or corners (N, 4): x1, y1, x2, y2 in pixels."
+        )
+    found = Boxes(
+        np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]),
+        np.ones(len(corners)) if scores is None else scores,
+    )
+    return lambda frame, image_id: found
+
+
 def from_task(file: Path, least: float, category: int | None, device: str, *, name: str = PERSON) -> Finder:
     """A detection checkpoint of dvsn."""
     from dvsn.tasks.recipe import load
 
-    task: Any = load(file, device=device)
+    return of_task(load(file, device=device), file, least, category, device, name=name)
+
+
+def of_task(task: Any, file: Any, least: float, category: int | None, device: str, *, name: str) -> Finder:
+    """A loaded detection task; `file` names it in messages."""
     if task.kind != "detection":
         raise ConfigError(f"boxes: {file} is a checkpoint of the task '{task.kind}', expected detection.")
     if category is None:
@@ -199,8 +268,8 @@ def load_detector(file: Path, name: str | None) -> torch.nn.Module:
 def _detector(network: Any, least: float, category: int, device: str, *, scale: int) -> Finder:
     """`network` answers a list of pictures (3, H, W), uint8 or divided by 255, by dicts of boxes, labels and scores."""
 
-    def find(path: Path, photo: np.ndarray) -> Boxes:
-        image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).to(device)
+    def find(frame: Frame, image_id: int) -> Boxes:
+        image = torch.from_numpy(np.ascontiguousarray(frame.picture.transpose(2, 0, 1))).to(device)
         with torch.inference_mode():
             (answer,) = network([image if scale == 1 else image / scale])
         kept = (answer["labels"] == category) & (answer["scores"] >= least)

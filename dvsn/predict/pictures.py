@@ -1,22 +1,40 @@
-"""Prediction of tasks that answer a picture by a picture: each file becomes a PNG."""
+"""Prediction of tasks that answer a picture by a picture, or by a class for each of its pixels."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.predict.command import refuse_others
+import cv2
+import numpy as np
+import torch
+
+from dvsn.errors import ConfigError, DataError
+from dvsn.pictures.grids import to_array
+from dvsn.portable.frame import Frame
+from dvsn.portable.result import Result
+from dvsn.predict.predictor import Options, Predictor, random_kept, replaced
+from dvsn.seeding import seed_everything
+from dvsn.tasks.inference import read_options
 
 log = logging.getLogger("dvsn")
 
-OPTIONS = ("size", "write", "original_size", "side_by_side")
+ASKED = ("size", "original_size", "inference")
+OPTIONS = (*ASKED, "write", "side_by_side")
+
+
+class Ready(NamedTuple):
+    """A frame, and the task's input made of it."""
+
+    frame: Frame
+    image: torch.Tensor
+    """uint8 (C, H, W)."""
 
 
 class Reader:
-    """Files as the task's input: read as its data set does, and sized by the `size` option."""
+    """Frames as the task's input: as its data set makes it of them, and sized by the `size` option."""
 
     def __init__(self, task: Any, size: str) -> None:
         from dvsn.config.build import build
@@ -49,31 +67,32 @@ class Reader:
             raise ConfigError(f"size: found '{size}', expected recipe, keep or HEIGHTxWIDTH such as 256x512.")
         return albumentations.Resize(height=int(parts[0]), width=int(parts[1]), mask_interpolation=0)
 
-    def __call__(self, path: Path) -> Any:
-        """uint8 tensor (C, H, W), and the size of the file (H, W)."""
-        import torch
-
-        from dvsn.data.files import read_labels, read_rgb
-
-        picture = read_labels(path) if self.ids else read_rgb(path)
+    def __call__(self, frame: Frame) -> torch.Tensor:
+        """uint8 (C, H, W). Raises `DataError` for a frame of the wrong kind."""
+        wanted, found = (2 if self.ids else 3), frame.picture.ndim
+        if found != wanted:
+            shape = "class ids (H, W)" if self.ids else "RGB (H, W, 3)"
+            raise DataError(f"{frame.name}: found an array of {found} axes, expected {shape}.")
         sample = {
-            "input": picture, "index": 0, "name": path.stem, "kinds": {"input": self.kind}, "palettes": {},
+            "input": frame.picture, "index": 0, "name": frame.name, "kinds": {"input": self.kind}, "palettes": {},
         }  # fmt: skip
-        image = self.transform(sample, 0)["image"]
+        image: torch.Tensor = self.transform(sample, 0)["image"]
         if self.edges:
-            edges = self._edges(path, image.shape[-2:])
-            image = torch.cat([image, edges], dim=0)
-        return image, picture.shape[:2]
+            image = torch.cat([image, self._edges(frame, image.shape[-2:])], dim=0)
+        return image
 
     @staticmethod
-    def _edges(path: Path, size: Any) -> Any:
+    def _edges(frame: Frame, size: Sequence[int]) -> torch.Tensor:
         """Edges of the instance file beside a Cityscapes label file."""
-        import cv2
-        import torch
-
         from dvsn.data.files import read_labels
         from dvsn.data.transforms import instance_edges
 
+        path = frame.path
+        if path is None:
+            raise DataError(
+                f"{frame.name}: this network also needs instance edges, which are read from a file beside the label file. "
+                "Give the path of NAME_labelIds.png with NAME_instanceIds.png beside it."
+            )
         instances = path.with_name(path.name.replace("_labelIds", "_instanceIds"))
         if instances == path or not instances.is_file():
             raise DataError(
@@ -84,71 +103,92 @@ class Reader:
         return torch.from_numpy(instance_edges(ids).astype("uint8"))[None]
 
 
-def padded(image: Any, multiple: int) -> Any:
+def padded(image: torch.Tensor, multiple: int) -> torch.Tensor:
     """(N, C, H, W) uint8 padded at the right and the bottom by its border to sides that divide."""
-    import torch.nn.functional as F
-
     height, width = image.shape[-2:]
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return image
-    return F.pad(image.float(), (0, right, 0, below), mode="replicate").to(image.dtype)
+    pad = torch.nn.functional.pad(image.float(), (0, right, 0, below), mode="replicate")
+    return pad.to(image.dtype)
 
 
-def batches(items: list[tuple[Path, Path]], reader: Reader, size: int) -> Iterator[list[Any]]:
-    """Consecutive pictures of equal size, at most `size` together."""
-    batch: list[Any] = []
-    for source, target in items:
-        image, original = reader(source)
-        if batch and (len(batch) == size or batch[0][2].shape != image.shape):
+def batches(frames: Iterable[Frame], reader: Reader, size: int) -> Iterator[list[Ready]]:
+    """Consecutive frames whose inputs are of equal size, at most `size` together."""
+    batch: list[Ready] = []
+    for frame in frames:
+        image = reader(frame)
+        if batch and batch[0].image.shape != image.shape:
             yield batch
             batch = []
-        batch.append((source, target, image, original))
+        batch.append(Ready(frame, image))
+        if len(batch) == size:
+            yield batch
+            batch = []
     if batch:
         yield batch
 
 
-def predict_files(
-    task: Any, items: list[tuple[Path, Path]], options: dict[str, Any], device: str
-) -> list[Path]:
-    """One of `task.answers` for each (picture, target). Returns the files written."""
-    import cv2
-    import numpy as np
-    import torch
+class PicturePredictor(Predictor):
+    """Segmentation: class ids of each frame. pix2pix: the picture that it makes of each frame, or map of ids.
 
-    from dvsn.pictures.grids import grid, to_array, write_picture
-    from dvsn.seeding import seed_everything
+    Options: `size`, `original_size` (the answer in the size of the frame's picture), `inference` (of segmentation),
+    `batch_size`, `seed`, for networks that are tested with dropout.
+    """
 
-    if not task.answers:
-        raise ConfigError(
-            f"checkpoint: the task '{task.kind}' makes no pictures to write. Measure it by dvsn.evaluate, or call "
-            "dvsn.load(PATH)(pictures)."
-        )
-    refuse_others(options, OPTIONS, task.kind)
-    kind = str(options["write"] or next(iter(task.answers), ""))
-    if kind not in task.answers:
-        raise ConfigError(f"write: the task '{task.kind}' has no '{kind}'. {nearest(kind, task.answers)}")
-    reader = Reader(task, str(options["size"]))
-    multiple = int(getattr(task.network, "multiple", 1))
-    written: list[Path] = []
-    for number, batch in enumerate(batches(items, reader, int(options["batch_size"]))):
-        image = torch.stack([entry[2] for entry in batch]).to(device)
+    def __init__(self, task: Any, options: Options, device: str, sources: Sequence[Path] = ()) -> None:
+        super().__init__(task, options, device, sources)
+        if not task.answers:
+            raise ConfigError(
+                f"checkpoint: the task '{task.kind}' makes no pictures to write. Measure it by dvsn.evaluate, or call "
+                "dvsn.load(PATH)(pictures)."
+            )
+        self.kind = "ids" if "ids" in task.answers else str(task.answers[0])
+        self.reader = Reader(task, str(options["size"]))
+        self.keeps = str(options["size"]) == "keep"
+        self.multiple = int(getattr(task.network, "multiple", 1))
+        self.changes = asked_otherwise(task, options)
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        for number, batch in enumerate(batches(frames, self.reader, self.batch_size)):
+            answers, seen = self.ask(batch, number)
+            for ready, answer, shown in zip(batch, answers, seen, strict=True):
+                yield self.result(ready.frame, answer, shown)
+
+    def ask(self, batch: list[Ready], number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Answers of the batch of this `number`, (N, H, W) ids or (N, H, W, 3) pictures, and its inputs as RGB."""
+        image = torch.stack([ready.image for ready in batch]).to(self.device)
         height, width = image.shape[-2:]
-        whole = padded(image, multiple) if options["size"] == "keep" else image
-        task.check_sides({"image": whole, "name": [str(batch[0][0])]})
-        seed_everything(int(options["seed"]), rank=0, epoch=0, batch=number, stage=1)
-        with torch.inference_mode():
-            result = task.answer(whole, kind)[..., :height, :width]
-            shown = task.show_input(image)
-        for (_, target, _, original), picture, condition in zip(
-            batch, to_array(result), to_array(shown), strict=True
-        ):
-            if options["original_size"]:
-                how = cv2.INTER_CUBIC if kind == "picture" else cv2.INTER_NEAREST
-                picture = cv2.resize(picture, (original[1], original[0]), interpolation=how)
-            if options["side_by_side"] and picture.ndim == 3:
-                picture = grid([[np.ascontiguousarray(condition), picture]], ["input", kind])
-            write_picture(target, np.ascontiguousarray(picture))
-            written.append(target)
-    log.info("%d pictures in %s", len(written), options["output"])
-    return written
+        whole = padded(image, self.multiple) if self.keeps else image
+        first = batch[0].frame
+        self.task.check_sides({"image": whole, "name": [str(first.path or first.name)]})
+        with random_kept(), torch.inference_mode(), replaced(self.task, **self.changes):
+            seed_everything(int(self.options["seed"]), rank=0, epoch=0, batch=number, stage=1)
+            answer = self.task.answer(whole, self.kind)[..., :height, :width]
+            return to_array(answer), to_array(self.task.show_input(image))
+
+    def result(self, frame: Frame, answer: np.ndarray, seen: np.ndarray) -> Result:
+        if self.options["original_size"] and answer.shape[:2] != frame.size:
+            how = cv2.INTER_NEAREST if answer.ndim == 2 else cv2.INTER_CUBIC
+            answer = cv2.resize(answer, frame.size[::-1], interpolation=how)
+        answer, seen = np.ascontiguousarray(answer), np.ascontiguousarray(seen)
+        if answer.ndim == 3:
+            return Result(kind=self.task.kind, frame=frame, picture=answer, seen=seen)
+        words = self.task.vocabulary
+        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in words.palette)
+        return Result(
+            kind=self.task.kind, frame=frame, ids=answer, names=tuple(words.names), palette=palette, seen=seen,
+            file_ids=dict(enumerate(words.file_ids)),
+        )  # fmt: skip
+
+
+def asked_otherwise(task: Any, options: Options) -> dict[str, Any]:
+    """The attributes of a task that options of prediction change: `inference`, of segmentation, for which see
+    `dvsn.tasks.inference.Inference`; what it does not name is as in the recipe. Raises `ConfigError`."""
+    given = {key: value for key, value in (options.get("inference") or {}).items() if value is not None}
+    if not given:
+        return {}
+    usual = getattr(task, "inference", None)
+    if usual is None:
+        raise ConfigError(f"inference: the task '{task.kind}' has no such option.")
+    return {"inference": read_options({**usual._asdict(), **given}, path="inference")}

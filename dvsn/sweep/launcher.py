@@ -11,7 +11,8 @@ import importlib
 import os
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import OmegaConf, read_write
 
 from dvsn.config import compose, hydra_node, rules
-from dvsn.config.folders import new_sweep
+from dvsn.config.folders import cleared, new_sweep, not_there
 from dvsn.config.types import whole
 from dvsn.errors import ConfigError, DataError
 from dvsn.sweep.job import Job, filtered, find_place, read_result, summary
@@ -157,9 +158,8 @@ def sweep(session: compose.Session, composed: compose.Composed, job: compose.Job
     if not separate:
         refuse_devices(cfg)
     name_choices(cfg, session.overrides)
-    make_folder(session, composed)
     context = HydraContext(config_loader=JobLoader(session.loader), callbacks=NoCallbacks())  # type: ignore[arg-type]
-    with compose.translated(session.name, session.loader):
+    with made_folder(session, composed), compose.translated(session.name, session.loader):
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context, task_function=job if separate else SharedTask(job), config=cfg
         )
@@ -182,17 +182,24 @@ def choose_launcher(cfg: DictConfig, line: Mapping[str, Any]) -> bool:
     return bool(cfg.hydra.launcher._target_ == TARGET)
 
 
-def make_folder(session: compose.Session, composed: compose.Composed) -> None:
-    """Resolve and check Hydra's node, and make the folder of the sweep for it alone. Raises `ConfigError`."""
+@contextmanager
+def made_folder(session: compose.Session, composed: compose.Composed) -> Iterator[None]:
+    """Resolve and check Hydra's node, and make the folder of the sweep for it alone; a refused sweep leaves none.
+    Raises `ConfigError`."""
     cfg = composed.cfg
     named = str(OmegaConf.to_container(cfg.hydra.sweep, resolve=False))
     HydraConfig.instance().set_config(cfg)  # hydra.sweep.dir holds ${name}, which reads ${hydra:...}
     with compose.translated(session.name, session.loader):
         hydra_node.settle(cfg, composed.line, sweep=True)
     again = bool(OmegaConf.select(cfg, "sweep.skip_finished", default=False))
-    folder = new_sweep(Path(cfg.hydra.sweep.dir), given="${now:" not in named, again=again)
+    wanted, given = Path(cfg.hydra.sweep.dir), "${now:" not in named
+    missing = not_there(wanted)
+    folder = new_sweep(wanted, given=given, again=again)
     with read_write(cfg.hydra):
         cfg.hydra.sweep.dir = str(folder)
+    made = [folder, *missing[1:]] if not given or missing else []
+    with cleared(folder, made):
+        yield
 
 
 class JobLoader:

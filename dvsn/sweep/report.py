@@ -9,7 +9,7 @@ from pathlib import Path
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import DataError
-from dvsn.sweep import report_table, search_study, search_table
+from dvsn.sweep import search_study
 from dvsn.sweep.runs import read_runs, sections
 
 log = logging.getLogger("dvsn")
@@ -36,6 +36,8 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
     The files are called report, or search for a search, and lie in `output`, by default in `folder`. `teacher` is the
     teacher's score where the runs do not know it. Raises `DataError` where there is no finished run.
     """
+    from dvsn.sweep import report_table, search_table  # OpenCV, which `--help` does without
+
     if not folder.is_dir():
         raise DataError(
             f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/sweep_DATE_TIME."

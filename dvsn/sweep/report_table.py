@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis, Canvas
 from dvsn.sweep.runs import ALONE, Row, Section
 from dvsn.sweep.table import Report, Table
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from dvsn.sweep.painter import Canvas
 
 COLUMNS = ("method", "weight", "seeds", "last", "best", "gain", "gap closed", "s/epoch", "peak MiB")
 EXPLANATION = (
@@ -103,8 +101,6 @@ LINE, LEFT, WIDE = 26, 230, 460  # pixels: the height of a row, where the axis b
 def picture(sections: Sequence[Section]) -> np.ndarray:
     """(H, W, 3) RGB: of each method the last score of every seed as a dot and their mean as a bar; the scores of the
     student alone and of the teacher as lines."""
-    from dvsn.sweep.painter import Canvas  # OpenCV, which the text does without
-
     canvas = Canvas(sum(LINE * (len(section.rows) + 3) for section in sections), LEFT + WIDE + 130)
     top = 0
     for section in sections:
@@ -115,8 +111,6 @@ def picture(sections: Sequence[Section]) -> np.ndarray:
 
 def plot(canvas: Canvas, section: Section, top: int) -> None:
     """One section, from the pixel row `top` on."""
-    from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis
-
     scores = [run.last for row in section.rows for run in row.runs]
     place = Axis([*scores, *([] if section.teacher is None else [section.teacher])], LEFT, WIDE)
     canvas.words(head(section)[:90], 8, top + LINE - 8)

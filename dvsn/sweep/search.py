@@ -25,12 +25,13 @@ from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.config.folders import check_place
 from dvsn.config.rules import check_options
-from dvsn.config.types import number, whole
+from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, UserError
-from dvsn.sweep import launcher, search_space, search_table
+from dvsn.sweep import launcher, search_space
 from dvsn.sweep.job import own_overrides, read_result
 from dvsn.sweep.pool import Pool, Process
 from dvsn.sweep.search_space import Range
+from dvsn.sweep.search_study import pruner, sampler, storage
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -152,9 +153,7 @@ def check_search(options: Config) -> None:
         ("startup_trials", whole(options["startup_trials"], 1), "a whole number, 1 or more"),
         ("warmup", whole(options["warmup"], 0), "a whole number, 0 or more"),
     )  # fmt: skip
-    for key, good, expected in rules:
-        if not good:
-            raise ConfigError(f"search.{key}: found {options[key]!r}, expected {expected}.")
+    require([(key, options[key], right, expected) for key, right, expected in rules], "search.")
 
 
 # The study --------------------------------------------------------------------------------------------------
@@ -186,8 +185,6 @@ def alone_in(folder: Path) -> Iterator[int]:
 def open_study(plan: Plan) -> Study:
     """Optuna's study in the folder, new or continued. Raises `ConfigError` where an earlier one searched other ranges."""
     from optuna import create_study
-
-    from dvsn.sweep.search_study import storage
 
     direction: Literal["maximize", "minimize"] = "maximize" if plan.mode == "max" else "minimize"
     study = create_study(
@@ -290,8 +287,6 @@ class Search:
 
     def ask(self) -> Trial:
         """The next trial. Its values depend on seed, number and earlier trials alone, so a resumed search draws the same."""
-        from dvsn.sweep.search_study import pruner, sampler
-
         self.study.sampler = sampler(self.plan.options, number=len(self.study.get_trials(deepcopy=False)))
         self.study.pruner = pruner(self.plan.options)
         return self.study.ask({each.key.lstrip("+"): each.distribution() for each in self.plan.ranges})
@@ -373,6 +368,8 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
         chosen = plan(session, name=name, trial=trial, module=module)
+    from dvsn.sweep import search_table  # OpenCV, which `--help` does without
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with alone_in(chosen.folder) as lock:

@@ -7,13 +7,13 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis, Canvas
 from dvsn.sweep.table import Report, Table
 
 if TYPE_CHECKING:
-    import numpy as np
     from optuna import Study
-
-    from dvsn.sweep.painter import Canvas
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
 
@@ -120,8 +120,6 @@ PANEL, HIGH, MARGIN = 260, 220, 40  # pixels: the width of a panel, its height, 
 def picture(study: Study, table: list[Row]) -> np.ndarray:
     """(H, W, 3) RGB: scores of the trials in their order, then over each searched key, on a logarithmic axis where it
     was searched so. Finished trials are blue, the best green, pruned ones grey."""
-    from dvsn.sweep.painter import Canvas  # OpenCV, which the text does without
-
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     scored = [row for row in table if row.score is not None]
     keys = list(dict.fromkeys(key for row in table for key in row.values))
@@ -145,8 +143,6 @@ def panel(
     log: bool = False,
 ) -> None:  # fmt: skip
     """Scores over `places`, one dot for each row, in a frame that begins at pixel column `left`."""
-    from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis
-
     top, wide = MARGIN, PANEL - MARGIN
     canvas.frame((left, top), (left + wide, top + HIGH), GREY)
     canvas.words(title[-32:], left, top + HIGH + 32, size=0.4)

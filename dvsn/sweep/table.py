@@ -7,12 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from dvsn.atomic import replacing
-
-if TYPE_CHECKING:
-    import numpy as np
+from dvsn.sweep.painter import png
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,6 @@ class Report:
         writer.writerows(self.rows)
         contents = {"txt": self.text.encode(), "md": self.markdown.encode(), "csv": sheet.getvalue().encode()}
         if self.picture is not None:
-            from dvsn.sweep.painter import png
-
             contents["png"] = png(self.picture)
         folder.mkdir(parents=True, exist_ok=True)
         for ending, content in contents.items():

@@ -1,4 +1,4 @@
-"""What every task is: networks, an objective, metrics, and a recipe that can rebuild it."""
+"""The base of all tasks: networks, an objective, metrics, and a recipe that can rebuild the task."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from torch import Tensor, nn
 
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
-from dvsn.networks.blocks import class_layers
 from dvsn.networks.graft import Graft
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.loop import OptimizerFactory
-from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
 from dvsn.version import VERSION
 
 
 class Task(Student):
-    """The base of all tasks: a LightningModule that says what it is.
+    """A LightningModule with what prediction, evaluation and checkpoints need to know of a task.
 
     A task writes:
 
     - `networks` and `use_metrics` (see `dvsn.tasks.loop.Loop`);
     - `normalise` and `objective`, how an answer of the network becomes named terms (see `dvsn.tasks.student.Student`);
-    - `panels`, `answer` and `deployable`: how an output becomes pictures, and what is shipped;
-    - the validation and test steps of Lightning.
+    - `configure_optimizers`, unless it is a `NetworkTask`;
+    - `_evaluate`, the step of validation and test;
+    - `panels`, `answer` and `deployable`: how an output becomes pictures, and what is shipped.
 
     `recipe` is the task's own config and `data_recipe` that of its data, both as plain data; the checkpoint carries them, so
     that `dvsn.load` needs nothing else.
@@ -47,26 +46,17 @@ class Task(Student):
     """The kinds of picture that `answer` can make, the usual first."""
 
     samples: ClassVar[str | None] = None
-    """The samples that it wants of a data set: `dataset` (pictures), `people` or `objects`; None: it does not say."""
+    """The kind of samples that it reads: `dataset` (pictures), `people` or `objects`; None: not stated."""
 
     targets: ClassVar[tuple[str, ...] | None] = None
-    """The kinds of array that it can learn: `photo`, `label` or `number`; None: it does not say."""
+    """The kinds of array that it can learn: `photo`, `label` or `number`; None: not stated."""
 
     shows: ClassVar[str] = "pictures"
-    """What its answer is, for whoever writes it down: `pictures`, `classes`, `objects`, `people` or `faces`. `dvsn.predict`
-    has a file of this name."""
+    """The form of its answer: `pictures`, `classes`, `objects`, `people` or `faces`, which is the name of a file of
+    `dvsn.predict`."""
 
     input_classes: int = 0
     """K when the input is a map of ids below K, 0 when it is a picture."""
-
-    head_factor: float = 1.0
-    """Multiplies the learning rate of the layers that make the answer."""
-
-    head_modules: list[str] | None = None
-    """The paths of these layers; None: those that the network names itself (`class_layers`)."""
-
-    decay_norms: bool = True
-    """False spares batch norms and biases the weight decay."""
 
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__(optim=optim, schedule=schedule)
@@ -75,19 +65,6 @@ class Task(Student):
         self.test_details: dict[str, list[dict[str, Any]]] = {}
         self.test_pictures: dict[str, Any] = {}
         self.test_files: dict[str, Any] = {}
-
-    def configure_optimizers(self) -> Any:
-        """One optimiser for the student. Raises `ConfigError` for a `head_factor` where no head is known."""
-        heads = self.head_modules or class_layers(self.student)
-        if self.head_factor != 1.0 and not heads:
-            raise ConfigError(
-                f"task.head_factor: {type(self.student).__name__} does not say which its class layers are. Set "
-                "task.head_modules, such as [fc]."
-            )
-        groups = parameter_groups(
-            self.student, self.optim, heads=heads, factor=self.head_factor, decay_norms=self.decay_norms
-        )
-        return self.scheduled(groups)
 
     # Input ------------------------------------------------------------------------------------------
 
@@ -107,6 +84,16 @@ class Task(Student):
 
     # Output -----------------------------------------------------------------------------------------
 
+    def _evaluate(self, batch: Batch) -> Any:
+        """Updates the metrics with the answer for a batch, and returns the answer."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Batch, _: int) -> Any:
+        return self._evaluate(batch)
+
+    def test_step(self, batch: Batch, _: int) -> Any:
+        return self._evaluate(batch)
+
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """Pictures of a batch by column title: uint8 RGB (N, 3, H, W), all of one size."""
         raise NotImplementedError
@@ -120,7 +107,8 @@ class Task(Student):
         raise NotImplementedError
 
     def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
-        """What evaluation writes a file of when all results are wanted, by folder: as `answer` returns it."""
+        """Pictures or ids that evaluation writes as files when all results are wanted, by the name of their folder; in the
+        form of `answer`."""
         return {}
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
@@ -144,7 +132,7 @@ class Task(Student):
     # Recipe -----------------------------------------------------------------------------------------
 
     def use_graft(self, node: dict[str, Any]) -> None:
-        """Change the student for good: `node`, plain data, becomes layers of it, and part of the recipe."""
+        """Build `node`, a class of `dvsn.networks.graft`, into the student as further layers, and into the recipe."""
         graft = build(node, path="task.graft")
         if not isinstance(graft, Graft):
             raise ConfigError("task.graft: expected a node whose _target_ is a class of dvsn.networks.graft.")

@@ -1,4 +1,4 @@
-"""The guard against batch norms that see one value a channel, which has no variance: it is asked before training."""
+"""A check before training: no batch norm may get a single value per channel, which has no variance."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from dvsn.errors import ConfigError
 
 
 class Share(NamedTuple):
-    """The fewest items that a device gets in a training step."""
+    """The smallest batch of a training."""
 
     items: int
+    """Items that one device gets."""
     together: int
-    """Of all devices in the same step."""
+    """Items that all devices get in the same step."""
     last: bool
     """Whether only the last batch of an epoch is so small."""
 
 
 def smallest_share(data: Any, *, world: int, batches: int) -> Share:
-    """Of an epoch that trains on the first `batches` batches of `dvsn.data.module.TrainBatches`."""
+    """The smallest batch among the first `batches` of an epoch of `dvsn.data.module.TrainBatches`."""
     size = min(len(data.datasets["train"]), data.train_samples or len(data.datasets["train"]))
     rest = size % data.batch_size
     whole = Share(data.batch_size // world, data.batch_size, last=False)
@@ -40,10 +41,10 @@ class _OneValue(Exception):
 
 
 def require_statistics(task: Any) -> None:
-    """Run the forward passes of a task's training step (`try_step`) on as few items as a device will get, where that is one.
+    """Where a device may get a batch of one item, try the forward passes of a training step (`try_step`) on one.
 
-    Raises `ConfigError` with the batch norm that would see one value a channel, and what to set. What the passes change is
-    put back.
+    Raises `ConfigError` with the batch norm that would get one value per channel, and what to set. Buffers and random
+    state are restored.
     """
     trainer: Any = task.trainer
     data = trainer.datamodule

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -18,16 +16,15 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.networks.graft import shipped
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.portable.cards import GREY, card
+from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
 
-THUMBNAIL, LINE = 192, 20
 ENLARGED = 16  # times as many pixels
-GREEN, RED, GREY = (0, 130, 0), (200, 0, 0), (60, 60, 60)
+GREEN, RED = (0, 130, 0), (200, 0, 0)
 
 
 class Classifier(nn.Module):
@@ -42,14 +39,13 @@ class Classifier(nn.Module):
         return logits.float()
 
 
-class Classification(Task):
+class Classification(NetworkTask):
     """One class a picture, by one network: normalised RGB (N, 3, H, W) -> logits (N, classes).
 
     A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, class numbers (N,).
 
     - `mean`, `std`: of RGB in [0, 1].
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
-      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `shared`: the options of every `NetworkTask`.
 
     Where the data set finds its class names on the disk (`data.dataset.names: null`), training writes them into
     the checkpoint, so that class 3 stays the same class on every other folder. A run is not continued
@@ -64,29 +60,19 @@ class Classification(Task):
     def __init__(
         self,
         *,
-        network: nn.Module,
         loss: ClassCrossEntropy,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         classes: int,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
+        super().__init__(**shared)
         if classes < 2:
             raise ConfigError(f"task.classes: found {classes}, expected 2 or more. Set data.classes.")
-        self.network, self.loss, self.classes = network, loss, classes
+        self.loss, self.classes = loss, classes
         self.normalise = Normalise(mean=mean, std=std)
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
         self._resumed_names: list[str] | None = None
         self.use_metrics()
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -168,12 +154,6 @@ class Classification(Task):
         self.metrics.update(logits, batch["target"])
         return logits
 
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """One column: each picture in a square, and below it what it was taken for and what it is."""
         shares, predicted = output.softmax(dim=1).max(dim=1)
@@ -210,18 +190,3 @@ def warn_of_enlarging(dataset: Any, source: str = "photo") -> None:
             "transform: makes %dx%d of pictures of %dx%d. Small pictures are usually trained on as they are, by "
             "transform=cifar.", *shown, *stored,
         )  # fmt: skip
-
-
-def card(picture: np.ndarray, lines: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> the same fitted into a white square, with lines of text below it."""
-    height, width = picture.shape[:2]
-    factor = THUMBNAIL / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
-    canvas = np.full((THUMBNAIL + LINE * len(lines), THUMBNAIL, 3), 255, np.uint8)
-    top, left = (THUMBNAIL - size[1]) // 2, (THUMBNAIL - size[0]) // 2
-    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=how)
-    for number, (text, colour) in enumerate(lines, start=1):
-        place = (2, THUMBNAIL + LINE * number - 6)
-        cv2.putText(canvas, text[:26], place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
-    return canvas

@@ -19,8 +19,7 @@ from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory
+from dvsn.portable.draw import draw_boxes
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch, Terms, Vocabulary
@@ -51,8 +50,7 @@ class Detection(ScoredTask):
     `labels`, `crowd`, `area` (n,) and perhaps `masks` (n, H, W); `index` and `name`. The network resizes and normalises
     by itself. Crowd regions are not trained on; they are neither wanted nor punished by the score.
 
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
-      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `shared`: the options of every `NetworkTask`.
     - `shown` is the score from which an object is drawn.
     """
 
@@ -61,27 +59,13 @@ class Detection(ScoredTask):
     response: ClassVar[Kind] = "objects"
     samples: ClassVar[str | None] = "objects"
 
-    def __init__(
-        self,
-        *,
-        network: Detector,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
-        shown: float = 0.5,
-    ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
-        self.network = network
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
+    network: Detector
+
+    def __init__(self, *, network: Detector, shown: float = 0.5, **shared: Any) -> None:
+        super().__init__(network=network, **shared)
         self.shown_from = shown
         self._seen: Tensor | None = None
         self.use_metrics()
-
-    @property
-    def networks(self) -> dict[str, torch.nn.Module]:
-        return {"network": self.network}
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -222,12 +206,6 @@ class Detection(ScoredTask):
         self.score.update(batch["index"], found)
         return found
 
-    def validation_step(self, batch: Batch, _: int) -> list[Found]:  # type: ignore[override]
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> list[Found]:  # type: ignore[override]
-        return self._evaluate(batch)
-
     def panels(self, batch: Batch, output: list[Found]) -> dict[str, Tensor]:  # type: ignore[override]
         """Photo, what was found and what is there; smaller pictures of a batch stand on white."""
         photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch["image"]]
@@ -244,8 +222,6 @@ class Detection(ScoredTask):
 
     def draw(self, photo: np.ndarray, found: Found) -> np.ndarray:
         """A copy of a picture (H, W, 3) uint8 with its objects: boxes, names, scores and masks."""
-        from dvsn.pictures.draw import draw_boxes
-
         picture, words = np.array(photo, order="C"), self.vocabulary
         scores = found["scores"].cpu().numpy() if "scores" in found else None
         kept = slice(None) if scores is None else np.flatnonzero(scores >= self.shown_from)

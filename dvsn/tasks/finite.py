@@ -1,4 +1,4 @@
-"""The guard against losses that are NaN or infinite."""
+"""The check that stops a run whose losses are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NotFinite(UserError):
 
 
 class Pending(NamedTuple):
-    """The values of one step that have not been looked at yet."""
+    """The values of one step that have not been checked yet."""
 
     names: list[str]
     values: Tensor
@@ -30,21 +30,21 @@ class Pending(NamedTuple):
     step: int
     epoch: int
     arrived: Any
-    """The CUDA event behind the copy to the CPU; None where the values were there from the start."""
+    """The CUDA event after the copy to the CPU; None where the values were on the CPU."""
 
 
 class FiniteGuard:
-    """Looks at every loss of every step without waiting for the device.
+    """Checks every loss of every step without waiting for the device.
 
-    On a CPU values are looked at in `watch` itself. On a GPU they are copied in the background and looked at some steps
-    later, and in any case in `check`, which is called before a checkpoint is written.
+    On a CPU values are checked in `watch` itself. On a GPU they are copied in the background and checked some steps
+    later, at the latest in `check`, which is called before a checkpoint is written.
     """
 
     def __init__(self) -> None:
         self._pending: deque[Pending] = deque()
 
     def clear(self) -> None:
-        """Forget what has not been looked at."""
+        """Forget what has not been checked."""
         self._pending.clear()
 
     def watch(self, values: Mapping[str, Tensor], *, step: int, epoch: int) -> None:
@@ -62,7 +62,7 @@ class FiniteGuard:
             require_finite(Pending(list(values), torch.stack(losses), step, epoch, None))
 
     def check(self) -> None:
-        """Look at all values so far. Raises `NotFinite` for the earliest step with one that is NaN or infinite."""
+        """Check all values so far. Raises `NotFinite` for the earliest step with one that is NaN or infinite."""
         while self._pending:
             require_finite(self._pending.popleft())
 

@@ -1,4 +1,4 @@
-"""How a dense classifier is asked: whole pictures, windows, several scales, mirrored; all from one set of options."""
+"""Inference of dense classifiers: whole pictures or windows, at several scales, mirrored."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ Ask = Callable[[Tensor], Tensor]
 
 
 class Inference(NamedTuple):
-    """`mode`: `whole` pictures, or `slide` a `window` (H, W) by `stride` (H, W), the last one shifted inside the
-    picture; null strides are two thirds of the window. `scales` and `flip` average over resized and mirrored
-    views."""
+    """How a picture is classified.
+
+    - `mode`: `whole`, or `slide` for a `window` (H, W) that moves by `stride` (H, W; null: two thirds of the window). The
+      last window is shifted back inside the picture.
+    - `scales`, `flip`: average over resized and mirrored views.
+    """
 
     mode: Literal["whole", "slide"] = "whole"
     window: tuple[int, int] | None = None
@@ -83,12 +86,11 @@ def windows(size: int, window: int, stride: int) -> list[int]:
 def answers(
     ask: Ask, image: Tensor, options: Inference, *, align_corners: bool, swaps: Sequence[tuple[int, int]] = ()
 ) -> Iterator[Tensor]:
-    """For each picture of normalised (N, 3, H, W), its scores (1, K, H, W): logits of the one view, or the mean
-    of the views' probabilities.
+    """For each picture of normalised (N, 3, H, W), its scores (1, K, H, W). A mirror exchanges the classes of `swaps`.
 
-    Several scales are averaged as soft-max probabilities; HRNet's code averages a view with its mirror as
-    logits, which is kept, and sums exponentials of these over the scales, which is not: there the
-    loudest scale wins. `swaps` are pairs of classes that the mirror exchanges.
+    - One scale: logits; a view and its mirror are averaged as logits, as in HRNet's code.
+    - Several scales: the mean of their soft-max probabilities. HRNet's code sums exponentials of logits over the scales
+      instead, so that the scale with the largest logits decides.
     """
     height, width = image.shape[-2:]
     order = None

@@ -1,12 +1,13 @@
-"""What tasks of keypoints share: crops of people or faces, points in them, and how these are measured and shown."""
+"""The base of tasks of keypoints: crops of people or faces, points in them, their score and their drawing."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from dvsn.config.build import build
@@ -14,25 +15,30 @@ from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory
+from dvsn.portable.draw import draw_skeleton
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
 
+log = logging.getLogger(__name__)
+
 
 class KeypointTask(ScoredTask):
-    """Keypoints in crops of people or faces; a task says how a network's answer becomes points (`estimate`).
+    """Keypoints in crops of people or faces. A task writes `estimate`, which makes points of a network's answer.
 
-    A batch holds `image`, uint8 RGB (N, 3, H, W); `keypoints` (N, K, 2) in pixels of the crop and `weight` (N, K);
-    `inverse` (N, 2, 3) from crop to picture, `extent` (N, 2), `index` and `name`; of faces also `offset` (N,), by how many
-    crop pixels, right and down, keypoints count from the pixels in which they are drawn (see `FaceCrop`).
+    A batch holds:
+
+    - `image`: uint8 RGB (N, 3, H, W); `index` and `name`;
+    - `keypoints` (N, K, 2) in pixels of the crop, and `weight` (N, K);
+    - `inverse` (N, 2, 3), from crop to picture, and `extent` (N, 2);
+    - of faces also `offset` (N,): a keypoint's coordinates minus the pixel in which it is drawn (see `FaceCrop`).
+
+    Options:
 
     - `mean`, `std`, `channels` (`rgb` or `bgr`): of what the network sees; see `Normalise`.
     - `flip_test`: average with the answer for the mirrored crop, in validation, evaluation and prediction.
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own last layer);
-      `decay_norms: false` spares biases and batch norms the weight decay.
+    - `shared`: the options of every `NetworkTask`.
 
     Outside of training everything is in float32, also where training is mixed: bfloat16 moves points by half a pixel.
     """
@@ -44,26 +50,15 @@ class KeypointTask(ScoredTask):
     def __init__(
         self,
         *,
-        network: nn.Module,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         channels: Literal["rgb", "bgr"] = "rgb",
         flip_test: bool = True,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
-        self.network = network
+        super().__init__(**shared)
         self.normalise = Normalise(mean=mean, std=std, channels=channels)
         self.flip_test = flip_test
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
 
     @functools.cached_property
     def keypoints(self) -> KeypointSet:
@@ -87,10 +82,29 @@ class KeypointTask(ScoredTask):
     def ask_data(self, data: Any) -> None:
         data.use("people")
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        terms = self.learn(batch)
-        self.record(terms)
-        return torch.stack(list(terms.values())).sum()
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for line in self.left_open():
+            log.info("%s", line)
+
+    def left_open(self) -> list[str]:
+        """What the data set does not say of its keypoints, and what is done instead: a line each."""
+        found = []
+        if not self.keypoints.mirrors:
+            found.append(
+                "data.keypoints.pairs: not given, and no names tell left from right, so nothing is mirrored. Name the pairs "
+                "that a mirror exchanges, or set it to [] where there are none."
+            )
+        score = self.data_fact("score", "pck")
+        if score == "pck" and not self.keypoints.sigmas:
+            found.append(
+                "data.keypoints.sigmas: not given, so keypoints are measured by PCK and not by COCO's AP, which needs them."
+            )
+        if score == "nme" and self.data_fact("normalise", None) is None:
+            found.append(
+                "data.facts.normalise: not given, so errors are relative to the diagonal of the box around the points."
+            )
+        return found
 
     # Evaluation and use -----------------------------------------------------------------------------
 
@@ -104,6 +118,7 @@ class KeypointTask(ScoredTask):
     ) -> None:
         """The score that the data set is measured by: `data.facts.score`. For the options see
         `dvsn.metrics.keypoints.make_score`."""
+        self.flip_test = self.flip_test and self.keypoints.mirrors
         score = make_score(
             self.data_fact("score", "pck"),
             keypoints=self.keypoints,
@@ -149,12 +164,6 @@ class KeypointTask(ScoredTask):
             extent=batch["extent"],
         )
 
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         columns = {"photo": batch["image"], "prediction": self._drawn(batch, output)}
         if "keypoints" in batch:
@@ -164,8 +173,6 @@ class KeypointTask(ScoredTask):
 
     def _drawn(self, batch: Batch, answer: Tensor) -> Tensor:
         """The crops (N, 3, H, W) with skeletons of (N, K, 3)."""
-        from dvsn.pictures.draw import draw_skeleton
-
         image = batch["image"]
         if "offset" in batch:
             places = answer[..., :2] - batch["offset"].view(-1, 1, 1)

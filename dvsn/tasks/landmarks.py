@@ -16,8 +16,6 @@ from dvsn.errors import ConfigError
 from dvsn.losses.heatmaps import AdaptiveWing, JointMSE
 from dvsn.losses.landmarks import PFLDLoss
 from dvsn.metrics.angles import AngleError
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
 from dvsn.tasks.pose import Pose
 from dvsn.tasks.student import Student, Translate
@@ -65,27 +63,14 @@ class Landmarks(KeypointTask):
         network: nn.Module,
         loss: nn.Module,
         size: Sequence[int],
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         channels: Literal["rgb", "bgr"] = "bgr",
         flip_test: bool = False,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            network=network,
-            optim=optim,
-            schedule=schedule,
-            mean=mean,
-            std=std,
-            channels=channels,
-            flip_test=flip_test,
-            head_factor=head_factor,
-            head_modules=head_modules,
-            decay_norms=decay_norms,
+            network=network, mean=mean, std=std, channels=channels, flip_test=flip_test, **shared
         )
         if not hasattr(network, "landmarks"):
             raise ConfigError(
@@ -152,7 +137,7 @@ class Landmarks(KeypointTask):
         head's angles. Without one the crop is its own picture, pixel for pixel: 0."""
         image = self.layout(self.normalise(image))
         points, angles = self.network(image, heads=heads)
-        if self.flip_test:
+        if self.flip_test and self.keypoints.mirrors:
             mirrored, turned = self.network(self.layout(image.flip(-1)), heads=heads)
             mirror = torch.from_numpy(self.keypoints.mirror).to(points.device)
             points = (points + self.mirrored_back(mirrored[:, mirror], offset)) / 2
@@ -238,8 +223,9 @@ def box_crop(task: KeypointTask, size: tuple[int, int], *, centred: bool) -> Fac
 def with_crops(
     task: KeypointTask, node: dict[str, Any], size: tuple[int, int], *, centred: bool
 ) -> dict[str, Any]:
-    """A data node with crops as a network wants them, unaugmented. They are made from points or rectangles as a transform of
-    the node says; without one as in training, or, where the data set is one that is cut otherwise, as that is."""
+    """A data node with the crops that a network was trained with, unaugmented. Crops are made from `points` or `rectangle`:
+    as the transform of the node says, or as the data set says where it is another than the training's, else as in training.
+    """
     given, trained = ((each.get("transform") or {}).get("eval") or {} for each in (node, task.data_recipe))
     published, known = (
         (each.get("facts") or {}).get("face_box", "points") for each in (node, task.data_recipe)

@@ -1,4 +1,4 @@
-"""What Lightning's loop asks of every task: memory layout, schedules, logging, the check of losses, metrics."""
+"""The part of a task that serves Lightning's loop: memory layout, schedules, logging, the check of losses, metrics."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ class Stages(NamedTuple):
 
 
 class Loop(pl.LightningModule):
-    """Base of `Task`: what does not depend on what is learned.
-
-    Metrics, and what stands in this class beside modules, are no part of the state dict.
-    """
+    """Base of `Task`: everything that does not depend on what is learned. Metrics are not part of the state dict."""
 
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.metrics.fcn_score import FcnScore
+from dvsn.tasks.recipe import load
+from dvsn.tasks.segmentation import Segmentation
 from dvsn.types import IGNORE
-
-if TYPE_CHECKING:
-    from dvsn.tasks.segmentation import Segmentation
 
 
 class PaintedScore(FcnScore):
@@ -30,9 +28,6 @@ class PaintedScore(FcnScore):
     """
 
     def __init__(self, checkpoint: str, *, size: Sequence[int] | None = None) -> None:
-        from dvsn.tasks.recipe import load
-        from dvsn.tasks.segmentation import Segmentation
-
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ConfigError(f"metrics.segmenter_size: found {list(size)}, expected [HEIGHT, WIDTH].")
         task = load(checkpoint)

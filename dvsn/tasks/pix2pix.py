@@ -13,6 +13,8 @@ from pytorch_lightning.loops.utilities import _block_parallel_sync_behavior
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
+from dvsn.data.class_ids import distinct_palette
 from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
@@ -422,12 +424,6 @@ class Pix2Pix(Task):
             self.metrics.update(output.contiguous(), batch["target"].float() / 255)
         return output
 
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         source = self.data_recipe.get("pair", {}).get("source", "input")
         title = {"label": "label map"}.get(source, f"input {source}" if len(source) == 1 else source)
@@ -481,9 +477,6 @@ def to_bytes(image: Tensor) -> Tensor:
 
 def label_palette(classes: int) -> Tensor:
     """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, else PASCAL VOC's colours."""
-    from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
-    from dvsn.data.class_ids import distinct_palette
-
     if classes in (34, 35):
         return torch.from_numpy(PALETTE[:classes].copy())
     if classes in (19, 20):

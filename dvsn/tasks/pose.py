@@ -12,10 +12,7 @@ from dvsn.data.crop import PersonCrop
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.landmarks import LandmarkLoss, PFLDLoss
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory
 from dvsn.tasks.keypoints import KeypointTask
-from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD
 from dvsn.tasks.student import Student, Translate
 from dvsn.types import Batch, Terms
 
@@ -58,34 +55,8 @@ class Pose(KeypointTask):
     kind: ClassVar[str] = "pose"
     response: ClassVar[Kind] = "heatmaps"
 
-    def __init__(
-        self,
-        *,
-        network: nn.Module,
-        codec: HeatmapCodec,
-        loss: nn.Module,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-        channels: Literal["rgb", "bgr"] = "rgb",
-        flip_test: bool = True,
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
-    ) -> None:
-        super().__init__(
-            network=network,
-            optim=optim,
-            schedule=schedule,
-            mean=mean,
-            std=std,
-            channels=channels,
-            flip_test=flip_test,
-            head_factor=head_factor,
-            head_modules=head_modules,
-            decay_norms=decay_norms,
-        )
+    def __init__(self, *, network: nn.Module, codec: HeatmapCodec, loss: nn.Module, **shared: Any) -> None:
+        super().__init__(network=network, **shared)
         if isinstance(loss, LandmarkLoss | PFLDLoss):
             raise ConfigError(
                 f"loss: {type(loss).__name__} compares points, and this task learns heatmaps. Choose loss=heatmaps or "
@@ -135,7 +106,7 @@ class Pose(KeypointTask):
         """As `KeypointTask.estimate`; an `offset` is for crops that are not `centred`, which maps do not want."""
         image = self.layout(self.normalise(image))
         heatmaps = self.network(image).float()
-        if self.flip_test:
+        if self.flip_test and self.keypoints.mirrors:
             mirror = torch.from_numpy(self.keypoints.mirror).to(heatmaps.device)
             mirrored = self.network(self.layout(image.flip(-1))).float()
             heatmaps = self.codec.join_mirrored(heatmaps, mirrored, mirror)

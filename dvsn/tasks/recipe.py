@@ -1,4 +1,4 @@
-"""A task from its recipe: what a checkpoint says of the task that wrote it, and the task rebuilt from it."""
+"""Recipes: the part of a checkpoint that describes its task, and the task that is rebuilt from it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 from dvsn.config.allow import renamed
 from dvsn.config.build import build
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.hub.resolve import read
 from dvsn.tasks.base import Task
-from dvsn.weights import read_checkpoint, require_equal
+from dvsn.weights import require_equal
 
 FORMAT = 1
 
 
 def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
-    """The part of a checkpoint that says how to rebuild its task."""
+    """The part of a checkpoint that describes its task: `recipe`, `data`, `format`, `version`. Raises `CheckpointError`."""
     header = content.get("dvsn")
     if not isinstance(header, dict) or not isinstance(header.get("recipe"), dict):
         keys = ", ".join(list(map(str, content))[:5])
@@ -39,10 +40,9 @@ def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
 
 
 def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, path: Any = None) -> Task:
-    """A task from its recipe, a plain dictionary; the recipe passes the allow-list first. Its `graft` is what a method of
-    distillation has added to the network, and no option of the task.
+    """A task from its recipe, a plain dictionary, which must pass the allow-list.
 
-    `path` is the checkpoint that the recipe comes from, for messages.
+    `graft` in it are layers that a method of distillation has added. `path` is the checkpoint of the recipe, for messages.
     """
     try:
         task = build({key: node for key, node in recipe.items() if key != "graft"}, path="task")
@@ -62,7 +62,7 @@ def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, pa
 
 def load(path: Any, *, device: str = "cpu") -> Task:
     """See `dvsn.load`."""
-    content = read_checkpoint(path, map_location="cpu")
+    content = read(path)
     header = read_recipe(content, path)
     task = build_task(header["recipe"], data=header.get("data"), path=path)
     load_state(task, content["state_dict"], path)

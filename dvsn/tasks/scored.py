@@ -1,24 +1,24 @@
-"""What tasks share whose score knows the data set: it is told before it measures, and says of how much it speaks."""
+"""The base of tasks whose score reads the data set itself, such as COCO's average precision."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any, ClassVar
 
-from dvsn.tasks.base import Task
+from dvsn.tasks.network import NetworkTask
 
 log = logging.getLogger("dvsn")
 
 
-class ScoredTask(Task):
+class ScoredTask(NetworkTask):
     """Base of tasks with one metric called `score`, which has `attach(dataset)` and `coverage()`.
 
-    A run that does not look at all of a split (`trainer.limit_val_batches`, `limit_test_batches`, `fast_dev_run`) is
-    measured by what it has looked at, and says so.
+    `attach` gives the score its data set; `coverage` is how many samples were scored, and of how many. A run that sees a
+    part of a split (`trainer.limit_val_batches`, `limit_test_batches`, `fast_dev_run`) is scored on that part, and logs it.
     """
 
     measured: ClassVar[str] = "samples"
-    """What is counted, in words."""
+    """The word for what is counted."""
 
     @property
     def score(self) -> Any:
@@ -42,7 +42,7 @@ class ScoredTask(Task):
         super().on_test_epoch_end()
 
     def tell_coverage(self, split: str) -> None:
-        """Log how much of a split is scored, where it is not all."""
+        """Log how many samples of a split are scored, unless all are."""
         found, count = self.score.coverage()  # gathers
         if found < count and self.trainer.is_global_zero:
             log.warning(
@@ -51,6 +51,6 @@ class ScoredTask(Task):
             )  # fmt: skip
 
     def coverage_table(self) -> list[dict[str, Any]]:
-        """One row, for `details`, where not all of the split is scored."""
+        """One row for `details`, unless all of the split is scored."""
         found, count = self.score.coverage()
         return [{"scored": f"{found} of {count} {self.measured}"}] if found < count else []

@@ -16,9 +16,9 @@ from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
-from dvsn.optim.schedules import Schedule
-from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.pictures.grids import matrix_picture
 from dvsn.tasks.inference import Inference, answers, read_options, resize
+from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.tasks.student import Student
 from dvsn.types import Batch, SegmentationOutput, Terms, Vocabulary
@@ -43,7 +43,7 @@ class Segmenter(nn.Module):
         return logits if self.answer == "logits" else logits.argmax(dim=1).to(torch.uint8)
 
 
-class Segmentation(Task):
+class Segmentation(NetworkTask):
     """Per-pixel classification by one network.
 
     A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, uint8 ids (N, 1, H, W) with 255 ignored; and
@@ -53,9 +53,9 @@ class Segmentation(Task):
     - `inference`: see `dvsn.tasks.inference.Inference`; used by validation, evaluation and prediction.
     - `absent`: whether a class that neither labels nor predictions hold is left out of the means (`skip`) or
       counts as 0 (`zero`, as the code of PIDNet and HRNet has it).
-    - `head_factor` multiplies the learning rate of `head_modules` (null: the network's own class layers);
-      `decay_norms: false` spares biases and batch norms the weight decay, as BiSeNet's recipe does.
-    - logits are resized to the label with the network's own `align_corners`.
+    - `shared`: the options of every `NetworkTask`.
+
+    Logits are resized to the label with the network's own `align_corners`.
     """
 
     kind: ClassVar[str] = "segmentation"
@@ -69,34 +69,25 @@ class Segmentation(Task):
         *,
         network: nn.Module,
         loss: Objective,
-        optim: OptimizerFactory,
-        schedule: Schedule | None = None,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         inference: dict[str, Any] | None = None,
         absent: Absent = "skip",
-        head_factor: float = 1.0,
-        head_modules: list[str] | None = None,
-        decay_norms: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__(optim=optim, schedule=schedule)
-        self.network, self.loss = network, loss
+        super().__init__(network=network, **shared)
+        self.loss = loss
         self.normalise = Normalise(mean=mean, std=std)
         self.align_corners = bool(getattr(network, "align_corners", False))
         if loss.align_corners is None:
             loss.align_corners = self.align_corners
         self.inference = read_options(inference)
         self.absent = absent
-        self.head_factor, self.head_modules, self.decay_norms = head_factor, head_modules, decay_norms
         self.use_metrics()
 
     @property
     def classes(self) -> int:
         return self.loss.classes
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
 
     @property
     def needs_unused_parameters(self) -> bool:  # type: ignore[override]
@@ -154,7 +145,8 @@ class Segmentation(Task):
         scores = answers(
             self.ask, self.normalise(image), self.inference, align_corners=self.align_corners, swaps=swaps
         )
-        return torch.cat([score.argmax(dim=1).to(torch.uint8) for score in scores])
+        # the place of the maximum: on a CPU 2 to 4 times as fast as argmax, which leaves the channels' order in memory
+        return torch.cat([score.max(dim=1).indices.to(torch.uint8) for score in scores])
 
     def forward(self, image: Tensor) -> Tensor:
         return self.predict_ids(image)
@@ -163,12 +155,6 @@ class Segmentation(Task):
         predicted = self.predict_ids(batch["image"])
         self.metrics.update(predicted, batch["target"][:, 0])
         return predicted
-
-    def validation_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, _: int) -> Tensor:
-        return self._evaluate(batch)
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         columns = {"photo": batch["image"], "prediction": self.paint(output)}
@@ -194,7 +180,8 @@ class Segmentation(Task):
                     "write: this data set's files hold the class ids themselves; there is no other numbering for a "
                     "test server. Use write=ids of python -m dvsn.predict."
                 )
-            return torch.tensor(numbers, dtype=torch.uint8, device=ids.device)[ids.long()]
+            kind_of_number = torch.uint8 if max(numbers) < 256 else torch.int32
+            return torch.tensor(numbers, dtype=kind_of_number, device=ids.device)[ids.long()]
         colors = self.paint(ids)
         if kind == "color":
             return colors
@@ -222,8 +209,6 @@ class Segmentation(Task):
         return {"classes": rows}
 
     def detail_pictures(self) -> dict[str, Any]:
-        from dvsn.pictures.grids import matrix_picture
-
         with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
             matrix = self.score.confusion.double()
         shares = matrix / matrix.sum(dim=1, keepdim=True)

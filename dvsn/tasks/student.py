@@ -1,4 +1,4 @@
-"""What distillation asks of every task: to be taught, and to be a teacher."""
+"""Distillation in a task: training as a student, and answering as a teacher."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Student(Loop):
         return True
 
     def evaluate_as_taught(self, student: Student) -> None:
-        """From now on validate what `teach` answers to a student, at the same size, without mirrored or resized views."""
+        """From now on validation measures what `teach` answers: at the student's size, without mirrored or resized views."""
         self.evaluated_as_taught = True
 
     def shown(self, batch: Batch) -> Tensor:
@@ -106,7 +106,7 @@ class Student(Loop):
         return self.distiller.join(own, output, self.labelled(batch), self.shown(batch))
 
     def must_be_finite(self) -> dict[str, Tensor]:
-        """Also a value that is finite where the teacher's answer is."""
+        """Also a number that is finite only if the teacher's answer is."""
         witness = None if self.distiller is None else self.distiller.witness
         return super().must_be_finite() if witness is None else {TEACHER: witness, **super().must_be_finite()}
 

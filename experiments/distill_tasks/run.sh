@@ -26,8 +26,11 @@ python -m dvsn.train -m "${faces[@]}" distill=none seed=0,1 || true
 python -m dvsn.train -m "${faces[@]}" distill=bounded_regression distill.bounded_regression.method.distance=l2,l1 seed=0 || true
 python -m dvsn.report "$RUNS/landmarks" output="$RUNS/report_landmarks" && cp "$RUNS/report_landmarks/report.csv" experiments/distill_tasks/landmarks.csv
 
-# Generators: the demonstration's U-Net of width 16 teaches one of width 4 on the embedded street scenes.
-street=(experiment=demo "${shared[@]}" data.root=data/street)
+# Generators: a U-Net of width 16 teaches one of width 4 on the embedded street scenes, by the demonstration's recipe of then.
+street=(task=pix2pix network=unet_128 network.width=16 network.upsample=resize discriminator=n_layers discriminator.width=16
+    discriminator.layers=3 loss.gan_weight=0.5 transform=jitter_256x512 transform.load_height=136 transform.load_width=272
+    transform.crop_height=128 transform.crop_width=256 schedule=linear_decay schedule.constant_epochs=2 schedule.decay_epochs=2
+    data=street data.workers=1 task.test_norm=batch trainer.max_epochs=3 "${shared[@]}" data.root=data/street)
 python -m dvsn.train "${street[@]}" run_dir="$RUNS/generator_teacher" resume=auto
 python -m dvsn.train -m "${street[@]}" network.width=4 "teacher=$RUNS/generator_teacher/checkpoints/last.ckpt" \
     sweep.skip_finished=true "hydra.sweep.dir=$RUNS/generator" distill=none,gan_compression,omgd seed=0 || true

@@ -22,8 +22,8 @@ import dvsn
 from dvsn.engine import trainer as runtime
 from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.ced import area_under_curve, draw_curves, failure_rate
-from dvsn.pictures.draw import draw_head, draw_skeleton
 from dvsn.pictures.grids import grid, write_picture
+from dvsn.portable.draw import draw_head, draw_skeleton
 from dvsn.tasks.keypoints import to_picture
 
 HERE = Path(__file__).parent

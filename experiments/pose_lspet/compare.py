@@ -18,8 +18,8 @@ import torch
 
 import dvsn
 from dvsn.engine import trainer as runtime
-from dvsn.pictures.draw import draw_skeleton
 from dvsn.pictures.grids import grid, write_picture
+from dvsn.portable.draw import draw_skeleton
 from dvsn.tasks.keypoints import to_picture
 
 HERE = Path(__file__).parent

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dvsn.benchmark import kinds, levers, stopwatch
-from dvsn.benchmark.__main__ import COMMAND, benchmark, compare, kept_modules
+from dvsn.benchmark.__main__ import COMMAND, benchmark
 from dvsn.benchmark.folding import Folded
+from dvsn.benchmark.measure import compare, kept_modules
 from dvsn.benchmark.stopwatch import Stopwatch, highest, peak_memory
 from dvsn.benchmark.table import COLUMNS, cells, markdown
 from dvsn.config.compose import initialized, plain
@@ -27,11 +28,6 @@ TINY = [
     "network=pidnet_s", "network.width=4", "network.pyramid_width=4", "network.head_width=4", "data.classes=3",
     "device=cpu", "size=[32,48]", "runs=2", "rounds=1",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -140,8 +136,8 @@ def test_onnx_runtime_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_published_figures_of_pose(
     network: str, parameters: int, giga: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsn.benchmark.__main__.measure_all", lambda *_: [])
-    monkeypatch.setattr("dvsn.benchmark.folding.fold_batch_norms", lambda network, _: Folded(network, (), ()))
+    monkeypatch.setattr("dvsn.benchmark.measure.measure_all", lambda *_: [])
+    monkeypatch.setattr("dvsn.benchmark.measure.fold_batch_norms", lambda network, _: Folded(network, (), ()))
     with initialized(conf_dir()):
         config = plain(compose("benchmark", overrides=[f"network={network}", "size=[256,192]", "device=cpu"]))
     result = benchmark(config)
@@ -223,7 +219,7 @@ def test_refuses_a_checkpoint_of_another_task(monkeypatch: pytest.MonkeyPatch) -
         def deployable(self) -> nn.Module:
             return nn.Identity()
 
-    monkeypatch.setattr("dvsn.tasks.recipe.load", lambda path: Translator())
+    monkeypatch.setattr("dvsn.benchmark.measure.load", lambda path: Translator())
     config = {**composed(), "network": None, "checkpoint": "best.ckpt"}
     with pytest.raises(CheckpointError, match=r"best\.ckpt: a checkpoint of the task 'pix2pix'"):
         benchmark(config)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +241,9 @@ COMMAND = Command(
 
 
 def test_help_names_groups_options_and_examples(compose: Callable[..., Any]) -> None:
-    text = COMMAND.help_text()
-    assert "network     unet, unet_small" in text and "_base" not in text
+    text, menu = COMMAND.help_text(), replace(COMMAND, menu=True).help_text()
+    assert text.index("options:") < text.index("examples:") < text.index("network (2)"), "groups last, folded"
+    assert "any task  unet, unet_small" in menu and "_base" not in menu
     for option in COMMAND.options:
         assert option.name in text and option.help in text
     for example in COMMAND.examples:

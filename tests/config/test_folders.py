@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dvsn.config import folders
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, DataError
 from tests.support.tiny_command import environment
 
 
@@ -241,3 +241,32 @@ def test_the_whole_way(tmp_path: Path) -> None:
     again = [*call, f"hydra.run.dir={made[0]}"]
     done = subprocess.run(again, cwd=root, env=environment(root), capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith(f"error: hydra.run.dir: {made[0]} holds a run")
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
+    """Nor those above that were made for it; one that was there stays, and so does what has begun."""
+    place = tmp_path / "runs" / "mine" / "1"
+    with pytest.raises(DataError), folders.claimed(place, given=False, resume=False):
+        for name in ("config.yaml", "train.log"):
+            (place / name).touch()
+        (place / "checkpoints").mkdir()
+        raise DataError("there is no such data set")
+    assert list(tmp_path.iterdir()) == []
+
+    place.parent.mkdir(parents=True)
+    with pytest.raises(DataError), folders.claimed(place, given=True, resume=False):
+        (place / "metrics.csv").touch()
+        raise DataError("a picture is broken")
+    assert sorted(file.name for file in place.iterdir()) == [".lock", "metrics.csv"]
+
+    with pytest.raises(RuntimeError), folders.claimed(place.with_name("2"), given=True, resume=False):
+        raise RuntimeError("a fault of the program keeps its messages")
+    assert place.with_name("2").is_dir()
+
+
+def test_a_finished_run_leaves_no_empty_folder(tmp_path: Path) -> None:
+    with folders.claimed(tmp_path / "run", given=True, resume=False) as place:
+        (place / "pictures").mkdir()
+        (place / "checkpoints").mkdir()
+        (place / "checkpoints" / "last.ckpt").touch()
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [".lock", "checkpoints"]

@@ -84,16 +84,17 @@ AUXILIARY = SEGMENTERS - named("network", r"hrnetv2_w\d+(_small_v\d)?")
 BOUNDARY = named("network", r"pidnet_[sml]|ddrnet_23_adb_bag|bisenetv1_adb_bag")
 HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": BOUNDARY}
 """Of a loss of segmentation that reads heads, the networks that have them in training."""
-FACES = {"300w", "aflw", "cofw", "faces68", "wflw"}
+OWN = {"keypoints", "keypoint_table", "yolo_keypoints"}
+FACES = {"300w", "aflw", "cofw", "face_files", "face_lines", "faces", "faces68", "wflw"}
 STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot"}
 LABELLED = STREETS | {"camvid", "cocostuff", "lip", "pascal_context", "segmentation"}
 DATA = {
     "classification": {"cifar10", "cifar100", "imagefolder"},
-    "detection": STREETS | {"coco", "ochuman"},
+    "detection": STREETS | {"boxes", "coco", "ochuman", "voc_boxes", "yolo_boxes"},
     "landmarks": FACES,
     "landmarks_heatmaps": FACES,
     "pix2pix": LABELLED | {"aligned", "edges2shoes", "facades", "folders", "maps"},
-    "pose": {"coco", "crowdpose", "keypoints", "lspet", "mpii", "ochuman", "street", "street_onehot"},
+    "pose": OWN | {"coco", "crowdpose", "lspet", "mpii", "ochuman", "street", "street_onehot"},
     "segmentation": LABELLED,
 }
 

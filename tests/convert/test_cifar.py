@@ -14,37 +14,24 @@ import torch
 from torch import Tensor, nn
 
 import dvsn
-from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
-from dvsn.convert.release import Converted
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.rules import convert
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.cifar_mobilenetv2 import CifarMobileNetV2
 from dvsn.networks.cifar_resnet_bottleneck import CifarBottleneckResNet
 from dvsn.networks.cifar_shufflenet import CifarShuffleNet, CifarShuffleNetV2
 from dvsn.tasks.classification import Classification
+from tests.support.networks import rebuilt
 from tests.support.reference_cifar import fill, resnet, resnet_keys, vgg, vgg_keys, wrn, wrn_keys
 
 State = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def training_file(state: State) -> dict[str, Any]:
     """What the benchmark saves after the last epoch."""
     momentum = {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 5e-5}]}
     return {"epoch": 240, "model": state, "accuracy": torch.tensor(79.4), "optimizer": momentum}
-
-
-def rebuilt(converted: Converted) -> nn.Module:
-    network = build(converted.network, path="network")
-    assert isinstance(network, nn.Module)
-    network.load_state_dict(converted.state, strict=True)
-    return network.eval()
 
 
 def picture() -> Tensor:

@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import dvsn
-from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
-from dvsn.convert.release import Converted
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.rules import convert
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.pfld import PFLD
 from dvsn.tasks.landmarks import HeatmapLandmarks, Landmarks
 from dvsn.types import LandmarkOutput
+from tests.support.networks import distance, rebuilt
 from tests.support.reference_hrnet import VARIANTS, Reference, fill, mixing_keys, trunk_keys
 from tests.support.reference_pfld import PFLDReference, auxiliary_keys, backbone_keys, pfld_keys
 
@@ -65,20 +64,8 @@ MMPOSE_1 = {
 MMPOSE_0 = {"head.": "keypoint_head.final_layer."}
 
 
-def rebuilt(converted: Converted) -> nn.Module:
-    network = build(converted.network, path="network")
-    assert isinstance(network, nn.Module)
-    network.load_state_dict(converted.state, strict=True)
-    return network.eval()
-
-
 def picture(*size: int) -> Tensor:
     return torch.rand(*size, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def run_command(state: Any, folder: Path, *options: str) -> Path:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dvsn.config.build import build
-from dvsn.convert.release import Converted, build_empty
+from dvsn.convert.release import build_empty
 from dvsn.convert.rules import convert
-from dvsn.convert.segmentation import partial_weights, trunk_weights
+from dvsn.convert.segmentation import partial_weights
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.hrnetv2 import HRNetV2
 from dvsn.networks.hrnetv2_ocr import HRNetV2OCR
+from tests.support.networks import distance, rebuilt
 from tests.support.reference_hrnet import (
     VARIANTS,
     Reference,
@@ -33,34 +32,14 @@ SMALL = VARIANTS["w18_small_v1"]
 OCR: dict[str, Any] = {"variant": "w18_small_v1", "classes": 5, "channels": 24, "keys": 12}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def as_saved_with_its_loss(state: State) -> State:
     """The form of the published segmenters."""
     saved = {f"model.{key}": value for key, value in state.items()}
     return saved | {"loss.criterion.weight": torch.ones(19)}
 
 
-def rebuilt(converted: Converted) -> nn.Module:
-    network = build(converted.network, path="network")
-    assert isinstance(network, nn.Module)
-    network.load_state_dict(converted.state, strict=True)
-    return network.eval()
-
-
 def picture() -> Tensor:
     return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize(("classes", "align_corners"), [(19, False), (59, False), (171, True), (150, True)])
@@ -145,7 +124,7 @@ def test_an_imagenet_file_is_a_classifier_and_starts_a_segmenter() -> None:
         found = rebuilt(converted)(picture())
         assert distance(found, Reference(state, mode="nearest").classify(picture())) < 1e-5
     segmenter = HRNetV2(classes=19, **SMALL)
-    shared = trunk_weights(converted.state, segmenter)
+    shared = partial_weights(converted.state, segmenter).state
     assert set(shared) == set(trunk_keys(**SMALL))
     segmenter.load_state_dict(segmenter.state_dict() | shared, strict=True)
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import dvsn
 from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
-from dvsn.convert.release import Converted
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.rules import convert
 from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.classification import Classification
 from dvsn.tasks.pose import Pose
+from tests.support.networks import distance, rebuilt
 from tests.support.reference_hrnet import (
     VARIANTS,
     Reference,
@@ -38,14 +38,6 @@ State = dict[str, Tensor]
 SMALL = VARIANTS["w18_small_v1"]
 ALLOWED = ("conv1.", "bn1.", "conv2.", "bn2.", "layer1.", "transition", "stage2.", "stage3.", "stage4.")
 COARSER = tuple(f"stage4.0.fuse_layers.{into}." for into in (1, 2, 3))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def hrnet(joints: int = 17, variant: str = "w18_small_v1") -> State:
@@ -72,20 +64,8 @@ def mmpose_before_1(state: State) -> dict[str, Any]:
     return mmpose(state, "keypoint_head")
 
 
-def rebuilt(converted: Converted) -> nn.Module:
-    network = build(converted.network, path="network")
-    assert isinstance(network, nn.Module)
-    network.load_state_dict(converted.state, strict=True)
-    return network.eval()
-
-
 def picture(height: int = 64, width: int = 32) -> Tensor:
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 # Published pose files ------------------------------------------------------------------------------------------

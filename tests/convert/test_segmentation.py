@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,21 @@ from torch import Tensor, nn
 
 import dvsn
 from dvsn.config.build import build
-from dvsn.convert.__main__ import COMMAND
-from dvsn.convert.__main__ import convert as convert_command
+from dvsn.convert.command import convert as convert_command
+from dvsn.convert.options import COMMAND
 from dvsn.convert.release import Converted, build_empty
-from dvsn.convert.rules import convert, unwrap
+from dvsn.convert.rules import convert
 from dvsn.convert.segmentation import (
     OF_THE_LOSS,
     TRAINING_ONLY,
     count_blocks,
     partial_weights,
     peel,
-    trunk_weights,
 )
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.networks.ddrnet import DDRNet, DDRNetClassifier
 from dvsn.networks.pidnet import PIDNet, PIDNetClassifier
+from dvsn.weights import find_weights
 from tests.support.dual_resolution_reference import (
     DDRNETS,
     DIGESTS,
@@ -42,14 +41,6 @@ from tests.support.dual_resolution_reference import (
 )
 
 State = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def pidnet(name: str = "s", **options: Any) -> State:
@@ -125,11 +116,11 @@ def test_blocks_are_counted_by_their_numbers() -> None:
 
 
 def test_containers_are_opened_only_if_they_hold_names() -> None:
-    assert unwrap({"model": torch.zeros(1)}).keys() == {"model"}
-    assert unwrap({"model": {"state_dict": {"a": 1}}, "epoch": 2}) == {"a": 1}
+    assert find_weights({"model": torch.zeros(1)}).state.keys() == {"model"}
+    assert find_weights({"model": {"state_dict": {"a": 1}}, "epoch": 2}).state == {"a": 1}
     circle: dict[str, Any] = {}
     circle["model"] = circle
-    assert unwrap(circle) is circle
+    assert find_weights(circle).state is circle
     with pytest.raises(CheckpointError, match="'optimizer' holds a dict"):
         convert({"optimizer": {"state": torch.zeros(1)}})  # type: ignore[dict-item]
 
@@ -203,7 +194,7 @@ def test_imagenet_weights_land_in_the_segmenter(name: str, count: int) -> None:
     converted = convert({"state_dict": imagenet_pidnet(name), "epoch": 100})
     assert converted.kind == "classifier" and "join" in converted.notes[0]
     segmenter = build_empty(PIDNet, {"classes": 19} | PIDNETS[name])
-    found = trunk_weights(converted.state, segmenter)
+    found = partial_weights(converted.state, segmenter).state
     assert len(found) == count
     assert sum(not key.startswith("pag") for key in found) == count - 24
     trunk = {"conv1", "layer1", "layer2", "layer3", "layer4", "layer5", "compression3", "compression4",
@@ -235,7 +226,7 @@ def test_weights_that_hardly_fit_are_refused() -> None:
         with pytest.raises(CheckpointError, match="Hardly any weights fit the PIDNet"):
             partial_weights(state, segmenter)
     with pytest.raises(CheckpointError, match="Hardly any"):
-        trunk_weights(imagenet_pidnet("m"), segmenter)  # the same names, twice the width
+        partial_weights(imagenet_pidnet("m"), segmenter)  # the same names, twice the width
 
 
 # Refusals -----------------------------------------------------------------------------------------------
@@ -303,7 +294,7 @@ def test_a_converted_classifier_starts_a_segmenter(tmp_path: Path) -> None:
     task: Any = dvsn.load(run_command({"state_dict": state, "epoch": 90}, tmp_path))
     assert task.classes == 1000
     segmenter = PIDNet(classes=11)
-    found = trunk_weights(task.network.state_dict(), segmenter)
+    found = partial_weights(task.network.state_dict(), segmenter).state
     assert len(found) == 302 and torch.equal(found["pag4.f_y.0.weight"], state["pag4.f_y.0.weight"])
 
 

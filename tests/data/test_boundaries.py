@@ -360,11 +360,12 @@ def test_detections_are_not_trained_on_in_a_range_either(tmp_path: Path) -> None
 
 
 def test_predict_walks_folders_as_readers_do(tmp_path: Path) -> None:
-    from dvsn.predict.command import find_inputs
+    from dvsn.predict.sources import Pictures, Skipped, open_sources
 
     for name in ("b.gif", "sub/c.png", ".hidden/d.png", "__MACOSX/e.png", "._f.png", "out/g.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "sub" / "circle").symlink_to(tmp_path)
-    found = find_inputs(str(tmp_path), tmp_path / "out")
-    assert [source.relative_to(tmp_path).as_posix() for source, _ in found] == ["b.gif", "sub/c.png"]
+    (found,) = open_sources([str(tmp_path)], tmp_path / "out", Skipped())
+    assert isinstance(found, Pictures)
+    assert [source.relative_to(tmp_path).as_posix() for source, _ in found.items] == ["b.gif", "sub/c.png"]

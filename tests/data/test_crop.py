@@ -8,6 +8,7 @@ import albumentations
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from dvsn.data.crop import PersonCrop, box_to_extent, crop_matrix, invert, move_points
 from dvsn.errors import ConfigError, DataError
@@ -175,6 +176,24 @@ def test_half_body_by_hand() -> None:
     assert {tuple(made(few, seed)["extent"].tolist()) for seed in range(5)} == {(112.5, 150.0)} or all(
         float(made(few, seed)["extent"][0]) not in (30.0, 45.0) for seed in range(5)
     )
+
+
+def test_half_body_without_an_upper_body_is_left_out() -> None:
+    plain, made = (PersonCrop(size=[64, 48], half_body=value) for value in (0.0, 1.0))
+    plain.keypoints = made.keypoints = KeypointSet(names=[f"j{i}" for i in range(10)])
+    points = np.random.default_rng(0).uniform(20, 100, (10, 2)).astype(np.float32)
+    given = sample(keypoints=points, labelled=np.ones(10, np.uint8))
+    for seed in range(3):
+        assert torch.equal(made(dict(given), seed)["inverse"], plain(dict(given), seed)["inverse"])
+
+
+@pytest.mark.parametrize("pairs", [None, []])
+def test_nothing_is_mirrored_where_the_pairs_are_not_known(pairs: list[list[str]] | None) -> None:
+    plain, made = (PersonCrop(size=[64, 48], flip=value) for value in (0.0, 1.0))
+    count = len(sample()["keypoints"])
+    plain.keypoints = made.keypoints = KeypointSet(names=[f"j{i}" for i in range(count)], pairs=pairs)
+    same = torch.equal(made(sample(), 0)["image"], plain(sample(), 0)["image"])
+    assert same is (pairs is None)
 
 
 def test_half_body_without_enough_points_keeps_the_box() -> None:

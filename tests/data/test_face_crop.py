@@ -13,8 +13,9 @@ from dvsn.config.build import build
 from dvsn.data.crop import move_points
 from dvsn.data.face_crop import FaceCrop, cut, occlude
 from dvsn.errors import ConfigError, DataError
-from dvsn.geometry.head_angles import MODEL, to_rotation
+from dvsn.geometry.head_angles import MODEL
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.draw import to_rotation
 from tests.support.tiny import composed
 
 KEYPOINTS = KeypointSet(names=["chin", "left", "right", "nose"], pairs=[["left", "right"]])

@@ -17,7 +17,6 @@ from pycocotools.cocoeval import COCOeval, Params
 from dvsn.data.coco_people import CocoPeople
 from dvsn.data.mpii import Mpii
 from dvsn.errors import ConfigError, DataError, UserError
-from dvsn.geometry.keypoints import KeypointSet
 from tests.support.keypoint_files import LABELLED, module, person, write_set
 
 SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
@@ -261,20 +260,6 @@ def test_which_category(tmp_path: Path) -> None:
         ConfigError, match=r"data.people.category: .*0 categories called 'persn'.*Did you mean 'person'"
     ):
         read(tmp_path, "data.people.category=persn")
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([["nose", "left_eye"], ["left_eye", "right_eye"]], "data.keypoints.pairs: left_eye is in two pairs"),
-        ([["nose", "nose"]], "data.keypoints.pairs: .*two different names"),
-        ([["nose", "left_ey"]], "data.keypoints.pairs: .*'left_ey'. Did you mean 'left_eye'"),
-        ([["nose", "left_eye", "right_eye"]], "data.keypoints.pairs: .*two different names"),
-    ],
-)
-def test_pairs_that_are_no_pairing(pairs: list[list[str]], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        KeypointSet(names=["nose", "left_eye", "right_eye"], pairs=pairs)
 
 
 # Pictures ------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data.__main__ import with_task
 from dvsn.data_tools.check import Report, check
-from dvsn.data_tools.mirrors import lacking_pairs
 from dvsn.data_tools.walk import deepest, turned
+from dvsn.geometry.mirrors import lacking_pairs
 from tests.support.coco import HEIGHT, WIDTH, content_of, save, write_coco
 from tests.support.keypoint_files import write_set
 from tests.support.tiny import write_pairs, write_scenes
@@ -149,7 +149,7 @@ def test_names_of_left_and_right(names: tuple[str, ...], lacking: list[tuple[str
 def test_keypoints_without_their_mirror_are_a_fault(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         write_set(tmp_path, split=split)
-    options = ("task=pose", "data=keypoints")
+    options = ("task=pose", "data=keypoints", "data.keypoints.names=[nose,left_eye,right_eye]")
     assert not checked(tmp_path, *options).faults
     (fault,) = checked(tmp_path, *options, "data.keypoints.pairs=[]").faults
     assert fault.kind == "keypoint without its mirror" and "[left_eye,right_eye]" in fault.message

@@ -53,8 +53,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
+NAMES = "data.keypoints.names=[nose,left_eye,right_eye]"
+
+
 def configured(name: str, root: Path, *overrides: str, data: str = "camvid") -> dict[str, Any]:
     options = [f"data={data}", f"data.root={root}", "name=test", f"run_dir={root}", *overrides]
+    options += [NAMES] if data == "keypoints" else []
     if name != "data_show":
         options.append("workers=0")
     with initialized(conf_dir()):

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import dvsn
 from dvsn.config.build import build
@@ -69,11 +68,6 @@ STAGED = (("ft", "pix2pix"),)  # a method that cannot do without its initial sta
 OTHERWISE = {"pre_activation": "stages", "stem_and_stages": "stages", "pooled": "last"}
 """What is tapped where a network does not say where a method's usual taps are."""
 SMALLER = {"negatives": 8, "initial_epochs": 1, "memory": 64, "contrast": 32}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def write_faces(root: Path, *, count: int = 8, size: int = 80) -> Path:

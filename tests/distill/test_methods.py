@@ -30,37 +30,21 @@ from dvsn.distill.rkd import RelationalDistillation
 from dvsn.distill.sp import SimilarityPreserving
 from dvsn.distill.vid import VariationalInformation
 from dvsn.errors import ConfigError, DataError
-from tests.support.distilling import assert_equals, cast, gradients, sides, total, views
+from tests.support.distilling import (
+    assert_equals,
+    build,
+    cast,
+    features,
+    gradients,
+    sides,
+    smaller,
+    total,
+    views,
+)
 
 MAPS = [((3, 6, 6), (5, 6, 6)), ((4, 4, 4), (4, 8, 8)), ((6, 3, 5), (2, 3, 5)), ((2, 6, 4), (7, 3, 2))]
 SAME = [((3, 6, 6), (3, 6, 6)), ((4, 4, 4), (4, 4, 4))]
 VECTORS = [((7,), (12,)), ((9,), (9,))]
-
-
-def mine_of(pairs: Any) -> list[tuple[int, ...]]:
-    return [mine for mine, _ in pairs]
-
-
-def theirs_of(pairs: Any) -> list[tuple[int, ...]]:
-    return [theirs for _, theirs in pairs]
-
-
-def build(
-    method: type[Method], pairs: Any, more: dict[str, Any] | None = None, **options: Any
-) -> tuple[Any, Any]:
-    torch.manual_seed(1)
-    given = sides(mine_of(pairs), theirs_of(pairs), **(more or {}))
-    return method(**given, **options), given
-
-
-def smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at the smaller size, by adaptive pooling."""
-    size = [min(p, q) for p, q in zip(a.shape[-2:], b.shape[-2:], strict=True)]
-    return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)
-
-
-def features(student: View, teacher: View) -> Any:
-    return zip(student.features, teacher.features, strict=True)
 
 
 # The outputs ---------------------------------------------------------------------------------------------------

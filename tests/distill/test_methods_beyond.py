@@ -42,29 +42,22 @@ from dvsn.distill.srrl import SoftmaxRegression
 from dvsn.distill.wsld import WeightedSoftLabels
 from dvsn.distill.wttm import TransformedTeacher
 from dvsn.errors import ConfigError, DataError
-from tests.support.distilling import assert_equals, cast, gradients, sides, total, views
+from tests.support.distilling import (
+    assert_equals,
+    build,
+    cast,
+    features,
+    gradients,
+    sides,
+    smaller,
+    total,
+    views,
+)
 
 MAPS = [((3, 6, 6), (5, 6, 6)), ((4, 4, 4), (4, 8, 8)), ((2, 6, 4), (7, 3, 2))]
 SAME = [((3, 6, 6), (3, 6, 6)), ((4, 4, 4), (4, 4, 4))]
 PIXELS = {"kind": "pixels", "outputs": ((5, 6, 8), (5, 6, 8))}
 HEATMAPS = {"kind": "heatmaps", "outputs": ((5, 6, 8), (5, 6, 8))}
-
-
-def build(
-    method: type[Method], pairs: Any = (), more: dict[str, Any] | None = None, **options: Any
-) -> tuple[Any, Any]:
-    torch.manual_seed(1)
-    given = sides([mine for mine, _ in pairs], [theirs for _, theirs in pairs], **(more or {}))
-    return method(**given, **options), given
-
-
-def smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    size = [min(p, q) for p, q in zip(a.shape[-2:], b.shape[-2:], strict=True)]
-    return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)
-
-
-def features(student: View, teacher: View) -> Any:
-    return zip(student.features, teacher.features, strict=True)
 
 
 def zero() -> Tensor:

@@ -33,20 +33,11 @@ from dvsn.weights import read_checkpoint
 from tests.support.distill_stubs import Hint, Soft, distilled, fit, node, prepare, save_teacher
 from tests.support.distilling import assert_equals, node_of, sides, views
 from tests.support.resuming import Died, Dies, equal
-from tests.support.tiny import composed, write_blobs
+from tests.support.tiny import composed
+
+pytestmark = pytest.mark.usefixtures("stubs")
 
 ZOO = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2_half", "shufflenet_v1", "shufflenet_v2"]
-
-
-@pytest.fixture(autouse=True)
-def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_blobs(tmp_path_factory.mktemp("blobs"), train=4)
 
 
 @pytest.fixture(scope="module")

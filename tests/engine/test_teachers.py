@@ -31,11 +31,7 @@ from tests.support.tiny import (
     write_scenes,
 )
 
-
-@pytest.fixture(autouse=True)
-def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 def translator(network: nn.Module, **options: Any) -> Pix2Pix:

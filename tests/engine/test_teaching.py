@@ -40,18 +40,9 @@ from tests.support.distill_stubs import (
     save_teacher,
 )  # fmt: skip
 from tests.support.resuming import Died, Dies, equal
-from tests.support.tiny import composed, write_blobs
+from tests.support.tiny import composed
 
-
-@pytest.fixture(autouse=True)
-def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_blobs(tmp_path_factory.mktemp("blobs"), train=4)  # 12 pictures, two batches of 6
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def test_a_quick_run_is_one_epoch_whatever_an_experiment_says(
 
 
 def test_the_demo_is_quick_too(tmp_path: Path) -> None:
-    """`experiment=demo` sets three epochs."""
+    """`experiment=demo` sets its epochs, and validates after some of them."""
     config = composed(["experiment=demo", "trainer=fast_dev_run"], tmp_path)
     trainer = runtime.build_trainer(config, runtime.make_task(config))
     assert (trainer.max_epochs, trainer.limit_train_batches, trainer.limit_val_batches) == (1, 3, 3)

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dvsn.errors import ConfigError, UserError
-from dvsn.losses.translation import TranslationLoss
+from dvsn.losses.translation import TranslationLoss, dissimilarity
 from dvsn.networks.patchgan import PatchGan
 
 REAL = torch.tensor([[2.0, -1.0]])
@@ -177,3 +178,44 @@ def test_no_weight_no_penalty() -> None:
     )
     assert penalty == 0.0
     assert penalty.dtype == torch.float32
+
+
+def test_dissimilarity_by_hand() -> None:
+    """Of one window, whose sums are written out."""
+    image = torch.linspace(-1, 1, 49, dtype=torch.float64).reshape(1, 1, 7, 7)
+    target = (image * 0.5).flip(-1)
+    x, y = ((image + 1) / 2).flatten().tolist(), ((target + 1) / 2).flatten().tolist()
+    mx, my = sum(x) / 49, sum(y) / 49
+    vx, vy = sum((v - mx) ** 2 for v in x) / 49, sum((v - my) ** 2 for v in y) / 49
+    cov = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / 49
+    ssim = (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+    assert dissimilarity(image, target).item() == pytest.approx(1 - ssim, abs=1e-5)
+
+
+def test_dissimilarity_is_that_of_torchmetrics_with_equal_weights() -> None:
+    random = torch.Generator().manual_seed(0)
+    image, other = (torch.rand(2, 3, 24, 32, generator=random) for _ in range(2))
+    other = 0.7 * image + 0.3 * other
+    wanted = structural_similarity_index_measure(
+        other, image, data_range=1.0, gaussian_kernel=False, kernel_size=7
+    )
+    found = 1 - dissimilarity(2 * other - 1, 2 * image - 1)
+    assert isinstance(wanted, Tensor) and found.item() == pytest.approx(
+        wanted.item(), abs=4e-3
+    )  # it leaves out windows at the border
+
+
+def test_a_weight_of_similarity_is_a_third_term() -> None:
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    moved = image.flip(-1).requires_grad_()
+    assert set(TranslationLoss().generator_terms(FAKE, moved, image)) == {"gan", "l1"}
+    terms = TranslationLoss(ssim_weight=3.0).generator_terms(FAKE, moved, image)
+    assert (
+        terms["ssim"].item() == pytest.approx(3 * dissimilarity(moved, image).item()) and terms["ssim"] > 0.5
+    )
+    terms["ssim"].backward()
+    assert moved.grad is not None and bool(moved.grad.isfinite().all()) and moved.grad.abs().sum() > 0
+    flat = torch.zeros(1, 3, 16, 16)
+    assert TranslationLoss(ssim_weight=3.0).generator_terms(FAKE, flat, flat)["ssim"].item() == pytest.approx(
+        0
+    )

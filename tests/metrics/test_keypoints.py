@@ -22,7 +22,7 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import AP_NAMES, KeypointAP
 from dvsn.metrics.keypoints import make_score
-from dvsn.metrics.oks import oks_between, oks_nms, oks_to_truth, rescore
+from dvsn.metrics.oks import keypoint_similarity, oks_between, oks_nms, rescore
 from dvsn.metrics.pck import PCK, PCKh
 
 SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
@@ -60,16 +60,10 @@ def values(score: Any) -> dict[str, float]:
 # ---- similarity ------------------------------------------------------------------------------------------
 
 
-def test_similarity_to_the_truth_by_hand() -> None:
-    """Only labelled keypoints count. d = 3, k = 0.2, area 100: exp(-9 / (2 * 100 * 0.04))."""
-    truth = np.array([[[0.0, 0], [10, 0], [500, 500]]])
-    points = np.array([[[3.0, 0], [10, 0], [0, 0]], [[0, 0], [10, 0], [9, 9]]])
-    found = oks_to_truth(
-        points, truth, labelled=np.array([[1, 1, 0]]), area=np.array([100.0]), sigmas=[0.1] * 3
-    )
-    np.testing.assert_allclose(found, [[(math.exp(-9 / 8) + 1) / 2], [1.0]], rtol=1e-12)
-    nobody = oks_to_truth(points, truth, labelled=np.zeros((1, 3)), area=np.array([100.0]), sigmas=[0.1] * 3)
-    assert nobody.tolist() == [[0.0], [0.0]]
+def test_similarity_by_hand() -> None:
+    """d = 3, k = 0.2, area 100: exp(-9 / (2 * 100 * 0.04))."""
+    found = keypoint_similarity(np.array([[9.0, 0.0]]), np.array([100.0]), [0.1, 0.1])
+    np.testing.assert_allclose(found, [[math.exp(-9 / 8), 1.0]], rtol=1e-12)
 
 
 def test_similarity_between_people_uses_all_keypoints_and_the_mean_area() -> None:

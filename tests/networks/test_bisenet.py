@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -34,14 +33,6 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "bisenetv1_adb_bag": BiSeNetDerivative,
     "bisenetv2": BiSeNetV2,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # Names and numbers --------------------------------------------------------------------------------

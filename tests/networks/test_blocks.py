@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from dvsn.config.build import options_of
 from dvsn.errors import ConfigError
 from dvsn.networks.blocks import conv_bias, conv_bn, conv_bn_relu, heads_wanted, require_counts
 from dvsn.networks.hrnet import HighResolutionTrunk
@@ -115,11 +116,11 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("form", PUBLISHED, ids=lambda form: form.__name__)
-def test_each_form_of_hrnet_lists_all_options_of_the_trunk(form: type[HighResolutionTrunk]) -> None:
-    own = inspect.signature(form).parameters
-    trunk = [name for name in inspect.signature(HighResolutionTrunk).parameters if name != "multi_scale"]
-    assert [name for name in own if name in trunk] == trunk
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in own.values())
+def test_each_form_of_hrnet_has_all_options_of_the_trunk(form: type[HighResolutionTrunk]) -> None:
+    own = options_of(form).named
+    assert set(inspect.signature(HighResolutionTrunk).parameters) <= set(own)
+    parameters = inspect.signature(form).parameters.values()
+    assert all(each.kind in (each.KEYWORD_ONLY, each.VAR_KEYWORD) for each in parameters)
     found = tuple(own[name].default for name in ("width", "enlarge", "align_corners", "bn_momentum"))
     assert found == PUBLISHED[form]
     assert [own[name].default for name in ("bottlenecks", "bottleneck_width", "modules", "blocks")] == [

@@ -73,11 +73,6 @@ FAMILIES = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def node_of(name: str) -> dict[str, Any]:
     text = Path(conf_dir(), "network", f"{name}.yaml").read_text(encoding="utf-8")
     node = yaml.safe_load(text) | {"classes": 100}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,10 +18,10 @@ from tests.support.dual_resolution_reference import (
     PlainDdrNet,
     digest,
     far,
+    filled,
     multiply_adds,
     picture,
     shapes_of,
-    weights,
 )
 
 COUNTS = {  # parameters and entries in evaluation form, then in training form, and 10^9 multiply-adds by size
@@ -56,22 +55,8 @@ TRAPS = {  # and the answers that each one changes: main, auxiliary, boundary
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def empty(name: str, **options: Any) -> nn.Module:
     return build_empty(DDRNet, {"classes": 19} | DDRNETS[name] | options)
-
-
-def filled(network: nn.Module) -> nn.Module:
-    """In evaluation mode, with deterministic weights and running statistics."""
-    network.load_state_dict(weights(shapes_of(network)), assign=True)
-    return network.eval()
 
 
 def responses(output: SegmentationOutput) -> list[Tensor]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from dvsn.benchmark.costs import costs
+from dvsn.config.build import options_of
 from dvsn.convert.release import build_empty
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnet import Exchange, HighResolutionTrunk
 from dvsn.networks.hrnetv2 import HRNetClassifier, HRNetV2
 from dvsn.networks.hrnetv2_ocr import HRNetV2OCR, gather
 from dvsn.types import SegmentationOutput
+from tests.support.networks import distance, doubles, load, parameters_of, picture, shapes_of
 from tests.support.reference_hrnet import (
     VARIANTS,
     Reference,
-    Shapes,
     classifier_keys,
     conv,
     digest,
@@ -36,42 +35,6 @@ CONF = Path(__file__).parents[2] / "conf" / "network"
 SMALL_OCR: dict[str, Any] = {**VARIANTS["w18_small_v1"], "channels": 24, "key_channels": 12}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def shapes_of(network: nn.Module) -> Shapes:
-    return {key: list(value.shape) for key, value in network.state_dict().items()}
-
-
-def parameters_of(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
-def load(kind: type[nn.Module], state: dict[str, Tensor], **options: Any) -> nn.Module:
-    """A network in evaluation that holds `state`, strictly."""
-    network = build_empty(kind, options)
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval()
-
-
-def doubles(shapes: Shapes, *, seed: int = 0) -> dict[str, Tensor]:
-    return {k: v.double() if v.is_floating_point() else v for k, v in fill(shapes, seed=seed).items()}
-
-
-def picture(*size: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(3), dtype=dtype)
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
 # Published keys and counts ------------------------------------------------------------------------------------
 
 GOLDEN = {
@@ -80,6 +43,12 @@ GOLDEN = {
     "w18": "f077380184540a0f",
     "w48": "fcaf59ddba950664",
 }
+
+
+class SingleScale(HighResolutionTrunk):
+    """The trunk of pose networks."""
+
+    multi_scale = False
 
 
 @pytest.mark.parametrize("variant", GOLDEN)
@@ -99,8 +68,8 @@ def test_the_trunk_has_the_keys_of_pose_networks(variant: str, golden: str) -> N
     options = VARIANTS[variant]
     keys = trunk_keys(**options, single=True)
     assert digest(keys | conv("final_layer", 17, options["width"], 1, bias=True)) == golden
-    node = {**options, "enlarge": "nearest", "align_corners": False, "multi_scale": False}
-    assert shapes_of(build_empty(HighResolutionTrunk, node)) == keys
+    node = {**options, "enlarge": "nearest", "align_corners": False}
+    assert shapes_of(build_empty(SingleScale, node)) == keys
 
 
 @pytest.mark.parametrize(
@@ -207,8 +176,8 @@ def test_the_classifier_answers_as_the_tables_say(enlarge: str) -> None:
 def test_a_single_scale_trunk_is_the_finest_stream_of_pose() -> None:
     options = VARIANTS["w18_small_v1"]
     state = doubles(trunk_keys(**options, single=True))
-    node = {**options, "enlarge": "nearest", "align_corners": False, "multi_scale": False}
-    network = load(HighResolutionTrunk, state, **node)
+    node = {**options, "enlarge": "nearest", "align_corners": False}
+    network = load(SingleScale, state, **node)
     image = picture(1, 3, 64, 96)
     with torch.no_grad():
         (found,) = network.streams(image)  # type: ignore[operator]
@@ -284,7 +253,7 @@ def from_yaml(name: str) -> nn.Module:
         for kind in (HRNetV2, HRNetV2OCR, HRNetClassifier)
         if node["_target_"] == f"{kind.__module__}.{kind.__qualname__}"
     ]
-    assert set(node) - {"_target_"} == set(inspect.signature(kind).parameters)
+    assert set(node) - {"_target_"} == set(options_of(kind).named)
     return build_empty(kind, node)
 
 

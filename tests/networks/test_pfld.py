@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,12 @@ import yaml
 from torch import Tensor, nn
 
 from dvsn.benchmark.costs import costs
+from dvsn.config.build import options_of
 from dvsn.convert.release import build_empty
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnetv2_face import HRNetV2Face
 from dvsn.networks.pfld import PFLD, HeadAngles
+from tests.support.networks import distance, load
 from tests.support.reference_hrnet import VARIANTS, Reference, digest, fill, mixing_keys, trunk_keys
 from tests.support.reference_pfld import PFLDReference, auxiliary_keys, backbone_keys, pfld_keys
 
@@ -25,21 +25,13 @@ SMALL = VARIANTS["w18_small_v1"]
 SEED = {"second": "separable", "residual": "every", "bias": True, "last_norm": True, "auxiliary_padding": 0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def from_yaml(name: str, landmarks: int = 98) -> nn.Module:
     """The network of a YAML, without memory for its weights. Every option must be in it."""
     text = (CONF / f"{name}.yaml").read_text()
     node = yaml.safe_load(text.replace("${data.joints}", str(landmarks)))
     kind = HRNetV2Face if "face" in name else PFLD
     assert node["_target_"] == f"{kind.__module__}.{kind.__qualname__}"
-    assert set(node) - {"_target_"} == set(inspect.signature(kind).parameters)
+    assert set(node) - {"_target_"} == set(options_of(kind).named)
     return build_empty(kind, node)
 
 
@@ -51,19 +43,8 @@ def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith("bn8.")}
 
 
-def load(kind: type[nn.Module], state: dict[str, Tensor], **options: Any) -> nn.Module:
-    network = build_empty(kind, options)
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval()
-
-
 def picture(*size: int) -> Tensor:
     return torch.rand(*size, generator=torch.Generator().manual_seed(3))
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 # PFLD: published keys, counts and costs ------------------------------------------------------------------------

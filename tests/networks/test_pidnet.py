@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from tests.support.dual_resolution_reference import (
     PlainPidNet,
     digest,
     far,
+    filled,
     multiply_adds,
     picture,
     shapes_of,
@@ -46,29 +46,13 @@ TRAPS = {  # and the answers that each one changes: main, auxiliary, boundary
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def empty(name: str, **options: Any) -> nn.Module:
     return build_empty(PIDNet, {"classes": 19} | PIDNETS[name] | options)
 
 
-def filled(name: str, **options: Any) -> PIDNet:
-    """In evaluation mode, with deterministic weights and running statistics."""
-    network = empty(name, **options)
-    assert isinstance(network, PIDNet)
-    network.load_state_dict(weights(shapes_of(network)), assign=True)
-    return network.eval()
-
-
 @pytest.fixture(scope="module")
 def small() -> PIDNet:
-    return filled("s")
+    return filled(empty("s"))
 
 
 @pytest.mark.parametrize("name", PIDNETS)
@@ -99,11 +83,11 @@ def test_multiply_adds(name: str, height: int, width: int) -> None:
 @pytest.mark.parametrize("name", PIDNETS)
 def test_answers_are_those_of_the_definition(name: str) -> None:
     """In float64, where the order of the sums of a processor's convolutions does not show."""
-    network, image = filled(name).double(), picture(128, 192).double()
+    network, image = filled(empty(name)).double(), picture(128, 192).double()
     with torch.inference_mode():
         expected = PlainPidNet(network.state_dict())(image)
         output = network(image, heads=True)
-        bare = filled(name, heads=False).double()
+        bare = filled(empty(name, heads=False)).double()
         bare.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("seghead_")})
         evaluation = bare(image)
     assert output.boundary is not None and len(output.auxiliary) == 1
@@ -125,14 +109,14 @@ def test_each_trap_is_noticed(trap: str, small: PIDNet) -> None:
 
 
 def test_the_bag_is_pre_activated() -> None:
-    network, image = filled("l"), picture(64, 64)
+    network, image = filled(empty("l")), picture(64, 64)
     with torch.inference_mode():
         wrong = PlainPidNet(network.state_dict(), "bag after its convolution")(image)
         assert far(network(image).logits, wrong[0]) > 1e-3
 
 
 def test_raw_taps_are_an_option() -> None:
-    network, image = filled("s", rectified_taps=False), picture(64, 128)
+    network, image = filled(empty("s", rectified_taps=False)), picture(64, 128)
     with torch.inference_mode():
         output = network(image, heads=True)
         expected = PlainPidNet(network.state_dict(), "raw taps")(image)

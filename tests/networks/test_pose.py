@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +11,19 @@ import yaml
 from torch import Tensor, nn
 
 from dvsn.benchmark.costs import costs
+from dvsn.config.build import options_of
 from dvsn.convert.release import build_empty
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.hrnet_pose import PoseHRNet
 from dvsn.networks.hrnetv2p import HRNetV2p
 from dvsn.networks.resnet import ResNetClassifier
 from dvsn.networks.simple_baseline import SimpleBaseline
-from tests.support.reference_hrnet import VARIANTS, Shapes, conv, digest, fill, trunk_keys
+from tests.support.networks import distance, doubles, load, parameters_of, picture, shapes_of
+from tests.support.reference_hrnet import VARIANTS, conv, digest, fill, trunk_keys
 from tests.support.reference_pose import BLOCKS, PoseReference, baseline_keys, pose_keys, resnet_keys
 
 CONF = Path(__file__).parents[2] / "conf" / "network"
 SMALL = VARIANTS["w18_small_v1"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def shapes_of(network: nn.Module) -> Shapes:
-    return {key: list(value.shape) for key, value in network.state_dict().items()}
-
-
-def parameters_of(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
-def load(kind: type[nn.Module], state: dict[str, Tensor], **options: Any) -> nn.Module:
-    """A network in evaluation that holds `state`, strictly."""
-    network = build_empty(kind, options)
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval()
-
-
-def doubles(shapes: Shapes, *, seed: int = 0) -> dict[str, Tensor]:
-    return {k: v.double() if v.is_floating_point() else v for k, v in fill(shapes, seed=seed).items()}
-
-
-def picture(*size: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(3), dtype=dtype)
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def from_yaml(name: str) -> nn.Module:
@@ -72,7 +36,7 @@ def from_yaml(name: str) -> nn.Module:
         for kind in (PoseHRNet, SimpleBaseline)
         if node["_target_"] == f"{kind.__module__}.{kind.__qualname__}"
     )
-    assert set(node) - {"_target_"} == set(inspect.signature(kind).parameters)
+    assert set(node) - {"_target_"} == set(options_of(kind).named)
     return build_empty(kind, node)
 
 

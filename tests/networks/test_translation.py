@@ -315,11 +315,7 @@ def test_initialisations() -> None:
 
 def test_networks_are_initialised_as_published() -> None:
     torch.manual_seed(0)
-    for network in (
-        UNet(width=16, depth=4),
-        ResNetGenerator(width=16, blocks=1),
-        PatchGan(width=16),
-    ):
+    for network in (UNet(width=16, depth=4), ResNetGenerator(width=16, blocks=1), PatchGan(width=16)):
         weights = torch.cat([m.weight.flatten() for m in network.modules() if hasattr(m, "kernel_size")])
         assert weights.std().item() == pytest.approx(0.02, rel=0.05)
 
@@ -351,11 +347,7 @@ def test_sides_are_explained() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 4, 16, 16), (3, 16, 16), (1, 3, 16)])
 def test_channels_are_explained(shape: tuple[int, ...]) -> None:
-    for network in (
-        UNet(width=4, depth=3),
-        ResNetGenerator(width=4),
-        PixelGan(condition_channels=0),
-    ):
+    for network in (UNet(width=4, depth=3), ResNetGenerator(width=4), PixelGan(condition_channels=0)):
         with pytest.raises(UserError, match=r"expects \(N, 3, H, W\), found"):
             network(torch.zeros(shape))
 

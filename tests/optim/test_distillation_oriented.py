@@ -15,21 +15,12 @@ from dvsn.errors import ConfigError
 from dvsn.optim.distillation_oriented import DistillationOriented
 from tests.support.distill_stubs import Hint, Soft, distilled, fit, node, prepare, save_teacher
 from tests.support.resuming import Died, Dies, equal
-from tests.support.tiny import TINY, composed, write_blobs
+from tests.support.tiny import TINY, composed
+
+pytestmark = pytest.mark.usefixtures("stubs")
 
 SHAPES = ((3, 2), (4,), (5,))  # reached by both, by the task alone, by distillation alone
 Gradients = list[tuple[Tensor | None, Tensor | None]]
-
-
-@pytest.fixture(autouse=True)
-def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVSN_ALLOW", "tests.support.distill_stubs")
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_blobs(tmp_path_factory.mktemp("blobs"), train=4)
 
 
 @pytest.fixture(scope="module")

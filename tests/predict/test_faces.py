@@ -19,10 +19,10 @@ from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.pictures.draw import draw_head
+from dvsn.portable.draw import draw_head
 from dvsn.predict import command as predict
 from dvsn.predict import face_boxes
-from dvsn.predict.faces import in_order
+from dvsn.predict.sources import in_order
 from dvsn.tasks import recipe
 from tests.support.tiny import composed
 

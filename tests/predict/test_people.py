@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.heatmaps import JointMSE
+from dvsn.portable.frame import Frame
 from dvsn.predict import command as predict
-from dvsn.predict import people as predict_people
 from dvsn.predict import person_boxes
+from dvsn.predict.predictor import grouped
 from dvsn.tasks import recipe
 from dvsn.tasks.pose import Pose
 
@@ -253,7 +254,7 @@ def test_a_detector_of_torchvision_by_name_and_file(tmp_path: Path, monkeypatch:
         assert {module.eps for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {epsilon}
         assert all(torch.equal(model.state_dict()[key], value) for key, value in frozen.items())
     find = person_boxes.from_torchvision(tmp_path / "plain.pth", name, 0.0, 1, "cpu")
-    boxes, scores = find(tmp_path / "a.png", np.zeros((64, 80, 3), np.uint8))
+    boxes, scores = find(Frame(np.zeros((64, 80, 3), np.uint8), "a"), 1)
     assert boxes.shape == (len(scores), 4) and (boxes[:, 2:] > 0).all()
     with pytest.raises(
         ConfigError,
@@ -299,4 +300,4 @@ def test_detections_outside_of_the_picture_are_refused(task: Pose, tmp_path: Pat
 
 
 def test_groups_are_full_but_the_last() -> None:
-    assert list(predict_people.grouped(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(grouped(range(5), 2)) == [[0, 1], [2, 3], [4]]

@@ -18,8 +18,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 import dvsn
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
-from dvsn.convert.__main__ import COMMAND as CONVERT
-from dvsn.convert.__main__ import convert
+from dvsn.convert.command import convert
+from dvsn.convert.options import COMMAND as CONVERT
 from dvsn.engine import trainer as runtime
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.resume import find_resume

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
@@ -105,3 +106,22 @@ def node_of(method: str) -> dict[str, Any]:
     """What a method's YAML holds, unresolved."""
     text = Path(conf_dir(), "distill", f"{method}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)[method]
+
+
+def build(
+    method: type[Method], pairs: Any = (), more: dict[str, Any] | None = None, **options: Any
+) -> tuple[Any, Any]:
+    """A method for pairs of taps (student's, teacher's), and the sides that it was built for."""
+    torch.manual_seed(1)
+    given = sides([mine for mine, _ in pairs], [theirs for _, theirs in pairs], **(more or {}))
+    return method(**given, **options), given
+
+
+def smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at the smaller size, by adaptive pooling."""
+    size = [min(p, q) for p, q in zip(a.shape[-2:], b.shape[-2:], strict=True)]
+    return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)
+
+
+def features(student: View, teacher: View) -> Any:
+    return zip(student.features, teacher.features, strict=True)

@@ -278,3 +278,9 @@ class PlainDdrNet(Reference):
         down = self.twice_down(F.relu(self.layer(F.relu(maps["high"]), "layer5_")), "down5")
         pooled = F.relu(self.conv_norm(F.relu(context + down), "last_layer")).mean((2, 3))
         return F.linear(pooled, self.state["linear.weight"], self.state["linear.bias"])
+
+
+def filled(network: nn.Module) -> nn.Module:
+    """In evaluation mode, with deterministic weights and running statistics."""
+    network.load_state_dict(weights(shapes_of(network)), assign=True)
+    return network.eval()

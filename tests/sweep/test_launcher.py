@@ -89,6 +89,7 @@ def test_a_mistake_in_every_job_is_answered_once(tmp_path: Path) -> None:
     )
     done = sweep(root, "network=unet,unet_smal")
     assert done.returncode == 2 and "network=unet_smal: no such option" in done.stderr
+    assert not [*root.rglob("multirun.yaml")], "and leaves no folder"
 
 
 def test_a_swept_mistake_fails_its_job_only(tmp_path: Path) -> None:

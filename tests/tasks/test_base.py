@@ -17,6 +17,7 @@ from dvsn.errors import ConfigError
 from dvsn.optim.schedules import Poly
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import FiniteGuard, NotFinite, Pending
+from dvsn.tasks.network import NetworkTask
 from dvsn.version import VERSION
 
 
@@ -132,12 +133,11 @@ def test_a_checkpoint_holds_the_recipes_and_finished_stages() -> None:
     assert other.distiller.finished == ["ab"]
 
 
-class Single(Task):
+class Single(NetworkTask):
     """A task of one network."""
 
     def __init__(self, network: nn.Module, **options: Any) -> None:
-        super().__init__(optim=functools.partial(torch.optim.SGD, lr=0.1))
-        self.network = network
+        super().__init__(network=network, optim=functools.partial(torch.optim.SGD, lr=0.1), **options)
         self._trainer = SimpleNamespace(  # type: ignore[assignment]
             fit_loop=SimpleNamespace(setup_data=lambda: None),
             num_training_batches=1,
@@ -145,12 +145,6 @@ class Single(Task):
             max_epochs=1,
             max_steps=-1,
         )
-        for name, value in options.items():
-            setattr(self, name, value)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
 
 
 def test_the_head_that_a_network_names_learns_faster() -> None:

@@ -23,11 +23,6 @@ from tests.test_devices import taught
 schools = matrix.schools
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def test_the_share_is_that_of_the_batches_that_are_made() -> None:
     for size, batch, world, drop, most in itertools.product(
         range(1, 14), (1, 2, 3, 4, 6), (1, 2, 3), (False, True), (1, 2, 99)

@@ -24,7 +24,8 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.initial_weights import start_from
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.losses.classification import ClassCrossEntropy
-from dvsn.tasks.classification import Classification, card
+from dvsn.portable.cards import card
+from dvsn.tasks.classification import Classification
 from tests.support.resuming import equal, run
 from tests.support.tiny import COLOURS, composed, write_blobs
 
@@ -40,11 +41,6 @@ SHUFFLE = {
     "stages_out_channels": [24, 8, 16, 32, 64],
     "num_classes": 3,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

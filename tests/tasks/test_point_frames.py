@@ -26,9 +26,11 @@ from dvsn.data.crop import move_points
 from dvsn.distill.shapes import on_grid
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import trainer as runtime
+from dvsn.portable.overlay import draw
 from dvsn.predict.faces import OPTIONS as FACE_OPTIONS
-from dvsn.predict.faces import Faces
-from dvsn.predict.people import Work
+from dvsn.predict.faces import FacePredictor
+from dvsn.predict.files import write_results
+from dvsn.predict.people import PeoplePredictor
 from dvsn.tasks.keypoints import to_picture
 from dvsn.types import LandmarkOutput
 from tests.support.tiny import composed
@@ -316,13 +318,17 @@ def test_prediction_writes_the_dot(form: str, options: tuple[str, ...], tmp_path
         "joint_score": 0.0, "padding": None, "smooth": False, "fps": 30.0, "min_cutoff": 1.0, "beta": 20.0,
         "points": True, "outline": False, "axes": False, "score": 0.0,
     }  # fmt: skip
-    work = (Work if form == "pose" else Faces)(task, [source for source, _ in items], given, "cpu")
+    kind = PeoplePredictor if form == "pose" else FacePredictor
+    work = kind(task, given, "cpu", [source for source, _ in items])
     if form == "points":  # boxes=image: the whole picture is the crop
         side = work.crop.frame({"box": (0, 0, WIDTH, HEIGHT)})[1]
         task.network.offset = torch.tensor(0.0 if work.crop.centred else (1 - 112 / side) / 2)
-    work.run(items, tmp_path / "out" / "answers.json")
+    shown = {"lines": False, "axes": False} if form != "pose" else {}
+    results = []
+    for result, _ in write_results(work, items, lambda result: draw(result, **shown)):
+        results += result.to_coco()
     near = 3.5 if codec == "msra" else 0.6 if codec else 0.3
-    for entry, place in zip(work.results, places, strict=True):
+    for entry, place in zip(results, places, strict=True):
         found = np.reshape(entry["keypoints"], (-1, 3))[0, :2]
         scale = WIDTH / task.codec.size[1] if codec else 1.0
         np.testing.assert_allclose(found, place + np.array([bias * scale, 0]), atol=near)

@@ -26,11 +26,6 @@ from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY_POSE, composed, write_people
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_people(tmp_path_factory.mktemp("people"))

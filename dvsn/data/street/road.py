@@ -145,10 +145,7 @@ def paint_markings(canvas: Canvas, rng: np.random.Generator, road: Road, asphalt
         else:
             for start in np.arange(-9 + offset, 90, 9.0):
                 dash(x, max(1.0, start), start + 4.5, 0.075)
-    for x0, x1, wide in (
-        (road.left, left_lane, road.parking[0]),
-        (right_lane, road.right, road.parking[1]),
-    ):
+    for x0, x1, wide in ((road.left, left_lane, road.parking[0]), (right_lane, road.right, road.parking[1])):
         for z in np.arange(offset, 60, 5.6) if wide else ():
             if z > 1.5:
                 canvas.solid(strip(x0, x1, near=z, far=z + 0.12), white, part)
@@ -161,7 +158,5 @@ def paint_markings(canvas: Canvas, rng: np.random.Generator, road: Road, asphalt
         x, z = float(rng.uniform(road.left, road.right - 1)), float(rng.uniform(5, 25))
         tone = tint(asphalt, float(rng.uniform(0.84, 1.1)))
         canvas.solid(
-            strip(x, x + float(rng.uniform(0.6, 1.0)), near=z, far=z + float(rng.uniform(1, 5))),
-            tone,
-            part,
+            strip(x, x + float(rng.uniform(0.6, 1.0)), near=z, far=z + float(rng.uniform(1, 5))), tone, part
         )

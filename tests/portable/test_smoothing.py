@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dvsn.errors import ConfigError
-from dvsn.predict.smoothing import OneEuro, Tracks, box_iou, matches, smoothing_weight
+from dvsn.portable.smoothing import OneEuro, Tracks, box_iou, matches, smoothing_weight
 
 
 def test_three_steps_by_hand() -> None:

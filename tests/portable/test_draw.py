@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.pictures.draw import (
+from dvsn.portable.draw import (
     AXES,
     draw_axes,
     draw_boxes,

@@ -10,8 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dvsn.geometry.head_angles import to_rotation
-from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.joints import Joints
 
 Array = np.ndarray[Any, Any]
 Colour = tuple[int, int, int]
@@ -31,7 +30,7 @@ def draw_skeleton(
     picture: Array,
     points: Array,
     confidence: Array,
-    keypoints: KeypointSet,
+    keypoints: Joints,
     *,
     threshold: float = 0.2,
     width: float | None = None,
@@ -96,10 +95,20 @@ def draw_axes(picture: Array, centre: Array, angles: Array, length: float) -> No
             _dot(picture, end, thickness, colour)
 
 
-def draw_head(picture: Array, points: Array, angles: Array, keypoints: KeypointSet) -> None:
+def to_rotation(angles: Sequence[float] | Array) -> Array:
+    """Pitch, yaw, roll in radians -> the rotation (3, 3) of camera axes: about x first, then y, then z."""
+    (a, b, c), (s, t, u) = np.cos(np.asarray(angles, float)), np.sin(np.asarray(angles, float))
+    about_x = np.array([[1, 0, 0], [0, a, -s], [0, s, a]])
+    about_y = np.array([[b, 0, t], [0, 1, 0], [-t, 0, b]])
+    about_z = np.array([[c, -u, 0], [u, c, 0], [0, 0, 1]])
+    rotation: Array = about_z @ about_y @ about_x
+    return rotation
+
+
+def draw_head(picture: Array, points: Array, angles: Array, keypoints: Joints) -> None:
     """The axes of a face of points (K, 2) in pixels, from the nose; half as long as from brow to chin.
 
-    Nothing where the keypoints do not tell how a head is turned (`KeypointSet.head`).
+    Nothing where the keypoints do not tell how a head is turned (`Joints.head`).
     """
     if not keypoints.head:
         return
@@ -107,7 +116,7 @@ def draw_head(picture: Array, points: Array, angles: Array, keypoints: KeypointS
     draw_axes(picture, head[NOSTRILS].mean(axis=0), angles, 0.5 * float(np.ptp(head, axis=0).max()))
 
 
-def sides(keypoints: KeypointSet) -> list[str]:
+def sides(keypoints: Joints) -> list[str]:
     """`left`, `right` or `middle` for each keypoint: by the names of its pair, else the pair's first is the left one."""
     found = ["middle"] * len(keypoints)
     for one, other in keypoints.pairs:
@@ -117,14 +126,14 @@ def sides(keypoints: KeypointSet) -> list[str]:
     return found
 
 
-def joint_colours(keypoints: KeypointSet) -> list[Colour]:
+def joint_colours(keypoints: Joints) -> list[Colour]:
     """RGB of each keypoint: a hue for each side, which changes from pair to pair."""
     place = {joint: number for number, pair in enumerate(keypoints.pairs) for joint in pair}
     last = max(1, len(keypoints.pairs) - 1)
     colours = []
     for joint, side in enumerate(sides(keypoints)):
         start, run = HUES[side]
-        colours.append(_rgb(start + run * place.get(joint, 0) / last))
+        colours.append(hue_colour(start + run * place.get(joint, 0) / last))
     return colours
 
 
@@ -150,7 +159,7 @@ def draw_boxes(
             red, green, blue = (int(value) for value in colours[number])
             colour = (red, green, blue)
         else:
-            colour = _rgb(0.618034 * (names.index(label) if names else 0) + 0.08)
+            colour = hue_colour(0.618034 * (names.index(label) if names else 0) + 0.08)
         x1, y1, x2, y2 = (round(value) for value in np.clip(box, -FARTHEST, FARTHEST).tolist())
         if thickness > 1:
             cv2.rectangle(picture, (x1, y1), (x2, y2), DARK, thickness + 2)
@@ -158,30 +167,43 @@ def draw_boxes(
         score = "" if scores is None else f"{100 * float(scores[number]):.0f}"
         text = f"{label} {score}".strip()
         if text:
-            _tag(picture, text, (x1, y1), colour)
+            tag(picture, text, (x1, y1), colour)
 
 
-def _tag(picture: Array, text: str, corner: tuple[int, int], colour: Colour) -> None:
+def tag(picture: Array, text: str, corner: tuple[int, int], colour: Colour) -> None:
     """A label on its box's upper left corner, moved inside of the picture where it would leave it."""
-    height, width = picture.shape[:2]
-    scale = float(np.clip(math.hypot(height, width) / 1600, 0.35, 1.6))
-    thickness = max(1, round(1.5 * scale))
-    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    left = int(np.clip(corner[0], 0, max(0, width - wide - 4)))
-    top = int(np.clip(corner[1] - high - below - 2, 0, max(0, height - high - below - 2)))
-    cv2.rectangle(picture, (left, top), (left + wide + 3, top + high + below + 1), colour, cv2.FILLED)
+    left, top, right, bottom = tag_box(picture, text, corner)
+    scale, thickness, below = _tag_text(picture, text)[2:]
+    cv2.rectangle(picture, (left, top), (right, bottom), colour, cv2.FILLED)
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 110
-    place = (left + 2, top + high + 1)
+    place = (left + 2, bottom - below)
     ink = DARK if dark else (255, 255, 255)
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
 
 
-def _rgb(hue: float) -> Colour:
+def tag_box(picture: Array, text: str, corner: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the plate that `tag` draws."""
+    height, width = picture.shape[:2]
+    wide, high, _, _, below = _tag_text(picture, text)
+    left = int(np.clip(corner[0], 0, max(0, width - wide - 4)))
+    top = int(np.clip(corner[1] - high - below - 2, 0, max(0, height - high - below - 2)))
+    return left, top, left + wide + 3, top + high + below + 1
+
+
+def _tag_text(picture: Array, text: str) -> tuple[int, int, float, int, int]:
+    """Width and height of a tag's text, its scale and thickness, and how far it goes below its line."""
+    scale = float(np.clip(math.hypot(*picture.shape[:2]) / 1600, 0.35, 1.6))
+    thickness = max(1, round(1.5 * scale))
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    return wide, high, scale, thickness, below
+
+
+def hue_colour(hue: float) -> Colour:
     red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(hue % 1.0, 0.85, 1.0))
     return red, green, blue
 
 
-def _limb_colour(keypoints: KeypointSet, colours: list[Colour], one: int, other: int) -> Colour:
+def _limb_colour(keypoints: Joints, colours: list[Colour], one: int, other: int) -> Colour:
     """The mean of a side's two joints; of a side and the middle the side's; green across."""
     side = sides(keypoints)
     if side[one] == side[other]:
@@ -189,7 +211,7 @@ def _limb_colour(keypoints: KeypointSet, colours: list[Colour], one: int, other:
         return red, green, blue
     if "middle" in (side[one], side[other]):
         return colours[other if side[one] == "middle" else one]
-    return _rgb(HUES["middle"][0])
+    return hue_colour(HUES["middle"][0])
 
 
 def _fixed(point: Array) -> tuple[int, int]:

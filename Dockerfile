@@ -1,0 +1,19 @@
+# docker build -t dvsn . ; docker run --rm -v "$PWD:/work" dvsn train experiment=demo
+# For a GPU: build with --build-arg TORCH=cu126 and run with --gpus all.
+FROM python:3.12-slim
+
+ARG TORCH=cpu
+ENV PIP_NO_CACHE_DIR=1 NO_ALBUMENTATIONS_UPDATE=1
+RUN pip install torch torchvision --index-url "https://download.pytorch.org/whl/${TORCH}"
+
+WORKDIR /opt/dvsn
+COPY pyproject.toml README.md LICENSE ./
+COPY conf conf
+COPY dvsn dvsn
+RUN pip install --compile '.[hub]'
+
+RUN useradd --create-home user
+USER user
+WORKDIR /work
+ENTRYPOINT ["dvsn"]
+CMD ["--help"]

@@ -1,0 +1,131 @@
+"""`dvsn completion bash|zsh|fish`: a script by which a shell completes commands, options, groups and their choices.
+
+The script asks `dvsn completion words WORD...` for what may follow, which imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dvsn.config.menu import choices
+from dvsn.errors import ConfigError, nearest
+
+SCRIPTS = {
+    "bash": """_dvsn() {
+    local IFS=$'\\n'
+    local line="${COMP_LINE:0:COMP_POINT}" word="${COMP_WORDS[COMP_CWORD]}" words=()
+    read -ra words <<< "${line// /$'\\n'}" -d ''
+    [[ "$line" == *' ' ]] && words+=("")
+    local last="${words[${#words[@]}-1]}"
+    COMPREPLY=($(dvsn completion words "${words[@]:1}" 2>/dev/null))
+    # bash parts words at '=': what stands before it in the last one is not replaced
+    [[ "$last" == *=* && "$COMP_WORDBREAKS" == *=* ]] && COMPREPLY=("${COMPREPLY[@]#"${last%=*}="}")
+    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *= ]] && compopt -o nospace
+}
+complete -o default -F _dvsn dvsn
+""",
+    "zsh": """#compdef dvsn
+_dvsn() {
+    local -a found
+    found=("${(@f)$(dvsn completion words "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    [[ -n "$found" ]] && compadd -Q -S '' -- $found || _files
+}
+compdef _dvsn dvsn
+""",
+    "fish": """function __dvsn
+    set -l words (commandline -opc)
+    dvsn completion words $words[2..] (commandline -ct) 2>/dev/null
+end
+complete -c dvsn -a '(__dvsn)'
+""",
+}
+INSTALL = {
+    "bash": 'eval "$(dvsn completion bash)"       # in ~/.bashrc',
+    "zsh": 'eval "$(dvsn completion zsh)"        # in ~/.zshrc, after compinit',
+    "fish": "dvsn completion fish | source        # in ~/.config/fish/config.fish",
+}
+PARTS = {
+    "data": {"init": "data_tools.init.__main__", "check": "data_tools.check", "show": "data_tools.show",
+             "weights": "data_tools.weights", "faces": "data_tools.faces"},
+    "distill": {"taps": "engine.tap_table"},
+    "hub": {"push": "hub.__main__"},
+    "zoo": {"show": "", "verify": "zoo.__main__", "page": ""},
+}  # fmt: skip
+"""The commands of a command, and the modules that hold their options."""
+MODULES = {
+    "predict": "predict.command",
+    "convert": "convert.options",
+    "search": "sweep.search",
+    "report": "sweep.report",
+    "train": "train",
+    "evaluate": "evaluate",
+    "benchmark": "benchmark.__main__",
+}
+BOOLEANS = ("true", "false")
+
+
+def follow(words: Sequence[str], commands: Iterable[str]) -> list[str]:
+    """What the last of `words` may become: the command, its own command, or `key=` and `key=value`."""
+    *before, last = words or [""]
+    if not before:
+        return starting(last, commands)
+    name, part = before[0], next((word for word in before[1:] if "=" not in word), "")
+    if name == "completion":
+        return starting(last, SCRIPTS)
+    if name in PARTS and len(before) == 1:
+        return starting(last, PARTS[name])
+    if name == "zoo":
+        from dvsn.zoo.entries import entries
+
+        return starting(last, entries()) if len(before) == 2 else []
+    command = options_of(PARTS[name].get(part, "") if name in PARTS else MODULES.get(name, ""))
+    if command is None:
+        return []
+    groups = choices() if command.groups else {}
+    key, equals, _ = last.partition("=")
+    if equals:
+        return starting(last, [f"{key}={value}" for value in values(key, command, groups)])
+    names = [*groups, *(option.name for option in command.options)]
+    return starting(last, [f"{each}=" for each in dict.fromkeys(names)])
+
+
+def values(key: str, command: Any, groups: dict[str, list[str]]) -> list[str]:
+    """The choices of a group, or of an option of two values."""
+    if key in groups:
+        return groups[key]
+    option = next((each for each in command.options if each.name == key), None)
+    two = option is not None and (isinstance(option.default, bool) or option.default in BOOLEANS)
+    return list(BOOLEANS) if two else []
+
+
+def options_of(module: str) -> Any:
+    """The command that a module of dvsn holds, without its work; None where there is none."""
+    if not module:
+        return None
+    found = importlib.import_module(f"dvsn.{module}")
+    return next(
+        (getattr(found, name) for name in ("COMMAND", "PUSH", "VERIFY") if hasattr(found, name)), None
+    )
+
+
+def starting(last: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(last)]
+
+
+def run(argv: Sequence[str], commands: Iterable[str]) -> None:
+    """The command: a script, or what may follow."""
+    name = argv[0] if argv else "--help"
+    if name == "words":
+        sys.stdout.write("".join(f"{word}\n" for word in follow(argv[1:], commands)))
+    elif name in SCRIPTS:
+        sys.stdout.write(SCRIPTS[name])
+    elif name in ("--help", "-h", "help"):
+        lines = "\n".join(f"  {line}" for line in INSTALL.values())
+        sys.stdout.write(
+            f"dvsn completion bash|zsh|fish: a script by which a shell completes dvsn\n\n{lines}\n"
+        )
+    else:
+        raise ConfigError(f"{name}: no script for this shell. {nearest(name, SCRIPTS)}")

@@ -1,0 +1,85 @@
+"""Asks every recogniser of this folder, and settles on one understanding."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import NamedTuple
+
+from dvsn.data_tools import init
+from dvsn.data_tools.init.found import COULD, Found
+from dvsn.data_tools.init.listing import Listing
+from dvsn.errors import ConfigError, DataError, nearest
+
+EXPECTED = """\
+Expected one of these:
+    photos beside masks      images/1.jpg + masks/1.png, or 1.jpg + 1_mask.png; also below train/, val/, test/
+    a folder a class         cat/1.jpg, dog/1.jpg; also below train/ and val/
+    pairs of pictures        a/1.png + b/1.jpg, or two side by side in one file
+    objects, keypoints       a COCO JSON, YOLO text or VOC XML beside the pictures
+    points of faces          a table, .pts files or WFLW's lines beside the pictures"""
+
+
+class Choice(NamedTuple):
+    """What was settled on, the recogniser that found it, and the other understandings of the same files."""
+
+    found: Found
+    recogniser: ModuleType
+    others: tuple[Found, ...] = ()
+
+
+def recognisers() -> list[ModuleType]:
+    """The files of this folder that have a `look`."""
+    names = sorted(each.name for each in pkgutil.iter_modules(init.__path__) if each.name != "__main__")
+    modules = [importlib.import_module(f"{init.__name__}.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "look")]
+
+
+def choose(listing: Listing, task: str | None = None) -> Choice:
+    """The surest understanding of the folder, for `task` where one is asked for.
+
+    Raises `DataError` where there is none, or where two kinds lie side by side: each explains files that the other does
+    not. What `look` raises is raised where nothing surer than `COULD` is understood of the folder.
+    """
+    candidates: list[tuple[Found, ModuleType]] = []
+    complaints: list[DataError] = []
+    for module in recognisers():
+        try:
+            found = module.look(listing)
+        except DataError as error:
+            complaints.append(error)
+            continue
+        if found is not None:
+            candidates.append((found, module))
+    there = sorted({found.task for found, _ in candidates})
+    if task is not None and candidates and task not in there:
+        raise ConfigError(
+            f"task: found '{task}', but {listing.root} has what {', '.join(there)} needs. {nearest(task, there)}"
+        )
+    candidates = [each for each in candidates if task in (None, each[0].task)]
+    if not candidates:
+        if complaints:
+            raise complaints[0]
+        raise DataError(f"{listing.root}: nothing recognised. Found {listing.tree()}.\n{EXPECTED}")
+    if complaints and task is None and all(found.sure == COULD for found, _ in candidates):
+        raise complaints[0]
+    candidates.sort(key=lambda each: (-each[0].sure, -len(each[0].claimed)))
+    best, module = candidates[0]
+    apart = [found for found, _ in candidates[1:] if stands_apart(found, best)]
+    if apart:
+        listed = " and ".join(f"{found.kind} (task={found.task})" for found in (best, *apart))
+        raise DataError(
+            f"{listing.root}: two kinds of data at once: {listed}. Say which is meant with task={best.task} or "
+            f"task={apart[0].task}, or give the folder of one kind alone."
+        )
+    return Choice(best, module, tuple(found for found, _ in candidates[1:]))
+
+
+def stands_apart(other: Found, best: Found) -> bool:
+    """Whether another understanding is not merely a second reading of the same files: it is as sure of other ones."""
+    beyond = other.claimed - best.claimed
+    if other.task == best.task or not beyond:
+        return False
+    shared = len(other.claimed & best.claimed)
+    return other.sure >= best.sure or (shared == 0 and other.sure > 1)

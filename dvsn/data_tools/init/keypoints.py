@@ -1,0 +1,329 @@
+"""Keypoints of people, animals or things: COCO's JSON, YOLO's text, and tables of points."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from dvsn.data_tools.init import coco_look, pictures, recipe, tables, yolo_look
+from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
+from dvsn.data_tools.init.listing import Listing, few
+from dvsn.data_tools.init.machine import Machine
+from dvsn.data_tools.init.patterns import ALL, last_folder
+from dvsn.data_tools.init.recipe import Recipe, Setting
+from dvsn.errors import DataError
+from dvsn.geometry.mirrors import lacking_pairs
+
+LOWER = {"hip", "knee", "ankle", "foot", "heel", "toe", "pelvis", "leg"}
+UPPER = {"shoulder", "elbow", "wrist", "head", "neck", "nose", "hand", "thorax"}
+FACE = {
+    "eye",
+    "brow",
+    "eyebrow",
+    "nose",
+    "mouth",
+    "lip",
+    "chin",
+    "jaw",
+    "pupil",
+    "nostril",
+    "cheek",
+    "eyelid",
+    "ear",
+}
+COCO17 = ["nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+          "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+          "right_ankle"]  # fmt: skip
+
+
+def look(listing: Listing) -> Found | None:
+    """Keypoints in one of the formats."""
+    for understand in (from_coco, from_yolo, from_points):
+        found = understand(listing)
+        if found is not None:
+            return found
+    return None
+
+
+def from_coco(listing: Listing) -> Found | None:
+    files = coco_look.coco(listing, "keypoints")
+    if files is None:
+        return None
+    by_id = coco_look.categories(files, listing)
+    people = {
+        split: [each for each in content["annotations"] if each.get("keypoints") and not each.get("iscrowd")]
+        for split, content in files.contents.items()
+    }
+    counted = Counter(each.get("category_id") for found in people.values() for each in found)
+    if not counted:
+        return None
+    category = counted.most_common(1)[0][0]
+    entry: dict[str, Any] = next(
+        (
+            each
+            for content in files.contents.values()
+            for each in content["categories"]
+            if each["id"] == category
+        ),
+        {},
+    )
+    sample = next(
+        each["keypoints"] for found in people.values() for each in found if each["category_id"] == category
+    )
+    names = [
+        str(each) for each in entry.get("keypoints") or [f"p{number}" for number in range(len(sample) // 3)]
+    ]
+    photos: dict[str, list[str]] = {}
+    points, boxes = [], []
+    for split, found in people.items():
+        photos[split] = []
+        for each in found:
+            if each["category_id"] != category or not any(each["keypoints"]):
+                continue
+            row = np.array(each["keypoints"], float)
+            if len(row) != 3 * len(names) or each.get("image_id") not in files.names[split]:
+                raise DataError(
+                    f"{listing.path(files.files[split])}: annotation {each.get('id')}: {len(row)} numbers of keypoints and "
+                    f"image_id {each.get('image_id')!r}; expected {3 * len(names)}, and a picture of the file."
+                )
+            photos[split].append(files.photo(split, each["image_id"]))
+            points.append(np.where(row[2::3, None] > 0, row.reshape(-1, 3)[:, :2], np.nan))
+            boxes.append((each.get("bbox") or [0, 0, 1, 1])[2:])
+    node: dict[str, Any] = {"annotations": files.annotations, "images": files.images}
+    node |= {"category": by_id.get(category)} if entry.get("keypoints") is None or len(counted) > 1 else {}
+    lines = skeleton(entry.get("skeleton"), names)
+    claimed = list(files.files.values())
+    known = names == COCO17
+    made = finish(
+        listing, kind="keypoints in COCO's format", base="keypoints, _coco_keypoints" if known else "keypoints", node=node,
+        names=names, photos=photos, points=np.array(points), files=claimed, boxes=np.array(boxes, float), lines=lines,
+        known=known,
+    )  # fmt: skip
+    made.facts["predict"] += [f"boxes={listing.path(list(files.files.values())[-1])}", f"category={category}"]
+    if known and list(photos) == [ALL]:
+        made.node["facts"] = {"score": "pck"}
+        made.comments["facts.score"] = "AP is counted over whole files, and this one is parted"
+    if len(counted) > 1:
+        made.says.append(
+            f"other categories with keypoints are left out: "
+            f"{few([str(by_id.get(each)) for each in counted if each != category])}"
+        )
+    return made
+
+
+def skeleton(given: Any, names: list[str]) -> list[list[str]]:
+    """COCO's pairs of numbers from 1 on as pairs of names."""
+    found = []
+    for pair in given if isinstance(given, list) else ():
+        good = (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(type(each) is int and 1 <= each <= len(names) for each in pair)
+        )
+        if good and pair[0] != pair[1]:
+            found.append([names[pair[0] - 1], names[pair[1] - 1]])
+    return found
+
+
+def from_yolo(listing: Listing) -> Found | None:
+    files = yolo_look.yolo(listing)
+    shape = None if files is None else files.stated.get("kpt_shape")
+    if files is None or not shape:
+        return None
+    if not (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and type(shape[0]) is int
+        and shape[0] > 0
+        and shape[1] in (2, 3)
+    ):
+        raise DataError(
+            f"{listing.root}: data.yaml: kpt_shape: found {shape!r}, expected [KEYPOINTS, 2 or 3]."
+        )
+    from dvsn.data.yolo import YoloPeople
+    from dvsn.geometry.keypoints import KeypointSet
+
+    given = files.stated.get("kpt_names")
+    given = next(iter(given.values()), None) if isinstance(given, dict) else given
+    names = [str(each) for each in given] if isinstance(given, list) and len(given) == shape[0] else []
+    names = names or [f"p{number}" for number in range(shape[0])]
+    node: dict[str, Any] = {"pictures": files.pictures, "labels": files.labels, "visibility": shape[1] == 3}
+    sets = {
+        split: YoloPeople(root=str(listing.root), split=split, keypoints=KeypointSet(names=names), **node)
+        for split in files.splits
+    }
+    records = [record for each in sets.values() for record in each.records]
+    points = np.array([np.where(each.labelled[:, None] > 0, each.keypoints, np.nan) for each in records])
+    made = finish(
+        listing, kind="keypoints in YOLO's text files", base="yolo_keypoints", node=node, names=names,
+        photos={
+            split: [record.picture.relative_to(listing.root).as_posix() for record in each.records]
+            for split, each in sets.items()
+        },
+        points=points, files=list(files.files), boxes=np.array([each.box[2:] for each in records]),
+    )  # fmt: skip
+    order = files.stated.get("flip_idx")
+    if isinstance(order, list) and sorted(order) == list(range(shape[0])):
+        made.node["keypoints"]["pairs"] = [
+            [names[i], names[j]] for i, j in enumerate(order) if i < j and order[j] == i
+        ]
+        made.comments["keypoints.pairs"] = "flip_idx of data.yaml"
+        made.says = [each for each in made.says if not each.startswith("no pairs")]
+    return made
+
+
+def from_points(listing: Listing) -> Found | None:
+    """A table of named points; of faces or of numbered points it is the second understanding."""
+    found = tables.points_in(listing)
+    if found is None or found.bases[0] != "keypoint_table":
+        return None
+    made = finish(
+        listing, kind=found.kind, base=found.bases[0], node=found.node, names=found.names, photos=found.photos,
+        points=found.points, files=found.files, boxes=None,
+    )  # fmt: skip
+    made.node["people"] = {
+        key: value for key, value in made.node["people"].items() if (key, value) != ("visibility", True)
+    }
+    if not made.node["people"]:
+        del made.node["people"]
+    made.node["facts"] = {"padding": 1.0}
+    made.comments["facts.padding"] = "of a person's box, which is the whole picture"
+    made.says += found.says
+    made.sure = COULD if is_face(found.names) or not found.named else LOOKS
+    return made
+
+
+def word_set(name: str) -> set[str]:
+    return {each.lower() for each in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+
+
+def is_face(names: list[str]) -> bool:
+    """Whether names speak of a face and of no body."""
+    found = [word_set(name) for name in names]
+    return sum(bool(each & FACE) for each in found) > len(found) / 2 and not any(
+        each & (LOWER | UPPER - {"nose", "head"}) for each in found
+    )
+
+
+def upper_body(names: list[str]) -> list[str]:
+    """The keypoints of the upper half, where names speak of both halves of a body."""
+    found = [word_set(name) for name in names]
+    if not any(each & LOWER for each in found) or not any(
+        each & (UPPER - {"head", "nose", "hand"}) for each in found
+    ):
+        return []
+    return [name for name, each in zip(names, found, strict=True) if not each & LOWER]
+
+
+def finish(
+    listing: Listing,
+    *,
+    kind: str,
+    base: str,
+    node: dict[str, Any],
+    names: list[str],
+    photos: dict[str, list[str]],
+    points: np.ndarray,
+    files: list[str],
+    boxes: np.ndarray | None,
+    lines: list[list[str]] | None = None,
+    known: bool = False,
+) -> Found:
+    """What all formats say. `photos` one an item, by split; `points` (N, K, 2); `boxes` (N, 2) widths and heights."""
+    used = sorted({name for each in photos.values() for name in each})
+    total = sum(map(len, photos.values()))
+    if not total or np.isnan(points).all():
+        raise DataError(f"{listing.root}: {kind}, and not one labelled keypoint. Expected one or more.")
+    sizes = pictures.sizes_of(listing, used)
+    own: dict[str, Any] = {} if known else {"names": names}
+    upper = [] if known else upper_body(names)
+    own |= {"skeleton": lines} if lines and not known else {}
+    own |= {"upper_body": upper} if upper else {}
+    found = Found(
+        kind=kind,
+        task="pose",
+        base=base,
+        counts={split: len(each) for split, each in photos.items()},
+        sure=STATED,
+        claimed=frozenset([*used, *files]),
+        node={"people": node} | ({"keypoints": own} if own else {}),
+        sizes=pictures.counted(sizes),
+        classes=names,
+    )
+    if list(photos) == [ALL]:
+        found.items = photos[ALL]
+    heights, widths = (np.array([each[axis] for each in sizes.values()], float) for axis in (0, 1))
+    frame = np.stack([widths, heights], axis=1) if boxes is None or not len(boxes) else boxes
+    found.facts |= {"box": [float(each) for each in np.median(frame, axis=0)], "upper": bool(upper) or known}
+    found.facts["predict"] = [last_folder(listing, photos)]
+    share = 1 - float(np.isnan(points[..., 0]).mean())
+    pairs = lacking_pairs(names, ())
+    found.facts["mirrors"] = bool(pairs) or known or len(names) == 1
+    found.says = [
+        f"{total} of {len(names)} keypoints in {len(used)} pictures, {found.size_words()} (height x "
+        f"width), {share:.0%} labelled",
+        f"keypoints: {few(names, 20)}",
+        f"pairs that a mirror exchanges, by their names: {few([f'{a} and {b}' for a, b in pairs], 10)}"
+        if pairs
+        else "no pairs are told by the names, so nothing is mirrored: write keypoints.pairs where there are left and right",
+    ]
+    loose = sorted(set(listing.pictures) - set(used))
+    found.odd = [f"{len(loose)} pictures without keypoints: {few(loose)}"] if loose else []
+    return found
+
+
+def propose(found: Found, machine: Machine) -> Recipe:
+    """A small HRNet without a GPU, HRNet-W32 with one, on crops of the usual shape; UDP's heatmaps."""
+    made, (width, height) = Recipe(), found.facts["box"]
+    small = not machine.gpu
+    ratio = height / max(1.0, width)
+    long, short = (128, 96) if small else (256, 192)
+    size = [long, short] if ratio > 1.25 else [short, long] if ratio < 0.8 else [long, long]
+    if max(width, height) < 80:
+        size = [side // 2 // 32 * 32 or 32 for side in size]
+    made.choices["network"] = (
+        Setting("hrnet_small", "trains without a GPU") if small else Setting("hrnet_w32")
+    )
+    made.choices["codec"] = Setting("udp", "counts pixels between their centres: exact on small crops")
+    made.choices["optim"], made.choices["schedule"] = Setting("adamw"), Setting("cosine")
+    batch = recipe.batch_size(found, largest=32 if small else 64)
+    made.values["data.batch_size"], made.values["data.eval_batch_size"] = batch, Setting(32)
+    made.values["data.drop_last"] = Setting(
+        found.train >= batch.value, "a last batch of one cannot be normalised"
+    )
+    made.values["data.workers"] = recipe.workers(machine)
+    made.values["transform.size"] = Setting(
+        size, f"boxes are {height:.0f}x{width:.0f} (height x width), most of them"
+    )
+    if small:
+        made.values["network.width"] = Setting(24 if found.train < 1000 else 32)
+        made.values["codec.sigma"], made.values["codec.blur"] = (
+            Setting(1.5, "for maps of a quarter of the crop"),
+            Setting(7),
+        )
+    half = 0.3 if found.facts["upper"] and max(size) >= 192 else 0.0
+    made.values["transform.train.half_body"] = Setting(
+        half, "" if half else "crops are too small, or there is no upper body"
+    )
+    made.values["transform.train.zoom"], made.values["transform.train.rotation"] = (
+        Setting(0.25),
+        Setting(30.0),
+    )
+    made.values["transform.train.shift"] = Setting(0.05)
+    made.values["optim.lr"], made.values["optim.weight_decay"] = (
+        Setting(0.001, "of AdamW from scratch"),
+        Setting(0.01),
+    )
+    made.values["schedule.warmup_steps"] = Setting(50)
+    area = size[0] * size[1] / (256 * 192)
+    cost = (0.62 * (1.5 if found.train < 1000 else 2) ** 2 if small else 7.7) * area * batch.value
+    steps = max(800, min(60 * found.train // batch.value, 20000))
+    count, made.minutes = recipe.epochs(
+        found, batch=batch.value, steps=steps, cost=recipe.seconds(cost), machine=machine
+    )
+    made.values["epochs"] = count
+    made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
+    return made

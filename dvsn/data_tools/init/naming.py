@@ -1,0 +1,37 @@
+"""What people call the folders and endings of photos, and of what belongs to them."""
+
+from __future__ import annotations
+
+import re
+
+PHOTOS = {
+    "images", "image", "imgs", "img", "photos", "photo", "pictures", "picture", "jpegimages", "rgb", "input", "inputs",
+    "originals", "original", "raw", "x", "frames", "sat", "leftimg8bit", "source", "sources", "tiles", "data",
+}  # fmt: skip
+MASKS = {
+    "masks", "mask", "labels", "label", "annotations", "annotation", "ann", "anns", "annot", "gt", "groundtruth",
+    "ground_truth", "targets", "target", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "y", "gtfine",
+    "semantic", "labelids", "label_ids", "annos", "anno", "truth", "lbl", "segmaps",
+}  # fmt: skip
+"""Words for photos, and for what says the class of each pixel of one, in lower case."""
+
+_WORD = re.compile(r"[^a-z0-9]+")
+
+
+def words(name: str) -> set[str]:
+    """The words of a name in lower case, and the whole: `train_masks` has `train`, `masks`, `train_masks`."""
+    low = name.lower()
+    return {low, *(word for word in _WORD.split(low) if word)}
+
+
+def is_mask(name: str) -> bool:
+    return bool(words(name) & MASKS)
+
+
+def is_photo(name: str) -> bool:
+    return bool(words(name) & PHOTOS)
+
+
+def is_part(name: str) -> bool:
+    """Whether a folder of this name holds one side of pairs rather than a class."""
+    return is_mask(name) or is_photo(name)

@@ -1,0 +1,100 @@
+"""A proposed recipe: choices and values with a reason each, and the sums that every task shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dvsn.data_tools.init.found import Found
+from dvsn.data_tools.init.machine import Machine
+
+
+class Setting(NamedTuple):
+    """A value with its reason; "" where it needs none."""
+
+    value: Any
+    reason: str = ""
+
+
+@dataclass
+class Recipe:
+    """What the experiment's YAML says. `choices` by group (`network`, `transform`, ...), beside task and data; `values` by
+    dotted key (`data.batch_size`). `minutes`: about how long it trains here; 0: unknown."""
+
+    choices: dict[str, Setting] = field(default_factory=dict)
+    values: dict[str, Setting] = field(default_factory=dict)
+    minutes: float = 0.0
+
+    def nested(self) -> dict[str, Any]:
+        """The values as a tree."""
+        return nested({key: setting.value for key, setting in self.values.items()})
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *above, last = key.split(".")
+        node = tree
+        for name in above:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return tree
+
+
+def batch_size(found: Found, *, largest: int) -> Setting:
+    """A power of two: an eighth of the pictures, 4 at least where an epoch then has two steps, and `largest` at most."""
+    wanted = max(4, found.train // 8)
+    size = min(largest, 1 << (wanted.bit_length() - 1), max(2, found.train // 2))
+    steps = max(1, found.train // size)
+    return Setting(
+        size, f"{found.train} pictures to train on make {steps} {'step' if steps == 1 else 'steps'} an epoch"
+    )
+
+
+def workers(machine: Machine) -> Setting:
+    """Processes that read, beside the one that trains."""
+    count = max(1, min(8, machine.cores - 1)) if machine.gpu else (1 if machine.cores > 1 else 0)
+    return Setting(count, f"of {machine.cores} cores" + ("" if machine.gpu else "; the others train"))
+
+
+def multiple(side: int, of: int, *, least: int = 0, most: int = 1 << 30) -> int:
+    """The side as the next multiple of `of`, within the limits."""
+    return max(least, min(most - most % of, -(-side // of) * of))
+
+
+def epochs(found: Found, *, batch: int, steps: int, cost: float, machine: Machine) -> tuple[Setting, float]:
+    """How often to go through the pictures, and about how many minutes that takes.
+
+    `steps` are wanted; `cost` is that of one step in seconds of one core. Without a GPU no more than the machine's
+    `minutes` are asked for: then the reason says so.
+    """
+    every = max(1, found.train // batch)
+    seconds = cost / (machine.cores if not machine.gpu else 60.0)
+    asked = max(1, math.ceil(steps / every))
+    affordable = max(1, int(machine.minutes * 60 / (seconds * every)))
+    count = min(asked, affordable) if not machine.gpu else asked
+    taken = count * every * seconds / 60
+    reason = f"about {count * every} steps"
+    if not machine.gpu:
+        reason += f", {about(taken)} on {machine.words_of_cores()}"
+    if count < asked:
+        reason += f"; {asked} is better where there is time"
+    return Setting(count, reason), taken
+
+
+def about(minutes: float) -> str:
+    return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
+
+
+def seconds(giga: float) -> float:
+    """Of one step on one core, forward and back, of `giga` thousand million multiply-accumulates a batch; 0.2 more for what
+    does not depend on their number."""
+    return 3 * giga / 25 + 0.2
+
+
+def every(epochs: int) -> Setting:
+    """Measure about twenty times."""
+    return Setting(max(1, epochs // 20), "measured about twenty times" if epochs >= 40 else "")

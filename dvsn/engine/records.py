@@ -1,0 +1,89 @@
+"""What Python gets of a training and of an evaluation: small records of what the files of both say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that has ended."""
+
+    folder: Path
+    """Of the run: its config, metrics, pictures and checkpoints."""
+    best: Path | None
+    """The checkpoint of the best score; None where the run had no score, or no validation."""
+    last: Path | None
+    """The checkpoint of the end."""
+    score: float | None
+    """The best score, by `monitor`."""
+    monitor: str | None
+    """The name of the score, such as val/miou."""
+    metrics: dict[str, float]
+    """The last value of everything that was logged, by name, such as val/miou and train/loss."""
+    epochs: int
+    steps: int
+    seconds: float
+    result: dict[str, Any] = field(repr=False)
+    """All of result.json."""
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Run:
+        """The record of a run's result.json."""
+        folder = Path(result["folder"])
+        best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+        return cls(
+            folder=folder,
+            best=best if result["best"] is not None and best.is_file() else None,
+            last=last if last.is_file() else None,
+            score=result["best"],
+            monitor=result["monitor"],
+            metrics=dict(result["metrics"]),
+            epochs=result["epochs"],
+            steps=result["steps"],
+            seconds=result["seconds"],
+            result=dict(result),
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, float]):
+    """A checkpoint measured on a split; as a mapping, its metrics by name: `evaluation["miou"]`."""
+
+    checkpoint: str
+    split: str
+    metrics: dict[str, float]
+    """By name, without the split."""
+    details: dict[str, list[dict[str, Any]]]
+    """Tables behind them, by title, such as one row for each class."""
+    samples: int
+    """How many were measured."""
+    measured: dict[str, Any] = field(repr=False)
+    """How: precision, size, scales, mirror, as metrics.json has it."""
+    folder: Path
+    """Where metrics.json, pictures and files are."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.metrics[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in self.metrics), default=0)
+        lines = [f"{Path(self.checkpoint).name} on {self.split}, {self.samples} samples"]
+        return "\n".join([*lines, *(f"{name:<{width}}  {value:.4f}" for name, value in self.metrics.items())])
+
+    @classmethod
+    def of(cls, folder: Path) -> Evaluation:
+        """The record of a folder with metrics.json."""
+        content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        names = ("checkpoint", "split", "metrics", "details", "samples", "measured")
+        return cls(folder=folder, **{name: content[name] for name in names})

@@ -1,0 +1,259 @@
+"""What `predict` of Python takes, as frames: paths, folders, globs, pictures of Pillow, arrays, tensors, lists, videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from dvsn.data.files import SUFFIXES, Rule, pictures_below, read_by, to_eight_bits
+from dvsn.errors import DataError
+from dvsn.portable.frame import Frame
+from dvsn.predict.files import read_frame
+
+Array = np.ndarray[Any, Any]
+
+EXPECTED = (
+    "a path, a folder, a glob such as 'photos/*.jpg', a picture of Pillow, an array (H, W, 3) of RGB, a tensor (3, H, W), a "
+    "list of any of them, a video, or a camera's number"
+)
+CHANNELS = (1, 3, 4)
+NEARLY = 1e-3  # by how much a float picture may leave [0, 1]
+
+
+@dataclass
+class Given:
+    """A source of `predict`."""
+
+    frames: Iterable[Frame]
+    form: str
+    """`one` picture, `many`, or a `stream` of frames that is taken as it comes."""
+    paths: list[Path] = field(default_factory=list)
+    """The picture files, where they are known beforehand."""
+
+
+@dataclass(frozen=True)
+class Taking:
+    """How pictures are taken."""
+
+    reads: str
+    """`photo` or `ids`, see `Predictor.reads`."""
+    rule: Rule
+    bgr: bool = False
+    """Arrays are blue, green, red, as OpenCV has them."""
+    sequence: bool = False
+    """Pictures of a folder or a glob follow each other in time: 9.png comes before 10.png."""
+
+
+def open_given(source: Any, taking: Taking) -> Given:
+    """Raises `DataError` for what is no picture."""
+    if isinstance(source, Frame):
+        return Given([source], "one")
+    if isinstance(source, str | os.PathLike):
+        return _named(str(os.fspath(source)), taking)
+    if isinstance(source, int) and not isinstance(source, bool):
+        return Given(_camera(source), "stream")
+    if isinstance(source, np.ndarray | torch.Tensor) and source.ndim == 4:
+        return Given(_from_memory(source, taking), "many")
+    if isinstance(source, Image.Image | np.ndarray | torch.Tensor):
+        return Given(_from_memory([source], taking), "one")
+    if isinstance(source, list | tuple):
+        return _listed(source, taking)
+    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
+        return Given(_chained(source, taking), "stream")
+    raise DataError(f"predict: found {type(source).__name__}, expected {EXPECTED}.")
+
+
+# Names -------------------------------------------------------------------------------------------------
+
+
+def _named(name: str, taking: Taking) -> Given:
+    path = Path(name)
+    if path.is_dir():
+        return _files(_sorted([path / each for each in pictures_below(path)], taking), taking, name)
+    if path.is_file():
+        return _file(path, taking)
+    if name.isdecimal():
+        return Given(_camera(int(name)), "stream")
+    if "://" in name:
+        raise DataError(
+            f"predict: '{name}' is an address, and nothing is downloaded here. Expected {EXPECTED}."
+        )
+    found = _sorted([Path(each) for each in glob.glob(name, recursive=True)], taking)  # noqa: PTH207
+    if glob.has_magic(name) and found:
+        return _files([each for each in found if each.is_file()], taking, name)
+    raise DataError(f"predict: nothing found at '{name}'; expected {EXPECTED}.")
+
+
+def _sorted(paths: list[Path], taking: Taking) -> list[Path]:
+    from dvsn.predict.sources import in_order
+
+    return sorted(paths, key=in_order) if taking.sequence else sorted(paths)
+
+
+def _file(path: Path, taking: Taking) -> Given:
+    from dvsn.predict.sources import LISTS, read_list
+    from dvsn.predict.video import SUFFIXES as VIDEOS
+
+    if path.suffix.lower() in VIDEOS:
+        return Given(_video(path, taking), "stream")
+    if path.suffix.lower() in LISTS:
+        return _files(read_list(path), taking, str(path))
+    return Given(_read([path], taking), "one", [path])
+
+
+def _files(paths: list[Path], taking: Taking, name: str) -> Given:
+    from dvsn.predict.video import SUFFIXES as VIDEOS
+
+    if not paths:
+        raise DataError(
+            f"predict: nothing found at '{name}': no pictures ({', '.join(sorted(SUFFIXES))}) there or below."
+        )
+    if any(path.suffix.lower() in VIDEOS for path in paths):
+        return Given(_chained(paths, taking), "stream")
+    return Given(_read(paths, taking), "many", paths)
+
+
+def _read(paths: list[Path], taking: Taking) -> Iterator[Frame]:
+    for index, path in enumerate(paths):
+        with read_by(taking.rule):
+            frame = read_frame(path, taking.reads, index)
+        yield frame
+
+
+def _video(path: Path, taking: Taking) -> Iterator[Frame]:
+    from dvsn.predict.sources import VideoFile
+
+    with VideoFile(path, path, upright=taking.rule.upright).opened() as opened:
+        yield from opened.frames
+        missing = opened.short()
+    if missing is not None:
+        raise DataError(f"{path}: {missing}.")
+
+
+def _camera(number: int) -> Iterator[Frame]:
+    from dvsn.predict.sources import Camera
+
+    with Camera(number, Path()).opened() as opened:
+        yield from opened.frames
+
+
+# Memory ------------------------------------------------------------------------------------------------
+
+
+def _listed(things: list[Any] | tuple[Any, ...], taking: Taking) -> Given:
+    """A list; of picture files alone their paths are known beforehand."""
+    from dvsn.predict.video import SUFFIXES as VIDEOS
+
+    names = [each for each in things if isinstance(each, str | os.PathLike)]
+    paths = [Path(each) for each in names]
+    pictures = len(paths) == len(things) and all(path.is_file() for path in paths)
+    if pictures and not any(path.suffix.lower() in VIDEOS for path in paths):
+        return Given(_read(paths, taking), "many", paths)
+    moving = any(path.suffix.lower() in VIDEOS for path in paths) or any(
+        isinstance(each, int) for each in things
+    )
+    return Given(_chained(things, taking), "stream" if moving else "many")
+
+
+def _chained(things: Iterable[Any], taking: Taking) -> Iterator[Frame]:
+    """The frames of one after the other; pictures are counted through, frames of a video keep their numbers."""
+    count = 0
+    for thing in things:
+        given = open_given(thing, taking)
+        for frame in given.frames:
+            if frame.seconds is not None:
+                yield frame
+                continue
+            named = frame.path is not None or isinstance(thing, Frame)
+            name = frame.name if named else f"picture_{count + 1}"
+            yield Frame(frame.picture, name, frame.path, count)
+            count += 1
+
+
+def _from_memory(pictures: Any, taking: Taking) -> Iterator[Frame]:
+    to_picture: Callable[[Any, Taking], Array] = _ids if taking.reads == "ids" else _photo
+    for index, picture in enumerate(pictures):
+        name, path = f"picture_{index + 1}", getattr(picture, "filename", None)
+        if isinstance(path, str) and path:
+            name = Path(path).stem
+        yield Frame(np.ascontiguousarray(to_picture(picture, taking)), name, None, index)
+
+
+def _ids(picture: Any, taking: Taking) -> Array:
+    """A map of class ids (H, W), uint8 or int32."""
+    array = _array(picture)
+    if isinstance(picture, torch.Tensor) and array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 or array.dtype.kind not in "ui":
+        raise DataError(
+            f"predict: found {_words(array)}; this task paints from class ids: expected whole numbers (H, W), such as a "
+            "palette picture or the ids of a segmentation."
+        )
+    if array.size and (array.min() < 0 or array.max() > 65535):
+        raise DataError(f"predict: found ids from {array.min()} to {array.max()}, expected 0 to 65535.")
+    return array if array.dtype == np.uint8 else array.astype(np.int32)
+
+
+def _photo(picture: Any, taking: Taking) -> Array:
+    """RGB (H, W, 3) uint8: grey becomes RGB, alpha is dropped, floats in [0, 1] and 16 bits become 8."""
+    if isinstance(picture, Image.Image):
+        if taking.rule.upright:
+            picture = ImageOps.exif_transpose(picture)
+        if not picture.mode.startswith("I"):
+            return np.array(picture.convert("RGB"))
+    array = _array(picture)
+    if isinstance(picture, torch.Tensor) and array.ndim == 3:
+        if array.shape[0] not in CHANNELS:
+            raise DataError(f"predict: found a tensor of {_words(array)}, expected (3, H, W) of RGB.")
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in CHANNELS or not array.size:
+        turned = array.ndim == 3 and array.shape[0] in CHANNELS
+        advice = " Channels come last in an array: use picture.transpose(1, 2, 0)." if turned else ""
+        raise DataError(
+            f"predict: found {_words(array)}, expected RGB (H, W, 3), RGBA or grey (H, W).{advice}"
+        )
+    eight = _eight_bits(array, taking.rule)
+    if eight.shape[2] == 1:
+        return np.repeat(eight, 3, axis=2)
+    return eight[..., 2::-1] if taking.bgr else eight[..., :3]
+
+
+def _array(picture: Any) -> Array:
+    if isinstance(picture, torch.Tensor):
+        tensor = picture.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return np.asarray(picture)
+
+
+def _eight_bits(array: Array, rule: Rule) -> Array:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16 or (array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535):
+        return to_eight_bits(array.astype(np.uint16), rule.deep_range)
+    if array.dtype.kind != "f":
+        raise DataError(
+            f"predict: found numbers of {array.dtype}, expected uint8, uint16, or float in [0, 1]."
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -NEARLY and high <= 1 + NEARLY):  # NaN neither
+        raise DataError(
+            f"predict: found floats from {low:g} to {high:g}, expected [0, 1]. Divide by 255, or give uint8; pictures are "
+            "normalised by the task itself."
+        )
+    return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
+
+
+def _words(array: Array) -> str:
+    return f"an array of the shape {tuple(array.shape)} of {array.dtype}"
