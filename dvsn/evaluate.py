@@ -134,12 +134,14 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
 
 def asked(config: Config) -> tuple[Path, str]:
     """The checkpoint and the split that are to be measured. Raises `ConfigError`."""
+    from dvsn.hub.resolve import is_name, local
+
     checkpoint, split = config["checkpoint"], config["split"]
     if not isinstance(checkpoint, str):
         raise ConfigError(f"checkpoint: found {checkpoint!r}, expected the path of a checkpoint.")
     if split not in ("train", "val", "test"):
         raise ConfigError(f"split: found '{split}', expected train, val or test.")
-    return Path(checkpoint), split
+    return (Path(checkpoint) if is_name(checkpoint) else local(checkpoint)), split
 
 
 def chosen_recipe(config: Config, header: Config, path: Path, *, fixed: bool = False) -> Config:
