@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dvsn.errors import CheckpointError
 from dvsn.export.formats import Ask
-from dvsn.export.graph import Graph, Sides, example, fitting
+from dvsn.export.graph import Graph, Sides, example, example_inputs, fitting
 from dvsn.export.shape import Shape
 
 log = logging.getLogger("dvsn")
@@ -131,7 +131,8 @@ def compare(graph: Graph, ask: Ask, images: Iterator[Tensor], precision: str) ->
     names = [output.name for output in graph.outputs]
     largest, same, counted = (dict.fromkeys(names, 0.0) for _ in range(3))
     for image in images:
-        expected, found = graph(image), ask(image)
+        given = example_inputs(graph, image)
+        expected, found = graph(*given), ask(*given)
         for name, one, other in zip(names, *aligned(names, found, expected), strict=True):
             gap = np.abs(one.astype(np.float64) - other.astype(np.float64))
             gap = np.where(np.isnan(gap), np.inf, gap)

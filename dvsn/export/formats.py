@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dvsn.atomic import replacing, write_json
 from dvsn.errors import ConfigError
-from dvsn.export.graph import Graph, Objects, example
+from dvsn.export.graph import Graph, Objects, example, example_inputs
 from dvsn.export.manifest import KEY
 from dvsn.export.shape import Shape
 from dvsn.hub.folder import write_weights
@@ -84,14 +84,14 @@ def onnx_model(graph: Graph, shape: Shape) -> Any:
             return onnx.load_from_string(traced(graph, image, shape, names))
         program = torch.onnx.export(
             graph,
-            (image,),
+            example_inputs(graph, image),
             dynamo=True,
             verbose=False,
             external_data=False,
             opset_version=OPSET,
-            input_names=["image"],
+            input_names=["image", "offset"][: 1 + graph.wants_offset],
             output_names=names,
-            dynamic_shapes=dynamic(shape),
+            dynamic_shapes=dynamic(graph, shape),
         )
     assert program is not None
     model = program.model_proto
@@ -115,13 +115,16 @@ def traced(graph: Graph, image: Tensor, shape: Shape, names: list[str]) -> bytes
     return buffer.getvalue()
 
 
-def dynamic(shape: Shape) -> dict[str, Any] | None:
+def dynamic(graph: Graph, shape: Shape) -> dict[str, Any] | None:
     """What may change from call to call, in torch.export's terms."""
     free = torch.export.Dim.DYNAMIC
     axes: dict[int, Any] = {} if shape.batch else {0: free}
     if shape.sides is None:
         axes |= {2: free, 3: free}
-    return {"image": axes} if axes else None
+    if not axes:
+        return None
+    offset: dict[str, Any] = {"offset": {} if shape.batch else {0: free}} if graph.wants_offset else {}
+    return {"image": axes, **offset}
 
 
 def name_axes(model: Any, graph: Graph, shape: Shape) -> None:
@@ -136,7 +139,7 @@ def name_axes(model: Any, graph: Graph, shape: Shape) -> None:
         if name is not None:
             known[axis.dim_param] = name
             axis.dim_param = name
-    for output in model.graph.output:
+    for output in (*model.graph.input[1:], *model.graph.output):
         for axis in output.type.tensor_type.shape.dim:
             if axis.dim_param in known:
                 axis.dim_param = known[axis.dim_param]
@@ -189,7 +192,7 @@ def program(graph: Graph, shape: Shape) -> Any:
         )
     image = example(graph.task, shape.batch or 2, shape.example)
     with quiet(), torch.no_grad():
-        return torch.export.export(graph, (image,), dynamic_shapes=dynamic(shape))
+        return torch.export.export(graph, example_inputs(graph, image), dynamic_shapes=dynamic(graph, shape))
 
 
 def write_pt2(graph: Graph, shape: Shape, path: Path, manifest: Written) -> None:
@@ -295,5 +298,5 @@ def quiet() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
-Ask = Callable[[Tensor], tuple[Tensor, ...]]
-"""An input (N, C, H, W) uint8 -> the outputs of the graph, in their order."""
+Ask = Callable[..., tuple[Tensor, ...]]
+"""The inputs of the graph, of which the first is (N, C, H, W) uint8 -> its outputs of the graph, in their order."""

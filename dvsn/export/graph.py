@@ -42,6 +42,8 @@ class Graph(nn.Module):
     raw_outputs: ClassVar[tuple[Output, ...]] = ()
     one_at_a_time: ClassVar[bool] = False
     """Whether the batch is one picture, because the number of answers differs from picture to picture."""
+    wants_offset: bool = False
+    """Whether there is a second input, `offset` (N,) float32: see `dvsn.data.face_crop.FaceCrop`."""
     any_sides: ClassVar[bool] = True
     """Whether pictures of other sides than those of training make sense; crops have the sides of their codec."""
 
@@ -125,15 +127,11 @@ class Points(Graph):
         super().__init__(task, raw=raw)
         if raw and not hasattr(task, "maps"):
             raise ConfigError("raw: this network answers with points, there are no heatmaps before them.")
-        if task.flip_test and task.response == "points" and not task.crop().centred:
-            raise ConfigError(
-                "mirror: the points of a mirrored crop are moved by an offset of each face, which an exported file does not "
-                "know. Give mirror=false."
-            )
+        self.wants_offset = task.response == "points" and task.flip_test and not task.crop().centred
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, ...]:
         task: Any = self.task
-        return (task.maps(image),) if self.raw else task.estimate(image)
+        return (task.maps(image),) if self.raw else task.estimate(image, offset)
 
 
 class Objects(Graph):
@@ -222,6 +220,11 @@ def input_channels(task: Any) -> int:
     if not classes:
         return 3
     return 1 + bool((task.data_recipe.get("pair") or {}).get("edges", False))
+
+
+def example_inputs(graph: Graph, image: Tensor) -> tuple[Tensor, ...]:
+    """All inputs of the graph for an `image` (N, C, H, W): an offset is a little less than half a crop pixel."""
+    return (image, torch.linspace(0.2, 0.4, len(image))) if graph.wants_offset else (image,)
 
 
 def example(task: Any, batch: int, sides: Sequence[int], *, seed: int = 0) -> Tensor:

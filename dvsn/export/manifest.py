@@ -59,6 +59,7 @@ def input_contract(graph: Graph, shape: Shape) -> dict[str, Any]:
         "multiple": int(getattr(task.network, "multiple", 1)),
         "resize": None,
         "crop": None,
+        "offset": graph.wants_offset,
     }
     if isinstance(graph, Points):
         contract["crop"] = crop_contract(task)

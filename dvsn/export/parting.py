@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvsn.export.graph import Graph
+from dvsn.export.graph import Graph, example_inputs
 
 SCOPE = "pkg.torch.onnx.name_scopes"
 """Where the exporter says of an operation in which modules it stands."""
@@ -60,7 +60,8 @@ def first_parting(graph: Graph, model: Any, image: Tensor, precision: str) -> st
     modules = dict(graph.named_modules())
     handles = [modules[path].register_forward_hook(hook(path)) for path in wanted if path in modules]
     try:
-        graph(image)
+        given = example_inputs(graph, image)
+        graph(*given)
     finally:
         for handle in handles:
             handle.remove()
@@ -71,7 +72,8 @@ def first_parting(graph: Graph, model: Any, image: Tensor, precision: str) -> st
         opened.graph.output.add().name = name
     session = onnxruntime.InferenceSession(opened.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    made = dict(zip(names, session.run(names, {session.get_inputs()[0].name: image.numpy()}), strict=True))
+    feeds = {entry.name: each.numpy() for entry, each in zip(session.get_inputs(), given, strict=True)}
+    made = dict(zip(names, session.run(names, feeds), strict=True))
     return told([(path, seen[path], [made[name] for name in wanted[path]]) for path in seen], precision)
 
 

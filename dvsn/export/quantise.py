@@ -10,7 +10,7 @@ import numpy as np
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.export import formats, parting
-from dvsn.export.graph import Graph
+from dvsn.export.graph import Graph, example_inputs
 from dvsn.export.samples import Samples
 from dvsn.export.scoring import Scorer
 from dvsn.export.shape import Shape
@@ -73,8 +73,8 @@ def quantised(
     return without(whole, kept), about
 
 
-def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[np.ndarray]:
-    """Inputs of training pictures, each a batch of one or of the fixed size."""
+def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[dict[str, np.ndarray]]:
+    """Inputs of training pictures by name, each a batch of one or of the fixed size."""
     from dvsn.export.check import resized
 
     if count < 1:
@@ -95,11 +95,14 @@ def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> lis
             max(multiple, height // multiple * multiple),
             max(multiple, width // multiple * multiple),
         )
-        made.append(resized(picture, sides, ids=ids)[None].expand(repeats, -1, -1, -1).numpy().copy())
+        image = resized(picture, sides, ids=ids)[None].expand(repeats, -1, -1, -1)
+        names = ("image", "offset")
+        inputs = zip(names, example_inputs(graph, image), strict=False)
+        made.append({name: each.numpy().copy() for name, each in inputs})
     return made
 
 
-def convert(model: Any, images: Sequence[np.ndarray], *, gpu: bool) -> Any:
+def convert(model: Any, images: Sequence[dict[str, np.ndarray]], *, gpu: bool) -> Any:
     """The model by NNCF, with pairs of QuantizeLinear and DequantizeLinear."""
     import nncf
     from nncf.quantization.advanced_parameters import (
@@ -118,7 +121,7 @@ def convert(model: Any, images: Sequence[np.ndarray], *, gpu: bool) -> Any:
     with formats.quiet():
         return nncf.quantize(
             formats.copy_of(model),
-            nncf.Dataset([{"image": image} for image in images]),
+            nncf.Dataset(list(images)),
             preset=nncf.QuantizationPreset.PERFORMANCE if gpu else nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.GPU if gpu else nncf.TargetDevice.CPU,
             subset_size=len(images),

@@ -24,8 +24,8 @@ def open_runtime(path: Path, graph: Graph) -> Ask:
         return of_weights(path, graph)
     engine = open_engine(path, threads=torch.get_num_threads())
 
-    def ask(image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(each) for each in engine(image.numpy()).values())
+    def ask(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(each) for each in engine(*(each.numpy() for each in inputs)).values())
 
     return ask
 
@@ -36,9 +36,9 @@ def of_program(path: Path) -> Ask:
     except Exception as error:
         raise CheckpointError(f"{path}: torch.export cannot load it: {reason(error)}") from error
 
-    def ask(image: Tensor) -> tuple[Tensor, ...]:
+    def ask(image: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
         try:
-            return tuple(module(image))
+            return tuple(module(image, *more))
         except AssertionError as error:  # a guard: the program was traced on the other side of a branch
             raise CheckpointError(
                 f"{path}: takes no pictures of {image.shape[-2]}x{image.shape[-1]}: {reason(error)}. Export it for these: "
@@ -52,7 +52,7 @@ def of_executorch(path: Path) -> Ask:
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path).load_method("forward")
-    return lambda image: tuple(method.execute([image]))
+    return lambda *inputs: tuple(method.execute(list(inputs)))
 
 
 def of_weights(path: Path, graph: Graph) -> Ask:
@@ -67,4 +67,4 @@ def of_weights(path: Path, graph: Graph) -> Ask:
         for name, tensor in load_file(path).items()
     }
     filled.task.load_state_dict(state, strict=True)
-    return lambda image: filled(image)
+    return lambda *inputs: filled(*inputs)

@@ -91,10 +91,12 @@ class Held(Engine):
         shape = [side if isinstance(side, int) else None for side in entry.shape]
         names = [{"name": output.name} for output in self.session.get_outputs()]
         multiple = int(getattr(task.network, "multiple", 1))
-        super().__init__(Path(), {"input": {"shape": shape, "multiple": multiple}, "outputs": names})
+        offset = len(self.session.get_inputs()) > 1
+        contract = {"shape": shape, "multiple": multiple, "offset": offset}
+        super().__init__(Path(), {"input": contract, "outputs": names})
 
-    def ask(self, image: Any) -> Any:
-        return self.session.run(None, {self.session.get_inputs()[0].name: image})
+    def ask(self, inputs: dict[str, Any]) -> Any:
+        return self.session.run(None, inputs)
 
 
 def main_score(task: Any) -> tuple[str, str]:

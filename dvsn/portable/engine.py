@@ -31,11 +31,17 @@ class Engine:
         self.path, self.manifest = path, manifest
         self.names = [output["name"] for output in manifest["outputs"]]
 
-    def __call__(self, image: Array) -> dict[str, Array]:
+    def __call__(self, image: Array, offset: Array | None = None) -> dict[str, Array]:
+        """`offset` (N,) float32 is for files whose manifest says so: landmarks averaged with the mirror's. Unknown, it is
+        taken to be 0.5, that of a crop of very many picture pixels."""
         self.check(image)
-        return dict(zip(self.names, self.ask(np.ascontiguousarray(image)), strict=True))
+        inputs = {"image": np.ascontiguousarray(image)}
+        if self.manifest["input"].get("offset"):
+            shift = np.full(len(image), 0.5) if offset is None else offset
+            inputs["offset"] = np.ascontiguousarray(shift, np.float32)
+        return dict(zip(self.names, self.ask(inputs), strict=True))
 
-    def ask(self, image: Array) -> Sequence[Array]:
+    def ask(self, inputs: dict[str, Array]) -> Sequence[Array]:
         raise NotImplementedError
 
     @property
@@ -93,10 +99,9 @@ class OnnxEngine(Engine):
             ) from error
         properties = self.session.get_modelmeta().custom_metadata_map
         super().__init__(path, read_manifest(properties.get(KEY), path))
-        self.input = self.session.get_inputs()[0].name
 
-    def ask(self, image: Array) -> Sequence[Array]:
-        answer: Sequence[Array] = self.session.run(self.names, {self.input: image})
+    def ask(self, inputs: dict[str, Array]) -> Sequence[Array]:
+        answer: Sequence[Array] = self.session.run(self.names, inputs)
         return answer
 
 
@@ -130,8 +135,8 @@ class OpenVinoEngine(Engine):
                 f"{path}: OpenVINO cannot compile it for {device}: {reason(error)}"
             ) from error
 
-    def ask(self, image: Array) -> Sequence[Array]:
-        answer = self.request.infer([image], share_inputs=True)
+    def ask(self, inputs: dict[str, Array]) -> Sequence[Array]:
+        answer = self.request.infer(inputs, share_inputs=True)
         return [np.array(answer[name]) for name in self.names]
 
 

@@ -77,14 +77,15 @@ def batched(engine: Engine) -> Callable[[Tensor], list[Tensor]]:
     """Asks for as many pictures at a time as the file takes; a last group that is smaller is filled up."""
     fixed = engine.manifest["input"]["shape"][0]
 
-    def ask(image: Tensor) -> list[Tensor]:
+    def ask(image: Tensor, offset: Tensor | None = None) -> list[Tensor]:
         if fixed is None:
-            return [torch.from_numpy(each) for each in engine(image.cpu().numpy()).values()]
-        parts = []
-        for group in image.cpu().split(fixed):
-            missing = fixed - len(group)
-            filled = torch.cat([group, group[-1:].expand(missing, -1, -1, -1)]) if missing else group
-            parts.append([torch.from_numpy(each)[: len(group)] for each in engine(filled.numpy()).values()])
+            shift = None if offset is None else offset.cpu().numpy()
+            return [torch.from_numpy(each) for each in engine(image.cpu().numpy(), shift).values()]
+        parts, shifts = [], torch.full((len(image),), 0.5) if offset is None else offset.cpu()
+        for group, shift in zip(image.cpu().split(fixed), shifts.split(fixed), strict=True):
+            rows = torch.arange(fixed).clamp(max=len(group) - 1)  # the last one again
+            answer = engine(group[rows].numpy(), shift[rows].numpy())
+            parts.append([torch.from_numpy(each)[: len(group)] for each in answer.values()])
         return [torch.cat(each) for each in zip(*parts, strict=True)]
 
     return ask
@@ -105,7 +106,7 @@ def classes(task: Any, ask: Any) -> None:
 
 def points(task: Any, ask: Any) -> None:
     def estimate(image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        places, confidence = ask(image)
+        places, confidence = ask(image, offset)
         return places.to(image.device), confidence.to(image.device)
 
     task.estimate = estimate

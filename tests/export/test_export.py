@@ -14,7 +14,7 @@ from old_runs import ALLOWED, unpack
 
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.export.__main__ import COMMAND, export
-from dvsn.export.graph import example
+from dvsn.export.graph import example, example_inputs, graph_of
 from dvsn.export.runtimes import open_runtime
 from dvsn.portable.engine import open_engine
 from dvsn.tasks.exported import open_task
@@ -88,8 +88,6 @@ def test_a_file_answers_as_the_network(
     assert about["task"] == load(checkpoint).kind
     assert len(about["checksum"]) == 64
     task: Any = load(checkpoint)
-    from dvsn.export.graph import graph_of
-
     graph = graph_of(task, fold=False)
     ask = open_runtime(file, graph)
     own = tuple(about["input"]["shape"][2:]) if None not in about["input"]["shape"][2:] else sides
@@ -97,9 +95,9 @@ def test_a_file_answers_as_the_network(
     shapes = [(1, own), *([(4, own)] if not fixed and name != "detection" else [])]
     shapes += [(2 if name != "detection" else 1, (own[0] + 64, own[1] - 32))] if free else []
     for number, (batch, size) in enumerate(shapes):
-        image = example(task, batch, size, seed=number)
+        given = example_inputs(graph, example(task, batch, size, seed=number))
         with torch.no_grad():
-            expected, found = graph(image), ask(image)
+            expected, found = graph(*given), ask(*given)
         for output, want, have in zip(graph.outputs, expected, found, strict=True):
             assert want.shape == have.shape
             assert want.dtype == have.dtype
@@ -136,6 +134,20 @@ def test_a_file_of_onnx_says_what_it_is(pixels: Path) -> None:
 def test_the_task_of_a_file_answers_as_the_checkpoint(pixels: Path) -> None:
     image = example(load(pixels.with_suffix(".ckpt")), 2, (96, 192))
     assert torch.equal(open_task(pixels)(image), load(pixels.with_suffix(".ckpt"))(image))
+
+
+def test_landmarks_averaged_with_the_mirror_take_the_offset_of_their_crop(tmp_path: Path) -> None:
+    """Points of the mirror lie width - 1 + 2 offset to the right of their own x, as in evaluation."""
+    need("onnx")
+    checkpoint = unpack("landmarks", tmp_path)
+    file = asked(checkpoint, tmp_path / "m.onnx", "mirror=true")
+    task: Any = load(checkpoint)
+    task.flip_test = True
+    image, offset = example(task, 3, (32, 32)), torch.tensor([0.0, 0.25, 0.4])
+    expected, _ = task.estimate(image, offset)
+    found, _ = open_task(file).estimate(image, offset)  # type: ignore[attr-defined]
+    assert torch.allclose(found, expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(found, task.estimate(image, offset + 0.1)[0], rtol=0, atol=1e-2)
 
 
 def test_norms_are_folded_for_real(pixels: Path) -> None:
