@@ -9,7 +9,7 @@ from dvsn.data_tools.init import pictures, recipe
 from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.naming import is_part
+from dvsn.data_tools.init.naming import is_mask, is_part, is_photo
 from dvsn.data_tools.init.recipe import Recipe, Setting
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
@@ -20,7 +20,7 @@ ByClass = dict[str, list[str]]
 
 def look(listing: Listing) -> Found | None:
     """Class folders below the root, or below folders of splits."""
-    splits = by_split(listing)
+    splits = without_parts(by_split(listing))
     if not splits:
         return None
     classes = sorted({name for each in splits.values() for name in each})
@@ -41,8 +41,8 @@ def look(listing: Listing) -> Found | None:
         sizes=pictures.counted(sizes),
         classes=classes,
         odd=left_out(listing, used),
-        example=used[-1],
     )
+    found.facts["predict"] = [listing.path(used[-1])]
     if len(splits) == 1:
         only = next(iter(splits.values()))
         pairs = [(name, number) for number, kind in enumerate(sorted(only)) for name in only[kind]]
@@ -62,6 +62,17 @@ def by_split(listing: Listing) -> dict[str, ByClass]:
     if splits:
         return {} if any("" in each for each in splits.values()) else splits
     return {"all": {name: [n for names in each.values() for n in names] for name, each in top.items()}}
+
+
+def without_parts(splits: dict[str, ByClass]) -> dict[str, ByClass]:
+    """Without folders of photos and of masks, where both are there: these belong to each other."""
+    names = {name for each in splits.values() for name in each}
+    if not (any(map(is_mask, names)) and any(map(is_photo, names))):
+        return splits
+    return {
+        split: {name: kept for name, kept in each.items() if not is_part(name)}
+        for split, each in splits.items()
+    }
 
 
 def check_splits(listing: Listing, splits: Mapping[str, ByClass]) -> None:

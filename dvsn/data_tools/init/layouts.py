@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from dvsn.data.folders import ALL, stem_of
 from dvsn.data_tools.init.listing import Listing
-from dvsn.data_tools.init.naming import is_mask, is_photo
+from dvsn.data_tools.init.naming import is_drawing, is_mask, is_photo
 from dvsn.data_tools.init.splits import ROLES, role_of
 
 Pair = tuple[str, str]
@@ -45,10 +45,14 @@ class Layout:
         return frozenset(itertools.chain.from_iterable((*self.every, *self.lonely)))
 
     def example(self) -> str:
-        """The folder of the first side, if nothing else is in it, or its last picture."""
+        """What a network for the first side could see: its last folder, if nothing else is in it, or its last picture."""
         first, second = self.every[-1]
         folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
         return folder if folder and folder != other else first
+
+    def drawn(self) -> bool:
+        """Whether a name says that a side is drawings, such as edges."""
+        return any(map(is_drawing, (self.first, self.second, *self.endings)))
 
     def named(self) -> int:
         """How plainly the names say that the second is a label and the first a photo."""
@@ -67,7 +71,8 @@ def layouts(listing: Listing) -> list[Layout]:
             count = len(made.every)
             if count and count >= max(map(len, made.lonely)):
                 found.append(made)
-                break
+                if first != "." or second != ".":
+                    break  # in one folder each way round has endings of its own
     found.sort(key=lambda each: (-len(each.every), sum(map(len, each.lonely)), -each.named()))
     return found
 
@@ -139,7 +144,7 @@ def _endings_of_one(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     paths = [PurePosixPath(name) for name in names]
     kinds = Counter(path.suffix for path in paths).most_common(4)
     yield from itertools.permutations([kind for kind, _ in kinds], 2)
-    stems = {path.with_suffix("").as_posix() for path in paths}
+    stems = dict.fromkeys(path.with_suffix("").as_posix() for path in paths)
     added: Counter[str] = Counter()
     for stem in stems:
         for match in re.finditer(r"[_\-. ]", stem.rpartition("/")[2]):

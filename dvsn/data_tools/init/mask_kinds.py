@@ -53,16 +53,13 @@ def decide(content: Content, known: Mapping[int, str]) -> Kind:
 
 def _of_ids(content: Content, known: Mapping[int, str]) -> Kind:
     values = sorted(content.values)
-    share = {value: content.values[value] / max(1, content.total) for value in values}
     if set(values) == {0, 255} and not content.lossy:
         return Kind(
             "masks of 0 and 255",
             [0, 255],
             reasons={"id_map": "255 is the object: there is no other id beside 0"},
         )
-    extremes = share.get(0, 0.0) + share.get(255, 0.0)
-    between = [value for value in values if value not in (0, 255)]
-    soft = content.lossy or (max(values) <= 255 and len(between) > 6 and extremes > 0.8 and max(values) > FEW)
+    soft = content.lossy or (len(values) > 8 and 128 < max(values) <= 255 and _blends(content, known))
     if soft or (len(values) > FEW and content.palette is None and max(values) <= 255 and not known):
         return _soft(content)
     if len(values) > MOST:
@@ -120,7 +117,7 @@ def _soft(content: Content) -> Kind:
 
 def _of_colours(content: Content, known: Mapping[int, str]) -> Kind:
     every = {value: unpacked(value) for value in content.values}
-    exact = not content.lossy and len(every) <= FEW and not _blends(every, content, known)
+    exact = not content.lossy and len(every) <= FEW and not _blends(content, known)
     if exact:
         return Kind(f"masks of {len(every)} colours", _ordered(every), colours=True)
     named = [value for value in known if value > 255 or value in every]
@@ -155,50 +152,22 @@ def _of_colours(content: Content, known: Mapping[int, str]) -> Kind:
     )  # fmt: skip
 
 
-def _blends(every: Mapping[int, RGB], content: Content, known: Mapping[int, str]) -> bool:
-    """Whether most of the rare colours lie between two frequent ones, as soft edges do."""
-    total = max(1, content.total)
-    frequent = [value for value in every if content.values[value] / total > 0.002 or value in known]
-    rare = [value for value in every if value not in frequent]
-    if len(rare) < 3 or len(frequent) < 2:
-        return False
-    mixed = sum(
-        any(
-            _between(every[value], every[one], every[two])
-            for one in frequent
-            for two in frequent
-            if one < two
-        )
-        for value in rare
-    )
-    return mixed > len(rare) / 2
-
-
-def _between(colour: RGB, one: RGB, two: RGB) -> bool:
-    across = [b - a for a, b in zip(one, two, strict=True)]
-    length = sum(each * each for each in across)
-    place = sum(step * (c - a) for step, c, a in zip(across, colour, one, strict=True)) / length
-    nearest = [a + place * step for a, step in zip(one, across, strict=True)]
-    return 0.05 < place < 0.95 and sum((c - n) ** 2 for c, n in zip(colour, nearest, strict=True)) < 100
+def _blends(content: Content, known: Mapping[int, str]) -> bool:
+    """Whether most values are at edges alone, as those are that a soft edge is blended of."""
+    edge = [value for value in content.values if value not in content.inner and value not in known]
+    return len(edge) > 2 and len(edge) > len(content.values) / 2
 
 
 def _peaks(every: Mapping[int, RGB], content: Content, *, apart: int) -> list[int]:
-    """Values that stand out: frequent ones, the most frequent first, each far from those before; in order at the end."""
-    total = max(1, content.total)
+    """Values that stand out: frequent ones of even areas, each far from more frequent ones; in order."""
+    total = max(1, content.inner.total())
     found: list[int] = []
-    for value, count in content.values.most_common():
+    for value, count in content.inner.most_common():
         if count / total < 0.0005 or len(found) > MOST:
             break
-        near = any(distance(every[value], every[other]) < apart for other in found)
-        if not near and not _is_edge(value, found, every, content):
+        if all(distance(every[value], every[other]) >= apart for other in found):
             found.append(value)
     return sorted(found)
-
-
-def _is_edge(value: int, found: list[int], every: Mapping[int, RGB], content: Content) -> bool:
-    """Whether a value lies between two far more frequent ones, as the blended pixels of an edge do."""
-    more = [other for other in found if content.values[other] > 4 * content.values[value]]
-    return any(_between(every[value], every[a], every[b]) for a in more for b in more if a < b)
 
 
 def distance(one: RGB, two: RGB) -> float:

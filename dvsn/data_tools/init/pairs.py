@@ -68,9 +68,8 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         task="pix2pix",
         base="folders",
         counts={split: len(each) for split, each in layout.pairs.items()},
-        sure=LOOKS if not any(drawn) else COULD,
+        sure=LOOKS if layout.drawn() or not any(drawn) else COULD,
         claimed=layout.claimed,
-        example=layout.example(),
         node={"dataset": dataset} if dataset else {},
         sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
     )
@@ -80,6 +79,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
     }  # fmt: skip
     if len(layout.pairs) == 1:
         found.items = [a for a, _ in layout.every]
+    found.facts["predict"] = [listing.path(layout.example())]
     first, second = layout.every[0]
     found.says = [
         f"{len(layout.every)} pairs, such as {first} + {second}{found.parts_words()}",
@@ -111,13 +111,13 @@ def side_by_side(listing: Listing) -> Found | None:
         return None
     if any(width % 2 or width <= height for height, width in sizes.values()):
         return None
-    judged = [alike(read_half(listing, name)) for name in pictures.spread(looked, 8)]
-    if sum(judged) <= len(judged) / 2:
+    looked_at = [read_half(listing, name) for name in pictures.spread(looked, 8)]
+    if not alike(looked_at):
         return None
     halves = {
         name: (height, width // 2) for name, (height, width) in pictures.sizes_of(listing, names).items()
     }
-    source, target = direction([read_half(listing, name) for name in pictures.spread(looked, 8)])
+    source, target = direction(looked_at)
     found = Found(
         kind="pairs side by side",
         task="pix2pix",
@@ -154,15 +154,16 @@ def small(picture: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float64)
 
 
-def alike(halves: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether the outlines of two halves lie at the same places, and not only as those of neighbours do.
+def alike(halves: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
+    """Whether the outlines of a picture's halves lie at the same places, more than those of two pictures' halves do.
 
-    The correlation of the strength of their edges, against that of one half with the other mirrored and turned.
+    The correlation of the strength of their edges, of each left half with each right one.
     """
-    one, two = (edges(half) for half in halves)
-    straight = correlation(one, two)
-    others = [correlation(one, two[:, ::-1]), correlation(one, two[::-1]), correlation(one, two[::-1, ::-1])]
-    return straight > 0.25 and straight > max(others) + 0.1
+    left, right = ([edges(pair[side]) for pair in halves] for side in (0, 1))
+    table = np.array([[correlation(one, two) for two in right] for one in left])
+    own, count = np.diagonal(table), len(halves)
+    others = (table.sum() - own.sum()) / (count * (count - 1))
+    return bool(own.mean() > others + 0.06 and (own >= table.max(axis=1)).mean() > 0.5)
 
 
 def edges(half: np.ndarray) -> np.ndarray:
