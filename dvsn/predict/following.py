@@ -13,6 +13,7 @@ import numpy as np
 from dvsn.errors import ConfigError
 from dvsn.portable.result import Result
 from dvsn.portable.smoothing import OneEuro, matches
+from dvsn.predict.tracking import ByteTrack
 
 Array = np.ndarray[Any, Any]
 
@@ -64,8 +65,6 @@ class Following:
 
     def _bytetrack(self, rate: float) -> Callable[[Result, float], Array]:
         """Sure is what is drawn, by the result's own `shown_from`."""
-        from dvsn.predict.tracking import ByteTrack
-
         tracker = ByteTrack(rate=rate)
         tracker.count = self.count
 
