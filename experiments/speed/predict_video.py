@@ -38,7 +38,7 @@ from dvsn.predict.sinks import Look
 from dvsn.predict.sources import Skipped, open_sources
 from dvsn.predict.video import Video, VideoWriter
 
-FRAMES, ROUNDS, BATCH = 48, 3, 4
+FRAMES, ROUNDS, BATCH = 24, 2, 4
 TASKS = {
     "PIDNet-S, 19 classes, 360x640": ["task=segmentation", "data=cityscapes", "network=pidnet_s"],
     "HRNet-W32, 256x192, one person": ["task=pose", "data=coco", "network=hrnet_w32"],

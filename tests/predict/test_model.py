@@ -321,7 +321,7 @@ def test_what_is_no_picture_is_refused(source: Any, message: str, models: dict[s
     [
         ("segmentation", {"boxes": "x.json"}, "boxes: .* 'segmentation' has no such option.*Valid: batch_size"),
         ("segmentation", {"scale": [1]}, "scale: .*Did you mean 'scales'"),
-        ("segmentation", {"mode": "slide"}, "inference.window: mode=slide needs it"),
+        ("segmentation", {"mode": "slide"}, "inference.window: .*mode=slide needs it"),
         ("segmentation", {"size": (0, 4)}, "size: found '0x4'"),
         ("pose", {"mode": "slide"}, "mode: predict of the task 'pose' has no such option"),
         ("pose", {"batch_size": 0}, "batch_size: found 0"),

@@ -41,8 +41,8 @@ def look(listing: Listing) -> Found | None:
         sizes=pictures.counted(sizes),
         classes=classes,
         odd=left_out(listing, used),
-        example=used[-1],
     )
+    found.facts["predict"] = [listing.path(used[-1])]
     if len(splits) == 1:
         only = next(iter(splits.values()))
         pairs = [(name, number) for number, kind in enumerate(sorted(only)) for name in only[kind]]

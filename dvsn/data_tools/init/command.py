@@ -52,7 +52,7 @@ def init(options: dict[str, Any]) -> list[Path]:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")
     report(listing.root, found, plan.says, others)
-    words = found.facts.get("predict") or [listing.root / found.example if found.example else "PICTURE"]
+    words = found.facts.get("predict") or ["PICTURE"]
     advise(files, name, into, [str(each) for each in words], command)
     return files
 
