@@ -7,7 +7,6 @@ known; a key that is partly filled in must have a form that exists.
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
+from dvsn import completion
 from dvsn.command_line import Command, scalar
 from dvsn.config import compose, hydra_node
 from dvsn.config.menu import PACKAGE, choices, conf_dir
@@ -28,23 +28,20 @@ from tests.support.advice import HOLE, Advice, advice, commands, keys_of
 GROUPS = choices()
 WHOLE = ("task", "experiment", "debug")
 """Groups whose files are of the whole config."""
-COMMANDS = {
-    "train": "dvsn.train", "evaluate": "dvsn.evaluate", "search": "dvsn.sweep.search", "report": "dvsn.sweep.report",
-    "predict": "dvsn.predict.command", "convert": "dvsn.convert.__main__", "benchmark": "dvsn.benchmark.__main__",
-    "data check": "dvsn.data_tools.check", "data show": "dvsn.data_tools.show", "data faces": "dvsn.data_tools.faces",
-    "data weights": "dvsn.data_tools.weights", "distill taps": "dvsn.engine.tap_table",
-}  # fmt: skip
+PLACES = completion.PLACES | {
+    f"{name} {part}": place
+    for name, parts in completion.PARTS.items()
+    for part, place in parts.items()
+    if place
+}
 OWN = {
     "predict/": ("predict",),
     "convert/": ("convert",),
     "benchmark/": ("benchmark",),
     "sweep/search": ("search",),
     "sweep/report": ("report",),
-    "evaluate.py": ("evaluate",),
-    "data_tools/check": ("data check",),
-    "data_tools/show": ("data show",),
-    "data_tools/faces": ("data faces",),
-    "data_tools/weights": ("data weights",),
+    "engine/evaluation": ("evaluate",),
+    "data_tools/": ("data check", "data show", "data faces", "data weights", "data init"),
     "engine/tap_table": ("distill taps",),
 }
 """Whose options a file may name beside those of a config."""
@@ -54,7 +51,7 @@ DESCRIBED = re.compile(rf"{HOLE}|{HOLE}.*|\.\.\.")
 
 @functools.cache
 def command(name: str) -> Command:
-    found = importlib.import_module(COMMANDS[name]).COMMAND
+    found = completion.options_of(PLACES[name])
     assert isinstance(found, Command)
     return found
 
@@ -209,11 +206,11 @@ LINES = sorted({(file, name, tuple(words)) for file, _, name, words in commands(
 
 def line_fault(name: str, words: tuple[str, ...]) -> str:
     """What is wrong with a command line."""
-    if words and not re.search(r"[=\W]", words[0]) and f"{name} {words[0]}" in COMMANDS:
+    if words and not re.search(r"[=\W]", words[0]) and f"{name} {words[0]}" in PLACES:
         name, words = f"{name} {words[0]}", words[1:]
     if name in ("data", "distill"):
         return "" if words[:1] == ("COMMAND",) else "no such command"
-    if name not in COMMANDS:
+    if name not in PLACES:
         return "no such command"
     about = command(name)
     options = {option.name for option in about.options}

@@ -59,10 +59,10 @@ def quantised(
     allowed = float(options["drop"]) / 100
     if scorer.worse(plain, found) <= allowed:
         return whole, about
-    ranked = rank(model, whole, scorer)
+    ranked = rank(whole, model, scorer)
     for each in ranked[:5]:
         log.info("int8  %s alone in 8 bits: %.4f", each.module, each.score)
-    kept, best = fewest(whole, [each.module for each in ranked], scorer, plain, allowed)
+    kept, best = fewest(whole, model, [each.module for each in ranked], scorer, plain, allowed)
     about |= {"kept": kept, "int8": best, "sensitivity": [list(each) for each in ranked]}
     log.info("int8  %.4f with %d modules in fp32: %s", best, len(kept), ", ".join(kept))
     if scorer.worse(plain, best) > allowed:
@@ -70,7 +70,7 @@ def quantised(
             f"drop: {scorer.name} is {best:.4f} instead of {plain:.4f} with {len(kept)} of {len(ranked)} modules in fp32; "
             f"expected at most {allowed:.4f}. Calibrate on more pictures (samples=256) or give a larger drop."
         )
-    return without(whole, kept), about
+    return without(whole, model, kept), about
 
 
 def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[dict[str, np.ndarray]]:
@@ -151,71 +151,62 @@ def groups(model: Any) -> dict[str, list[str]]:
     return best
 
 
-def rank(model: Any, whole: Any, scorer: Scorer) -> list[Sensitivity]:
+def rank(whole: Any, plain: Any, scorer: Scorer) -> list[Sensitivity]:
     """The modules, the one first that alone in 8 bits costs the most."""
-    modules = groups(model)
+    modules = groups(plain)
     found = []
     for module in modules:
         others = [each for each in modules if each != module]
-        found.append(Sensitivity(module, scorer(without(whole, others, known=modules))))
+        found.append(Sensitivity(module, scorer(without(whole, plain, others))))
     return sorted(found, key=lambda each: scorer.sign * each.score)
 
 
 def fewest(
-    whole: Any, ranked: Sequence[str], scorer: Scorer, plain: float, allowed: float
+    whole: Any, plain: Any, ranked: Sequence[str], scorer: Scorer, score: float, allowed: float
 ) -> tuple[list[str], float]:
-    """The shortest start of the ranking that is to stay in float32, by bisection, and the score with it."""
+    """The shortest start of the ranking that is to stay in float32, by bisection, and the score with it. `score` is that of
+    the `plain` model."""
     low, high = 0, len(ranked)
     scores: dict[int, float] = {}
     while high - low > 1:
         middle = (low + high) // 2
-        scores[middle] = scorer(without(whole, ranked[:middle]))
-        low, high = (low, middle) if scorer.worse(plain, scores[middle]) <= allowed else (middle, high)
+        scores[middle] = scorer(without(whole, plain, ranked[:middle]))
+        low, high = (low, middle) if scorer.worse(score, scores[middle]) <= allowed else (middle, high)
     if high not in scores:
-        scores[high] = scorer(without(whole, ranked[:high]))
+        scores[high] = scorer(without(whole, plain, ranked[:high]))
     return list(ranked[:high]), scores[high]
 
 
-def without(whole: Any, modules: Sequence[str], *, known: dict[str, list[str]] | None = None) -> Any:
-    """A copy in which the operations of `modules` compute in float32: what they read and their weights lose their 8 bits."""
+def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
+    """A copy in which the operations of `modules` compute in float32: what they read is not rounded, and their weights and
+    biases, which the calibration has corrected for 8 bits, are those of the `plain` model."""
     import onnx
-    from onnx import numpy_helper
 
     wanted = set(modules)
     copied = onnx.ModelProto()
     copied.CopyFrom(whole)
     graph = copied.graph
     makers = {output: node for node in graph.node for output in node.output}
-    constants = {each.name: each for each in graph.initializer}
+    there = {each.name for each in graph.initializer}
+    before = {node.name: node for node in plain.graph.node}
+    constants = {each.name: each for each in plain.graph.initializer}
     for node in graph.node:
         if not wanted.intersection(parting.scopes_of(node)):
             continue
+        own = before.get(node.name)
         for place, name in enumerate(node.input):
-            maker = makers.get(name)
-            if maker is None or maker.op_type != "DequantizeLinear":
-                continue
-            source = makers.get(maker.input[0])
-            if source is not None and source.op_type == "QuantizeLinear":
-                node.input[place] = source.input[0]
-            elif maker.input[0] in constants:  # weights kept as 8 bits alone: their float form is rounded
-                node.input[place] = dequantised(copied, maker, constants, numpy_helper)
+            given = own.input[place] if own is not None and place < len(own.input) else ""
+            if given in constants:
+                node.input[place] = f"{given}_plain"
+                if f"{given}_plain" not in there:
+                    graph.initializer.add().CopyFrom(constants[given])
+                    graph.initializer[-1].name = f"{given}_plain"
+                    there.add(f"{given}_plain")
+            elif (maker := makers.get(name)) is not None and maker.op_type == "DequantizeLinear":
+                source = makers.get(maker.input[0])
+                if source is not None and source.op_type == "QuantizeLinear":
+                    node.input[place] = source.input[0]
     return pruned(copied)
-
-
-def dequantised(model: Any, maker: Any, constants: dict[str, Any], helper: Any) -> str:
-    """The name of a float constant with the values that a DequantizeLinear makes of one in 8 bits."""
-    values, scale = (helper.to_array(constants[name]) for name in maker.input[:2])
-    zero = helper.to_array(constants[maker.input[2]]) if len(maker.input) > 2 else np.zeros_like(scale)
-    axis = next((each.i for each in maker.attribute if each.name == "axis"), 1)
-    shape = [1] * values.ndim
-    if scale.ndim:
-        shape[axis] = -1
-    made = (values.astype(np.float32) - zero.astype(np.float32).reshape(shape)) * scale.reshape(shape)
-    name = f"{maker.output[0]}_float"
-    if name not in constants:
-        model.graph.initializer.append(helper.from_array(made.astype(np.float32), name))
-        constants[name] = model.graph.initializer[-1]
-    return name
 
 
 def pruned(model: Any) -> Any:

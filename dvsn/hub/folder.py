@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.atomic import replacing, write_json
+from dvsn.config.allow import check
 from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.reading import read_json, require_regular
 
 RECIPE, WEIGHTS = "recipe.json", "model.safetensors"
 RECIPE_LIMIT = 4 << 20  # bytes
@@ -30,8 +32,6 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 def read_header(path: Path) -> dict[str, Any]:
     """What `recipe.json` says of the task, with its nodes checked by the allow-list. Builds and imports nothing."""
-    from dvsn.reading import read_json
-
     try:
         return checked(read_json(path, expected="a recipe of dvsn", limit=RECIPE_LIMIT), path)
     except DataError as error:
@@ -40,7 +40,6 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def checked(content: Any, path: Path) -> dict[str, Any]:
     """A header of plain data whose nodes the allow-list has checked. Raises `CheckpointError`."""
-    from dvsn.config.allow import check
 
     try:
         header = restored(content)
@@ -80,8 +79,6 @@ def read_weights(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file by name, on the CPU. Raises `CheckpointError`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    from dvsn.reading import require_regular
 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; the folder holds a recipe and no weights.")

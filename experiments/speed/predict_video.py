@@ -31,8 +31,9 @@ from dvsn.config.light_imports import import_lightning
 from dvsn.config.menu import conf_dir
 from dvsn.predict import running
 from dvsn.predict.asked import make_predictor
-from dvsn.predict.command import find_device, read_choices
+from dvsn.predict.command import read_choices
 from dvsn.predict.options import COMMAND
+from dvsn.predict.predictor import find_device
 from dvsn.predict.sinks import Look
 from dvsn.predict.sources import Skipped, open_sources
 from dvsn.predict.video import Video, VideoWriter

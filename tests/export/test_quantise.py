@@ -17,7 +17,7 @@ from dvsn.export.quantise import fewest, groups, without
 
 
 def quantised_model() -> onnx.ModelProto:
-    """y = second(first(x)), both 1x1 convolutions of one channel by 1.3 and by 0.7, in 8 bits with steps of 0.5."""
+    """y = second(first(x)), both 1x1 convolutions of one channel, by 1.5 and by 0.5, in 8 bits with steps of 0.5."""
     constants = {
         "step": np.float32(0.5), "zero": np.uint8(128), "weight_zero": np.int8(0),
         "first_bits": np.array([[[[3]]]], np.int8), "second_bits": np.array([[[[1]]]], np.int8),
@@ -50,6 +50,21 @@ def quantised_model() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def plain_model() -> onnx.ModelProto:
+    """The same in float32: by 1.5 and by 0.5."""
+    model = quantised_model()
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    del model.graph.node[:], model.graph.initializer[:]
+    value = "x"
+    for node, weight in zip(convolutions, (1.5, 0.5), strict=True):
+        node.input[:] = [value, f"{node.name}_weight"]
+        value = node.output[0]
+        array = np.full((1, 1, 1, 1), weight, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, f"{node.name}_weight"))
+    model.graph.node.extend(convolutions)
+    return model
+
+
 def asked(model: onnx.ModelProto, value: float) -> float:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return float(session.run(None, {"x": np.full((1, 1, 1, 1), value, np.float32)})[0].item())
@@ -58,11 +73,12 @@ def asked(model: onnx.ModelProto, value: float) -> float:
 def test_modules_go_back_to_float_one_by_one() -> None:
     """0.7 is rounded to 0.5 before the first: 0.5 * 1.5 = 0.75, rounded (to even) to 1.0 before the second: 0.5. Without the
     first in 8 bits 0.7 * 1.5 = 1.05, rounded to 1.0: 0.5. Without both: 0.525."""
-    model = quantised_model()
-    assert list(groups(model)) == ["task.network.first", "task.network.second"]
+    model, plain = quantised_model(), plain_model()
+    assert asked(plain, 0.7) == pytest.approx(0.525)
+    assert list(groups(plain)) == ["task.network.first", "task.network.second"]
     assert asked(model, 0.7) == pytest.approx(0.5)
-    assert asked(without(model, ["task.network.second"]), 0.7) == pytest.approx(0.375)
-    both = without(model, ["task.network.first", "task.network.second"])
+    assert asked(without(model, plain, ["task.network.second"]), 0.7) == pytest.approx(0.375)
+    both = without(model, plain, ["task.network.first", "task.network.second"])
     assert asked(both, 0.7) == pytest.approx(0.525)
     assert not [node for node in both.graph.node if node.op_type != "Conv"]
     assert len(model.graph.node) == 8  # the model itself stays
@@ -82,8 +98,8 @@ def test_as_few_modules_as_needed() -> None:
             return plain - found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dvsn.export.quantise.without", lambda _, modules: tuple(modules))
-        kept, score = fewest(None, list("abcdefgh"), Counted(), 1.0, 0.05)  # type: ignore[arg-type]
+        patch.setattr("dvsn.export.quantise.without", lambda _, __, modules: tuple(modules))
+        kept, score = fewest(None, None, list("abcdefgh"), Counted(), 1.0, 0.05)  # type: ignore[arg-type]
     assert kept == ["a", "b", "c"]
     assert score == pytest.approx(1.0)
     assert Counted.asked <= 4

@@ -22,9 +22,10 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.portable.frame import Frame
 from dvsn.portable.overlay import render
 from dvsn.portable.result import Result
-from dvsn.predict.command import COMMAND, predict
+from dvsn.predict.command import predict
 from dvsn.predict.inputs import open_given
 from dvsn.predict.model import Model, as_model
+from dvsn.predict.options import COMMAND
 from dvsn.tasks.segmentation import Segmentation
 from tests.support.six_tasks import TASKS, write_checkpoint
 

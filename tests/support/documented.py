@@ -25,7 +25,7 @@ from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.convert import command as convert
 from dvsn.data_tools import check, faces, show, weights
-from dvsn.data_tools.init import __main__ as init
+from dvsn.data_tools.init import command as init
 from dvsn.engine import tap_table
 from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
@@ -47,7 +47,7 @@ WORK = (
     (check, "check"),
     (show, "draw"),
     (weights, "weigh"),
-    (faces, "write"),
+    (faces, "job"),
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),

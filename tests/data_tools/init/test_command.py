@@ -11,14 +11,15 @@ from omegaconf import OmegaConf
 
 from dvsn.config import compose
 from dvsn.data.__main__ import task_of, with_task
-from dvsn.data_tools.init.__main__ import COMMAND, init
+from dvsn.data_tools.commands import INIT
+from dvsn.data_tools.init.command import init
 from dvsn.data_tools.init.write import flow, scalar
 from dvsn.errors import ConfigError, DataError
 from tests.support.own_data import write_classes, write_masks
 
 
 def run(folder: Path, *options: str) -> list[Path]:
-    return init(COMMAND.parse([str(folder), *options]))
+    return init(INIT.parse([str(folder), *options]))
 
 
 def composed(folder: Path, name: str = "mine") -> dict[str, Any]:
