@@ -41,6 +41,19 @@ class Engine:
             inputs["offset"] = np.ascontiguousarray(shift, np.float32)
         return dict(zip(self.names, self.ask(inputs), strict=True))
 
+    def ask_all(self, image: Array, offset: Array | None = None) -> dict[str, Array]:
+        """Any number of pictures, as many at a time as the file takes; a last group that is smaller is filled up."""
+        fixed = self.manifest["input"]["shape"][0]
+        if fixed is None or fixed == len(image):
+            return self(image, offset)
+        parts = []
+        for start in range(0, len(image), fixed):
+            rows = np.arange(start, start + fixed).clip(max=len(image) - 1)  # the last one again
+            answer = self(image[rows], None if offset is None else offset[rows])
+            parts.append([each[: len(image) - start] for each in answer.values()])
+        joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return dict(zip(self.names, joined, strict=True))
+
     def ask(self, inputs: dict[str, Array]) -> Sequence[Array]:
         raise NotImplementedError
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from dvsn.data.coco_files import read_coco, read_json
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.portable.boxes import SCORE, Boxes, whole_picture
 from dvsn.portable.frame import Frame
 from dvsn.predict.person_boxes import (
-    Boxes,
     Finder,
     PictureIds,
     from_annotations,
@@ -23,11 +23,9 @@ from dvsn.predict.person_boxes import (
     from_task,
     from_torchvision,
     named_category,
-    whole_picture,
 )
 
 FACE = "face"
-SCORE = 0.5
 EXPECTED = "expected image, or FILE.json, FILE.onnx (YuNet), FILE.xml (a cascade), FILE.ckpt or FILE.pth"
 
 YUNET_SCORE = 0.6  # as in its own examples
