@@ -32,7 +32,8 @@ OTHERS = {
     "portable/": ("predict",),
     "predict/": ("predict",),
     "publish/": ("hub push",),
-    "data_tools/init/masks": ("predict",),
+    "data_tools/init/": ("data init", "predict"),
+    "tasks/exported": ("export",),
 }
 """Files that name options of a command that is described in another folder, by the start of their path."""
 SHELL = ("completion.py",)

@@ -14,7 +14,6 @@ from dvsn.command_line import Command, Option
 from dvsn.config import compose, menu
 from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, nearest
-from dvsn.predict.command import find_device
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -60,6 +59,7 @@ def benchmark(config: Config) -> Config:
     import torch
 
     from dvsn.benchmark.measure import measure  # torch, which `--help` does without
+    from dvsn.predict.predictor import find_device
 
     result = measure(config, torch.device(find_device(str(config["device"]))))
     show(result)

@@ -1,15 +1,15 @@
-"""`python -m dvsn.data check|show|weights`: look at a data set before a network does."""
+"""`python -m dvsn.data COMMAND`: look at a data set before a network does."""
 
 from __future__ import annotations
 
 import itertools
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dvsn.config.menu import conf_dir
+from dvsn.data_tools import commands
 from dvsn.errors import nearest
 
 COMMANDS = {
@@ -101,13 +101,12 @@ def data_node(name: str, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command as the main module, so that a sweep starts its jobs the same way."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h", "help"):
         sys.stdout.write(help_text())
     elif name in COMMANDS:
         sys.argv[1:] = with_task(sys.argv[2:])
-        runpy.run_module(f"dvsn.data_tools.{name}", run_name="__main__", alter_sys=True)
+        commands.main(name)
     else:
         sys.stderr.write(f"error: {name}: unknown command. {nearest(name, COMMANDS)}\n")
         raise SystemExit(2)

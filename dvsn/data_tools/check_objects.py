@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dvsn.data.dataset import ImageDataset
+from dvsn.data.module import DataModule
 from dvsn.data.objects import Annotation, ObjectDataset, inside, mask_fault
 from dvsn.data_tools.findings import Finding, counted
 from dvsn.data_tools.walk import Record, Tally, Walk
-
-if TYPE_CHECKING:
-    from dvsn.data.module import DataModule
 
 OUTSIDE = "box outside the picture"
 BEYOND = "box beyond the edge"

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.module import DataModule
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.data_tools.findings import Finding, counted
 from dvsn.data_tools.walk import Record, Tally, deepest, digest, turned
 from dvsn.errors import UserError
 from dvsn.geometry.mirrors import lacking_pairs
-
-if TYPE_CHECKING:
-    from dvsn.data.module import DataModule
 
 OUTSIDE_BOX = "box outside the picture"
 OUTSIDE_JOINTS = "keypoints outside the picture"

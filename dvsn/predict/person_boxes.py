@@ -15,6 +15,8 @@ from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable.frame import Frame
 from dvsn.portable.record import Record
 from dvsn.reading import to_text, to_whole
+from dvsn.tasks.recipe import load
+from dvsn.weights import read_checkpoint, require_equal
 
 PERSON = "person"
 SCORE = 0.5
@@ -217,8 +219,6 @@ def from_memory(given: Any, least: float, category: int | None, *, name: str = P
 
 def from_task(file: Path, least: float, category: int | None, device: str, *, name: str = PERSON) -> Finder:
     """A detection checkpoint of dvsn."""
-    from dvsn.tasks.recipe import load
-
     return of_task(load(file, device=device), file, least, category, device, name=name)
 
 
@@ -244,8 +244,6 @@ def from_torchvision(file: Path, name: str | None, least: float, category: int, 
 def load_detector(file: Path, name: str | None) -> torch.nn.Module:
     """The model, in eval mode. Nothing is downloaded."""
     from torchvision.models import detection, get_model, list_models
-
-    from dvsn.weights import read_checkpoint, require_equal
 
     valid = list_models(module=detection)
     if name not in valid:

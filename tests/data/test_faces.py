@@ -475,13 +475,14 @@ def test_faces_of_the_street_are_a_wflw_tree(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_same_tree(tmp_path: Path) -> None:
-    from dvsn.data_tools.faces import COMMAND, write
+    from dvsn.data_tools.commands import FACES
+    from dvsn.data_tools.faces import job
 
     options = [f"root={tmp_path}/faces", "train=5", "test=1", "height=256", "width=512", "seed=3"]
-    counts = write(COMMAND.parse(options))
+    counts = job(FACES.parse(options))
     assert counts["train"] == len(read("wflw", tmp_path / "faces", "train").records) > 0
     with pytest.raises(ConfigError, match="train: found 0"):
-        write(COMMAND.parse([options[0], "train=0"]))
+        job(FACES.parse([options[0], "train=0"]))
 
 
 # Real samples --------------------------------------------------------------------------------------------

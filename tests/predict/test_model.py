@@ -22,9 +22,10 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.portable.frame import Frame
 from dvsn.portable.overlay import render
 from dvsn.portable.result import Result
-from dvsn.predict.command import COMMAND, predict
+from dvsn.predict.command import predict
 from dvsn.predict.inputs import open_given
 from dvsn.predict.model import Model, as_model
+from dvsn.predict.options import COMMAND
 from dvsn.tasks.segmentation import Segmentation
 from tests.support.six_tasks import TASKS, write_checkpoint
 
@@ -320,7 +321,7 @@ def test_what_is_no_picture_is_refused(source: Any, message: str, models: dict[s
     [
         ("segmentation", {"boxes": "x.json"}, "boxes: .* 'segmentation' has no such option.*Valid: batch_size"),
         ("segmentation", {"scale": [1]}, "scale: .*Did you mean 'scales'"),
-        ("segmentation", {"mode": "slide"}, "inference.window: mode=slide needs it"),
+        ("segmentation", {"mode": "slide"}, "inference.window: .*mode=slide needs it"),
         ("segmentation", {"size": (0, 4)}, "size: found '0x4'"),
         ("pose", {"mode": "slide"}, "mode: predict of the task 'pose' has no such option"),
         ("pose", {"batch_size": 0}, "batch_size: found 0"),

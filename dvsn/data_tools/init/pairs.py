@@ -68,9 +68,8 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         task="pix2pix",
         base="folders",
         counts={split: len(each) for split, each in layout.pairs.items()},
-        sure=LOOKS if not any(drawn) else COULD,
+        sure=LOOKS if layout.drawn() or not any(drawn) else COULD,
         claimed=layout.claimed,
-        example=layout.example(),
         node={"dataset": dataset} if dataset else {},
         sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
     )
@@ -80,6 +79,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
     }  # fmt: skip
     if len(layout.pairs) == 1:
         found.items = [a for a, _ in layout.every]
+    found.facts["predict"] = [listing.path(layout.example())]
     first, second = layout.every[0]
     found.says = [
         f"{len(layout.every)} pairs, such as {first} + {second}{found.parts_words()}",
