@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +66,9 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
 def _work() -> Any:
     """What does it, with Lightning, which `--help` and a wrong option do without."""
     import_lightning()
-    return importlib.import_module("dvsn.engine.evaluation")
+    from dvsn.engine import evaluation
+
+    return evaluation
 
 
 def compose_and_evaluate() -> Any:

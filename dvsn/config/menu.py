@@ -53,10 +53,14 @@ def networks_by_task() -> dict[str, list[str]]:
 
 
 def _target(group: str, name: str) -> str:
-    """The class that a choice builds, by the first `_target_` of its file."""
+    """The class that a choice builds: the first `_target_` of its file, or of one that it inherits from."""
     text = (Path(conf_dir()) / group / f"{name}.yaml").read_text(encoding="utf-8")
     named = re.search(r"^ *_target_: *([\w.]+)", text, re.MULTILINE)
-    return "" if named is None else named[1]
+    if named is not None:
+        return named[1]
+    parents = re.search(r"^defaults:((?:\n? +.*)+|.*)$", text, re.MULTILINE)
+    known = [word for word in re.findall(r"\w+", parents[1] if parents else "") if word != name]
+    return next((_target(group, each) for each in known if each in choices().get(group, [])), "")
 
 
 @functools.cache

@@ -23,8 +23,10 @@ from dvsn.engine.results import how_measured
 from dvsn.engine.run_folder import environment
 from dvsn.errors import ConfigError, nearest
 from dvsn.hub.names import is_name, parse
-from dvsn.hub.resolve import read
+from dvsn.hub.resolve import local, read
 from dvsn.pictures.grids import write_picture
+from dvsn.portable.engine import open_engine
+from dvsn.tasks.exported import answer_by, header_of, is_exported
 from dvsn.tasks.recipe import build_task, load_state, read_recipe
 
 log = logging.getLogger("dvsn")
@@ -37,16 +39,20 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     path, split = asked(config)
-    content = read(path)
-    header = read_recipe(content, path)
-    recipe = chosen_recipe(config, header, path)
+    engine = open_engine(path) if is_exported(path) else None
+    content = {} if engine else read(path)
+    header = header_of(engine) if engine else read_recipe(content, path)
+    recipe = chosen_recipe(config, header, path, fixed=engine is not None)
     output = output_of(config)
     task = build_task(recipe, data=header.get("data"), path=path)
     task.data_recipe = data_of(config, header, path, task)
     data = runtime.build_data({"data": task.data_recipe})
     task.ask_data(data)
     task.use_metrics(**metric_options(config["metrics"] or {}, task))
-    load_state(task, content["state_dict"], path)
+    if engine is None:
+        load_state(task, content["state_dict"], path)
+    else:
+        answer_by(task, engine)
     pictures = PictureFiles(
         folder=output, count=int(config["pictures"] or 0), save_all=bool(config["save_all"])
     )
@@ -70,7 +76,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
             "split": split,
             "samples": pictures.samples,
             "measured": {
-                **how_measured(task, trainer.precision),
+                **how_measured(task, engine.precision if engine else trainer.precision),
                 "samples": pictures.samples,
                 "samples_in_split": len(data.datasets["test"]),
                 "size": [[sides.low, sides.high] for sides in (pictures.heights, pictures.widths)],
@@ -87,12 +93,22 @@ def asked(config: Config) -> tuple[Path, str]:
         raise ConfigError(f"checkpoint: found {checkpoint!r}, expected the path of a checkpoint.")
     if split not in ("train", "val", "test"):
         raise ConfigError(f"split: found '{split}', expected train, val or test.")
-    return Path(checkpoint), split
+    return (Path(checkpoint) if is_name(checkpoint) else local(checkpoint)), split
 
 
-def chosen_recipe(config: Config, header: Config, path: Path) -> Config:
-    """The checkpoint's recipe with the options of testing that were set. Raises `ConfigError` for one that it lacks."""
+def chosen_recipe(config: Config, header: Config, path: Path, *, fixed: bool = False) -> Config:
+    """The checkpoint's recipe with the options of testing that were set. Raises `ConfigError` for one that it lacks, and for
+    any where the answer is `fixed`, as in an exported file."""
     recipe, kind = dict(header["recipe"]), header["task"]
+    if fixed:
+        given = [key for key in ("test_dropout", "test_norm", "flip_test") if config.get(key) is not None]
+        given += [
+            f"inference.{key}" for key, value in (config.get("inference") or {}).items() if value is not None
+        ]
+        if given:
+            raise ConfigError(
+                f"{given[0]}: {path} is an exported file, whose answer is fixed. Set it in the export."
+            )
     for key in ("test_dropout", "test_norm", "flip_test"):
         if config.get(key) is not None:
             if key not in recipe:

@@ -62,10 +62,11 @@ def run(options: dict[str, Any]) -> Outcome:
     import_lightning()
     from dvsn.predict.predictor import find_device
     from dvsn.predict.running import Run  # torch, which a source that is not there does without
-    from dvsn.tasks.recipe import load
+    from dvsn.tasks.exported import is_exported, open_task
 
-    device = find_device(str(options["device"]))
-    task: Any = load(options["checkpoint"], device=device)
+    exported = is_exported(str(options["checkpoint"])) and options["device"] == "auto"
+    device = "cpu" if exported else find_device(str(options["device"]))
+    task: Any = open_task(options["checkpoint"], device=device)
     part = importlib.import_module(f"dvsn.predict.{task.shows}")
     refuse_others(options, [*part.OPTIONS, *(FOLLOWING if task.kind in FOLLOWED else ())], task.kind)
     rule = make_rule(

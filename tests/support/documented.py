@@ -27,6 +27,7 @@ from dvsn.convert import command as convert
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import tap_table
+from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
 from dvsn.sweep import report
@@ -49,6 +50,7 @@ WORK = (
     (faces, "job"),
     (tap_table, "show"),
     (hub, "push"),
+    (export, "export"),
     (init, "init"),
 )
 """The last function of each command, which does the work."""

@@ -88,8 +88,7 @@ def advise(files: list[Path], name: str, into: Path, words: list[str], command: 
     log.info("check    python -m dvsn.data check %s data=%s", conf, name)
     log.info("show     python -m dvsn.data show %s experiment=%s", conf, name)
     log.info("train    %s", command)
-    place = shlex.quote(f"runs/{name}")  # of the one run that is there
-    log.info("predict  python -m dvsn.predict %s/*/checkpoints/best.ckpt %s", place, shlex.join(words))
+    log.info("predict  python -m dvsn.predict %s %s", shlex.quote(f"runs/{name}"), shlex.join(words))
 
 
 def train(options: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_two_files_and_the_lines_that_use_them(
     for line in ("data check --config-dir my_conf data=mine", "data show --config-dir my_conf experiment=mine",
                  "train --config-dir my_conf experiment=mine"):  # fmt: skip
         assert f"python -m dvsn.{line}" in said
-    assert "python -m dvsn.predict runs/mine/*/checkpoints/best.ckpt 'my scans/images'" in said
+    assert "python -m dvsn.predict runs/mine 'my scans/images'" in said
     tree = composed(tmp_path / "my_conf")
     assert tree["data"]["splits"] == {"train": "all[:60%]", "val": "all[60%:80%]", "test": "all[80%:]"}
     assert (tree["data"]["split_seed"], tree["data"]["classes"]) == (3, 4)
