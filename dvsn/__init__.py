@@ -19,15 +19,16 @@ __all__ = ["Result", "__version__", "evaluate", "load", "train"]
 
 
 def load(path: str | Path, *, device: str = "cpu") -> Model:
-    """A trained task, in evaluation mode on `device`, rebuilt from the checkpoint alone; its `predict` takes pictures.
+    """A trained task, in evaluation mode on `device`, rebuilt from the checkpoint alone; its `predict` takes pictures. An
+    exported file (.onnx, .xml) becomes the same, and answers by its own runtime.
 
     No Hydra, no data and no training code are touched; the file is unpickled weights-only and its recipe
     may only build what the allow-list permits. Raises `CheckpointError` with the reason otherwise.
     """
     from dvsn.predict.model import as_model
-    from dvsn.tasks.recipe import load as load_checkpoint
+    from dvsn.tasks.exported import open_task
 
-    return as_model(load_checkpoint(path, device=device))
+    return as_model(open_task(path, device=device))
 
 
 def __getattr__(name: str) -> Any:

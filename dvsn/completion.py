@@ -5,7 +5,7 @@ The script asks `dvsn completion words WORD...` for what may follow, which impor
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,21 +48,20 @@ INSTALL = {
     "fish": "dvsn completion fish | source        # in ~/.config/fish/config.fish",
 }
 PARTS = {
-    "data": {"init": "data_tools.init.__main__", "check": "data_tools.check", "show": "data_tools.show",
-             "weights": "data_tools.weights", "faces": "data_tools.faces"},
-    "distill": {"taps": "engine.tap_table"},
-    "hub": {"push": "hub.__main__"},
-    "zoo": {"show": "", "verify": "zoo.__main__", "page": ""},
+    "data": {name: f"data_tools.commands:{name.upper()}" for name in ("init", "check", "show", "weights", "faces")},
+    "distill": {"taps": "engine.tap_table:COMMAND"},
+    "hub": {"push": "hub.__main__:PUSH"},
+    "zoo": {"show": "", "verify": "zoo.__main__:VERIFY", "page": ""},
 }  # fmt: skip
-"""The commands of a command, and the modules that hold their options."""
-MODULES = {
-    "predict": "predict.command",
-    "convert": "convert.options",
-    "search": "sweep.search",
-    "report": "sweep.report",
-    "train": "train",
-    "evaluate": "evaluate",
-    "benchmark": "benchmark.__main__",
+"""The commands of a command, and where their options are."""
+PLACES = {
+    "predict": "predict.options:COMMAND",
+    "convert": "convert.options:COMMAND",
+    "search": "sweep.search:COMMAND",
+    "report": "sweep.report:COMMAND",
+    "train": "train:COMMAND",
+    "evaluate": "evaluate:COMMAND",
+    "benchmark": "benchmark.__main__:COMMAND",
 }
 BOOLEANS = ("true", "false")
 
@@ -81,7 +80,7 @@ def follow(words: Sequence[str], commands: Iterable[str]) -> list[str]:
         from dvsn.zoo.entries import entries
 
         return starting(last, entries()) if len(before) == 2 else []
-    command = options_of(PARTS[name].get(part, "") if name in PARTS else MODULES.get(name, ""))
+    command = options_of(PARTS[name].get(part, "") if name in PARTS else PLACES.get(name, ""))
     if command is None:
         return []
     groups = choices() if command.groups else {}
@@ -101,14 +100,9 @@ def values(key: str, command: Any, groups: dict[str, list[str]]) -> list[str]:
     return list(BOOLEANS) if two else []
 
 
-def options_of(module: str) -> Any:
-    """The command that a module of dvsn holds, without its work; None where there is none."""
-    if not module:
-        return None
-    found = importlib.import_module(f"dvsn.{module}")
-    return next(
-        (getattr(found, name) for name in ("COMMAND", "PUSH", "VERIFY") if hasattr(found, name)), None
-    )
+def options_of(place: str) -> Any:
+    """The command at `module:NAME`, without its work; None where there is none."""
+    return pkgutil.resolve_name(f"dvsn.{place}") if place else None
 
 
 def starting(last: str, words: Iterable[str]) -> list[str]:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dvsn import command_line
-from dvsn.atomic import write_json
 from dvsn.command_line import Command, Option
-from dvsn.config import compose
-from dvsn.config.build import inspect_tree
+from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
-from dvsn.config.partners import check_partners
+from dvsn.engine.records import Run
 from dvsn.errors import ConfigError
-
-if TYPE_CHECKING:
-    from dvsn.engine.records import Run
 
 Config = dict[str, Any]
 
@@ -58,57 +51,9 @@ COMMAND = Command(
 def train(config: Config) -> dict[str, Any]:
     """Train by a resolved, plain config. Returns what result.json holds."""
     import_lightning()
-    from dvsn.engine import console, loggers, results, resume, run_folder, teaching
-    from dvsn.engine import trainer as runtime
-    from dvsn.engine.faults import told
-    from dvsn.engine.initial_weights import start_from
-    from dvsn.engine.next_steps import next_lines
+    from dvsn.engine import training  # Lightning, which `--help` and a wrong option do without
 
-    console.quiet()
-    check_partners(config)
-    inspect_tree(config)
-    runtime.keep_class_weights(config)
-    folder = Path(config["run_dir"])
-    checkpoint = resume.find_resume(config.get("resume"), folder)
-    data = runtime.build_data(config)
-    task = runtime.make_task(config)
-    task.ask_data(data)
-    forced: tuple[str, ...] = ()
-    if checkpoint is not None:
-        config, forced = resume.settle(checkpoint, config, task)
-    elif config.get("weights"):
-        start_from(task, config["weights"])
-    teaching.distil(task, config, data)
-    if checkpoint is not None:
-        resume.require_weights(task, checkpoint)
-    trainer = runtime.build_trainer(config, task)
-    if forced:
-        trainer.callbacks.append(resume.ForcedOptions(forced))  # type: ignore[attr-defined]
-    teacher = results.measure_teacher(task, config)  # before training: its file may be gone at the end
-    if trainer.is_global_zero:
-        run_folder.record_run(folder, config)
-        console.describe(config, task, trainer, folder, teacher_score=teacher.score)
-        loggers.open_wandb(trainer, config)
-    before = 0 if checkpoint is None else resume.step_of(checkpoint)
-    if checkpoint is not None:
-        loggers.resume_csv(trainer, before)
-
-    started = time.perf_counter()
-    with told(trainer, config):
-        trainer.fit(
-            task,
-            datamodule=data,
-            ckpt_path=None if checkpoint is None else str(checkpoint),
-            weights_only=True,
-        )
-    result = results.result(
-        config, task, trainer, folder, teacher=teacher, seconds=time.perf_counter() - started, before=before
-    )
-    if trainer.is_global_zero:
-        write_json(folder / "result.json", result)
-        console.report(result, folder, next_lines(config, task, trainer, folder))
-        loggers.close_wandb(trainer, config, best=result["best"], folder=folder)
-    return result
+    return training.train(config)
 
 
 def check_config(config: Config) -> None:
@@ -122,8 +67,7 @@ def compose_and_train() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
-    launcher.register()
-    return compose.hydra_main("train", train, sweep=launcher.sweep, check=check_config, keeps=True)
+    return launcher.run("train", train, check=check_config, keeps=True)
 
 
 def called(
@@ -146,9 +90,6 @@ def called(
     they were. Raises `ConfigError`, `DataError` and `CheckpointError` for what is yours to mend; Ctrl-C ends the run after
     its batch, and raises `KeyboardInterrupt`.
     """
-    from dvsn.config import python
-    from dvsn.engine.records import Run
-
     result = python.call(
         "train", train, overrides, options, config_dir=config_dir, allow=allow, check=check_config, keeps=True
     )

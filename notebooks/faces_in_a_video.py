@@ -47,22 +47,23 @@ print(f"{run.monitor} {run.score:.3f}")
 # %% [markdown]
 # ## A video
 #
-# One face of the test split, with a camera that moves a little: 40 frames of 128x128.
+# One face of the test split, with a camera that moves a little: 40 frames of 256x256.
 
 # %%
 line = next(Path("faces").rglob("list_98pt_rect_attr_test.txt")).read_text().splitlines()[0].split()
 points = np.array(line[:196], float).reshape(98, 2)
 scene = cv2.imread(str(next(Path("faces").rglob(line[-1]))))
-centre, side = points.mean(axis=0), 1.6 * np.ptp(points, axis=0).max()
+centre, side, size = points.mean(axis=0), 1.3 * np.ptp(points, axis=0).max(), 256
 
 with av.open("face.mp4", "w") as file:
     stream = file.add_stream("h264", rate=20)
-    stream.width = stream.height = 128
+    stream.width = stream.height = size
     stream.pix_fmt = "yuv420p"
     for number in range(40):
         x, y = centre + 0.06 * side * np.array([np.sin(number / 6), np.cos(number / 8)])
-        scale = 128 / side
-        frame = cv2.warpAffine(scene, np.array([[scale, 0, 64 - scale * x], [0, scale, 64 - scale * y]]), (128, 128))
+        scale = size / side
+        matrix = np.array([[scale, 0, size / 2 - scale * x], [0, scale, size / 2 - scale * y]])
+        frame = cv2.warpAffine(scene, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
         file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
     file.mux(stream.encode())
 

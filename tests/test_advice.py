@@ -28,35 +28,37 @@ from tests.support.advice import HOLE, Advice, advice, commands, keys_of
 GROUPS = choices()
 WHOLE = ("task", "experiment", "debug")
 """Groups whose files are of the whole config."""
-COMMANDS = {
-    "train": "dvsn.train", "evaluate": "dvsn.evaluate", "search": "dvsn.sweep.search", "report": "dvsn.sweep.report",
-    "predict": "dvsn.predict.command", "convert": "dvsn.convert.__main__", "benchmark": "dvsn.benchmark.__main__",
-    "data check": "dvsn.data_tools.check", "data show": "dvsn.data_tools.show", "data faces": "dvsn.data_tools.faces",
-    "data weights": "dvsn.data_tools.weights", "distill taps": "dvsn.engine.tap_table",
-}  # fmt: skip
-OWN = {
+OTHERS = {
+    "portable/": ("predict",),
     "predict/": ("predict",),
-    "convert/": ("convert",),
-    "benchmark/": ("benchmark",),
-    "sweep/search": ("search",),
-    "sweep/report": ("report",),
-    "evaluate.py": ("evaluate",),
-    "data_tools/check": ("data check",),
-    "data_tools/show": ("data show",),
-    "data_tools/faces": ("data faces",),
-    "data_tools/weights": ("data weights",),
-    "engine/tap_table": ("distill taps",),
+    "publish/": ("hub push",),
+    "data_tools/init/": ("data init", "predict"),
+    "tasks/exported": ("export",),
 }
-"""Whose options a file may name beside those of a config."""
+"""Files that name options of a command that is described in another folder, by the start of their path."""
+SHELL = ("completion.py",)
+"""Files that hold programs of a shell, with its own variables."""
+
+
+@functools.cache
+def described() -> dict[str, tuple[str, Command]]:
+    """Each command by its name, with the file that describes it."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if re.search(r"^[A-Z]+ = Command\(", file.read_text(encoding="utf-8"), re.MULTILINE):
+            path = file.relative_to(PACKAGE).with_suffix("")
+            for each in vars(importlib.import_module(".".join(["dvsn", *path.parts]))).values():
+                if isinstance(each, Command) and each.name not in found:
+                    found[each.name] = (path.as_posix() + ".py", each)
+    return found
+
+
 DESCRIBED = re.compile(rf"{HOLE}|{HOLE}.*|\.\.\.")
 """A value of a message that tells what was found, or that is left to the reader."""
 
 
-@functools.cache
 def command(name: str) -> Command:
-    found = importlib.import_module(COMMANDS[name]).COMMAND
-    assert isinstance(found, Command)
-    return found
+    return described()[name][1]
 
 
 @functools.cache
@@ -100,9 +102,15 @@ def known() -> dict[str, list[Any]]:
     return found
 
 
+@functools.cache
 def own_options(file: str) -> set[str]:
-    names = next((names for start, names in OWN.items() if file.startswith(start)), ())
-    return {option.name for name in names for option in command(name).options}
+    """Options of the commands that a file, or the folder of a room with one command, describes."""
+    own = [name for name, (home, _) in described().items() if home == file]
+    folder = Path(file).parent.as_posix()
+    near = [name for name, (home, _) in described().items() if Path(home).parent.as_posix() == folder]
+    own += near if len(near) == 1 and folder != "." else []
+    own += [name for start, names in OTHERS.items() if file.startswith(start) for name in names]
+    return {option.name for name in own for option in command(name).options}
 
 
 @functools.cache
@@ -119,9 +127,7 @@ def matching(key: str) -> list[str]:
 EXAMPLES = ("key", "option", "group")
 """Words for any option: Write key=value."""
 NO_ADVICE = {
-    ("config/flags.py", "allow="),  # what parts of other words are
-    ("data/__main__.py", "dir="),
-    ("engine/checkout.py", "submodules=all"),  # git's
+    ("config/python.py", "config_dir="),  # an argument of a function
     ("engine/console.py", "find_unused_parameters=True"),  # words of Lightning's warnings
     ("engine/console.py", "sync_dist=True.*"),
     ("data/folders.py", "a={a}"),  # a picture of folders
@@ -134,7 +140,7 @@ NO_ADVICE = {
     ("convert/faces.py", "std=[1,1,1]"),
 }
 """What looks like an option of dvsn and is none, by file."""
-ADVICE = sorted(set(advice(PACKAGE)))
+ADVICE = sorted({each for each in advice(PACKAGE) if each.file not in SHELL})
 
 
 def fault(each: Advice) -> str:
@@ -204,16 +210,23 @@ def test_a_wrong_advice_is_found(key: str, value: str, found: str) -> None:
 
 # Command lines --------------------------------------------------------------------------------------------
 
+GIVE_ON = ("search", "zoo verify")
+"""Commands that hand other options on to one that composes a config."""
+PLAIN = {("zoo", "show"), ("zoo", "list")}
+"""Commands that take no options."""
 LINES = sorted({(file, name, tuple(words)) for file, _, name, words in commands(PACKAGE)})
 
 
 def line_fault(name: str, words: tuple[str, ...]) -> str:
     """What is wrong with a command line."""
-    if words and not re.search(r"[=\W]", words[0]) and f"{name} {words[0]}" in COMMANDS:
+    rooms = {each.partition(" ")[0] for each in described() if " " in each}
+    if name in rooms and (not words or words[0].isupper() or words[0].startswith("[")):
+        return ""  # the help of a room: COMMAND stands for one
+    if words and f"{name} {words[0]}" in described():
         name, words = f"{name} {words[0]}", words[1:]
-    if name in ("data", "distill"):
-        return "" if words[:1] == ("COMMAND",) else "no such command"
-    if name not in COMMANDS:
+    if name in rooms:
+        return "" if (name, words[0]) in PLAIN else "no such command"
+    if name not in described():
         return "no such command"
     about = command(name)
     options = {option.name for option in about.options}
@@ -222,7 +235,7 @@ def line_fault(name: str, words: tuple[str, ...]) -> str:
         key = key.lstrip("+")
         if not equals or key.startswith(("-", "[")) or key in options:
             continue
-        if not (about.groups or name == "search") or not (key in GROUPS or matching(key)):
+        if not (about.groups or name in GIVE_ON) or not (key in GROUPS or matching(key)):
             return f"{name} has no option {key}"
     return ""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dvsn.__main__ import COMMANDS
-from dvsn.completion import MODULES, PARTS, SCRIPTS, follow, options_of
+from dvsn.completion import PARTS, PLACES, SCRIPTS, follow, options_of
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("l", "l_classifier", "m", "m_classifier", "s", "s_classifier")
@@ -40,8 +40,8 @@ def test_what_follows(words: list[str], offered: list[str]) -> None:
 
 
 def test_every_command_has_its_options() -> None:
-    assert {*MODULES, *PARTS, "completion"} == set(COMMANDS)
-    for module in [*MODULES.values(), *(each for part in PARTS.values() for each in part.values() if each)]:
+    assert {*PLACES, *PARTS, "completion"} == set(COMMANDS)
+    for module in [*PLACES.values(), *(each for part in PARTS.values() for each in part.values() if each)]:
         assert options_of(module).options, module
 
 

@@ -155,20 +155,28 @@ def test_every_network_stays_on_the_gpu(name: str, network: str, schools: Any) -
             task(there["image"])
 
 
+COUNTED = {"segmentation": ("bincount",), "detection": ("item", "to cpu")}
+"""Of a validation step of dvsn's own, what waits for the device: counts of pairs of classes; COCO's score, which is kept on
+the CPU, takes all objects of a batch at once."""
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_validation_and_what_is_shipped_stay_on_the_gpu(name: str, config_of: Any) -> None:
     config = config_of(name)
     task, batch = built(config)
     data = runtime.build_data(config)
     task.ask_data(data)
-    with pretended_cuda(), torch.no_grad():
+    with pretended_cuda() as waits, torch.no_grad():
         task.to("cuda").eval()
         task.metrics.to("cuda")
         there = moved(batch, "cuda")
         if hasattr(task, "score") and hasattr(task.score, "attach"):
             task.score.attach(data.open("train"))
         with torch.autocast("cuda", dtype=torch.bfloat16):
+            waits.found.clear()
             output = task.validation_step(there, 0)
+            waited = {each.partition(" ")[2] for each in waits.own}
+        assert waited <= set(COUNTED.get(task.kind, ())), waits.own
         shipped = task.deployable()
         state = [*shipped.parameters(), *shipped.buffers()]
         assert state and all(tensor.device.type == "cuda" for tensor in state)
@@ -182,7 +190,7 @@ def test_validation_and_what_is_shipped_stay_on_the_gpu(name: str, config_of: An
     assert tensors and all(tensor.device.type == "cuda" for tensor in tensors)
 
 
-@pytest.mark.parametrize("name", sorted({*TASKS} - {"detection"}))
+@pytest.mark.parametrize("name", TASKS)
 def test_a_backward_pass_stays_on_its_device(name: str, config_of: Any) -> None:
     """On `meta`: one that the CPU has a share in raises, or leaves a gradient there."""
     task, batch = built(config_of(name))
@@ -255,6 +263,40 @@ ONCE = dict(reversed(matrix.PAIRS))
 @pytest.mark.parametrize(("method", "task"), sorted(ONCE.items()))
 def test_a_method_does_not_wait_for_the_gpu(method: str, task: str, schools: Any, tmp_path: Path) -> None:
     check_method(method, task, schools, tmp_path)
+
+
+def check_backward(method: str, task_name: str, schools: Any, folder: Path) -> None:
+    """On `meta`, in each stage of the method: gradients of the student and of what the method brings."""
+    task, batch = built(taught(method, task_name, schools, folder), taught=True)
+    assert task.distiller is not None
+    with pretended_meta():
+        task.to("meta")
+        there = on_the_way(task, batch, "meta")
+        task.distiller.begin("meta")
+        for epoch in [0, task.distiller.initial_epochs] if task.distiller.stages else [0]:
+            task.distiller.enter(epoch, [])
+            task.zero_grad()
+            step(task, there, backward=True)
+            gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
+            assert gradients and all(gradient.device.type == "meta" for gradient in gradients)
+        task.distiller.end()
+
+
+@pytest.mark.parametrize(
+    ("method", "task"), [(name, ONCE[name]) for name in ("kd", "at", "fitnet", "sp", "crd")]
+)
+def test_a_backward_pass_of_a_method_stays_on_its_device(
+    method: str, task: str, schools: Any, tmp_path: Path
+) -> None:
+    check_backward(method, task, schools, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "task"), matrix.PAIRS)
+def test_every_backward_pass_stays_on_its_device(
+    method: str, task: str, schools: Any, tmp_path: Path
+) -> None:
+    check_backward(method, task, schools, tmp_path)
 
 
 @pytest.mark.slow

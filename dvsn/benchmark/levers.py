@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvsn.benchmark.folding import fold_batch_norms
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.folding import fold_batch_norms
+from dvsn.networks.precision import TYPES, Adapted
 
 LEVERS = {
     "folded": "batch norms folded into the convolutions before them",
@@ -39,7 +40,6 @@ EXCLUSIVE = {
     "engine": ("compiled", "tuned", "openvino", "onnxruntime"),
 }
 CUDA_ONLY, CPU_ONLY = ("tf32", "graph"), ("openvino", "onnxruntime", "int8")
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 CPU_VARIANTS = (
     "plain", "folded", "channels_last", "folded+channels_last", "folded+channels_last+bf16_autocast",
@@ -81,29 +81,6 @@ class Variant(NamedTuple):
     """The same before a CUDA graph was captured, whose memory PyTorch does not count."""
     parts: nn.Module
     """What holds the weights."""
-
-
-class Adapted(nn.Module):
-    """A network run in another precision or memory layout. Takes float32 images and gives a float32 answer."""
-
-    def __init__(
-        self, network: nn.Module, *, dtype: torch.dtype, autocast: bool = False, channels_last: bool = False
-    ) -> None:
-        super().__init__()
-        self.network, self.dtype, self.autocast = network, dtype, autocast
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        network.to(memory_format=self.format)  # type: ignore[call-overload]
-        if not autocast:
-            network.to(dtype)
-
-    def forward(self, image: Tensor, **options: Any) -> Any:
-        """A tensor, or a NamedTuple. `options` are those that the task calls its network with, such as `heads`."""
-        image = image.to(torch.float32 if self.autocast else self.dtype, memory_format=self.format)
-        with torch.autocast(image.device.type, self.dtype, enabled=self.autocast):
-            output = self.network(image, **options)
-        if isinstance(output, Tensor):
-            return output.float()
-        return type(output)(output[0].float())  # what is left out is for training
 
 
 class MainAnswer(nn.Module):

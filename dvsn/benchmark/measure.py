@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dvsn.benchmark import kinds, levers
 from dvsn.benchmark.costs import costs
-from dvsn.benchmark.folding import fold_batch_norms, relative_error
 from dvsn.benchmark.kinds import Kind
 from dvsn.benchmark.levers import Subject, pull
 from dvsn.benchmark.stopwatch import Stopwatch, peak_memory
@@ -23,6 +22,7 @@ from dvsn.config.build import build
 from dvsn.data.files import list_pictures, read_rgb, require_folder
 from dvsn.engine.run_folder import environment, processor
 from dvsn.errors import CheckpointError, ConfigError, nearest
+from dvsn.networks.folding import fold_batch_norms, relative_error
 from dvsn.tasks.recipe import load
 
 log = logging.getLogger("dvsn")

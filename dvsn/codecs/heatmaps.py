@@ -236,7 +236,7 @@ def _dark(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
 
 def _udp(maps: Tensor, column: Tensor, row: Tensor, blur: int) -> Tensor:
     """As `_dark`, by differences over one pixel, also at the border."""
-    f = blurred_around(maps, column, row, reach=1, side=blur).clamp(1e-3, 50).log()  # (M, 3, 3)
+    f = blurred_around(maps, column, row, reach=1, side=blur).clamp(1e-3, 50.0).log()  # (M, 3, 3)
     slope = torch.stack([f[:, 1, 2] - f[:, 1, 0], f[:, 2, 1] - f[:, 0, 1]], dim=-1) / 2
     xx = f[:, 1, 2] - 2 * f[:, 1, 1] + f[:, 1, 0]
     yy = f[:, 2, 1] - 2 * f[:, 1, 1] + f[:, 0, 1]

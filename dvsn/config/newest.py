@@ -37,6 +37,17 @@ def newest_run(place: Path, *, first: str = "") -> str | None:
     return files[0][1].name if files else None
 
 
+def best_of(place: Path) -> Path | None:
+    """The best checkpoint of the run in the folder `place`, else its last; of a folder of runs, such as runs/NAME, that of
+    the newest. None where there is none."""
+    files = {path.name: path for path in checkpoints(place)}
+    found = files.get("best.ckpt") or files.get("last.ckpt")
+    if found is not None:
+        return found
+    newest = newest_run(place)
+    return None if newest is None else best_of(place / newest)
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file is a zip archive, as torch writes them, in which the CRC of every part is right."""
     try:

@@ -8,40 +8,25 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from dvsn import command_line
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
 from dvsn.atomic import write_json
-from dvsn.command_line import Command, Option
-from dvsn.config import compose
+from dvsn.data.dataset import split_parts
+from dvsn.data.module import DataModule
 from dvsn.data_tools.findings import Finding, counted
+from dvsn.data_tools.walk import Tally, Walk, choose_kind, label_of, open_split, walk
+from dvsn.engine import trainer as runtime
 from dvsn.errors import DataError, MissingError
 from dvsn.geometry.mirrors import lacking_pairs
-
-if TYPE_CHECKING:
-    from dvsn.data.module import DataModule
-    from dvsn.data_tools.walk import Tally
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 
 SHOWN = 5  # findings of a kind on the screen, and files of a finding
-
-COMMAND = Command(
-    name="data check",
-    summary="Walk every split of a data set and report every fault. Exit code 2 if there is one, else 0.",
-    groups=True,
-    options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
-        Option("output", "null", "a JSON file with everything that was found, every file by name"),
-        Option("workers", "2", "processes that read; 0: the main one"),
-        Option("limit", "null", "only the first so many samples of each split"),
-    ),
-    examples=(
-        "python -m dvsn.data check data=camvid output=report.json",
-        "python -m dvsn.data check data=street task=pose workers=8",
-    ),
-)
 
 
 class Report(NamedTuple):
@@ -72,9 +57,6 @@ class Report(NamedTuple):
 
 def check(config: Config) -> Report:
     """Walks all splits of a resolved, plain config. Raises for wrong options only."""
-    from dvsn.data_tools.walk import Tally, Walk, choose_kind, label_of, open_split, walk
-    from dvsn.engine import trainer as runtime
-
     data = runtime.build_data(config)
     choose_kind(data, config)
     data.prepare_data()
@@ -179,8 +161,6 @@ def broken(title: str, tally: Tally) -> Iterator[Finding]:
 
 def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
     """Pictures that are in two splits, by their pixels."""
-    from dvsn.data.dataset import split_parts
-
     train = split_parts(data.splits["train"]) if "train" in data.splits else []
     for role, split in data.splits.items():
         for name, begin, end in split_parts(split):
@@ -195,8 +175,6 @@ def leaks(data: DataModule, splits: dict[str, Tally]) -> Iterator[Finding]:
 
 def absent_from_train(names: tuple[str, ...], splits: dict[str, Tally]) -> Iterator[Finding]:
     """Classes that are asked for although nothing can be learnt of them."""
-    import numpy as np
-
     parts = [tally for title, tally in splits.items() if "train" in title.split(" + ")]
     walked, samples = sum(each.walked for each in parts), sum(each.samples for each in parts)
     if not walked:
@@ -323,9 +301,6 @@ def _listed(names: tuple[str, ...], numbers: set[int]) -> str:
 
 def show(report: Report) -> None:
     """Two tables, then the findings by kind; of many of a kind the first few, and how many more there are."""
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console()
     what = "samples" if report.part is None else "pictures"
     table = Table("split", title=what, title_justify="left")
@@ -355,8 +330,6 @@ def show(report: Report) -> None:
 
 def class_table(report: Report) -> Any:
     """The share of each class in each split, in percent of all pixels."""
-    from rich.table import Table
-
     table = Table("id", "class", title="pixels in % of all", title_justify="left")
     for title in report.splits:
         table.add_column(title, justify="right")
@@ -394,11 +367,3 @@ def job(config: Config) -> None:
         where = f"all are in {output}" if output else "output=report.json writes them all, file by file"
         raise DataError(f"{config['data']['root']}: {counted(len(report.faults), 'fault')}; {where}.")
     log.info("no fault%s", f", {counted(len(report.notes), 'note')}" if report.notes else "")
-
-
-def main() -> None:
-    command_line.run(lambda: compose.hydra_main("data_check", job), command=COMMAND)
-
-
-if __name__ == "__main__":
-    main()

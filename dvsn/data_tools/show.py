@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dvsn import command_line
-from dvsn.command_line import Command, Option
-from dvsn.config import compose
+import cv2
+import numpy as np
+from torch import Tensor
+
+from dvsn.config.build import build
+from dvsn.data.class_ids import distinct_palette
+from dvsn.data.crop import PersonCrop
+from dvsn.data.dataset import ImageDataset
+from dvsn.data.module import DataModule
+from dvsn.data_tools.init.pictures import spread
+from dvsn.data_tools.walk import choose_kind
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from dvsn.data.dataset import ImageDataset
-    from dvsn.data.module import DataModule
-    from dvsn.types import Sample, Vocabulary
+from dvsn.pictures.grids import grid, shrink, write_picture
+from dvsn.portable.cards import GREY, card
+from dvsn.portable.draw import draw_boxes, draw_head, draw_skeleton
+from dvsn.types import Sample, Vocabulary
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -25,31 +30,9 @@ Config = dict[str, Any]
 VOID = (224, 224, 192)  # the colour of ignored pixels, as PASCAL VOC displays them
 LINE, SWATCH, LEGEND = 18, 14, 190  # pixels of the legend: a row, a colour, its width
 
-COMMAND = Command(
-    name="data show",
-    summary="Draw samples after augmentation, as the network will see them.",
-    groups=True,
-    options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
-        Option("split", "train", "train, val or test"),
-        Option("augment", "true", "the steps of training; false: those of evaluation"),
-        Option("count", "6", "samples, spread evenly over the split"),
-        Option("max_side", "512", "larger pictures are shrunk in the drawing"),
-        Option("output", "samples", "a folder"),
-    ),
-    examples=(
-        "python -m dvsn.data show data=camvid transform.crop_height=360 transform.crop_width=480",
-        "python -m dvsn.data show task=pose data=street split=val augment=false",
-    ),
-)
-
 
 def draw(config: Config) -> Path:
     """Writes `<output>/<split>.png`, or `<split>_augmented.png`, by a resolved, plain config."""
-    from dvsn.data_tools.walk import choose_kind
-    from dvsn.engine import trainer as runtime
-    from dvsn.pictures.grids import grid, shrink, write_picture
-
     count, side = int(config["count"]), int(config["max_side"])
     if count < 1 or side < 1:
         raise ConfigError(f"count, max_side: found {count} and {side}, both must be at least 1.")
@@ -62,7 +45,7 @@ def draw(config: Config) -> Path:
         plain_crops(data, float(config["data"]["facts"]["padding"]))
     dataset = data.open(config["split"], augment=bool(config["augment"]))
     rows, titles = [], []
-    for index in spread(len(dataset), count):
+    for index in spread(range(len(dataset)), count):
         sample = dataset[index]
         if data.wanted == "people":
             pictures = person_panels(dataset.read(index), sample, data)
@@ -83,8 +66,6 @@ def draw(config: Config) -> Path:
 
 def outline_options(config: Config) -> dict[str, int] | None:
     """How the loss of the task wants outlines drawn; None if it wants none."""
-    from dvsn.config.build import build
-
     if not config.get("loss"):
         return None
     found: dict[str, int] | None = getattr(build(config["loss"], path="loss"), "boundary_options", None)
@@ -93,22 +74,12 @@ def outline_options(config: Config) -> dict[str, int] | None:
 
 def plain_crops(data: DataModule, padding: float) -> None:
     """Crops without augmentation, where no task has said how to make them."""
-    from dvsn.data.crop import PersonCrop
-
     log.info("crops of 256x192 without augmentation; task=pose draws those of training")
     data.steps = dict.fromkeys(data.steps, PersonCrop(size=(256, 192), padding=padding))
 
 
-def spread(size: int, count: int) -> list[int]:
-    """`count` indices (at most `size`), evenly from the first on: neighbours in a data set look alike."""
-    count = min(size, count)
-    return [size * number // count for number in range(count)]
-
-
 def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     """Pictures (H, W, 3) of a sample by title; ids are painted, with a legend beside classes."""
-    import numpy as np
-
     source, target = data.pair.source, data.pair.target
     vocabulary = data.vocabulary if sample["target"].shape[0] == 1 else None
     pictures = {source: paint(sample["image"], None), target: paint(sample["target"], vocabulary)}
@@ -121,8 +92,6 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
 
 def class_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
     """The picture with the name of its class."""
-    from dvsn.portable.cards import GREY, card
-
     names, number = getattr(dataset, "class_names", ()), sample["target"]
     name = names[number] if number < len(names) else f"class {number}"
     return {"class": card(paint(sample["image"], None), [(name, GREY)])}
@@ -131,10 +100,6 @@ def class_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]
 def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     """The whole picture with a person's box and keypoints, the crop, and the crop with its keypoints; of a face also with
     the axes of the head, by the sample's `angles`."""
-    import numpy as np
-
-    from dvsn.portable.draw import draw_boxes, draw_head, draw_skeleton
-
     assert data.keypoints is not None
     whole, crop = read["photo"].copy(), paint(sample["image"], None)
     x, y, width, height = read["box"]
@@ -153,8 +118,6 @@ def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, n
 
 def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
     """The picture, and the picture with boxes and the names of their classes."""
-    from dvsn.portable.draw import draw_boxes
-
     picture, target = paint(sample["image"], None), sample["target"]
     names = getattr(dataset, "categories", {})
     labels = [str(names.get(label, label)) for label in target["labels"].tolist()]
@@ -165,8 +128,6 @@ def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray
 
 def paint(planes: Tensor, vocabulary: Vocabulary | None) -> np.ndarray:
     """uint8 (C, H, W) -> (H, W, 3) RGB. Three channels are colours, one holds ids; any further one is left out."""
-    import numpy as np
-
     if planes.shape[0] >= 3:
         return np.ascontiguousarray(planes[:3].permute(1, 2, 0).numpy())
     painted: np.ndarray = colours(vocabulary)[planes[0].numpy()]
@@ -175,10 +136,6 @@ def paint(planes: Tensor, vocabulary: Vocabulary | None) -> np.ndarray:
 
 def colours(vocabulary: Vocabulary | None) -> np.ndarray:
     """(256, 3) uint8 RGB by id; what is no class has the colour of ignored pixels."""
-    import numpy as np
-
-    from dvsn.data.class_ids import distinct_palette
-
     palette = distinct_palette(255) if vocabulary is None else vocabulary.palette
     table = np.full((256, 3), VOID, np.uint8)
     table[: len(palette)] = palette
@@ -187,9 +144,6 @@ def colours(vocabulary: Vocabulary | None) -> np.ndarray:
 
 def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """The classes of a label map (H, W), the largest first, with colour and share in %: (H, LEGEND, 3)."""
-    import cv2
-    import numpy as np
-
     canvas = np.full((max(ids.shape[0], LINE), LEGEND, 3), 255, np.uint8)
     counts, table = np.bincount(ids.ravel(), minlength=256), colours(vocabulary)
     order = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
@@ -209,11 +163,3 @@ def legend(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 def job(config: Config) -> None:
     log.info("%s", draw(config))
-
-
-def main() -> None:
-    command_line.run(lambda: compose.hydra_main("data_show", job), command=COMMAND)
-
-
-if __name__ == "__main__":
-    main()

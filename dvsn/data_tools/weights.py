@@ -6,42 +6,25 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dvsn import command_line
+from rich.console import Console
+from rich.table import Table
+
 from dvsn.atomic import write_json
-from dvsn.command_line import Command, Option
-from dvsn.config import compose
+from dvsn.data_tools.check import class_names
+from dvsn.data_tools.walk import Tally, Walk, label_of, open_split, walk
+from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.losses.class_weights import enet, median_frequency
+from dvsn.types import IGNORE
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
 
 METHODS = ("median_frequency", "enet")
 
-COMMAND = Command(
-    name="data weights",
-    summary="Count the pixels of each class in the training split and weigh the classes.",
-    groups=True,
-    options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
-        Option("method", "median_frequency", "median_frequency (SegNet), or enet: 1 / ln(1.02 + share)"),
-        Option("output", "weights.json", "the file to write, for loss.class_weights"),
-        Option("workers", "2", "processes that read; 0: the main one"),
-    ),
-    examples=(
-        "python -m dvsn.data weights data=camvid",
-        "python -m dvsn.data weights data=cityscapes method=enet output=cityscapes_enet.json workers=8",
-    ),
-)  # fmt: skip
-
 
 def weigh(config: Config) -> dict[str, Any]:
     """What the file holds: `method`; by class `weights`, `classes` (names), `counts` (pixels) and `images`; `ignored`."""
-    from dvsn.data_tools.check import class_names
-    from dvsn.data_tools.walk import Tally, Walk, label_of, open_split, walk
-    from dvsn.engine import trainer as runtime
-    from dvsn.losses.class_weights import enet, median_frequency
-    from dvsn.types import IGNORE
-
     method = config["method"]
     if method not in METHODS:
         raise ConfigError(f"method: found '{method}'. {nearest(str(method), METHODS)}")
@@ -79,9 +62,6 @@ def weigh(config: Config) -> dict[str, Any]:
 
 def show(content: dict[str, Any]) -> None:
     """The weights as a table on the screen."""
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table("id", "class", title=f"{content['method']}, train", title_justify="left")
     for column in ("pixels", "% of all", "images", "weight"):
         table.add_column(column, justify="right")
@@ -103,11 +83,3 @@ def job(config: Config) -> None:
         if not count:
             log.warning("%s never occurs in train, so its weight means nothing", name)
     log.info("%s: use it with loss.class_weights=%s", output, output)
-
-
-def main() -> None:
-    command_line.run(lambda: compose.hydra_main("data_weights", job), command=COMMAND)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from typing import Any
 
 from dvsn.engine import teaching
 from dvsn.engine.devices import precision_reason
-from dvsn.engine.results import measured_line
+from dvsn.engine.records import measured_line
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]

@@ -87,3 +87,26 @@ class Evaluation(Mapping[str, float]):
         content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         names = ("checkpoint", "split", "metrics", "details", "samples", "measured")
         return cls(folder=folder, **{name: content[name] for name in names})
+
+
+def measured_line(measured: Mapping[str, Any]) -> str:
+    """`how_measured` of `dvsn.engine.results`, with samples and size where they are known, in one line."""
+    parts = (
+        [f"{measured['samples']} of {measured['samples_in_split']} samples"] if "samples" in measured else []
+    )
+    if "size" in measured:
+        height, width = (f"{low}" if low == high else f"{low}..{high}" for low, high in measured["size"])
+        parts.append(f"{height}x{width}")
+    precision = str(measured["precision"])
+    parts.append("float32" if precision == "32-true" else precision)
+    mode = "whole pictures"
+    if measured["mode"] == "slide":
+        window, stride = measured["window"], measured["stride"]
+        mode = f"windows of {window[0]}x{window[1]}" + (f" by {stride[0]}x{stride[1]}" if stride else "")
+    parts += [mode, f"scales {', '.join(f'{scale:g}' for scale in measured['scales'])}"]
+    parts.append("averaged with the mirrored" if measured["mirror"] else "not mirrored")
+    if measured.get("test_dropout"):
+        parts.append("with dropout")
+    if "test_norm" in measured:
+        parts.append(f"{measured['test_norm']} statistics")
+    return ", ".join(parts)

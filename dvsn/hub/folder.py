@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.atomic import replacing, write_json
+from dvsn.config.allow import check
 from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.reading import read_json, require_regular
 
 RECIPE, WEIGHTS = "recipe.json", "model.safetensors"
 RECIPE_LIMIT = 4 << 20  # bytes
 KEPT = ("format", "version", "task", "recipe", "data")
+MANIFEST = "dvsn"
+"""Of a safetensors file that stands alone: the name in its header under which its recipe lies."""
 ITEMS = "_items_"
 """In place of a dictionary whose keys are no text, which JSON does not have: a list of its pairs."""
 
@@ -28,28 +32,53 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 def read_header(path: Path) -> dict[str, Any]:
     """What `recipe.json` says of the task, with its nodes checked by the allow-list. Builds and imports nothing."""
-    from dvsn.config.allow import check
-    from dvsn.reading import read_json
+    try:
+        return checked(read_json(path, expected="a recipe of dvsn", limit=RECIPE_LIMIT), path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def checked(content: Any, path: Path) -> dict[str, Any]:
+    """A header of plain data whose nodes the allow-list has checked. Raises `CheckpointError`."""
 
     try:
-        header = restored(read_json(path, expected="a recipe of dvsn", limit=RECIPE_LIMIT))
+        header = restored(content)
         if not isinstance(header, dict) or not isinstance(header.get("recipe"), dict):
             raise CheckpointError(f"{path}: holds no recipe of dvsn (an object with 'format' and 'recipe').")
         check(header["recipe"], path="task")
         check(header.get("data") or {}, path="data")
     except (ConfigError, RecursionError) as error:
         raise CheckpointError(f"{path}: its recipe is refused: {error}") from error
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
     return header
+
+
+def read_single(path: Path) -> dict[str, Any] | None:
+    """The content of a safetensors file that holds its recipe too, as `python -m dvsn.export format=safetensors` writes it;
+    None of another one. Weights in 16 bits become float32. Raises `CheckpointError`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(MANIFEST)
+        content = None if text is None else json.loads(text)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}.") from error
+    if content is None:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("task"), str):
+        raise CheckpointError(f"{path}: the recipe in it is no object with 'task' and 'recipe'.")
+    header = checked({key: content.get(key) for key in ("format", "task", "recipe", "data")}, path)
+    state = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in read_weights(path).items()
+    }
+    return {"dvsn": header, "state_dict": state}
 
 
 def read_weights(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file by name, on the CPU. Raises `CheckpointError`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    from dvsn.reading import require_regular
 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; the folder holds a recipe and no weights.")
@@ -78,13 +107,13 @@ def write_header(path: Path, header: dict[str, Any]) -> None:
     write_json(path, stored)
 
 
-def write_weights(path: Path, state: dict[str, Any]) -> None:
-    """`model.safetensors`: the tensors by name, each with memory of its own, atomically."""
+def write_weights(path: Path, state: dict[str, Any], *, about: dict[str, str] | None = None) -> None:
+    """`model.safetensors`: the tensors by name, each with memory of its own, atomically; `about` goes into its header."""
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"format": "pt"})
+        save_file(tensors, str(temporary), metadata={"format": "pt", **(about or {})})
 
 
 # Plain data as JSON --------------------------------------------------------------------------------------

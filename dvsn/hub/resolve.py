@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dvsn.config.newest import best_of
 from dvsn.hub.download import download
-from dvsn.hub.folder import RECIPE, RECIPE_LIMIT, WEIGHTS, read_folder, read_header
+from dvsn.hub.folder import RECIPE, RECIPE_LIMIT, WEIGHTS, read_folder, read_header, read_single
 from dvsn.hub.names import is_name, parse
 
 WEIGHTS_LIMIT = 8 << 30  # bytes
@@ -31,8 +32,14 @@ def fetch(name: str) -> Path:
 
 
 def local(path: str | Path) -> Path:
-    """The path on this machine: of a name on the hub, that of its copy here, which is downloaded where it is missing."""
-    return fetch(str(path)) if is_name(path) else Path(path)
+    """The path on this machine: of a name on the hub, that of its copy here, which is downloaded where it is missing; of the
+    folder of a run, or of several of one name, the best checkpoint of the newest."""
+    if is_name(path):
+        return fetch(str(path))
+    place = Path(path)
+    if place.is_dir() and not (place / RECIPE).exists() and not (place / WEIGHTS).exists():
+        return best_of(place) or place
+    return place
 
 
 def files_of(path: str | Path) -> list[Path]:
@@ -52,4 +59,6 @@ def read(path: str | Path) -> dict[str, Any]:
         return read_folder(place)
     if place.name == WEIGHTS and (place.parent / RECIPE).is_file():
         return read_folder(place.parent)
+    if place.suffix == ".safetensors" and place.is_file() and (content := read_single(place)) is not None:
+        return content
     return read_checkpoint(place)

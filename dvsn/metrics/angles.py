@@ -30,7 +30,7 @@ class AngleError(Metric):
     def update(self, predicted: Tensor, truth: Tensor) -> None:
         """Both (N, 3) in radians; a row of NaN in the truth is not counted."""
         known = truth.isfinite().all(dim=1)
-        apart = (predicted.double() - truth.double())[known]
+        apart = torch.where(known.unsqueeze(1), predicted.double() - truth.double(), 0.0)
         self.total += torch.atan2(apart.sin(), apart.cos()).abs().sum(dim=0)
         self.count += known.sum()
 

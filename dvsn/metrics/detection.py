@@ -67,12 +67,12 @@ class DetectionScore(Metric):
     def update(self, index: Sequence[int] | Tensor, found: Sequence[dict[str, Any]]) -> None:
         """`found`: for each picture `boxes` (n, 4) x1, y1, x2, y2 in its pixels, `labels` and `scores` (n,), and
         `masks`, a list of n COCO run lengths, where masks are measured."""
-        numbers = [int(each) for each in index]
+        numbers = torch.as_tensor(index).tolist()
         codes = [code for each in found for code in each.get("masks", ())]
         new = {
             "images": torch.tensor(numbers),
             "counts": torch.tensor([len(each["scores"]) for each in found]),
-            **{key: torch.cat([each[key].flatten().cpu() for each in found]) if found else torch.zeros(0)
+            **{key: torch.cat([each[key].flatten() for each in found]).cpu() if found else torch.zeros(0)
                for key in ("boxes", "scores", "labels")},
             "lengths": torch.tensor([len(code["counts"]) for code in codes]),
             "bytes": torch.from_numpy(np.frombuffer(b"".join(code["counts"] for code in codes), np.uint8).copy()),

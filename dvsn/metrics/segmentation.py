@@ -67,9 +67,12 @@ class SegmentationScore(Metric):
 
 def confusion_matrix(predicted: Tensor, target: Tensor, *, classes: int) -> Tensor:
     """(K, K) int64 counts of pixels by true (row) and predicted (column) class, those labelled 255 left out."""
-    valid = target != IGNORE
-    pairs = target[valid].long() * classes + predicted[valid].long()
-    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    pairs = target.long() * classes + predicted.long() + 1
+    pairs = pairs.masked_fill_(
+        target == IGNORE, 0
+    )  # a count of their own: a mask as an index would wait for a GPU
+    counts = torch.bincount(pairs.flatten(), minlength=classes * classes + 1)
+    return counts[1:].reshape(classes, classes)
 
 
 class BoundaryScore(Metric):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,41 +70,6 @@ def smoothing_weight(cutoff: Array, rate: float) -> Array:
     """What a new value weighs in a low-pass filter of `cutoff` Hz at `rate` frames a second, in (0, 1)."""
     weight: Array = 1 / (1 + rate / (2 * math.pi * cutoff))
     return weight
-
-
-class Tracks:
-    """A filter for each face of a sequence, and its number, from 1.
-
-    A face is the one of the last frame that its box overlaps most, from an IoU of 0.3 on. One that is not seen in a
-    frame is lost: when it comes back it is another, and its filter starts anew.
-    """
-
-    def __init__(self, make: Callable[[], OneEuro]) -> None:
-        self.make = make
-        self.count = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Another sequence begins. Numbers go on."""
-        self.boxes = np.zeros((0, 4))
-        self.numbers: list[int] = []
-        self.filters: list[OneEuro] = []
-
-    def __call__(self, boxes: Array, points: Array, time: float) -> tuple[Array, list[int]]:
-        """Boxes (N, 4) as x, y, width, height and points (N, K, 2) of a frame -> points (N, K, 2), and N numbers."""
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-        numbers, filters = [], []
-        for before in matches(boxes, self.boxes):
-            if before is None:
-                self.count += 1
-            numbers.append(self.count if before is None else self.numbers[before])
-            filters.append(self.make() if before is None else self.filters[before])
-        smooth = [
-            filter_(face, time, scale=float(max(box[2:].max(), 1e-6)))
-            for filter_, face, box in zip(filters, points, boxes, strict=True)
-        ]
-        self.boxes, self.numbers, self.filters = boxes, numbers, filters
-        return np.array(smooth).reshape(np.shape(points)), numbers
 
 
 def matches(boxes: Array, before: Array) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""`python -m dvsn.predict`: a checkpoint on pictures, videos and cameras of your own."""
+"""What `python -m dvsn.predict` does: the sources are opened, then the checkpoint is loaded and asked."""
 
 from __future__ import annotations
 
@@ -9,38 +9,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvsn import command_line
 from dvsn.config.light_imports import import_lightning
+from dvsn.data.files import make_rule, read_by
 from dvsn.errors import ConfigError
-from dvsn.predict.options import COMMAND, refuse_others
+from dvsn.predict.following import FOLLOWED
+from dvsn.predict.following import OPTIONS as FOLLOWING
+from dvsn.predict.options import refuse_others
+from dvsn.predict.sources import Choices, Skipped, open_sources
 
 if TYPE_CHECKING:
     from dvsn.predict.running import Outcome
-    from dvsn.predict.sources import Choices
 
 log = logging.getLogger("dvsn")
 
 
-def find_device(wanted: str) -> str:
-    """The device by name; `auto` is the GPU if there is one. Raises `ConfigError` where it cannot be used."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=wanted).item()
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"device: '{wanted}' cannot be used here: {reason} Expected auto, cpu, cuda, cuda:1 or mps."
-        ) from error
-    return wanted
-
-
 def read_choices(options: dict[str, Any]) -> Choices:
     """How sources are opened. Raises `ConfigError` for options that are none."""
-    from dvsn.predict.sources import Choices
-
     for name in ("limit", "batch_size"):
         value = options[name]
         if value is not None and (type(value) is not int or value < 1):
@@ -72,20 +56,17 @@ def predict(options: dict[str, Any]) -> list[Path]:
 
 def run(options: dict[str, Any]) -> Outcome:
     """Predict all that `input` names. What is written is up to the checkpoint's task: see `dvsn.predict.running`."""
-    from dvsn.predict.sources import Skipped, open_sources
-
     choices, skipped = read_choices(options), Skipped()
     names = options["input"] if isinstance(options["input"], list) else [str(options["input"])]
     sources = open_sources(names, Path(options["output"]), skipped, choices)
     import_lightning()
-    from dvsn.data.files import make_rule, read_by
-    from dvsn.predict.following import FOLLOWED
-    from dvsn.predict.following import OPTIONS as FOLLOWING
-    from dvsn.predict.running import Run
-    from dvsn.tasks.recipe import load
+    from dvsn.predict.predictor import find_device
+    from dvsn.predict.running import Run  # torch, which a source that is not there does without
+    from dvsn.tasks.exported import is_exported, open_task
 
-    device = find_device(str(options["device"]))
-    task: Any = load(options["checkpoint"], device=device)
+    exported = is_exported(str(options["checkpoint"])) and options["device"] == "auto"
+    device = "cpu" if exported else find_device(str(options["device"]))
+    task: Any = open_task(options["checkpoint"], device=device)
     part = importlib.import_module(f"dvsn.predict.{task.shows}")
     refuse_others(options, [*part.OPTIONS, *(FOLLOWING if task.kind in FOLLOWED else ())], task.kind)
     rule = make_rule(
@@ -102,15 +83,3 @@ def run(options: dict[str, Any]) -> Outcome:
             "picture (upright=false: as stored, as in training)", len(turned), outcome.frames, turned[0],
         )  # fmt: skip
     return outcome
-
-
-def main() -> None:
-    import sys
-
-    def work() -> None:
-        outcome = run(COMMAND.parse(sys.argv[1:]))
-        if outcome.skipped.messages:
-            raise SystemExit(1)
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command_line.run(work, command=COMMAND)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from dvsn.geometry.head_angles import head_angles
 from dvsn.metrics.oks import rescore
 from dvsn.portable.frame import Frame
 from dvsn.portable.result import Result
-from dvsn.portable.smoothing import OneEuro, Tracks
 from dvsn.predict.face_boxes import FACE, make_finder
+from dvsn.predict.following import Following
 from dvsn.predict.people import PeoplePredictor, Scene
 from dvsn.predict.person_boxes import Finder
 from dvsn.predict.predictor import Options
@@ -58,66 +60,46 @@ class FacePredictor(PeoplePredictor):
             )
         if padding is not None:
             self.crop.padding = float(padding)
-        self.smooth = bool(options["smooth"])
-        if not self.smooth:
-            for name, usual in (("fps", 30.0), ("min_cutoff", 1.0), ("beta", 20.0)):
-                if options[name] != usual:
-                    raise ConfigError(f"{name}: only frames are smoothed. Add smooth=true.")
-        if not is_positive(options["fps"]):
+        if options["smooth"] and not is_positive(options["fps"]):
             raise ConfigError(f"fps: found {options['fps']}, expected the frames in a second, above 0.")
-        smoother = {name: float(options[name]) for name in ("min_cutoff", "beta")}
-        OneEuro(**smoother)  # refuses wrong numbers
-        self.tracks = Tracks(lambda: OneEuro(**smoother))
-        self.sequences = 0
+        self.following = Following({**options, "track": False}) if options["smooth"] else None
 
     def make_finder(self) -> Finder:
         return make_finder(self.options, self.ids, device=self.device)
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]:
-        self.folder: Path | None = None
-        self.place = self.sequences = self.tracks.count = 0
-        self.tracks.reset()
-        yield from super().__call__(frames)
+        self.turns: deque[np.ndarray] = deque()
+        results = super().__call__(frames)
+        if self.following is not None:
+            self.following.count = 0
+            results = self.following(results, Fraction(self.options["fps"]).limit_denominator(1001))
+        for result in results:  # in the order of the scenes
+            inverses = self.turns.popleft()
+            if self.keypoints.head and result.points is not None:
+                angles = [
+                    self.angles(points[:, :2], inverse)
+                    for points, inverse in zip(result.points, inverses, strict=True)
+                ]
+                result.angles_degrees = np.array(angles, np.float64).reshape(-1, 3)
+            yield result
 
     def result(self, scene: Scene) -> Result:
         points, confidence = self.found(scene)
-        numbers: list[int] = []
-        if self.smooth:
-            points, numbers = self.calmed(scene, points)
         score = rescore(scene.people.scores, confidence)
         kept = np.argsort(-score, kind="stable")
-        result = self.record(scene, points, confidence, score, kept, "points")
-        angles = [self.angles(points[each], scene.inverse[each]) for each in kept.tolist()]
-        result.angles_degrees = np.array(angles, np.float64).reshape(-1, 3) if self.keypoints.head else None
-        result.track_ids = np.array(numbers, np.int64)[kept] if self.smooth else None
-        return result
-
-    def calmed(self, scene: Scene, points: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        """Points (N, K, 2) of the next frame, and the number of each face. Each folder is a sequence of its own."""
-        folder = None if scene.frame.path is None else scene.frame.path.parent
-        if not self.sequences or folder != self.folder:
-            self.folder, self.place = folder, 0
-            self.sequences += 1
-            self.tracks.reset()
-        self.place += 1
-        time = scene.frame.seconds
-        time = self.place / float(self.options["fps"]) if time is None else time
-        calm, numbers = self.tracks(scene.people.boxes, points, time)
-        return calm.reshape(points.shape), numbers
+        self.turns.append(np.array(scene.inverse).reshape(-1, 2, 3)[kept])
+        return self.record(scene, points, confidence, score, kept, "points")
 
     def angles(self, points: np.ndarray, inverse: np.ndarray) -> list[float]:
         """Pitch, yaw and roll in degrees of points (K, 2) in the picture whose crop has the map `inverse` (2, 3) to it; NaN
         where they are not known. As in training they count from the crop's corner, also where the crop is `centred`."""
-        unknown = [float("nan")] * 3
-        if not self.keypoints.head:
-            return unknown
         height, width = self.task.size
         inverse = np.asarray(inverse, np.float64)
         places = move_points(points, invert(inverse))
         if self.crop.centred:
             places = places + from_corner(width, width * inverse[0, 0])
         angles = head_angles(places / [width, height], head=self.keypoints.head)
-        return unknown if angles is None else [float(angle) for angle in np.degrees(angles)]
+        return [float("nan")] * 3 if angles is None else [float(angle) for angle in np.degrees(angles)]
 
 
 def is_positive(value: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from dvsn.errors import ConfigError
 from dvsn.portable.result import Result
 from dvsn.portable.smoothing import OneEuro, matches
+from dvsn.predict.tracking import ByteTrack
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +31,7 @@ class Following:
     Pictures of one folder are a sequence, and so are the frames of one source that knows their times; numbers go on over
     sequences. Who is who: with `track` by ByteTrack, which finds those again who were hidden for up to a second, else by the
     boxes of the last frame (`dvsn.portable.smoothing.matches`). Smoothed by a One-Euro filter each: keypoints, and boxes of
-    objects; of faces the predictor does it itself, since the turn of a head follows from its points.
+    objects; of faces their predictor has this done, since the turn of a head follows from its points.
     """
 
     def __init__(self, options: Mapping[str, Any], *, smooth: bool = True) -> None:
@@ -64,8 +65,6 @@ class Following:
 
     def _bytetrack(self, rate: float) -> Callable[[Result, float], Array]:
         """Sure is what is drawn, by the result's own `shown_from`."""
-        from dvsn.predict.tracking import ByteTrack
-
         tracker = ByteTrack(rate=rate)
         tracker.count = self.count
 
@@ -139,5 +138,5 @@ def make_following(options: Mapping[str, Any], kind: str) -> Following | None:
             f"{name}: the task '{kind}' finds no objects, people or faces that could be followed. Leave {name} away."
         )
     if kind == "landmarks" and not options["track"]:
-        return None  # the predictor of faces follows them itself
+        return None  # the predictor of faces has them followed
     return Following(options, smooth=kind != "landmarks")

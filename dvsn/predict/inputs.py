@@ -17,6 +17,8 @@ from dvsn.data.files import SUFFIXES, Rule, pictures_below, read_by, to_eight_bi
 from dvsn.errors import DataError
 from dvsn.portable.frame import Frame
 from dvsn.predict.files import read_frame
+from dvsn.predict.sources import LISTS, Camera, VideoFile, in_order, read_list
+from dvsn.predict.video import SUFFIXES as VIDEOS
 
 Array = np.ndarray[Any, Any]
 
@@ -93,15 +95,10 @@ def _named(name: str, taking: Taking) -> Given:
 
 
 def _sorted(paths: list[Path], taking: Taking) -> list[Path]:
-    from dvsn.predict.sources import in_order
-
     return sorted(paths, key=in_order) if taking.sequence else sorted(paths)
 
 
 def _file(path: Path, taking: Taking) -> Given:
-    from dvsn.predict.sources import LISTS, read_list
-    from dvsn.predict.video import SUFFIXES as VIDEOS
-
     if path.suffix.lower() in VIDEOS:
         return Given(_video(path, taking), "stream")
     if path.suffix.lower() in LISTS:
@@ -110,8 +107,6 @@ def _file(path: Path, taking: Taking) -> Given:
 
 
 def _files(paths: list[Path], taking: Taking, name: str) -> Given:
-    from dvsn.predict.video import SUFFIXES as VIDEOS
-
     if not paths:
         raise DataError(
             f"predict: nothing found at '{name}': no pictures ({', '.join(sorted(SUFFIXES))}) there or below."
@@ -129,8 +124,6 @@ def _read(paths: list[Path], taking: Taking) -> Iterator[Frame]:
 
 
 def _video(path: Path, taking: Taking) -> Iterator[Frame]:
-    from dvsn.predict.sources import VideoFile
-
     with VideoFile(path, path, upright=taking.rule.upright).opened() as opened:
         yield from opened.frames
         missing = opened.short()
@@ -139,8 +132,6 @@ def _video(path: Path, taking: Taking) -> Iterator[Frame]:
 
 
 def _camera(number: int) -> Iterator[Frame]:
-    from dvsn.predict.sources import Camera
-
     with Camera(number, Path()).opened() as opened:
         yield from opened.frames
 
@@ -150,8 +141,6 @@ def _camera(number: int) -> Iterator[Frame]:
 
 def _listed(things: list[Any] | tuple[Any, ...], taking: Taking) -> Given:
     """A list; of picture files alone their paths are known beforehand."""
-    from dvsn.predict.video import SUFFIXES as VIDEOS
-
     names = [each for each in things if isinstance(each, str | os.PathLike)]
     paths = [Path(each) for each in names]
     pictures = len(paths) == len(things) and all(path.is_file() for path in paths)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from dvsn.data.files import make_rule
 from dvsn.portable.result import Result
+from dvsn.predict.asked import make_predictor, python_options
+from dvsn.predict.following import make_following
+from dvsn.predict.inputs import Taking, open_given
+from dvsn.predict.predictor import reads_of
 from dvsn.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -75,12 +80,6 @@ class Model(Task):
         Raises `DataError` for what is no picture and `ConfigError` for a wrong option, which is said before anything is
         predicted. The model is set to evaluation and stays on its device; random numbers of the caller go on.
         """
-        from dvsn.data.files import make_rule
-        from dvsn.predict.asked import make_predictor, python_options
-        from dvsn.predict.following import make_following
-        from dvsn.predict.inputs import Taking, open_given
-        from dvsn.predict.predictor import reads_of
-
         chosen = python_options(self, options)
         rule = make_rule(
             max_pixels=chosen["max_pixels"],

@@ -12,7 +12,7 @@ COMMAND = Command(
     name="predict",
     summary="Run a checkpoint on pictures, videos, a camera or a stream.",
     options=(
-        Option("checkpoint", REQUIRED, "a dvsn checkpoint"),
+        Option("checkpoint", REQUIRED, "a checkpoint, or the folder of a run, or runs/NAME: the best of the newest"),
         Option("input", REQUIRED, "pictures, videos, folders (with all below them), globs, lists of paths (.txt), the "
                         "number of a camera (0), or - for frames on standard input; any number of them", rest=True),
         Option("output", "predictions", "folder of the results: a PNG a picture, an MP4 a video, and of pose "

@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import torch
 
+from dvsn.config.build import build
+from dvsn.data.files import read_labels
+from dvsn.data.transforms import Pair, Transform, instance_edges
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import to_array
 from dvsn.portable.frame import Frame
@@ -37,9 +40,6 @@ class Reader:
     """Frames as the task's input: as its data set makes it of them, and sized by the `size` option."""
 
     def __init__(self, task: Any, size: str) -> None:
-        from dvsn.config.build import build
-        from dvsn.data.transforms import Pair, Transform
-
         data = task.data_recipe
         pair = data.get("pair", {})
         source = pair.get("source", "label")
@@ -84,9 +84,6 @@ class Reader:
     @staticmethod
     def _edges(frame: Frame, size: Sequence[int]) -> torch.Tensor:
         """Edges of the instance file beside a Cityscapes label file."""
-        from dvsn.data.files import read_labels
-        from dvsn.data.transforms import instance_edges
-
         path = frame.path
         if path is None:
             raise DataError(

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from dvsn.errors import ConfigError
 from dvsn.portable.frame import Frame
 from dvsn.portable.result import Result
 
 Item = TypeVar("Item")
 Options = Mapping[str, Any]
-"""By name, as `dvsn.predict.command.COMMAND` has them, and `inference`: see `asked_otherwise`."""
+"""By name, as `dvsn.predict.options.COMMAND` has them, and `inference`: see `asked_otherwise`."""
 
 
 class Predictor(ABC):
@@ -83,3 +84,17 @@ def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             group = []
     if group:
         yield group
+
+
+def find_device(wanted: str) -> str:
+    """The device by name; `auto` is the GPU if there is one. Raises `ConfigError` where it cannot be used."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted).item()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"device: '{wanted}' cannot be used here: {reason} Expected auto, cpu, cuda, cuda:1 or mps."
+        ) from error
+    return wanted

@@ -13,6 +13,7 @@ from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.result import Result
 from dvsn.predict.asked import make_predictor
+from dvsn.predict.files import read_frame
 from dvsn.predict.following import make_following
 from dvsn.predict.overlap import ahead
 from dvsn.predict.progress import Progress
@@ -71,8 +72,6 @@ class Run:
 
     def read(self, path: Path) -> Array:
         """A picture as the task wants it."""
-        from dvsn.predict.files import read_frame
-
         return read_frame(path, self.predictor.reads).picture
 
     def __call__(self) -> Outcome:

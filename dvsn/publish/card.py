@@ -65,7 +65,8 @@ def usage(name: str) -> str:
     """The lines that use it."""
     place = f"hf://{name}" if "/" in name else name
     return (
-        f"```python\nimport dvsn\n\ntask = dvsn.load({place!r})\n```\n\n"
+        f"```python\nimport dvsn\n\nmodel = dvsn.load({place!r})\n"
+        'model.predict("photo.jpg").plot().save("seen.png")\n```\n\n'
         f"```sh\npython -m dvsn.predict {place} photos\n```"
     )
 

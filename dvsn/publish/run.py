@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dvsn.engine.records import measured_line
 from dvsn.errors import DataError
 from dvsn.reading import read_json, read_text
 
@@ -64,8 +65,6 @@ def find_run(checkpoint: Path, *, step: Any) -> Run:
 
 def said(measured: Any) -> str:
     """How it was measured, in words."""
-    from dvsn.engine.results import measured_line
-
     try:
         return measured_line(measured)
     except (KeyError, TypeError, ValueError, IndexError):  # a record of another version, or an edited one

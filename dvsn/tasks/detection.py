@@ -198,8 +198,13 @@ class Detection(ScoredTask):
     def forward(self, image: Tensor | Sequence[Tensor]) -> list[Found]:
         """uint8 RGB (N, 3, H, W), or a list of (3, H, W) -> for each picture what `ObjectDetector` says, with `masks`
         as a list of COCO run lengths."""
-        found: list[Found] = self.network([each.float() / 255 for each in image])
+        found = self.find(image)
         return [{**each, "masks": encode_masks(each["masks"])} if "masks" in each else each for each in found]
+
+    def find(self, image: Tensor | Sequence[Tensor]) -> list[Found]:
+        """As `forward`, with masks as the network makes them."""
+        found: list[Found] = self.network([each.float() / 255 for each in image])
+        return found
 
     def _evaluate(self, batch: Batch) -> list[Found]:
         found = self(batch["image"])

@@ -86,49 +86,55 @@ def windows(size: int, window: int, stride: int) -> list[int]:
 def answers(
     ask: Ask, image: Tensor, options: Inference, *, align_corners: bool, swaps: Sequence[tuple[int, int]] = ()
 ) -> Iterator[Tensor]:
-    """For each picture of normalised (N, 3, H, W), its scores (1, K, H, W). A mirror exchanges the classes of `swaps`.
+    """For each picture of normalised (N, 3, H, W), its `scores` (1, K, H, W) at its own size, one after the other.
+
+    A whole view is asked of all pictures together and enlarged a picture at a time, which saves memory; several scales are
+    asked of each picture alone.
+    """
+    if options.scales != (1.0,):
+        for picture in image.split(1):
+            yield scores(ask, picture, options, align_corners=align_corners, swaps=swaps)
+        return
+    for small in scores(ask, image, options, align_corners=align_corners, swaps=swaps).split(1):
+        yield resize(small, image.shape[-2:], align_corners=align_corners)
+
+
+def scores(
+    ask: Ask, image: Tensor, options: Inference, *, align_corners: bool, swaps: Sequence[tuple[int, int]] = ()
+) -> Tensor:
+    """Normalised (N, 3, H, W) -> logits of the one view, or the mean of the views' probabilities, (N, K, H, W); of a single
+    whole view that is not mirrored at the network's own stride, (N, K, h, w). A mirror exchanges the classes of `swaps`.
 
     - One scale: logits; a view and its mirror are averaged as logits, as in HRNet's code.
     - Several scales: the mean of their soft-max probabilities. HRNet's code sums exponentials of logits over the scales
       instead, so that the scale with the largest logits decides.
     """
-    height, width = image.shape[-2:]
-    order = None
-    if swaps:
-        order = list(range(1 + max(max(pair) for pair in swaps)))
-        for one, other in swaps:
-            order[one], order[other] = other, one
+    order: list[int] = list(range(1 + max((max(pair) for pair in swaps), default=-1)))
+    for one, other in swaps:
+        order[one], order[other] = other, one
 
     def view(picture: Tensor) -> Tensor:
         logits = _window_logits(ask, picture, options, align_corners)
         if not options.flip:
             return logits
         mirrored = _window_logits(ask, picture.flip(-1), options, align_corners).flip(-1)
-        if order is not None:
+        if order:
             mirrored = torch.cat([mirrored[:, order], mirrored[:, len(order) :]], dim=1)
         return (logits + mirrored) / 2
 
     if options.scales == (1.0,):
-        logits = view(image) if options.mode == "slide" else None
-        if logits is None and not options.flip:  # at the network's own stride until a picture's turn comes
-            small = ask(image)
-            for index in range(len(image)):
-                yield resize(small[index : index + 1], (height, width), align_corners=align_corners)
-            return
-        logits = view(image) if logits is None else logits
-        yield from logits.split(1)
-        return
-    for picture in image.split(1):
-        total: Tensor | None = None
-        for scale in options.scales:
-            size = (max(1, round(height * scale)), max(1, round(width * scale)))
-            scaled = picture if size == (height, width) else F.interpolate(
-                picture, size=size, mode="bilinear", align_corners=align_corners
-            )  # fmt: skip
-            scores = resize(view(scaled), (height, width), align_corners=align_corners).softmax(dim=1)
-            total = scores if total is None else total + scores
-        assert total is not None
-        yield total / len(options.scales)
+        return ask(image) if options.mode == "whole" and not options.flip else view(image)
+    height, width = image.shape[-2:]
+    total: Tensor | None = None
+    for scale in options.scales:
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = image if size == (height, width) else F.interpolate(
+            image, size=size, mode="bilinear", align_corners=align_corners
+        )  # fmt: skip
+        shares = resize(view(scaled), (height, width), align_corners=align_corners).softmax(dim=1)
+        total = shares if total is None else total + shares
+    assert total is not None
+    return total / len(options.scales)
 
 
 def _window_logits(ask: Ask, image: Tensor, options: Inference, align_corners: bool) -> Tensor:

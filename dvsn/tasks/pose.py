@@ -104,13 +104,17 @@ class Pose(KeypointTask):
 
     def estimate(self, image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `KeypointTask.estimate`; an `offset` is for crops that are not `centred`, which maps do not want."""
+        return self.codec.decode(self.maps(image))
+
+    def maps(self, image: Tensor) -> Tensor:
+        """uint8 RGB crops (N, 3, H, W) -> heatmaps (N, K, h, w), with `flip_test` the mean with the mirror's."""
         image = self.layout(self.normalise(image))
         heatmaps = self.network(image).float()
         if self.flip_test and self.keypoints.mirrors:
             mirror = torch.from_numpy(self.keypoints.mirror).to(heatmaps.device)
             mirrored = self.network(self.layout(image.flip(-1))).float()
             heatmaps = self.codec.join_mirrored(heatmaps, mirrored, mirror)
-        return self.codec.decode(heatmaps)
+        return heatmaps
 
     def deployable(self) -> nn.Module:
         return PoseEstimator(self.normalise, self.network, self.codec).eval()

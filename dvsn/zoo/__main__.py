@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import command_line
+from dvsn.atomic import write_json
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import ConfigError, UserError, nearest
+from dvsn.reading import read_json
 from dvsn.zoo.entries import Entry, entries, find, page, told
 
 VERIFY = Command(
@@ -80,9 +82,6 @@ def run(words: list[str]) -> None:
 
 def compare(entry: Entry, folder: Path, tolerance: float) -> bool:
     """Say how the measured score differs from the published one, and write it down."""
-    from dvsn.atomic import write_json
-    from dvsn.reading import read_json
-
     found = read_json(folder / "evaluation" / "metrics.json", expected="the scores of dvsn.evaluate")
     metrics: dict[str, Any] = found["metrics"]
     if entry.metric is None or entry.score is None:

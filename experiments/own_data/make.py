@@ -2,7 +2,7 @@
 
 - `parts/`: 60 photos with masks of colours in one folder, 001.jpg and 001_mask.png, without splits. Discs, bars and tents.
 - `fruit/`: 150 pictures in train/ and valid/, a folder a class: apple, banana, grape.
-- `windows/`: 80 pictures side by side, a sketch of a front and the front, without splits.
+- `windows/`: 80 pictures side by side, a sketch of a front and the front, without splits; `sketches/`: three new sketches.
 """
 
 from __future__ import annotations
@@ -108,6 +108,10 @@ def write_windows(folder: Path, count: int = 80) -> None:
     for number in range(count):
         pair = front(default_rng([3, number]))
         Image.fromarray(np.concatenate(pair, axis=1)).save(folder / f"{number:03d}.jpg", quality=95)
+    sketches = folder.parent / "sketches"
+    sketches.mkdir()
+    for number in range(3):
+        Image.fromarray(front(default_rng([4, number]))[0]).save(sketches / f"{number}.png")
 
 
 def main() -> None:

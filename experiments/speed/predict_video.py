@@ -31,13 +31,14 @@ from dvsn.config.light_imports import import_lightning
 from dvsn.config.menu import conf_dir
 from dvsn.predict import running
 from dvsn.predict.asked import make_predictor
-from dvsn.predict.command import find_device, read_choices
+from dvsn.predict.command import read_choices
 from dvsn.predict.options import COMMAND
+from dvsn.predict.predictor import find_device
 from dvsn.predict.sinks import Look
 from dvsn.predict.sources import Skipped, open_sources
 from dvsn.predict.video import Video, VideoWriter
 
-FRAMES, ROUNDS, BATCH = 48, 3, 4
+FRAMES, ROUNDS, BATCH = 24, 2, 4
 TASKS = {
     "PIDNet-S, 19 classes, 360x640": ["task=segmentation", "data=cityscapes", "network=pidnet_s"],
     "HRNet-W32, 256x192, one person": ["task=pose", "data=coco", "network=hrnet_w32"],

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from dvsn.benchmark import kinds, levers, stopwatch
 from dvsn.benchmark.__main__ import COMMAND, benchmark
-from dvsn.benchmark.folding import Folded
 from dvsn.benchmark.measure import compare, kept_modules
 from dvsn.benchmark.stopwatch import Stopwatch, highest, peak_memory
 from dvsn.benchmark.table import COLUMNS, cells, markdown
 from dvsn.config.compose import initialized, plain
 from dvsn.config.menu import conf_dir
 from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.networks.folding import Folded
 
 TINY = [
     "network=pidnet_s", "network.width=4", "network.pyramid_width=4", "network.head_width=4", "data.classes=3",

@@ -254,17 +254,17 @@ def test_help_names_groups_options_and_examples(compose: Callable[..., Any]) -> 
 def test_help_names_sweeps_where_there_are_any() -> None:
     from dvsn import evaluate, train
     from dvsn.benchmark import __main__ as benchmark
-    from dvsn.data_tools import check
+    from dvsn.data_tools import commands
     from dvsn.sweep import search
 
-    for module, sweeps in (
-        (train, True),
-        (evaluate, True),
-        (benchmark, True),
-        (search, False),
-        (check, False),
+    for command, sweeps in (
+        (train.COMMAND, True),
+        (evaluate.COMMAND, True),
+        (benchmark.COMMAND, True),
+        (search.COMMAND, False),
+        (commands.CHECK, False),
     ):
-        assert ("-m, --multirun" in module.COMMAND.help_text()) == sweeps, module.__name__
+        assert ("-m, --multirun" in command.help_text()) == sweeps, command.name
 
 
 def test_help_is_answered_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

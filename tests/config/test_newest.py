@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dvsn.config.folders import run_stamp
+from dvsn.config.newest import best_of
+from dvsn.hub.resolve import local
 
 AGES = {"2026-01-01_a": 1, "2026-01-02_b": 2, "2026-01-03_c": 3}
 
@@ -81,3 +83,13 @@ def test_a_slurm_job_takes_its_own_first(runs: Path, monkeypatch: pytest.MonkeyP
     assert run_stamp("mine", "auto") == "slurm_7"
     cut(runs / "slurm_7" / "checkpoints" / "last.ckpt")
     assert run_stamp("mine", "auto") == "2026-01-03_c"
+
+
+def test_a_folder_stands_for_the_best_of_its_newest_run(runs: Path) -> None:
+    newest = runs / "2026-01-03_c" / "checkpoints"
+    assert local(runs) == best_of(runs) == newest / "best.ckpt"
+    assert local(runs / "2026-01-01_a") == runs / "2026-01-01_a" / "checkpoints" / "best.ckpt"
+    (newest / "best.ckpt").unlink()
+    assert best_of(runs) == newest / "last.ckpt"
+    assert best_of(runs / "2026-01-03_c" / "pictures") is None
+    assert local(runs.parent) == runs.parent  # of no single name

@@ -18,11 +18,10 @@ from PIL import Image
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.data import __main__ as dispatch
-from dvsn.data_tools import check as check_command
-from dvsn.data_tools import show as show_command
-from dvsn.data_tools import weights as weights_command
+from dvsn.data_tools import commands
 from dvsn.data_tools.check import Finding, Report, check
-from dvsn.data_tools.show import LEGEND, VOID, draw, legend, spread
+from dvsn.data_tools.init.pictures import spread
+from dvsn.data_tools.show import LEGEND, VOID, draw, legend
 from dvsn.data_tools.weights import weigh
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.class_weights import resolve
@@ -458,16 +457,16 @@ def test_the_legend_lists_the_largest_class_first() -> None:
 
 
 def test_samples_are_spread_over_the_split() -> None:
-    assert spread(100, 4) == [0, 25, 50, 75]
-    assert spread(2, 6) == [0, 1]
+    assert spread(range(100), 4) == [0, 25, 50, 75]
+    assert spread(range(2), 6) == [0, 1]
 
 
 # On the command line --------------------------------------------------------------------------------------
 
 
-def run(monkeypatch: pytest.MonkeyPatch, command: Any, *argv: str) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> None:
     monkeypatch.setattr(sys, "argv", ["dvsn", *argv])
-    command.main()
+    dispatch.main()
 
 
 def test_check_leaves_with_2_where_there_is_a_fault(
@@ -475,11 +474,11 @@ def test_check_leaves_with_2_where_there_is_a_fault(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     argv = ["data=camvid", f"data.root={root}", "workers=0", "output=report.json"]
-    run(monkeypatch, check_command, *argv)
+    run(monkeypatch, "check", *argv)
     assert json.loads(Path("report.json").read_text())["faults"] == []
     (root / "trainannot" / "train1.png").write_bytes(b"")
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, check_command, *argv)
+        run(monkeypatch, "check", *argv)
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert "1 fault; all are in report.json" in err
@@ -492,32 +491,32 @@ def test_weights_writes_what_the_loss_reads(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(monkeypatch, weights_command, "data=camvid", f"data.root={root}", "workers=0")
+    run(monkeypatch, "weights", "data=camvid", f"data.root={root}", "workers=0")
     assert resolve("weights.json", classes=11) == pytest.approx([1.0] * 11)
     assert "bicyclist" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", [check_command, show_command, weights_command])
-def test_help(module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    name = module.__name__.rpartition(".")[2]
-    run(monkeypatch, module, "--help")
+@pytest.mark.parametrize("name", ["check", "show", "weights"])
+def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, name, "--help")
+    command, _ = commands.COMMANDS[name]
     text = capsys.readouterr().out
-    assert len(module.COMMAND.examples) == 2 and name in dispatch.COMMANDS
-    for example in module.COMMAND.examples:
+    assert len(command.examples) == 2 and name in dispatch.COMMANDS
+    for example in command.examples:
         assert example.startswith(f"python -m dvsn.data {name} ") and example in text
     with initialized(conf_dir()):
-        for example in module.COMMAND.examples:
+        for example in command.examples:
             config = compose(f"data_{name}", overrides=example.split()[5:])
             assert all(OmegaConf.select(config, each.name) is not None or each.default == "null"
-                       for each in module.COMMAND.options)  # fmt: skip
+                       for each in command.options)  # fmt: skip
 
 
 def test_the_dispatcher_names_the_nearest_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, dispatch, "--help")
+    run(monkeypatch, "--help")
     text = capsys.readouterr().out
     assert all(name in text for name in dispatch.COMMANDS)
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, dispatch, "chekc")
+        run(monkeypatch, "chekc")
     assert stop.value.code == 2 and "Did you mean 'check'?" in capsys.readouterr().err

@@ -13,10 +13,10 @@ import torch
 from huggingface_hub import constants, file_download
 
 import dvsn
+from dvsn.engine.evaluation import default_output
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.teachers import measured_by, own_teacher
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.evaluate import default_output
 from dvsn.hub import fetch, local, resolve
 from dvsn.hub.folder import restored, storable, write_header, write_weights
 from dvsn.hub.names import Name, is_name, parse

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.benchmark.costs import costs
-from dvsn.benchmark.folding import fold_batch_norms
 from dvsn.config.build import build
 from dvsn.errors import UserError
 from dvsn.networks.bisenet import BiSeNet, BiSeNetDerivative, ResNet18Classifier
 from dvsn.networks.bisenetv2 import BiSeNetV2
+from dvsn.networks.folding import fold_batch_norms
 from dvsn.types import SegmentationOutput
 from tests.support.bisenet_reference import (
     HEADS,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dvsn.errors import ConfigError
-from dvsn.portable.smoothing import OneEuro, Tracks, box_iou, matches, smoothing_weight
+from dvsn.portable.smoothing import OneEuro, box_iou, matches, smoothing_weight
 
 
 def test_three_steps_by_hand() -> None:
@@ -90,20 +90,3 @@ def test_the_best_pair_is_matched_first() -> None:
         [[3.0, 0, 10, 10], [4, 0, 10, 10]]
     )  # the first is nearer to the second's old place than to its own
     assert matches(now, before) == [0, 1]
-
-
-def test_faces_are_followed_lost_and_found_as_others() -> None:
-    tracks = Tracks(lambda: OneEuro(min_cutoff=0.01, beta=0.0))
-    left, right = [0.0, 0, 10, 10], [50.0, 0, 10, 10]
-    zero, one = np.zeros((1, 3, 2)), np.ones((1, 3, 2))
-    assert tracks(np.array([left, right]), np.concatenate([zero, zero]), 0.0)[1] == [1, 2]
-    points, numbers = tracks(np.array([right, left]), np.concatenate([one, zero]), 0.1)  # in another order
-    assert numbers == [2, 1]
-    assert 0 < points[0].max() < 0.02 and not points[1].any()
-    assert tracks(np.array([left]), one, 0.2)[1] == [1]
-    points, numbers = tracks(np.array([left, right]), np.concatenate([one, one]), 0.3)
-    assert numbers == [1, 3]
-    assert points[0].max() < 0.05 and (points[1] == 1).all()
-    assert tracks(np.zeros((0, 4)), np.zeros((0, 3, 2)), 0.4)[0].shape == (0, 3, 2)
-    tracks.reset()
-    assert tracks(np.array([left]), one, 0.0)[1] == [4]

@@ -18,7 +18,8 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError
 from dvsn.metrics.calibration import CalibrationError
-from dvsn.predict.command import COMMAND, predict
+from dvsn.predict.command import predict
+from dvsn.predict.options import COMMAND
 from dvsn.tasks.classification import warn_of_enlarging
 from tests.support.tiny import composed
 

@@ -18,7 +18,9 @@ import torch
 import dvsn
 from dvsn.data.street.scene import draw_scene
 from dvsn.errors import ConfigError, DataError
+from dvsn.predict import __main__ as program
 from dvsn.predict import command
+from dvsn.predict.options import COMMAND
 from dvsn.predict.running import Run
 from dvsn.predict.video import Video, VideoWriter
 from dvsn.tasks.inference import Inference
@@ -47,7 +49,7 @@ def scene(number: int, height: int = 72, width: int = 96) -> np.ndarray[Any, Any
 
 
 def run(*argv: Any) -> command.Outcome:
-    return command.run(command.COMMAND.parse([*map(str, argv), "device=cpu"]))
+    return command.run(COMMAND.parse([*map(str, argv), "device=cpu"]))
 
 
 def paint(path: Path, number: int = 0) -> Path:
@@ -122,9 +124,9 @@ def test_broken_ones_are_skipped_and_the_exit_code_says_so(
     (tmp_path / "in" / "film.mp4").write_bytes(b"no film")
     argv = [str(folder / "pose.ckpt"), str(tmp_path / "in"), f"output={tmp_path}/out", "device=cpu"]
     monkeypatch.setattr(sys, "argv", ["predict", *argv])
-    monkeypatch.setattr(command.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(program.logging, "basicConfig", lambda **_: None)
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as stop:
-        command.main()
+        program.main()
     assert stop.value.code == 1
     said = [message for message in caplog.messages if message.startswith("skipped: ")]
     assert len(said) == 2 and "b.png" in said[0] and "film.mp4" in said[1]

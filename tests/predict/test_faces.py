@@ -22,6 +22,7 @@ from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable.draw import draw_head
 from dvsn.predict import command as predict
 from dvsn.predict import face_boxes
+from dvsn.predict.options import COMMAND
 from dvsn.predict.sources import in_order
 from dvsn.tasks import recipe
 from tests.support.tiny import composed
@@ -80,7 +81,7 @@ def paint(path: Path, boxes: list[tuple[int, int, int, int]] = BRIGHT) -> Path:
 
 def predicted(source: Path, output: Path, **options: Any) -> tuple[list[Path], list[dict[str, Any]]]:
     given = {"checkpoint": "some.ckpt", "input": source, "output": output, "device": "cpu"} | options
-    written = predict.predict(predict.COMMAND.parse([f"{key}={value}" for key, value in given.items()]))
+    written = predict.predict(COMMAND.parse([f"{key}={value}" for key, value in given.items()]))
     return written, json.loads((output / "landmarks.json").read_text())
 
 

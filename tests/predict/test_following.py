@@ -131,6 +131,20 @@ def test_smoothing_goes_by_the_frames_own_times() -> None:
         assert result.keypoints[0, :, 2].tolist() == [0.9, 0.4] and result.track_ids.tolist() == [1]
 
 
+def test_who_is_lost_comes_back_as_another() -> None:
+    """Two people 190 pixels apart: told apart by their boxes in any order, and anew after a frame without them."""
+    following = make_following(OPTIONS | {"smooth": True, "min_cutoff": 0.01, "beta": 0.0}, "pose")
+    assert following is not None
+    places = [[10.0, 200.0], [201.0, 10.0], [10.0], [10.0, 201.0], []]
+    found = list(following(people([0.0, 0.1, 0.2, 0.3, 0.4], places), None))
+    ids = [each.track_ids.tolist() for each in found]  # type: ignore[union-attr]
+    assert ids == [[1, 2], [2, 1], [1], [1, 3], []]
+    xs = [each.keypoints[:, 0, 0] for each in found]  # type: ignore[index]
+    assert 200 < xs[1][0] < 200.02 and xs[1][1] == 10  # calm: it has hardly moved
+    assert xs[3][1] == 201  # another, whose filter starts anew
+    assert xs[4].shape == (0,)
+
+
 def test_sequences_go_on_counting_and_do_not_mix() -> None:
     following = make_following(OPTIONS | {"track": True}, "pose")
     assert following is not None

@@ -24,6 +24,7 @@ from dvsn.losses.heatmaps import JointMSE
 from dvsn.portable.frame import Frame
 from dvsn.predict import command as predict
 from dvsn.predict import person_boxes
+from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import grouped
 from dvsn.tasks import recipe
 from dvsn.tasks.pose import Pose
@@ -77,7 +78,7 @@ def paint(path: Path, people: np.ndarray) -> Path:
 
 def predicted(source: Path, output: Path, **options: Any) -> tuple[list[Path], list[dict[str, Any]]]:
     given = {"checkpoint": "some.ckpt", "input": source, "output": output, "device": "cpu"} | options
-    written = predict.predict(predict.COMMAND.parse([f"{key}={value}" for key, value in given.items()]))
+    written = predict.predict(COMMAND.parse([f"{key}={value}" for key, value in given.items()]))
     return written, json.loads((output / "keypoints.json").read_text())
 
 
@@ -219,7 +220,7 @@ def test_a_detection_checkpoint_finds_the_people(
             return [found]
 
     monkeypatch.setattr(
-        recipe, "load", lambda path, device="cpu": Detector() if "found" in str(path) else task
+        person_boxes, "load", lambda path, device="cpu": Detector() if "found" in str(path) else task
     )
     source = paint(tmp_path / "a.png", PEOPLE)
     (tmp_path / "found.ckpt").touch()

@@ -28,6 +28,7 @@ from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 from dvsn.predict import command as predict
+from dvsn.predict.options import COMMAND
 from dvsn.weights import read_checkpoint
 from tests.support.reference_translation import (
     Published,
@@ -171,9 +172,7 @@ def test_evaluate_refuses(options: list[str], message: str, checkpoint: Path, tm
 
 def predicted(checkpoint: Path, source: Any, output: Path, **options: Any) -> list[Path]:
     argv = [f"checkpoint={checkpoint}", f"input={source}", f"output={output}", "device=cpu"]
-    return predict.predict(
-        predict.COMMAND.parse([*argv, *(f"{key}={value}" for key, value in options.items())])
-    )
+    return predict.predict(COMMAND.parse([*argv, *(f"{key}={value}" for key, value in options.items())]))
 
 
 def write_picture(path: Path, height: int = 16, width: int = 16, seed: int = 0) -> Path:
@@ -299,7 +298,7 @@ def test_predict_refuses_options(
         "device": "cpu",
     } | options
     with pytest.raises((ConfigError, DataError, CheckpointError), match=message):
-        predict.predict(predict.COMMAND.parse([f"{key}={value}" for key, value in given.items()]))
+        predict.predict(COMMAND.parse([f"{key}={value}" for key, value in given.items()]))
 
 
 def test_predict_refuses_pictures(checkpoint: Path, tmp_path: Path) -> None:

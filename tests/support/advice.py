@@ -15,7 +15,7 @@ from dvsn.config.rules import _usual_hint
 HOLE = "\N{CURRENCY SIGN}"
 """Stands for what an f-string or a %s fills in."""
 KEY = re.compile(
-    rf"(?<![\w.=/{{(\[<-{HOLE}])(\+{{0,2}}[a-z_{HOLE}][\w{HOLE}]*(?:[./][\w{HOLE}]+)*)=(?![=~])('[^']*'|\[[^\]]*\]|[^\s,;`\"]*)"
+    rf"(?<![\w.=/{{(\[<{HOLE}-])(\+{{0,2}}[a-z_{HOLE}][\w{HOLE}]*(?:[./][\w{HOLE}]+)*)=(?![=~])('[^']*'|\[[^\]]*\]|[^\s,;`\"]*)"
 )
 
 
@@ -54,7 +54,7 @@ def advice(package: Path) -> Iterator[Advice]:
     for file in sorted(package.rglob("*.py")):
         for line, text in texts(file):
             for match in KEY.finditer(text):
-                value = match.group(2).rstrip(".:)")
+                value = match.group(2).rstrip(".:)'")
                 named = re.match(r" of python -m dvsn\.(\w+)", text[match.end() :])
                 name = named.group(1) if named else ""
                 yield Advice(file.relative_to(package).as_posix(), line, match.group(1), value, name)

@@ -25,8 +25,9 @@ from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.convert import command as convert
 from dvsn.data_tools import check, faces, show, weights
-from dvsn.data_tools.init import __main__ as init
+from dvsn.data_tools.init import command as init
 from dvsn.engine import tap_table
+from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
 from dvsn.sweep import report
@@ -46,9 +47,10 @@ WORK = (
     (check, "check"),
     (show, "draw"),
     (weights, "weigh"),
-    (faces, "write"),
+    (faces, "job"),
     (tap_table, "show"),
     (hub, "push"),
+    (export, "export"),
     (init, "init"),
 )
 """The last function of each command, which does the work."""

@@ -143,7 +143,15 @@ def pretended_meta() -> Iterator[Waits]:
     def autocast(device: str, **options: Any) -> Any:
         return contextlib.nullcontext() if device == "meta" else real(device, **options)
 
-    with mock.patch("torch.autocast", autocast), Waits("meta") as waits:
+    def enabled(*device: str) -> bool:
+        return device != ("meta",) and asked(*device)
+
+    asked = torch.is_autocast_enabled
+    with (
+        mock.patch("torch.autocast", autocast),
+        mock.patch("torch.is_autocast_enabled", enabled),
+        Waits("meta") as waits,
+    ):
         yield waits
 
 

@@ -26,6 +26,7 @@ from dvsn.networks.detectors import Detector, ResNetPyramid
 from dvsn.networks.hrnetv2 import HRNetClassifier
 from dvsn.networks.hrnetv2p import HRNetV2p
 from dvsn.predict import command as predict
+from dvsn.predict.options import COMMAND
 from dvsn.tasks.detection import Detection, encode_masks
 from tests.support.coco import HEIGHT, SAMPLE, WIDTH, write_coco
 from tests.support.resuming import equal
@@ -459,7 +460,7 @@ def test_the_checkpoint_knows_the_names(trained: Path, tree: Path) -> None:
 def test_prediction_draws_and_writes_results_that_coco_reads(
     trained: Path, tree: Path, tmp_path: Path
 ) -> None:
-    shown = predict.COMMAND.parse(
+    shown = COMMAND.parse(
         [str(trained), str(tree / "images" / "val2017"), f"output={tmp_path}", "score=0.02", "batch_size=2"]
     )
     files = predict.predict(shown)
@@ -473,7 +474,7 @@ def test_prediction_draws_and_writes_results_that_coco_reads(
 
 
 def test_prediction_refuses_options_of_other_tasks(trained: Path, tree: Path, tmp_path: Path) -> None:
-    given = predict.COMMAND.parse([str(trained), str(tree / "images"), f"output={tmp_path}", "nms=0.5"])
+    given = COMMAND.parse([str(trained), str(tree / "images"), f"output={tmp_path}", "nms=0.5"])
     with pytest.raises(ConfigError, match=r"nms: the task 'detection' has no such option"):
         predict.predict(given)
 

@@ -26,10 +26,9 @@ from dvsn.data.crop import move_points
 from dvsn.distill.shapes import on_grid
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import trainer as runtime
-from dvsn.portable.overlay import draw
 from dvsn.predict.faces import OPTIONS as FACE_OPTIONS
 from dvsn.predict.faces import FacePredictor
-from dvsn.predict.files import write_results
+from dvsn.predict.files import read_frame
 from dvsn.predict.people import PeoplePredictor
 from dvsn.tasks.keypoints import to_picture
 from dvsn.types import LandmarkOutput
@@ -299,34 +298,29 @@ def test_the_authors_face_weights_mirrored() -> None:
 
 
 @pytest.mark.parametrize(("form", "options"), CROPS)
-def test_prediction_writes_the_dot(form: str, options: tuple[str, ...], tmp_path: Path) -> None:
-    """From the picture to the JSON entry and the drawing, mirrored where the task is."""
+def test_prediction_finds_the_dot(form: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    """From the picture to the JSON entry, mirrored where the task is."""
     import cv2
 
     places, codec = dots(4), next((word[6:] for word in options if word.startswith("codec=")), "")
     task = perfect(form, *options)
     task.flip_test = task.flip_test or form == "points"
     bias = BIAS[codec] if codec and task.flip_test else 0.0
-    items = []
-    for number, place in enumerate(places):
-        source = tmp_path / f"{number}.png"
+    sources = [tmp_path / f"{number}.png" for number in range(len(places))]
+    for source, place in zip(sources, places, strict=True):
         cv2.imwrite(str(source), painted(place))
-        items.append((source, tmp_path / "out" / source.name))
-    (tmp_path / "out").mkdir()
     given: dict[str, Any] = dict.fromkeys(FACE_OPTIONS) | {
         "boxes": "image", "batch_size": 3, "output": str(tmp_path / "out"), "side_by_side": False, "nms": 0.9,
         "joint_score": 0.0, "padding": None, "smooth": False, "fps": 30.0, "min_cutoff": 1.0, "beta": 20.0,
         "points": True, "outline": False, "axes": False, "score": 0.0,
     }  # fmt: skip
     kind = PeoplePredictor if form == "pose" else FacePredictor
-    work = kind(task, given, "cpu", [source for source, _ in items])
+    work = kind(task, given, "cpu", sources)
     if form == "points":  # boxes=image: the whole picture is the crop
         side = work.crop.frame({"box": (0, 0, WIDTH, HEIGHT)})[1]
         task.network.offset = torch.tensor(0.0 if work.crop.centred else (1 - 112 / side) / 2)
-    shown = {"lines": False, "axes": False} if form != "pose" else {}
-    results = []
-    for result, _ in write_results(work, items, lambda result: draw(result, **shown)):
-        results += result.to_coco()
+    frames = [read_frame(source, work.reads, index) for index, source in enumerate(sources)]
+    results = [entry for result in work(frames) for entry in result.to_coco()]
     near = 3.5 if codec == "msra" else 0.6 if codec else 0.3
     for entry, place in zip(results, places, strict=True):
         found = np.reshape(entry["keypoints"], (-1, 3))[0, :2]

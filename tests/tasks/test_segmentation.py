@@ -29,6 +29,7 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.portable.overlay import borders
 from dvsn.predict import command as predict
+from dvsn.predict.options import COMMAND
 from dvsn.tasks.painted_score import PaintedScore, ids_of_colors
 from dvsn.tasks.parameters import parameter_groups
 from dvsn.tasks.segmentation import Segmentation, Segmenter
@@ -384,7 +385,7 @@ def test_options_of_other_tasks_are_refused(trained: Path, tmp_path: Path, optio
 
 
 def predicted(trained: Path, source: Path, output: Path, **options: Any) -> list[Path]:
-    given = {option.name: option.default for option in predict.COMMAND.options}
+    given = {option.name: option.default for option in COMMAND.options}
     return predict.predict(given | {"checkpoint": trained, "input": source, "output": output} | options)
 
 

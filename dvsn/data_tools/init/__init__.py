@@ -6,5 +6,5 @@ A recogniser is one file in this folder with two functions; it is found by being
   sure what is meant and that it cannot work (masks without photos). It writes nothing.
 - `propose(found: Found, machine: Machine) -> Recipe`: the network, sizes and rates that fit, each with its reason.
 
-The rest of the files are the frame: `listing`, `found`, `splits`, `machine`, `recipe`, `choose`, `write`, `__main__`.
+The rest of the files are the frame: `listing`, `found`, `splits`, `machine`, `recipe`, `choose`, `write`, `command`.
 """

@@ -31,7 +31,7 @@ class Choice(NamedTuple):
 
 def recognisers() -> list[ModuleType]:
     """The files of this folder that have a `look`."""
-    names = sorted(each.name for each in pkgutil.iter_modules(init.__path__) if each.name != "__main__")
+    names = sorted(each.name for each in pkgutil.iter_modules(init.__path__))
     modules = [importlib.import_module(f"{init.__name__}.{name}") for name in names]
     return [module for module in modules if hasattr(module, "look")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from dvsn.data_tools.findings import counted
@@ -38,11 +39,11 @@ def look(listing: Listing) -> Found | None:
         sure=LOOKS if len(classes) > 2 or not same_names(splits, sizes) else COULD,
         claimed=frozenset(used),
         node={"classes": len(classes)},
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=classes,
         odd=left_out(listing, used),
-        example=used[-1],
     )
+    found.facts["predict"] = [listing.path(used[-1])]
     if len(splits) == 1:
         only = next(iter(splits.values()))
         pairs = [(name, number) for number, kind in enumerate(sorted(only)) for name in only[kind]]
@@ -126,32 +127,35 @@ def propose(found: Found, machine: Machine) -> Recipe:
         crop = recipe.multiple(side, 8, least=16, most=64)
         depth = "resnet32x4" if machine.gpu else "resnet8x4"
         cost = (0.177 if depth == "resnet8x4" else 1.08) * (crop / 32) ** 2
-        made.choices["network"] = Setting(depth, f"for pictures as small as {side}; " + why(machine))
-        made.choices["transform"] = Setting("cifar")
+        made.choose("network", depth, f"for pictures as small as {side}; " + why(machine))
+        made.choose("transform", "cifar")
         made.values |= {f"transform.crop_{name}": Setting(crop) for name in ("height", "width")}
     else:
         crop = recipe.multiple(side * 7 // 8, 32, least=64, most=224 if machine.gpu else 128)
         cost = 1.82 * (crop / 224) ** 2
-        made.choices["network"] = Setting("resnet18_classifier", why(machine))
-        made.choices["transform"] = Setting("imagenet_224")
+        made.choose("network", "resnet18_classifier", why(machine))
+        made.choose("transform", "imagenet_224")
         made.values |= {f"transform.crop_{name}": Setting(crop) for name in ("height", "width")}
-        made.values["transform.crop_height"] = Setting(crop, f"pictures are {found.side[0]}x{found.side[1]}")
-        made.values["transform.short_side"] = Setting(crop * 8 // 7)
-        made.values["transform.scale"] = Setting([0.35, 1.0], "few pictures: a crop shows most of each")
+        made.set("transform.crop_height", crop, f"pictures are {found.side[0]}x{found.side[1]}")
+        made.set("transform.short_side", crop * 8 // 7)
+        made.set("transform.scale", [0.35, 1.0], "few pictures: a crop shows most of each")
     many = found.train > 20000
-    made.choices["optim"] = Setting("sgd" if many else "adamw")
+    made.choose("optim", "sgd" if many else "adamw")
     made.values["data.batch_size"] = batch
-    made.values["data.drop_last"] = Setting(True, "a last batch of one picture cannot be normalised")
+    made.set("data.drop_last", True, "a last batch of one picture cannot be normalised")
     made.values["data.workers"] = recipe.workers(machine)
     rate = round(0.1 * batch.value / 256, 4) if many else 0.001
-    made.values["optim.lr"] = Setting(rate, "0.1 for a batch of 256" if many else "of AdamW from scratch")
-    made.values["optim.weight_decay"] = Setting(0.0001 if many else 0.05)
+    made.set("optim.lr", rate, "0.1 for a batch of 256" if many else "of AdamW from scratch")
+    made.set("optim.weight_decay", 0.0001 if many else 0.05)
     steps = max(600, min(30 * found.train // batch.value, 40000))
-    count, made.minutes = recipe.epochs(
-        found, batch=batch.value, steps=steps, cost=recipe.seconds(cost * batch.value), machine=machine
+    made.train_for(
+        "trainer.max_epochs",
+        found,
+        machine,
+        batch=batch.value,
+        steps=steps,
+        cost=recipe.seconds(cost * batch.value),
     )
-    made.values["trainer.max_epochs"] = count
-    made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
 from dvsn.data_tools.init.patterns import ALL, last_folder
-from dvsn.data_tools.init.recipe import Recipe, Setting
+from dvsn.data_tools.init.recipe import Recipe
 from dvsn.geometry.mean_shape import mirror_pairs
 from dvsn.geometry.mirrors import lacking_pairs
 
@@ -42,7 +43,7 @@ def look(listing: Listing) -> Found | None:
                 key: value for key, value in found.node.items() if (key, value) != ("visibility", False)
             }
         },
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=found.names,
     )
     if not made.node["people"]:
@@ -132,38 +133,28 @@ def propose(found: Found, machine: Machine) -> Recipe:
     """PFLD, a quarter of its width where there is no GPU and few faces; Wing loss."""
     made, small = Recipe(), not machine.gpu
     narrow = small and found.train < 2000
-    made.choices["network"] = Setting(
-        "pfld_025" if narrow else "pfld", "few faces and no GPU" if narrow else ""
-    )
-    made.choices["loss"] = Setting("wing", "small errors count, of few faces too")
-    made.choices["optim"], made.choices["schedule"] = Setting("adamw"), Setting("cosine")
+    made.choose("network", "pfld_025" if narrow else "pfld", "few faces and no GPU" if narrow else "")
+    made.choose("loss", "wing", "small errors count, of few faces too")
+    made.choose("optim", "adamw")
+    made.choose("schedule", "cosine")
     batch = recipe.batch_size(found, largest=16 if small else 128)
-    made.values["data.batch_size"], made.values["data.eval_batch_size"] = batch, Setting(64)
-    made.values["data.drop_last"] = Setting(
-        found.train >= batch.value, "a last batch of one cannot be normalised"
-    )
+    made.values["data.batch_size"] = batch
+    made.set("data.eval_batch_size", 64)
+    made.set("data.drop_last", found.train >= batch.value, "a last batch of one cannot be normalised")
     made.values["data.workers"] = recipe.workers(machine)
     if not found.facts["head"]:
-        made.values["network.auxiliary"] = Setting(False, "these points do not tell how a head is turned")
+        made.set("network.auxiliary", False, "these points do not tell how a head is turned")
     else:
-        made.values["loss.angle_weight"] = Setting(20.0)
-    made.values["transform.train.rotation"], made.values["transform.train.shift"] = (
-        Setting(25.0),
-        Setting(0.08),
-    )
-    made.values["optim.lr"], made.values["optim.weight_decay"] = (
-        Setting(0.001, "of AdamW from scratch"),
-        Setting(0.01),
-    )
-    made.values["schedule.warmup_steps"] = Setting(100)
+        made.set("loss.angle_weight", 20.0)
+    made.set("transform.train.rotation", 25.0)
+    made.set("transform.train.shift", 0.08)
+    made.set("optim.lr", 0.001, "of AdamW from scratch")
+    made.set("optim.weight_decay", 0.01)
+    made.set("schedule.warmup_steps", 100)
     if found.facts["mirrors"]:
-        made.values["task.flip_test"] = Setting(True, "pairs are known: average with the mirrored face")
-    made.values["ema"] = Setting(
-        0.99 if found.train < 2000 else 0.998, "a moving average of the weights is what is kept"
-    )
+        made.set("task.flip_test", True, "pairs are known: average with the mirrored face")
+    made.set("ema", 0.99 if found.train < 2000 else 0.998, "a moving average of the weights is what is kept")
     cost = recipe.seconds((0.027 if narrow else 0.39) * batch.value) + 0.05
     steps = max(1500, min(100 * found.train // batch.value, 30000))
-    count, made.minutes = recipe.epochs(found, batch=batch.value, steps=steps, cost=cost, machine=machine)
-    made.values["epochs"] = count
-    made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
+    made.train_for("epochs", found, machine, batch=batch.value, steps=steps, cost=cost)
     return made

@@ -25,7 +25,6 @@ class Found:
     - `sizes`: (height, width) of photos, counted. `classes`: names in the order of their numbers.
     - `says`: what was found, a line each. `odd`: files that are left out, or that are wrong, a sentence each.
     - `sure`: `COULD`, `LOOKS` or `STATED`. `claimed`: the files that it explains, relative to the root.
-    - `example`: a picture or folder of the kind that the trained network takes, relative to the root; "" if none lies there.
     - `facts`: what else the recipe is made of.
     """
 
@@ -44,7 +43,6 @@ class Found:
     targets: Sequence[int] = ()
     says: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
-    example: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from dvsn.data.yolo import YoloPeople
 from dvsn.data_tools.init import coco_look, pictures, recipe, tables, yolo_look
 from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
 from dvsn.data_tools.init.patterns import ALL, last_folder
-from dvsn.data_tools.init.recipe import Recipe, Setting
+from dvsn.data_tools.init.recipe import Recipe
 from dvsn.errors import DataError
+from dvsn.geometry.keypoints import KeypointSet
 from dvsn.geometry.mirrors import lacking_pairs
 
 LOWER = {"hip", "knee", "ankle", "foot", "heel", "toe", "pelvis", "leg"}
@@ -49,6 +51,7 @@ def look(listing: Listing) -> Found | None:
 
 
 def from_coco(listing: Listing) -> Found | None:
+    """Keypoints of the category that has most; others are left out, and named."""
     files = coco_look.coco(listing, "keypoints")
     if files is None:
         return None
@@ -61,27 +64,49 @@ def from_coco(listing: Listing) -> Found | None:
     if not counted:
         return None
     category = counted.most_common(1)[0][0]
-    entry: dict[str, Any] = next(
-        (
-            each
-            for content in files.contents.values()
-            for each in content["categories"]
-            if each["id"] == category
-        ),
-        {},
-    )
-    sample = next(
-        each["keypoints"] for found in people.values() for each in found if each["category_id"] == category
-    )
-    names = [
-        str(each) for each in entry.get("keypoints") or [f"p{number}" for number in range(len(sample) // 3)]
-    ]
-    photos: dict[str, list[str]] = {}
+    people = {
+        split: [each for each in found if each["category_id"] == category] for split, found in people.items()
+    }
+    entries = (each for content in files.contents.values() for each in content["categories"])
+    entry: dict[str, Any] = next((each for each in entries if each["id"] == category), {})
+    sample = next(each["keypoints"] for found in people.values() for each in found)
+    names = [str(each) for each in entry.get("keypoints") or numbered(len(sample) // 3)]
+    photos, points, boxes = poses(listing, files, people, names)
+    node: dict[str, Any] = {"annotations": files.annotations, "images": files.images}
+    node |= {"category": by_id.get(category)} if entry.get("keypoints") is None or len(counted) > 1 else {}
+    known, claimed = names == COCO17, list(files.files.values())
+    made = finish(
+        listing, kind="keypoints in COCO's format", base="keypoints, _coco_keypoints" if known else "keypoints", node=node,
+        names=names, photos=photos, points=points, files=claimed, boxes=boxes, lines=skeleton(entry.get("skeleton"), names),
+        known=known,
+    )  # fmt: skip
+    made.facts["predict"] += [f"boxes={listing.path(claimed[-1])}", f"category={category}"]
+    if known and list(photos) == [ALL]:
+        made.node["facts"] = {"score": "pck"}
+        made.comments["facts.score"] = "AP is counted over whole files, and this one is parted"
+    if len(counted) > 1:
+        others = few([str(by_id.get(each)) for each in counted if each != category])
+        made.says.append(f"other categories with keypoints are left out: {others}")
+    return made
+
+
+def numbered(count: int) -> list[str]:
+    """Names of keypoints that have none."""
+    return [f"p{number}" for number in range(count)]
+
+
+def poses(
+    listing: Listing, files: coco_look.Coco, people: dict[str, list[Any]], names: list[str]
+) -> tuple[dict[str, list[str]], np.ndarray, np.ndarray]:
+    """By split the picture of each person; points (N, K, 2), NaN where not labelled; widths and heights of boxes (N, 2).
+
+    Who has no keypoint is left out. Raises `DataError` for another number of keypoints, and for a picture that is not there.
+    """
+    photos: dict[str, list[str]] = {split: [] for split in people}
     points, boxes = [], []
     for split, found in people.items():
-        photos[split] = []
         for each in found:
-            if each["category_id"] != category or not any(each["keypoints"]):
+            if not any(each["keypoints"]):
                 continue
             row = np.array(each["keypoints"], float)
             if len(row) != 3 * len(names) or each.get("image_id") not in files.names[split]:
@@ -92,26 +117,7 @@ def from_coco(listing: Listing) -> Found | None:
             photos[split].append(files.photo(split, each["image_id"]))
             points.append(np.where(row[2::3, None] > 0, row.reshape(-1, 3)[:, :2], np.nan))
             boxes.append((each.get("bbox") or [0, 0, 1, 1])[2:])
-    node: dict[str, Any] = {"annotations": files.annotations, "images": files.images}
-    node |= {"category": by_id.get(category)} if entry.get("keypoints") is None or len(counted) > 1 else {}
-    lines = skeleton(entry.get("skeleton"), names)
-    claimed = list(files.files.values())
-    known = names == COCO17
-    made = finish(
-        listing, kind="keypoints in COCO's format", base="keypoints, _coco_keypoints" if known else "keypoints", node=node,
-        names=names, photos=photos, points=np.array(points), files=claimed, boxes=np.array(boxes, float), lines=lines,
-        known=known,
-    )  # fmt: skip
-    made.facts["predict"] += [f"boxes={listing.path(list(files.files.values())[-1])}", f"category={category}"]
-    if known and list(photos) == [ALL]:
-        made.node["facts"] = {"score": "pck"}
-        made.comments["facts.score"] = "AP is counted over whole files, and this one is parted"
-    if len(counted) > 1:
-        made.says.append(
-            f"other categories with keypoints are left out: "
-            f"{few([str(by_id.get(each)) for each in counted if each != category])}"
-        )
-    return made
+    return photos, np.array(points), np.array(boxes, float)
 
 
 def skeleton(given: Any, names: list[str]) -> list[list[str]]:
@@ -143,13 +149,10 @@ def from_yolo(listing: Listing) -> Found | None:
         raise DataError(
             f"{listing.root}: data.yaml: kpt_shape: found {shape!r}, expected [KEYPOINTS, 2 or 3]."
         )
-    from dvsn.data.yolo import YoloPeople
-    from dvsn.geometry.keypoints import KeypointSet
-
     given = files.stated.get("kpt_names")
     given = next(iter(given.values()), None) if isinstance(given, dict) else given
     names = [str(each) for each in given] if isinstance(given, list) and len(given) == shape[0] else []
-    names = names or [f"p{number}" for number in range(shape[0])]
+    names = names or numbered(shape[0])
     node: dict[str, Any] = {"pictures": files.pictures, "labels": files.labels, "visibility": shape[1] == 3}
     sets = {
         split: YoloPeople(root=str(listing.root), split=split, keypoints=KeypointSet(names=names), **node)
@@ -250,7 +253,7 @@ def finish(
         sure=STATED,
         claimed=frozenset([*used, *files]),
         node={"people": node} | ({"keypoints": own} if own else {}),
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=names,
     )
     if list(photos) == [ALL]:
@@ -284,46 +287,35 @@ def propose(found: Found, machine: Machine) -> Recipe:
     size = [long, short] if ratio > 1.25 else [short, long] if ratio < 0.8 else [long, long]
     if max(width, height) < 80:
         size = [side // 2 // 32 * 32 or 32 for side in size]
-    made.choices["network"] = (
-        Setting("hrnet_small", "trains without a GPU") if small else Setting("hrnet_w32")
-    )
-    made.choices["codec"] = Setting("udp", "counts pixels between their centres: exact on small crops")
-    made.choices["optim"], made.choices["schedule"] = Setting("adamw"), Setting("cosine")
-    batch = recipe.batch_size(found, largest=32 if small else 64)
-    made.values["data.batch_size"], made.values["data.eval_batch_size"] = batch, Setting(32)
-    made.values["data.drop_last"] = Setting(
-        found.train >= batch.value, "a last batch of one cannot be normalised"
-    )
-    made.values["data.workers"] = recipe.workers(machine)
-    made.values["transform.size"] = Setting(
-        size, f"boxes are {height:.0f}x{width:.0f} (height x width), most of them"
-    )
     if small:
-        made.values["network.width"] = Setting(24 if found.train < 1000 else 32)
-        made.values["codec.sigma"], made.values["codec.blur"] = (
-            Setting(1.5, "for maps of a quarter of the crop"),
-            Setting(7),
-        )
+        made.choose("network", "hrnet_small", "trains without a GPU")
+    else:
+        made.choose("network", "hrnet_w32")
+    made.choose("codec", "udp", "counts pixels between their centres: exact on small crops")
+    made.choose("optim", "adamw")
+    made.choose("schedule", "cosine")
+    batch = recipe.batch_size(found, largest=32 if small else 64)
+    made.values["data.batch_size"] = batch
+    made.set("data.eval_batch_size", 32)
+    made.set("data.drop_last", found.train >= batch.value, "a last batch of one cannot be normalised")
+    made.values["data.workers"] = recipe.workers(machine)
+    made.set("transform.size", size, f"boxes are {height:.0f}x{width:.0f} (height x width), most of them")
+    if small:
+        made.set("network.width", 24 if found.train < 1000 else 32)
+        made.set("codec.sigma", 1.5, "for maps of a quarter of the crop")
+        made.set("codec.blur", 7)
     half = 0.3 if found.facts["upper"] and max(size) >= 192 else 0.0
-    made.values["transform.train.half_body"] = Setting(
-        half, "" if half else "crops are too small, or there is no upper body"
+    made.set(
+        "transform.train.half_body", half, "" if half else "crops are too small, or there is no upper body"
     )
-    made.values["transform.train.zoom"], made.values["transform.train.rotation"] = (
-        Setting(0.25),
-        Setting(30.0),
-    )
-    made.values["transform.train.shift"] = Setting(0.05)
-    made.values["optim.lr"], made.values["optim.weight_decay"] = (
-        Setting(0.001, "of AdamW from scratch"),
-        Setting(0.01),
-    )
-    made.values["schedule.warmup_steps"] = Setting(50)
+    made.set("transform.train.zoom", 0.25)
+    made.set("transform.train.rotation", 30.0)
+    made.set("transform.train.shift", 0.05)
+    made.set("optim.lr", 0.001, "of AdamW from scratch")
+    made.set("optim.weight_decay", 0.01)
+    made.set("schedule.warmup_steps", 50)
     area = size[0] * size[1] / (256 * 192)
     cost = (0.62 * (1.5 if found.train < 1000 else 2) ** 2 if small else 7.7) * area * batch.value
     steps = max(800, min(60 * found.train // batch.value, 20000))
-    count, made.minutes = recipe.epochs(
-        found, batch=batch.value, steps=steps, cost=recipe.seconds(cost), machine=machine
-    )
-    made.values["epochs"] = count
-    made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
+    made.train_for("epochs", found, machine, batch=batch.value, steps=steps, cost=recipe.seconds(cost))
     return made

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from dvsn.data.folders import ALL, stem_of
 from dvsn.data_tools.init.listing import Listing
-from dvsn.data_tools.init.naming import is_mask, is_photo
+from dvsn.data_tools.init.naming import is_drawing, is_mask, is_photo
 from dvsn.data_tools.init.splits import ROLES, role_of
 
 Pair = tuple[str, str]
@@ -45,10 +45,14 @@ class Layout:
         return frozenset(itertools.chain.from_iterable((*self.every, *self.lonely)))
 
     def example(self) -> str:
-        """The folder of the first side, if nothing else is in it, or its last picture."""
+        """What a network for the first side could see: its last folder, if nothing else is in it, or its last picture."""
         first, second = self.every[-1]
         folder, other = first.rpartition("/")[0], second.rpartition("/")[0]
         return folder if folder and folder != other else first
+
+    def drawn(self) -> bool:
+        """Whether a name says that a side is drawings, such as edges."""
+        return any(map(is_drawing, (self.first, self.second, *self.endings)))
 
     def named(self) -> int:
         """How plainly the names say that the second is a label and the first a photo."""

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from dvsn.data.files import JUNK, SUFFIXES
+from dvsn.data_tools.init.naming import is_part
+from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
 
 
@@ -45,9 +47,6 @@ class Listing:
 
     def _lowered(self) -> Listing:
         """Without the one folder that all files lie in, as archives have it, but for notes beside it."""
-        from dvsn.data_tools.init.naming import is_part
-        from dvsn.data_tools.init.splits import role_of
-
         files = [*self.pictures, *(each for each in self.others if "/" in each or not is_note(each))]
         top = {name.partition("/")[0] if "/" in name else "" for name in files}
         if len(top) != 1 or "" in top or not self.pictures:

@@ -7,7 +7,7 @@ import math
 from dvsn.data_tools.init import recipe
 from dvsn.data_tools.init.found import Found
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.recipe import Recipe, Setting
+from dvsn.data_tools.init.recipe import Recipe
 
 GIGA = 47.2 / (1024 * 2048)
 """Thousand million multiply-accumulates of PIDNet-S a pixel."""
@@ -23,38 +23,37 @@ def propose(found: Found, machine: Machine) -> Recipe:
         crop = tuple(min(side, 256) for side in crop)
     batch = recipe.batch_size(found, largest=largest_batch(crop[0] * crop[1], machine))
     made = Recipe()
-    made.choices["network"] = Setting(
-        "pidnet_s", "7.6 million weights, quick on any machine; trained here from scratch"
-    )
-    made.choices["loss"] = Setting("pidnet")
-    made.choices["transform"] = Setting("segmentation_small", "strong augmentation, for few pictures")
-    made.choices["optim"] = Setting("adamw", "learns quicker from scratch than SGD")
-    made.choices["schedule"] = Setting("poly")
-    made.values["transform.crop_height"] = Setting(crop[0], f"photos are {height}x{width}; a multiple of 32")
-    made.values["transform.crop_width"] = Setting(crop[1])
+    made.choose("network", "pidnet_s", "7.6 million weights, quick on any machine; trained here from scratch")
+    made.choose("loss", "pidnet")
+    made.choose("transform", "segmentation_small", "strong augmentation, for few pictures")
+    made.choose("optim", "adamw", "learns quicker from scratch than SGD")
+    made.choose("schedule", "poly")
+    made.set("transform.crop_height", crop[0], f"photos are {height}x{width}; a multiple of 32")
+    made.set("transform.crop_width", crop[1])
     made.values["data.batch_size"] = batch
     made.values["data.workers"] = recipe.workers(machine)
     kept = max(1024, batch.value * crop[0] * crop[1] // 16)
-    made.values["loss.terms.boundary.kernel"] = Setting(
-        3 if max(height, width) < 1000 else 4, "pixels of an outline"
-    )
+    made.set("loss.terms.boundary.kernel", 3 if max(height, width) < 1000 else 4, "pixels of an outline")
     for name in ("main", "main_at_boundary"):
-        made.values[f"loss.terms.{name}.min_kept"] = Setting(
-            kept, "a sixteenth of a batch's pixels" if name == "main" else ""
+        made.set(
+            f"loss.terms.{name}.min_kept", kept, "a sixteenth of a batch's pixels" if name == "main" else ""
         )
     weights = class_weights(found.facts.get("pixels", []))
     if weights:
         rarest = min(found.facts["pixels"]) / max(1, sum(found.facts["pixels"]))
-        made.values["loss.class_weights"] = Setting(
+        made.set(
+            "loss.class_weights",
             weights,
             f"1 / ln(1.02 + share of pixels), over their mean: the rarest class has {100 * rarest:.2g} %",
         )
-    made.values["optim.lr"] = Setting(0.001)
-    made.values["optim.weight_decay"] = Setting(0.01)
+    made.set("optim.lr", 0.001)
+    made.set("optim.weight_decay", 0.01)
     if height * width > LARGE:
         window = [min(crop[0], height), min(crop[1], width)]
-        made.values["task.inference"] = Setting(
-            {"mode": "slide", "window": window}, "photos are large: looked at in windows, not whole"
+        made.set(
+            "task.inference",
+            {"mode": "slide", "window": window},
+            "photos are large: looked at in windows, not whole",
         )
     schedule(found, machine, made, batch.value, crop[0] * crop[1])
     return made
@@ -63,17 +62,18 @@ def propose(found: Found, machine: Machine) -> Recipe:
 def schedule(found: Found, machine: Machine, made: Recipe, batch: int, pixels: int) -> None:
     """How many epochs, with a short warm-up and an average of the weights where there are steps enough."""
     steps = max(800, min(40 * found.train // batch, 40000))
-    count, made.minutes = recipe.epochs(
-        found, batch=batch, steps=steps, cost=recipe.seconds(GIGA * batch * pixels), machine=machine
+    count = made.train_for(
+        "trainer.max_epochs",
+        found,
+        machine,
+        batch=batch,
+        steps=steps,
+        cost=recipe.seconds(GIGA * batch * pixels),
     )
-    taken = count.value * max(1, found.train // batch)
-    made.values["schedule.warmup_steps"] = Setting(min(200, taken // 10))
+    taken = count * max(1, found.train // batch)
+    made.set("schedule.warmup_steps", min(200, taken // 10))
     if taken >= 500:
-        made.values["ema"] = Setting(
-            0.99 if taken < 2000 else 0.998, "an average of the weights: steadier scores"
-        )
-    made.values["trainer.max_epochs"] = count
-    made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
+        made.set("ema", 0.99 if taken < 2000 else 0.998, "an average of the weights: steadier scores")
 
 
 def largest_batch(pixels: int, machine: Machine) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from dvsn.data.class_ids import RGB
 from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import mask_recipe, pictures
 from dvsn.data_tools.init.class_names import Names, read_names
-from dvsn.data_tools.init.found import LOOKS, Found
+from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.layouts import Layout, layouts
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.mask_content import Content, looks_like_mask, read_content, unpacked
@@ -51,11 +52,10 @@ def look(listing: Listing) -> Found | None:
         task="segmentation",
         base="segmentation",
         counts={split: len(each) for split, each in layout.pairs.items()},
-        sure=LOOKS,
+        sure=COULD if layout.drawn() else LOOKS,
         claimed=layout.claimed,
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=classes,
-        example=layout.example(),
     )
     found.node, found.comments = node_of(layout, kind, classes, content)
     if len(layout.pairs) == 1 and len(pairs) == len(every):
@@ -64,6 +64,7 @@ def look(listing: Listing) -> Found | None:
             frozenset(number for value in values if (number := kind.class_of(value)) is not None)
             for values in content.by_file
         ] if not kind.options else []  # fmt: skip
+    found.facts["predict"] = [listing.path(layout.example())]
     found.facts["pixels"] = pixels_by_class(kind, content)
     found.says = describe(layout, found, kind, names, notes, looked=len(pairs))
     found.odd = left_out(listing, layout)
@@ -135,9 +136,10 @@ def default_name(kind: Kind, place: int) -> str:
     value = kind.values[place]
     if kind.colours:
         colour = unpacked(value)
-        if len(kind.values) == 2 and set(kind.values) == {0, 0xFFFFFF}:
-            return ("background", "object")[place]
-        return colour_name(colour, [unpacked(each) for each in kind.values])
+        if kind.values == [0, 0xFFFFFF]:
+            return "object"
+        name = colour_name(colour, [unpacked(each) for each in kind.values])
+        return "background" if name == "black" else name
     if len(kind.values) == 2 and kind.values[0] == 0:
         return ("background", "object")[place]
     return "background" if value == 0 else f"class_{value}"

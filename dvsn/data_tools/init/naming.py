@@ -15,6 +15,12 @@ MASKS = {
 }  # fmt: skip
 """Words for photos, and for what says the class of each pixel of one, in lower case."""
 
+DRAWINGS = {
+    "edges", "edge", "sketch", "sketches", "contours", "contour", "lines", "lineart", "drawing", "drawings", "drawn",
+    "canny", "hed", "outlines", "outline", "depth", "normals",
+}  # fmt: skip
+"""Words for pictures of few values that are no classes."""
+
 _WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -32,6 +38,10 @@ def is_photo(name: str) -> bool:
     return bool(words(name) & PHOTOS)
 
 
+def is_drawing(name: str) -> bool:
+    return bool(words(name) & DRAWINGS)
+
+
 def is_part(name: str) -> bool:
     """Whether a folder of this name holds one side of pairs rather than a class."""
-    return is_mask(name) or is_photo(name)
+    return is_mask(name) or is_photo(name) or is_drawing(name)

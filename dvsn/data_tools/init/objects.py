@@ -12,7 +12,7 @@ from dvsn.data_tools.init.box_words import finish, side_of
 from dvsn.data_tools.init.found import COULD, STATED, Found
 from dvsn.data_tools.init.listing import Listing
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.recipe import Recipe, Setting
+from dvsn.data_tools.init.recipe import Recipe
 from dvsn.errors import DataError
 
 ONE_STEP = 1.3  # seconds of one core: four pictures of 384x768 by detector_small
@@ -97,33 +97,31 @@ def propose(found: Found, machine: Machine) -> Recipe:
     ):  # the smallest tenth would lie between the places of the finest level
         zoom = min(2.0, 12 / max(1.0, found.facts["sides"][0]), long / max(height, width))
     low, high = (max(64, round(side * zoom / 32) * 32) for side in (min(height, width), max(height, width)))
-    made.choices["network"] = (
-        Setting("detector_small", "Faster R-CNN on ResNet-18, which trains without a GPU")
-        if small
-        else Setting("hrnetv2p_w18", "Faster R-CNN on HRNetV2p")
-    )
-    made.choices["transform"] = Setting("detection_colour")
-    made.choices["optim"], made.choices["schedule"] = Setting("adamw"), Setting("cosine")
+    if small:
+        made.choose("network", "detector_small", "Faster R-CNN on ResNet-18, which trains without a GPU")
+    else:
+        made.choose("network", "hrnetv2p_w18", "Faster R-CNN on HRNetV2p")
+    made.choose("transform", "detection_colour")
+    made.choose("optim", "adamw")
+    made.choose("schedule", "cosine")
     batch = recipe.batch_size(found, largest=4 if small else 8)
     made.values["data.batch_size"] = batch
-    made.values["data.drop_last"] = Setting(False, "few pictures: every one counts")
+    made.set("data.drop_last", False, "few pictures: every one counts")
     made.values["data.workers"] = recipe.workers(machine)
-    made.values["network.min_size"] = Setting(low, f"of the shorter side: pictures are {height}x{width}")
-    made.values["network.max_size"] = Setting(high)
+    made.set("network.min_size", low, f"of the shorter side: pictures are {height}x{width}")
+    made.set("network.max_size", high)
     first = 4 << int(np.clip(np.round(np.log2(max(1.0, found.facts["sides"][0] * zoom) / 4)), 1, 3))
-    made.values["network.anchors"] = Setting(
+    made.set(
+        "network.anchors",
         [first << level for level in range(5)],
         f"a tenth of the boxes is below {found.facts['sides'][0] * zoom:.0f} pixels in the network, a tenth above "
         f"{found.facts['sides'][2] * zoom:.0f}",
     )
-    made.values["optim.lr"] = Setting(0.001 if small else 0.0002, "of AdamW from random weights")
-    made.values["optim.weight_decay"] = Setting(0.01)
-    made.values["schedule.warmup_steps"] = Setting(50)
-    made.values["trainer.gradient_clip_val"] = Setting(10)
+    made.set("optim.lr", 0.001 if small else 0.0002, "of AdamW from random weights")
+    made.set("optim.weight_decay", 0.01)
+    made.set("schedule.warmup_steps", 50)
+    made.set("trainer.gradient_clip_val", 10)
     cost = ONE_STEP * low * high / (384 * 768) * batch.value / 4
-    count, made.minutes = recipe.epochs(
-        found, batch=batch.value, steps=max(800, 3 * found.train // batch.value), cost=cost, machine=machine
-    )
-    made.values["epochs"] = count
-    made.values["trainer.check_val_every_n_epoch"] = recipe.every(count.value)
+    steps = max(800, 3 * found.train // batch.value)
+    made.train_for("epochs", found, machine, batch=batch.value, steps=steps, cost=cost)
     return made

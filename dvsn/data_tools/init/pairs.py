@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,11 +69,10 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         task="pix2pix",
         base="folders",
         counts={split: len(each) for split, each in layout.pairs.items()},
-        sure=LOOKS if not any(drawn) else COULD,
+        sure=LOOKS if layout.drawn() or not any(drawn) else COULD,
         claimed=layout.claimed,
-        example=layout.example(),
         node={"dataset": dataset} if dataset else {},
-        sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
+        sizes=Counter({b: sizes[b] for _, b in layout.every if b in sizes}.values()),
     )
     found.comments = {
         f"dataset.{key}_kind": "few flat colours: resized without new ones in between"
@@ -80,6 +80,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
     }  # fmt: skip
     if len(layout.pairs) == 1:
         found.items = [a for a, _ in layout.every]
+    found.facts["predict"] = [listing.path(layout.example())]
     first, second = layout.every[0]
     found.says = [
         f"{len(layout.every)} pairs, such as {first} + {second}{found.parts_words()}",
@@ -127,7 +128,7 @@ def side_by_side(listing: Listing) -> Found | None:
         claimed=frozenset(names),
         node={"pair": {"source": source, "target": target}},
         comments={"pair": "a is the left half, b the right; made is the one that shows more"},
-        sizes=pictures.counted(halves),
+        sizes=Counter(halves.values()),
     )
     if len(splits) == 1:
         found.items = sorted(names)

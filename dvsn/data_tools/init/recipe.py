@@ -27,6 +27,36 @@ class Recipe:
     values: dict[str, Setting] = field(default_factory=dict)
     minutes: float = 0.0
 
+    def choose(self, group: str, choice: str, reason: str = "") -> None:
+        self.choices[group] = Setting(choice, reason)
+
+    def set(self, key: str, value: Any, reason: str = "") -> None:
+        self.values[key] = Setting(value, reason)
+
+    def train_for(
+        self, key: str, found: Found, machine: Machine, *, batch: int, steps: int, cost: float
+    ) -> int:
+        """Set how often to go through the pictures (`key`), to be measured about twenty times; returns it.
+
+        `steps` are wanted; `cost` is that of one step in seconds of one core. Without a GPU no more than the machine's
+        `minutes` are asked for: then the reason says so.
+        """
+        every = max(1, found.train // batch)
+        seconds = cost / (machine.cores if not machine.gpu else 60.0)
+        asked = max(1, math.ceil(steps / every))
+        affordable = max(1, int(machine.minutes * 60 / (seconds * every)))
+        count = min(asked, affordable) if not machine.gpu else asked
+        self.minutes = count * every * seconds / 60
+        reason = f"about {count * every} steps"
+        if not machine.gpu:
+            reason += f", {about(self.minutes)} on {machine.words_of_cores()}"
+        if count < asked:
+            reason += f"; {asked} is better where there is time"
+        self.set(key, count, reason)
+        measured = "measured about twenty times" if count >= 40 else ""
+        self.set("trainer.check_val_every_n_epoch", max(1, count // 20), measured)
+        return count
+
     def nested(self) -> dict[str, Any]:
         """The values as a tree."""
         return nested({key: setting.value for key, setting in self.values.items()})
@@ -65,26 +95,6 @@ def multiple(side: int, of: int, *, least: int = 0, most: int = 1 << 30) -> int:
     return max(least, min(most - most % of, -(-side // of) * of))
 
 
-def epochs(found: Found, *, batch: int, steps: int, cost: float, machine: Machine) -> tuple[Setting, float]:
-    """How often to go through the pictures, and about how many minutes that takes.
-
-    `steps` are wanted; `cost` is that of one step in seconds of one core. Without a GPU no more than the machine's
-    `minutes` are asked for: then the reason says so.
-    """
-    every = max(1, found.train // batch)
-    seconds = cost / (machine.cores if not machine.gpu else 60.0)
-    asked = max(1, math.ceil(steps / every))
-    affordable = max(1, int(machine.minutes * 60 / (seconds * every)))
-    count = min(asked, affordable) if not machine.gpu else asked
-    taken = count * every * seconds / 60
-    reason = f"about {count * every} steps"
-    if not machine.gpu:
-        reason += f", {about(taken)} on {machine.words_of_cores()}"
-    if count < asked:
-        reason += f"; {asked} is better where there is time"
-    return Setting(count, reason), taken
-
-
 def about(minutes: float) -> str:
     return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
 
@@ -93,8 +103,3 @@ def seconds(giga: float) -> float:
     """Of one step on one core, forward and back, of `giga` thousand million multiply-accumulates a batch; 0.2 more for what
     does not depend on their number."""
     return 3 * giga / 25 + 0.2
-
-
-def every(epochs: int) -> Setting:
-    """Measure about twenty times."""
-    return Setting(max(1, epochs // 20), "measured about twenty times" if epochs >= 40 else "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dvsn.data.shuffled import chosen, order
+from dvsn.data.shuffled import WORDS, chosen, order
 from dvsn.errors import ConfigError, DataError
 
 ROLES = {
@@ -119,9 +120,23 @@ def _parted(
     }
     shown = ", ".join(f"{number} {role}" for role, number in numbers.items())
     says = [f"no splits: parted by ratio {'/'.join(map(str, ratio))}, shuffled by seed {used}: {shown}"]
+    if group is None:
+        says += shared_prefixes(items)
     if missed:
         says.append(f"{missed} classes are in too few pictures to be in both train and val")
     return Plan(splits, numbers, says, used, group)
+
+
+def shared_prefixes(items: Sequence[str]) -> list[str]:
+    """What to consider where many names begin alike, as those of the frames of a few videos do."""
+    heads = [match.group().rpartition("/")[2] for each in items if (match := re.match(WORDS["prefix"], each))]
+    known = sorted(set(heads))
+    if not 2 <= len(known) <= len(items) // 4:
+        return []
+    shown = ", ".join(known[:3]) + (", ..." if len(known) > 3 else "")
+    return [
+        f"names begin alike ({shown}): if they are frames of a video or views of one thing, add group=prefix"
+    ]
 
 
 def best_seed(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.config import compose
+from dvsn.data_tools.walk import choose_kind
+from dvsn.engine import trainer as runtime
 from dvsn.errors import DataError
 
 
@@ -31,9 +33,6 @@ def verify(texts: Mapping[str, str], name: str, root: Path) -> None:
 
 
 def _open_splits(config: dict[str, Any]) -> None:
-    from dvsn.data_tools.walk import choose_kind
-    from dvsn.engine import trainer as runtime
-
     data = runtime.build_data(config)
     choose_kind(data, config)
     data.prepare_data()

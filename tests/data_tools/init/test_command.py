@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ from omegaconf import OmegaConf
 
 from dvsn.config import compose
 from dvsn.data.__main__ import task_of, with_task
-from dvsn.data_tools.init.__main__ import COMMAND, init
+from dvsn.data_tools.commands import INIT
+from dvsn.data_tools.init.command import init
 from dvsn.data_tools.init.write import flow, scalar
 from dvsn.errors import ConfigError, DataError
 from tests.support.own_data import write_classes, write_masks
 
 
 def run(folder: Path, *options: str) -> list[Path]:
-    return init(COMMAND.parse([str(folder), *options]))
+    return init(INIT.parse([str(folder), *options]))
 
 
 def composed(folder: Path, name: str = "mine") -> dict[str, Any]:
@@ -38,10 +38,10 @@ def test_two_files_and_the_lines_that_use_them(
     assert files == [Path("my_conf/data/mine.yaml"), Path("my_conf/experiment/mine.yaml")]
     said = caplog.text
     assert "6 train, 2 val, 2 test" in said
-    lines = [line for line in said.splitlines() if "python -m" in line]
-    assert [line.split()[-5 if "predict" in line else 0] for line in lines] and len(lines) == 4
-    predict = shlex.split(lines[-1])
-    assert (tmp_path / predict[-1]).is_dir()  # a folder of photos, whatever is in its name
+    for line in ("data check --config-dir my_conf data=mine", "data show --config-dir my_conf experiment=mine",
+                 "train --config-dir my_conf experiment=mine"):  # fmt: skip
+        assert f"python -m dvsn.{line}" in said
+    assert "python -m dvsn.predict runs/mine 'my scans/images'" in said
     tree = composed(tmp_path / "my_conf")
     assert tree["data"]["splits"] == {"train": "all[:60%]", "val": "all[60%:80%]", "test": "all[80%:]"}
     assert (tree["data"]["split_seed"], tree["data"]["classes"]) == (3, 4)

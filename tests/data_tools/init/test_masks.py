@@ -120,7 +120,7 @@ def test_two_brightnesses_and_colours(
             expected = ids > 0
         else:  # classes are numbered by their colours: black, blue, green, red
             expected = np.array([0, 3, 2, 1])[ids]
-            assert list(found.classes) == ["black", "blue", "dark_green", "red"]
+            assert list(found.classes) == ["background", "blue", "dark_green", "red"]
         assert (data.read(number)["label"] == expected).mean() > (
             0.999 if option in ("id_map", "colors") else 0.95
         )

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from dvsn.config import compose as composing
 from dvsn.data.module import DataModule
-from dvsn.data_tools.init import __main__ as command
+from dvsn.data_tools.commands import INIT
+from dvsn.data_tools.init import command
 from dvsn.data_tools.init.listing import Listing
 from dvsn.data_tools.init.tables import split_columns
 from dvsn.engine import trainer as runtime
@@ -27,9 +28,7 @@ def written(
 ) -> tuple[dict[str, Any], DataModule]:
     """The config that the written files compose to, and its data module."""
     monkeypatch.chdir(folder)
-    command.init(
-        command.COMMAND.parse([f"folder={root}", *(f"{key}={value}" for key, value in options.items())])
-    )
+    command.init(INIT.parse([f"folder={root}", *(f"{key}={value}" for key, value in options.items())]))
     with composing.opened("train", ["--config-dir=my_conf", "experiment=mine"]) as session:
         found = composing.compose(session.loader, session.name, session.overrides)
         config: Any = OmegaConf.to_container(found.cfg, resolve=False)

@@ -126,6 +126,8 @@ def test_no_splits_are_made_by_ratio() -> None:
     made = plan({"all": 100}, ratio=(70, 15, 15), items=KEYS, group="prefix")
     assert made.splits == {"train": "all[:70%]", "val": "all[70%:85%]", "test": "all[85%:]"}
     assert made.counts == {"train": 70, "val": 15, "test": 15} and made.group == "prefix"
+    assert "(scene0, scene1, scene10, ...)" in plan({"all": 100}, items=KEYS).says[-1]  # what to consider
+    assert len(plan({"all": 100}, items=[f"{number}.png" for number in range(100)]).says) == 1
     with pytest.raises(DataError, match="2 at least"):
         plan({"all": 1})
     with pytest.raises(DataError, match="leave none for val"):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dvsn.benchmark.costs import dry_run, tensors
+from dvsn.networks.dry_run import dry_run, tensors
 
 
 class Folded(NamedTuple):

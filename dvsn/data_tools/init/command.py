@@ -1,52 +1,28 @@
-"""The command: looks at a folder, says what it found, and writes the YAML files that train on it."""
+"""`python -m dvsn.data init`: looks at a folder, says what it found, and writes the YAML files that train on it."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from dvsn import command_line
 from dvsn.atomic import replacing
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.config.menu import choices
+from dvsn.data_tools.init import choose, splits, write
+from dvsn.data_tools.init.listing import Listing
+from dvsn.data_tools.init.machine import this_machine
+from dvsn.data_tools.init.verify import verify
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
 
-COMMAND = Command(
-    name="data init",
-    summary="Look at a folder of your own, say what lies there, and write the YAML files that train on it.",
-    options=(
-        Option("folder", REQUIRED, "the folder; nothing in it is changed"),
-        Option("name", "mine", "what the data set is called: data=NAME, experiment=NAME"),
-        Option("task", None, "which task is meant, where the folder allows several; null: the likeliest"),
-        Option("into", "my_conf", "the folder of your own configs, which --config-dir names"),
-        Option("ratio", "80/20", "where there are no splits: percent of train, val and perhaps test, such as 70/15/15"),
-        Option("seed", None, "of that parting; null: the first by which train and val show every class"),
-        Option("group", None, "which pictures stay in one split: prefix (of the name, up to _ - or .), folder, or a regular "
-                        "expression on the path, such as '(scene[0-9]+)'"),
-        Option("minutes", 30, "about how long training may take without a GPU; fewer are fewer epochs"),
-        Option("overwrite", False, "replace YAML files that are there"),
-        Option("train", False, "then train by them at once"),
-    ),
-    examples=(
-        "python -m dvsn.data init scans",
-        "python -m dvsn.data init scans name=scans group=prefix ratio=70/15/15",
-        "python -m dvsn.data init photos task=pix2pix train=true",
-    ),
-)  # fmt: skip
-
 
 def init(options: dict[str, Any]) -> list[Path]:
     """Writes the files; returns them. Raises `ConfigError` and `DataError` before anything is written."""
-    from dvsn.data_tools.init import choose, splits, write
-    from dvsn.data_tools.init.listing import Listing
-    from dvsn.data_tools.init.machine import this_machine
-    from dvsn.data_tools.init.verify import verify
-
     name, into = checked_name(str(options["name"])), Path(options["into"])
     files = [into / "data" / f"{name}.yaml", into / "experiment" / f"{name}.yaml"]
     write.refuse_existing(files, bool(options["overwrite"]))
@@ -76,15 +52,13 @@ def init(options: dict[str, Any]) -> list[Path]:
         data.write_text(texts[0], encoding="utf-8")
         experiment.write_text(texts[1], encoding="utf-8")
     report(listing.root, found, plan.says, others)
-    words = found.facts.get("predict") or [listing.root / found.example if found.example else "PICTURE"]
+    words = found.facts.get("predict") or ["PICTURE"]
     advise(files, name, into, [str(each) for each in words], command)
     return files
 
 
 def checked_name(name: str) -> str:
     """Raise `ConfigError` for a name that cannot be one of a YAML file, or that dvsn's own data sets have."""
-    from dvsn.config.menu import choices
-
     if not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
         raise ConfigError(f"name: found '{name}', expected letters, digits, _ and -, such as my_scans.")
     for group in ("data", "experiment"):
@@ -114,31 +88,18 @@ def advise(files: list[Path], name: str, into: Path, words: list[str], command: 
     log.info("check    python -m dvsn.data check %s data=%s", conf, name)
     log.info("show     python -m dvsn.data show %s experiment=%s", conf, name)
     log.info("train    %s", command)
-    place = shlex.quote(f"runs/{name}")  # of the one run that is there
-    log.info("predict  python -m dvsn.predict %s/*/checkpoints/best.ckpt %s", place, shlex.join(words))
+    log.info("predict  python -m dvsn.predict %s %s", shlex.quote(f"runs/{name}"), shlex.join(words))
 
 
 def train(options: dict[str, Any]) -> None:
     """The training line. Ends with its exit code."""
-    import subprocess
-
     line = ["-m", "dvsn.train", "--config-dir", str(options["into"]), f"experiment={options['name']}"]
     code = subprocess.run([sys.executable, *line]).returncode
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 
 
-def job() -> None:
-    options = COMMAND.parse(sys.argv[1:])
+def job(options: dict[str, Any]) -> None:
     init(options)
     if options["train"]:
         train(options)
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command_line.run(job, command=COMMAND)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dvsn.benchmark.costs import costs
-from dvsn.benchmark.folding import fold_batch_norms, relative_error
+from dvsn.networks.folding import fold_batch_norms, relative_error
 from dvsn.networks.pidnet import PIDNet
 
 S = {"width": 32, "deep_blocks": 3}

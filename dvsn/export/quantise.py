@@ -1,0 +1,245 @@
+"""8 bits: scales from pictures of the data set, and the modules that must stay in float32 found by measuring the score."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dvsn.errors import ConfigError, DataError
+from dvsn.export import formats, parting
+from dvsn.export.graph import Graph, example_inputs
+from dvsn.export.samples import Samples
+from dvsn.export.scoring import Scorer
+from dvsn.export.shape import Shape
+
+log = logging.getLogger("dvsn")
+
+BACKBONE = "backbone"
+"""What of a detector computes in 8 bits: behind it the numbers of boxes change, of which no scales can be taken."""
+
+MOST_GROUPS = 40
+"""Modules that the sensitivity pass looks at one by one."""
+
+
+class Sensitivity(NamedTuple):
+    """A module, and the score of the network in which it alone computes in 8 bits."""
+
+    module: str
+    score: float
+
+
+def quantised(
+    model: Any, task: Any, graph: Graph, shape: Shape, samples: Samples, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """An ONNX model whose convolutions and linear layers compute in 8 bits, and what is to be said of it.
+
+    - Weights: symmetric, a scale a channel. Activations: a scale a tensor, of the calibration pictures; symmetric for
+      `target=gpu`, as TensorRT wants them.
+    - If the score on pictures of val falls by more than `drop` points of a hundred, modules go back to float32: ranked by
+      the score that is left when each alone is in 8 bits, the most sensitive first, as few as are needed.
+
+    Raises `ConfigError` or `DataError` where no pictures of the data set are there.
+    """
+    images = calibration(samples, shape, int(options["samples"]), graph)
+    whole = convert(
+        model, images, gpu=str(options["target"]) == "gpu", only=BACKBONE if graph.one_at_a_time else None
+    )
+    scorer = Scorer(task, samples, shape, count=int(options["scored"]))
+    plain = scorer(model)
+    found = scorer(whole)
+    log.info(
+        "int8  %s on %d pictures of val: %.4f in fp32, %.4f in 8 bits",
+        scorer.name,
+        scorer.count,
+        plain,
+        found,
+    )
+    about = {
+        "score": scorer.name, "pictures": scorer.count, "fp32": plain, "all": found, "kept": [], "int8": found,
+        "calibrated": len(images), "sensitivity": [],
+    }  # fmt: skip
+    allowed = float(options["drop"]) / 100
+    if scorer.worse(plain, found) <= allowed:
+        return whole, about
+    ranked = rank(whole, model, scorer)
+    for each in ranked[:5]:
+        log.info("int8  %s alone in 8 bits: %.4f", each.module, each.score)
+    kept, best = fewest(whole, model, [each.module for each in ranked], scorer, plain, allowed)
+    about |= {"kept": kept, "int8": best, "sensitivity": [list(each) for each in ranked]}
+    log.info("int8  %.4f with %d modules in fp32: %s", best, len(kept), ", ".join(kept))
+    if scorer.worse(plain, best) > allowed:
+        raise ConfigError(
+            f"drop: {scorer.name} is {best:.4f} instead of {plain:.4f} with {len(kept)} of {len(ranked)} modules in fp32; "
+            f"expected at most {allowed:.4f}. Calibrate on more pictures (samples=256) or give a larger drop."
+        )
+    return without(whole, model, kept), about
+
+
+def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[dict[str, np.ndarray]]:
+    """Inputs of training pictures by name, each a batch of one or of the fixed size."""
+    from dvsn.export.check import resized
+
+    if count < 1:
+        raise ConfigError(f"samples: found {count}, expected 1 or more.")
+    found = samples.images(count, "train")
+    if not found:
+        raise DataError(
+            f"precision: int8 takes its scales from pictures of the data set, and there are none: {samples.said}."
+        )
+    log.info("int8  scales from %s", samples.said)
+    ids = int(getattr(graph.task, "input_classes", 0)) > 0
+    repeats = shape.batch or 1
+    multiple = int(getattr(graph.task.network, "multiple", 1))
+    made = []
+    for picture in found:
+        height, width = picture.shape[-2:]
+        sides = shape.sides or (
+            max(multiple, height // multiple * multiple),
+            max(multiple, width // multiple * multiple),
+        )
+        image = resized(picture, sides, ids=ids)[None].expand(repeats, -1, -1, -1)
+        names = ("image", "offset")
+        inputs = zip(names, example_inputs(graph, image), strict=False)
+        made.append({name: each.numpy().copy() for name, each in inputs})
+    return made
+
+
+def convert(
+    model: Any, images: Sequence[dict[str, np.ndarray]], *, gpu: bool, only: str | None = None
+) -> Any:
+    """The model by NNCF, with pairs of QuantizeLinear and DequantizeLinear; `only`: in modules whose path has this part."""
+    import nncf
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        OverflowFix,
+        QuantizationParameters,
+    )
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    parameters = AdvancedQuantizationParameters()
+    if gpu:
+        parameters = AdvancedQuantizationParameters(
+            overflow_fix=OverflowFix.DISABLE,
+            activations_quantization_params=QuantizationParameters(signedness_to_force=True),
+        )
+    with formats.quiet():
+        return nncf.quantize(
+            formats.copy_of(model),
+            nncf.Dataset(list(images)),
+            preset=nncf.QuantizationPreset.PERFORMANCE if gpu else nncf.QuantizationPreset.MIXED,
+            target_device=nncf.TargetDevice.GPU if gpu else nncf.TargetDevice.CPU,
+            subset_size=len(images),
+            advanced_parameters=parameters,
+            ignored_scope=None
+            if only is None
+            else nncf.IgnoredScope(names=outside(model, only), validate=False),
+        )
+
+
+def outside(model: Any, part: str) -> list[str]:
+    """The names of operations in no module whose path has `part`."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type != "Constant" and not any(part in path.split(".") for path in parting.scopes_of(node))
+    ]
+
+
+# Which modules ----------------------------------------------------------------------------------------
+
+
+def groups(model: Any) -> dict[str, list[str]]:
+    """{module: its operations with weights}, in the order of the forward pass; as deep as `MOST_GROUPS` allows."""
+    paths: dict[str, list[str]] = {
+        node.name: [path for path in parting.scopes_of(node) if path]
+        for node in model.graph.node
+        if node.op_type in ("Conv", "Gemm", "MatMul", "ConvTranspose")
+    }
+    best: dict[str, list[str]] = {}
+    for depth in range(1, 12):
+        made: dict[str, list[str]] = {}
+        for name, scopes in paths.items():
+            if scopes:
+                made.setdefault(scopes[min(depth, len(scopes) - 1)], []).append(name)
+        if len(made) > MOST_GROUPS or made == best:
+            break
+        best = made
+    return best
+
+
+def rank(whole: Any, plain: Any, scorer: Scorer) -> list[Sensitivity]:
+    """The modules, the one first that alone in 8 bits costs the most."""
+    modules = groups(plain)
+    found = []
+    for module in modules:
+        others = [each for each in modules if each != module]
+        found.append(Sensitivity(module, scorer(without(whole, plain, others))))
+    return sorted(found, key=lambda each: scorer.sign * each.score)
+
+
+def fewest(
+    whole: Any, plain: Any, ranked: Sequence[str], scorer: Scorer, score: float, allowed: float
+) -> tuple[list[str], float]:
+    """The shortest start of the ranking that is to stay in float32, by bisection, and the score with it. `score` is that of
+    the `plain` model."""
+    low, high = 0, len(ranked)
+    scores: dict[int, float] = {}
+    while high - low > 1:
+        middle = (low + high) // 2
+        scores[middle] = scorer(without(whole, plain, ranked[:middle]))
+        low, high = (low, middle) if scorer.worse(score, scores[middle]) <= allowed else (middle, high)
+    if high not in scores:
+        scores[high] = scorer(without(whole, plain, ranked[:high]))
+    return list(ranked[:high]), scores[high]
+
+
+def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
+    """A copy in which the operations of `modules` compute in float32: what they read is not rounded, and their weights and
+    biases, which the calibration has corrected for 8 bits, are those of the `plain` model."""
+    import onnx
+
+    wanted = set(modules)
+    copied = onnx.ModelProto()
+    copied.CopyFrom(whole)
+    graph = copied.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    there = {each.name for each in graph.initializer}
+    before = {node.name: node for node in plain.graph.node}
+    constants = {each.name: each for each in plain.graph.initializer}
+    for node in graph.node:
+        if not wanted.intersection(parting.scopes_of(node)):
+            continue
+        own = before.get(node.name)
+        for place, name in enumerate(node.input):
+            given = own.input[place] if own is not None and place < len(own.input) else ""
+            if given in constants:
+                node.input[place] = f"{given}_plain"
+                if f"{given}_plain" not in there:
+                    graph.initializer.add().CopyFrom(constants[given])
+                    graph.initializer[-1].name = f"{given}_plain"
+                    there.add(f"{given}_plain")
+            elif (maker := makers.get(name)) is not None and maker.op_type == "DequantizeLinear":
+                source = makers.get(maker.input[0])
+                if source is not None and source.op_type == "QuantizeLinear":
+                    node.input[place] = source.input[0]
+    return pruned(copied)
+
+
+def pruned(model: Any) -> Any:
+    """The model without operations and constants that nothing reads."""
+    graph = model.graph
+    read = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if read.intersection(node.output):
+            kept.append(node)
+            read.update(node.input)
+    kept.reverse()
+    constants = [each for each in graph.initializer if each.name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(constants)
+    return model

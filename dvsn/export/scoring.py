@@ -1,0 +1,107 @@
+"""The score of an exported network on some pictures of the validation split, by the task's own metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dvsn.data.module import collate
+from dvsn.errors import ConfigError
+from dvsn.export.samples import Samples, spread
+from dvsn.export.shape import Shape
+from dvsn.portable.engine import Engine
+from dvsn.tasks.exported import answer_by
+
+MAIN = {
+    "pixels": ("miou", "max"),
+    "classes": ("top1", "max"),
+    "objects": ("map", "max"),
+    "image": ("ssim", "max"),
+}
+"""By a task's response: the score that decides, and which way is better. Of keypoints: the data set's own."""
+
+LOWER = ("nme",)
+"""Scores of keypoints of which less is better."""
+
+
+class Scorer:
+    """Measures ONNX models on up to `count` evenly spread samples of val. `name` is the score; `sign` is 1 where more of it
+    is better, else -1.
+
+    A score lies in [0, 1], so that 0.01 is one point of a hundred. Raises `DataError` where no data set is there.
+    """
+
+    def __init__(self, task: Any, samples: Samples, shape: Shape, *, count: int) -> None:
+        if count < 1:
+            raise ConfigError(f"scored: found {count}, expected 1 or more.")
+        if samples.folder is not None:
+            raise ConfigError(
+                "pictures: the score in 8 bits is measured on the data set of the recipe, not on a folder of pictures. "
+                "Give root=FOLDER of the data set instead."
+            )
+        self.task = task
+        self.name, mode = main_score(task)
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.dataset = samples.module().open("val")
+        join = getattr(self.dataset, "collate", collate)
+        places = spread(len(self.dataset), count)
+        size = shape.batch or 1
+        groups = [places[start : start + size] for start in range(0, len(places), size)]
+        self.batches = [join([self.dataset[place] for place in group]) for group in groups]
+        self.count = len(places)
+
+    def worse(self, plain: float, found: float) -> float:
+        """By how much a score is worse than the plain one, in its own units; below 0: better."""
+        return self.sign * (plain - found)
+
+    @torch.no_grad()
+    def __call__(self, model: Any) -> float:
+        """The score of an ONNX model on the pictures."""
+        task = answer_by(self.task, Held(model, self.task))
+        task.use_metrics()
+        attach = getattr(task.metrics[next(iter(task.metrics))], "attach", None)
+        if attach is not None:
+            attach(self.dataset)
+        for number, batch in enumerate(self.batches):
+            task.validation_step(batch, number)
+        values = {name: float(value) for name, value in task.metrics.compute().items()}
+        task.metrics.reset()
+        if self.name not in values:
+            raise ConfigError(
+                f"precision: the task '{task.kind}' has no score '{self.name}'; it has {', '.join(values)}."
+            )
+        return values[self.name]
+
+
+class Held(Engine):
+    """ONNX Runtime on a model in memory."""
+
+    def __init__(self, model: Any, task: Any) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+        self.session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        entry = self.session.get_inputs()[0]
+        shape = [side if isinstance(side, int) else None for side in entry.shape]
+        names = [{"name": output.name} for output in self.session.get_outputs()]
+        multiple = int(getattr(task.network, "multiple", 1))
+        offset = len(self.session.get_inputs()) > 1
+        contract = {"shape": shape, "multiple": multiple, "offset": offset}
+        super().__init__(Path(), {"input": contract, "outputs": names})
+
+    def ask(self, inputs: dict[str, Any]) -> Any:
+        return self.session.run(None, inputs)
+
+
+def main_score(task: Any) -> tuple[str, str]:
+    """The score by which a network of the task is judged, and whether `max` or `min` of it is better."""
+    if task.response in MAIN:
+        return MAIN[task.response]
+    name = str(task.data_fact("score", "pck"))
+    return name, "min" if name in LOWER else "max"

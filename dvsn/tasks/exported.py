@@ -1,0 +1,121 @@
+"""An exported file in the place of a trained network: the task of its manifest, whose answers come from the file.
+
+So a file is measured by the same code, on the same samples, as the checkpoint that it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dvsn.config.allow import renamed
+from dvsn.errors import CheckpointError, ConfigError
+from dvsn.hub.folder import restored
+from dvsn.portable.engine import Engine, open_engine
+from dvsn.tasks.base import Task
+from dvsn.tasks.recipe import build_task, load
+
+SUFFIXES = (".onnx", ".xml")
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether the path is that of an exported file, by its ending."""
+    return Path(path).suffix in SUFFIXES
+
+
+def header_of(engine: Engine) -> dict[str, Any]:
+    """What a checkpoint's header holds, from a file's manifest: `task`, `recipe` and `data`. Raises `CheckpointError` for a
+    file of raw answers, which nothing here decodes, or one without a recipe."""
+    about = engine.manifest
+    if about.get("raw"):
+        raise CheckpointError(
+            f"{engine.path}: was exported with raw=true, so its answers are not decoded. Export the checkpoint without raw."
+        )
+    if not isinstance(about.get("recipe"), dict):
+        raise CheckpointError(f"{engine.path}: its manifest holds no recipe, so its task cannot be rebuilt.")
+    return {
+        "task": about["task"],
+        "recipe": renamed(restored(about["recipe"])),
+        "data": renamed(restored(about.get("data"))),
+    }
+
+
+def open_exported(path: str | Path, *, threads: int | None = None) -> Task:
+    """The task of an exported file, whose answers come from the file. Raises `CheckpointError`."""
+    engine = open_engine(path, threads=threads)
+    header = header_of(engine)
+    task = build_task(header["recipe"], data=header["data"], path=path)
+    return answer_by(task, engine).eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def open_task(path: str | Path, *, device: str = "cpu") -> Task:
+    """The trained task of a checkpoint, or of an exported file, which runs on the CPU. Raises `CheckpointError`."""
+    if not is_exported(path):
+        return load(path, device=device)
+    if device not in ("cpu", "auto"):
+        raise ConfigError(
+            f"device: found {device}; {path} is an exported file, which its own runtime asks on the CPU."
+        )
+    return open_exported(path)
+
+
+def answer_by(task: Any, engine: Engine) -> Any:
+    """The task, whose answers are those of `engine` from now on."""
+    ask = batched(engine)
+    kinds: dict[str, Callable[[Any, Any], None]] = {
+        "pixels": pixels, "image": picture, "classes": classes, "heatmaps": points, "points": points, "objects": objects,
+    }  # fmt: skip
+    kinds[str(task.response)](task, ask)
+    return task
+
+
+def batched(engine: Engine) -> Callable[[Tensor], list[Tensor]]:
+    """Asks for as many pictures at a time as the file takes; a last group that is smaller is filled up."""
+    fixed = engine.manifest["input"]["shape"][0]
+
+    def ask(image: Tensor, offset: Tensor | None = None) -> list[Tensor]:
+        if fixed is None:
+            shift = None if offset is None else offset.cpu().numpy()
+            return [torch.from_numpy(each) for each in engine(image.cpu().numpy(), shift).values()]
+        parts, shifts = [], torch.full((len(image),), 0.5) if offset is None else offset.cpu()
+        for group, shift in zip(image.cpu().split(fixed), shifts.split(fixed), strict=True):
+            rows = torch.arange(fixed).clamp(max=len(group) - 1)  # the last one again
+            answer = engine(group[rows].numpy(), shift[rows].numpy())
+            parts.append([torch.from_numpy(each)[: len(group)] for each in answer.values()])
+        return [torch.cat(each) for each in zip(*parts, strict=True)]
+
+    return ask
+
+
+def pixels(task: Any, ask: Any) -> None:
+    task.predict_ids = lambda image: ask(image)[0].to(image.device)
+
+
+def picture(task: Any, ask: Any) -> None:
+    task.forward = lambda image: ask(image)[0].to(image.device)
+
+
+def classes(task: Any, ask: Any) -> None:
+    """Logarithms of the probabilities: their soft-max is the probabilities again."""
+    task.forward = lambda image: ask(image)[0].clamp(min=1e-30).log().to(image.device)
+
+
+def points(task: Any, ask: Any) -> None:
+    def estimate(image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        places, confidence = ask(image, offset)
+        return places.to(image.device), confidence.to(image.device)
+
+    task.estimate = estimate
+
+
+def objects(task: Any, ask: Any) -> None:
+    names = ("boxes", "labels", "scores", "masks")
+
+    def find(image: Any) -> list[dict[str, Tensor]]:
+        return [dict(zip(names, ask(each[None]), strict=False)) for each in image]
+
+    task.find = find
