@@ -50,15 +50,22 @@ class Model:
     - `threads`: of one call; None: as many as the machine has cores.
     - `providers`: ONNX Runtime's, such as `["CUDAExecutionProvider", "CPUExecutionProvider"]`; None: the CPU.
 
+    - `small`: of ONNX Runtime: about half the memory, for up to a third more time.
+
     Raises `CheckpointError` for a file that dvsn.export has not written, and `ConfigError` where its runtime is missing.
     """
 
     def __init__(
-        self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        *,
+        small: bool = False,
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ConfigError(f"threads: found {threads!r}, expected a whole number above 0, or None.")
-        self.engine = open_engine(path, threads=threads, providers=providers)
+        self.engine = open_engine(path, threads=threads, providers=providers, small=small)
         self.contract: Contract = read_contract(self.engine.manifest, self.engine.path)
 
     def __repr__(self) -> str:
