@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from dvsn.errors import nearest
+from dvsn import command_line, completion
 from dvsn.version import VERSION
 
 COMMANDS = {
@@ -24,30 +24,19 @@ COMMANDS = {
 }
 
 
-def help_text() -> str:
-    """The commands, one line each."""
-    lines = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
-    head = f"dvsn {VERSION}: dense vision networks\n\nusage: dvsn COMMAND ..."
-    return f"{head}\n\n{lines}\n\ndvsn COMMAND --help says more.\n"
-
-
 def main() -> None:
     """Runs the command as the main module, so that Lightning starts its further processes the same way."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("--help", "-h", "help"):
-        sys.stdout.write(help_text())
-    elif name == "--version":
+    if sys.argv[1:2] == ["--version"]:
         sys.stdout.write(f"{VERSION}\n")
-    elif name == "completion":
-        from dvsn import command_line, completion
-
+        return
+    name = command_line.asked_for(
+        COMMANDS, head=f"dvsn {VERSION}: dense vision networks", usage="dvsn COMMAND ..."
+    )
+    if name == "completion":
         command_line.run(lambda: completion.run(sys.argv[2:], COMMANDS))
-    elif name in COMMANDS:
+    elif name is not None:
         del sys.argv[1]
         runpy.run_module(f"dvsn.{name}", run_name="__main__", alter_sys=True)
-    else:
-        sys.stderr.write(f"error: {name}: unknown command. {nearest(name, COMMANDS)}\n")
-        raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -187,6 +187,24 @@ def _typed(option: Option, text: str) -> Any:
     return value
 
 
+def asked_for(commands: Mapping[str, str], *, head: str, usage: str) -> str | None:
+    """Which of a program's commands the first word asks for; None after help was asked for and written.
+
+    `commands` are what they do, by name; `usage` has the word COMMAND. Another word ends the program with exit code 2.
+    """
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in commands:
+        return name
+    if name not in ("--help", "-h", "help"):
+        sys.stderr.write(f"error: {name}: unknown command. {nearest(name, commands)}\n")
+        raise SystemExit(2)
+    width = max(map(len, commands))
+    lines = "\n".join(f"  {each:<{width}}  {summary}" for each, summary in commands.items())
+    more = f"{usage.partition('COMMAND')[0]}COMMAND --help says more."
+    sys.stdout.write(f"{head}\n\nusage: {usage}\n\n{lines}\n\n{more}\n")
+    return None
+
+
 def run(main: Callable[[], Any], *, command: Command | None = None, debug: bool | None = None) -> Any:
     """Calls `main` and returns its result; a fault becomes one message on stderr and an exit code.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
-from dvsn.config import compose, python
+from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.engine.records import Evaluation, Run
@@ -75,8 +75,7 @@ def compose_and_evaluate() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
-    launcher.register()
-    return compose.hydra_main("evaluate", evaluate, sweep=launcher.sweep)
+    return launcher.run("evaluate", evaluate)
 
 
 def called(

@@ -9,7 +9,7 @@ from typing import Any
 
 from dvsn import command_line
 from dvsn.command_line import Command, Option
-from dvsn.config import compose, python
+from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.engine.records import Run
@@ -67,8 +67,7 @@ def compose_and_train() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
-    launcher.register()
-    return compose.hydra_main("train", train, sweep=launcher.sweep, check=check_config, keeps=True)
+    return launcher.run("train", train, check=check_config, keeps=True)
 
 
 def called(

@@ -11,7 +11,7 @@ from dvsn import command_line
 from dvsn.atomic import replacing, write_json
 from dvsn.benchmark.table import PROTOCOLS, markdown, show
 from dvsn.command_line import Command, Option
-from dvsn.config import compose, menu
+from dvsn.config import menu
 from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, nearest
 
@@ -112,8 +112,7 @@ def compose_and_benchmark() -> Any:
     """Runs the command line, once or for every job of a sweep."""
     from dvsn.sweep import launcher  # imports Hydra, which `--help` does without
 
-    launcher.register()
-    return compose.hydra_main("benchmark", benchmark, sweep=launcher.sweep)
+    return launcher.run("benchmark", benchmark)
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dvsn.atomic import locked_out
 from dvsn.config import flags
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
@@ -207,11 +206,7 @@ os.register_at_fork(after_in_child=_let_go)
 def _locked(folder: Path) -> Iterator[bool]:
     """Locks a folder, inside of the context; False where another process has it. Some shared disks know no locks."""
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except OSError as error:
-        free = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    free = not locked_out(lock)
     _held.add(lock)
     try:
         yield free

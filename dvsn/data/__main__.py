@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dvsn import command_line
 from dvsn.config.menu import conf_dir
 from dvsn.data_tools import commands
-from dvsn.errors import nearest
 
 COMMANDS = {
     "init": "look at a folder of your own and write the YAML files that train on it",
@@ -19,14 +19,6 @@ COMMANDS = {
     "weights": "count the pixels of each class and weigh the classes",
     "faces": "write the faces of the embedded street scenes as a WFLW tree",
 }
-
-
-def help_text() -> str:
-    """The commands, one line each."""
-    lines = "\n".join(f"  {name:<8} {summary}" for name, summary in COMMANDS.items())
-    head = "dvsn data: look at a data set before a network does"
-    usage = "usage: python -m dvsn.data COMMAND data=... [option=value ...]"
-    return f"{head}\n\n{usage}\n\n{lines}\n\npython -m dvsn.data COMMAND --help says more.\n"
 
 
 def with_task(arguments: Sequence[str]) -> list[str]:
@@ -101,15 +93,12 @@ def data_node(name: str, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("--help", "-h", "help"):
-        sys.stdout.write(help_text())
-    elif name in COMMANDS:
+    head = "dvsn data: look at a data set before a network does"
+    usage = "python -m dvsn.data COMMAND data=... [option=value ...]"
+    name = command_line.asked_for(COMMANDS, head=head, usage=usage)
+    if name is not None:
         sys.argv[1:] = with_task(sys.argv[2:])
         commands.main(name)
-    else:
-        sys.stderr.write(f"error: {name}: unknown command. {nearest(name, COMMANDS)}\n")
-        raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def read_coco(path: Path, *, needs: str) -> Entry:
     Of each annotation `id`, `image_id`, `category_id` and `iscrowd` are whole numbers afterwards, as far as they are
     there, and so are the ids of pictures and categories; `area` is a number, or was left out as null.
     """
-    content = read_json(path)
+    content = reading.read_json(path)
     if not isinstance(content, dict):
         found = "a list" if isinstance(content, list) else reading.shown(content)
         if isinstance(content, list) and content and isinstance(content[0], dict):
@@ -95,14 +95,9 @@ def to_area(value: Any, where: str) -> float:
     return area
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises `DataError` with the place where it is none."""
-    return reading.read_json(path)
-
-
 def read_detections(path: Path) -> list[Entry]:
     """The entries of a file in COCO's results format: ids whole numbers, `score` and `bbox` finite ones."""
-    content = read_json(path)
+    content = reading.read_json(path)
     wanted = ("image_id", "category_id", "bbox", "score")
     if not isinstance(content, list):
         raise DataError(

@@ -20,6 +20,9 @@ TREE = "    ROOT/{annotations}   MATLAB files with {pictures}, {points}, for {{s
 ARRAYS = {"train": ("IsTr", "phisTr", "bboxesTr"), "test": ("IsT", "phisT", "bboxesT")}
 
 
+MOST_NUMBERS = 10_000_000  # in an array of points or boxes, of which COFW has 87 x 1,345
+
+
 class Cofw(PeopleDataset):
     """COFW (Burgos-Artizzu et al., ICCV 2013): COFW_train_color.mat and COFW_test_color.mat, which need h5py.
 
@@ -53,6 +56,13 @@ class Cofw(PeopleDataset):
             missing = [name for name in (self.images, points) if name not in content]
             if missing:
                 raise DataError(f"{self.file}: has no {', '.join(missing)}. Expected:\n{tree}")
+            for name in (points, boxes):
+                if (
+                    name in content and content[name].size > MOST_NUMBERS
+                ):  # of zeros, they take no room in the file
+                    raise DataError(
+                        f"{self.file}: {name}: {content[name].size:,} numbers, expected {MOST_NUMBERS:,} at most."
+                    )
             rows = np.array(content[points], np.float64).T  # MATLAB's columns are h5py's rows: (N, 3K)
             rectangles = np.array(content[boxes], np.float64).T if boxes in content else None
             pictures = int(np.prod(content[self.images].shape))
@@ -85,6 +95,9 @@ class Cofw(PeopleDataset):
         sides = tuple(getattr(found, "shape", ()))[-2:]
         if len(sides) == 2:
             check_pixels(f"{self.file}: face {index}", (sides[1], sides[0]))
+        layers = int(np.prod(getattr(found, "shape", ())[:-2]))
+        if layers > 3:
+            raise DataError(f"{self.file}: face {index}: {layers:,} layers, expected 1 or 3.")
         picture = np.array(found)
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
             raise DataError(

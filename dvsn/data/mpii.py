@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dvsn.data.coco_files import is_numbers, read_json
+from dvsn.data.coco_files import is_numbers
 from dvsn.data.dataset import split_names
 from dvsn.data.files import require_file, require_folder
 from dvsn.data.people import PeopleDataset, PersonRecord, require_count, require_pictures
 from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.reading import require_regular, to_text
+from dvsn.reading import read_json, require_regular, to_text
 from dvsn.types import Sample
 
 TREE = """\

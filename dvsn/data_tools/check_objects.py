@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rich.table import Table
+
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.module import DataModule
 from dvsn.data.objects import Annotation, ObjectDataset, inside, mask_fault
-from dvsn.data_tools.findings import Finding, counted
+from dvsn.data_tools.findings import Finding, counted, gathered
 from dvsn.data_tools.walk import Record, Tally, Walk
 
 OUTSIDE = "box outside the picture"
@@ -26,14 +28,13 @@ SUSPECT = (
 
 @dataclass(frozen=True)
 class Scene(Record):
-    """One picture and the objects in it; `remarks` are annotations, named, by what is odd about them."""
+    """One picture and the objects in it."""
 
     objects: tuple[int, ...] = ()
     """Labels of single objects."""
     crowds: int = 0
     masks: int = 0
     """Objects with a mask that can be read."""
-    remarks: tuple[tuple[str, str], ...] = ()
     corners: int = 0
     """Boxes that would lie within the picture, were they x1, y1, x2, y2."""
     shares: int = 0
@@ -98,7 +99,6 @@ class ObjectTally(Tally):
     """Pictures without an object."""
     corners: int = 0
     shares: int = 0
-    remarks: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def boxes(self) -> int:
@@ -115,8 +115,6 @@ class ObjectTally(Tally):
         self.bare += not record.objects and not record.crowds
         self.corners += record.corners
         self.shares += record.shares
-        for kind, text in record.remarks:
-            self.remarks.setdefault(kind, []).append(text)
 
     def plain(self, names: Sequence[str]) -> dict[str, Any]:
         """As JSON has it."""
@@ -150,7 +148,7 @@ def faults(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
             yield Finding(form[0], title, form[1], tuple(tally.remarks.get(BEYOND, ())))
         for kind in (OUTSIDE, EMPTY):
             if kind in tally.remarks:
-                yield gathered(kind, title, tally)
+                yield gathered(kind, title, tally.remarks[kind], "object")
         if tally.walked == tally.samples and not tally.counts and len(tally.faulty) < tally.walked:
             message = f"no single object in {counted(tally.walked, 'picture')}, {counted(tally.crowds, 'crowd region')}"
             yield Finding("split without an object", title, message)
@@ -182,7 +180,7 @@ def notes(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
     found = list(objects_of(splits))
     for title, tally in found:
         if BEYOND in tally.remarks and other_form(tally) is None:
-            yield gathered(BEYOND, title, tally)
+            yield gathered(BEYOND, title, tally.remarks[BEYOND], "object")
         if 0 < tally.masks < tally.boxes:
             message = f"{tally.boxes - tally.masks} of {counted(tally.boxes, 'object')} have no mask that can be read"
             yield Finding("object without a mask", title, message)
@@ -210,11 +208,6 @@ def nowhere(splits: dict[str, Tally]) -> list[str]:
     return [f"{label} {name}" for label, name in known.items() if not any(t.counts[label] for t in found)]
 
 
-def gathered(kind: str, title: str, tally: ObjectTally) -> Finding:
-    texts = tally.remarks[kind]
-    return Finding(kind, title, counted(len(texts), "object"), tuple(texts))
-
-
 def objects_of(splits: dict[str, Tally]) -> Iterator[tuple[str, ObjectTally]]:
     for title, tally in splits.items():
         if isinstance(tally, ObjectTally):
@@ -223,8 +216,6 @@ def objects_of(splits: dict[str, Tally]) -> Iterator[tuple[str, ObjectTally]]:
 
 def table(splits: dict[str, Tally], _: Sequence[str]) -> Any:
     """How many objects of each class there are, and in how many pictures."""
-    from rich.table import Table
-
     drawn = Table("id", "class", title="objects (pictures that show them)", title_justify="left")
     found = list(objects_of(splits))
     for title, _tally in found:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 from torch.utils.data import Dataset
 
 from dvsn.data.dataset import ImageDataset, Joined
 from dvsn.data.module import DataModule
 from dvsn.data.people import PeopleDataset, PersonRecord
-from dvsn.data_tools.findings import Finding, counted
+from dvsn.data_tools.findings import Finding, counted, gathered
 from dvsn.data_tools.walk import Record, Tally, deepest, digest, turned
 from dvsn.errors import UserError
 from dvsn.geometry.mirrors import lacking_pairs
@@ -25,14 +26,13 @@ APART = "keypoints outside their box"
 
 @dataclass(frozen=True)
 class Group(Record):
-    """One picture and the people in it; `remarks` are annotations, named, by what is odd about them."""
+    """One picture and the people in it."""
 
     people: int = 0
     labelled: np.ndarray | None = None
     """(K,) int64: how many people have each keypoint labelled."""
     bare: int = 0
     """People without a labelled keypoint."""
-    remarks: tuple[tuple[str, str], ...] = ()
 
 
 class PeopleWalk(Dataset[Group]):
@@ -108,7 +108,6 @@ class PeopleTally(Tally):
     people: int = 0
     bare: int = 0
     labelled: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         super().add(record)
@@ -117,8 +116,6 @@ class PeopleTally(Tally):
         self.people += record.people
         self.bare += record.bare
         self.labelled = record.labelled + (self.labelled if len(self.labelled) else 0)
-        for kind, text in record.remarks:
-            self.remarks.setdefault(kind, []).append(text)
 
     def plain(self, names: Sequence[str]) -> dict[str, Any]:
         """As JSON has it."""
@@ -142,7 +139,7 @@ def faults(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
     for title, tally in people_of(splits):
         for kind in (OUTSIDE_BOX, APART):
             if kind in tally.remarks:
-                yield gathered(kind, title, tally)
+                yield gathered(kind, title, tally.remarks[kind], "person", "people")
     if data.keypoints is not None:
         unpaired = lacking_pairs(data.keypoints.names, data.keypoints.pairs)
         if unpaired:
@@ -170,7 +167,7 @@ def notes(splits: dict[str, Tally], data: DataModule) -> Iterator[Finding]:
     """What may well be meant so."""
     for title, tally in people_of(splits):
         if OUTSIDE_JOINTS in tally.remarks:
-            yield gathered(OUTSIDE_JOINTS, title, tally)
+            yield gathered(OUTSIDE_JOINTS, title, tally.remarks[OUTSIDE_JOINTS], "person", "people")
         if tally.bare and tally.labelled.any():
             yield Finding(
                 "no keypoint labelled",
@@ -193,11 +190,6 @@ def left_out(dataset: ImageDataset, title: str) -> Iterator[Finding]:
                 yield Finding("left out", title, message)
 
 
-def gathered(kind: str, title: str, tally: PeopleTally) -> Finding:
-    texts = tally.remarks[kind]
-    return Finding(kind, title, counted(len(texts), "person", "people"), tuple(texts))
-
-
 def people_of(splits: dict[str, Tally]) -> Iterator[tuple[str, PeopleTally]]:
     for title, tally in splits.items():
         if isinstance(tally, PeopleTally):
@@ -211,8 +203,6 @@ def names_of(data: DataModule) -> tuple[str, ...]:
 
 def table(splits: dict[str, Tally], keypoints: Sequence[str]) -> Any:
     """How many people there are, and the share of them that has each keypoint labelled."""
-    from rich.table import Table
-
     drawn = Table("keypoint", title="labelled, in % of the people", title_justify="left")
     found = list(people_of(splits))
     for title, tally in found:

@@ -15,6 +15,7 @@ from dvsn.data.class_ids import distinct_palette
 from dvsn.data.crop import PersonCrop
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.module import DataModule
+from dvsn.data_tools.init.pictures import spread
 from dvsn.data_tools.walk import choose_kind
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
@@ -44,7 +45,7 @@ def draw(config: Config) -> Path:
         plain_crops(data, float(config["data"]["facts"]["padding"]))
     dataset = data.open(config["split"], augment=bool(config["augment"]))
     rows, titles = [], []
-    for index in spread(len(dataset), count):
+    for index in spread(range(len(dataset)), count):
         sample = dataset[index]
         if data.wanted == "people":
             pictures = person_panels(dataset.read(index), sample, data)
@@ -75,12 +76,6 @@ def plain_crops(data: DataModule, padding: float) -> None:
     """Crops without augmentation, where no task has said how to make them."""
     log.info("crops of 256x192 without augmentation; task=pose draws those of training")
     data.steps = dict.fromkeys(data.steps, PersonCrop(size=(256, 192), padding=padding))
-
-
-def spread(size: int, count: int) -> list[int]:
-    """`count` indices (at most `size`), evenly from the first on: neighbours in a data set look alike."""
-    count = min(size, count)
-    return [size * number // count for number in range(count)]
 
 
 def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:

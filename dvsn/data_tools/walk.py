@@ -44,6 +44,8 @@ class Record:
     """The largest orientation tag of the files, 1 being upright."""
     deep: int | None = None
     """The highest value of its photos with 16 bits a channel; None of others."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """What is odd about its annotations: the kind, and which and how."""
 
 
 class Walk(Dataset[Record]):
@@ -206,6 +208,8 @@ class Tally:
     """Names by content."""
     unknown: dict[int, dict[str, int]] = field(default_factory=dict)
     """Pixels by unknown id and files."""
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    """Of annotations, by kind."""
 
     def plain(self, names: Sequence[str]) -> dict[str, Any]:
         """What there is to say beside sizes and classes, as JSON has it; `names` are those of keypoints."""
@@ -214,6 +218,8 @@ class Tally:
     def add(self, record: Record) -> None:
         self.walked += 1
         self.names[record.name] = record.files
+        for kind, text in record.remarks:
+            self.remarks.setdefault(kind, []).append(text)
         if record.kind:
             self.faulty.append(record)
             for value, pixels in record.unknown.items():

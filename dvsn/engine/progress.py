@@ -39,12 +39,6 @@ class Pace:
         self.epochs += 1
         return time.perf_counter() - self.epoch_began
 
-    def epoch_left(self, done: int, total: float) -> float | None:
-        """Seconds until the last batch of an epoch."""
-        if not done or total == float("inf"):
-            return None
-        return (time.perf_counter() - self.epoch_began) / done * max(0.0, total - done)
-
     def run_left(self, trainer: pl.Trainer, share: float) -> float | None:
         """Seconds until the end of the run; `share` is what the epoch that goes on has behind it, 0..1."""
         spent, ends = time.perf_counter() - self.began, []

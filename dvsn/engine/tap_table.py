@@ -111,7 +111,3 @@ def job(tree: Config) -> None:
 
 def main() -> None:
     command_line.run(lambda: compose.hydra_main("distill_taps", job), command=COMMAND)
-
-
-if __name__ == "__main__":
-    main()

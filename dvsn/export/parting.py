@@ -21,8 +21,11 @@ LIMITS = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.2, "int8": 0.5}
 
 def scopes_of(node: Any) -> list[str]:
     """The paths of the modules that an ONNX operation stands in, outermost first."""
-    text = next((each.value for each in node.metadata_props if each.key == SCOPE), "[]")
-    return [str(path) for path in ast.literal_eval(text)][:-1]  # the last is the operation itself
+    text = next((each.value for each in node.metadata_props if each.key == SCOPE), None)
+    if text is not None:
+        return [str(path) for path in ast.literal_eval(text)][:-1]  # the last is the operation itself
+    names = node.name.strip("/").split("/")[:-1]  # of a traced model: /task/network/.../Conv
+    return [".".join(names[: length + 1]) for length in range(len(names))]
 
 
 def results_of(model: Any) -> dict[str, list[str]]:

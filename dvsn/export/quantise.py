@@ -17,6 +17,9 @@ from dvsn.export.shape import Shape
 
 log = logging.getLogger("dvsn")
 
+BACKBONE = "backbone"
+"""What of a detector computes in 8 bits: behind it the numbers of boxes change, of which no scales can be taken."""
+
 MOST_GROUPS = 40
 """Modules that the sensitivity pass looks at one by one."""
 
@@ -41,7 +44,9 @@ def quantised(
     Raises `ConfigError` or `DataError` where no pictures of the data set are there.
     """
     images = calibration(samples, shape, int(options["samples"]), graph)
-    whole = convert(model, images, gpu=str(options["target"]) == "gpu")
+    whole = convert(
+        model, images, gpu=str(options["target"]) == "gpu", only=BACKBONE if graph.one_at_a_time else None
+    )
     scorer = Scorer(task, samples, shape, count=int(options["scored"]))
     plain = scorer(model)
     found = scorer(whole)
@@ -102,8 +107,10 @@ def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> lis
     return made
 
 
-def convert(model: Any, images: Sequence[dict[str, np.ndarray]], *, gpu: bool) -> Any:
-    """The model by NNCF, with pairs of QuantizeLinear and DequantizeLinear."""
+def convert(
+    model: Any, images: Sequence[dict[str, np.ndarray]], *, gpu: bool, only: str | None = None
+) -> Any:
+    """The model by NNCF, with pairs of QuantizeLinear and DequantizeLinear; `only`: in modules whose path has this part."""
     import nncf
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
@@ -126,7 +133,19 @@ def convert(model: Any, images: Sequence[dict[str, np.ndarray]], *, gpu: bool) -
             target_device=nncf.TargetDevice.GPU if gpu else nncf.TargetDevice.CPU,
             subset_size=len(images),
             advanced_parameters=parameters,
+            ignored_scope=None
+            if only is None
+            else nncf.IgnoredScope(names=outside(model, only), validate=False),
         )
+
+
+def outside(model: Any, part: str) -> list[str]:
+    """The names of operations in no module whose path has `part`."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type != "Constant" and not any(part in path.split(".") for path in parting.scopes_of(node))
+    ]
 
 
 # Which modules ----------------------------------------------------------------------------------------

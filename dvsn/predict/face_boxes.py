@@ -10,24 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dvsn.data.coco_files import read_coco, read_json
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable.frame import Frame
-from dvsn.predict.person_boxes import (
-    Boxes,
-    Finder,
-    PictureIds,
-    from_annotations,
-    from_detections,
-    from_memory,
-    from_task,
-    from_torchvision,
-    named_category,
-    whole_picture,
-)
+from dvsn.predict import person_boxes
+from dvsn.predict.person_boxes import Boxes, Finder, PictureIds
 
 FACE = "face"
-SCORE = 0.5
 EXPECTED = "expected image, or FILE.json, FILE.onnx (YuNet), FILE.xml (a cascade), FILE.ckpt or FILE.pth"
 
 YUNET_SCORE = 0.6  # as in its own examples
@@ -51,42 +39,25 @@ cascade, which also moves sideways by 0.10, and does not see 5 % of them, mostly
 
 
 def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
-    """What `boxes=...` and `detector=...` say; `ids` are those of the pictures that are known beforehand."""
-    detector, category = options["detector"], options["category"]
-    score = None if options["score"] is None else float(options["score"])
-    if not isinstance(options["boxes"], str):
-        return from_memory(options["boxes"], SCORE if score is None else score, category, name=FACE)
-    boxes = options["boxes"]
-    path = Path(boxes)
-    if detector == "haar" or (detector is None and path.suffix == ".xml"):
-        if score is not None:
-            raise ConfigError(
-                "score: the boxes of a cascade have no score. Leave it out, or take detector=yunet."
-            )
-        return from_cascade(None if boxes == "image" else path)
-    if detector == "yunet" and boxes == "image":
-        raise ConfigError(f"boxes: detector=yunet needs a file, boxes=FILE.onnx: {YUNET_SOURCE}.")
-    if boxes == "image":
-        if detector is not None:
+    """What `boxes=...` and `detector=...` say: a detector of OpenCV's, or what finds people too."""
+    boxes, detector, score = options["boxes"], options["detector"], options["score"]
+    path = Path(boxes) if isinstance(boxes, str) else None
+    if path is not None:
+        if detector == "haar" or (detector is None and path.suffix == ".xml"):
+            if score is not None:
+                raise ConfigError(
+                    "score: the boxes of a cascade have no score. Leave it out, or take detector=yunet."
+                )
+            return from_cascade(None if boxes == "image" else path)
+        if detector == "yunet" and boxes == "image":
+            raise ConfigError(f"boxes: detector=yunet needs a file, boxes=FILE.onnx: {YUNET_SOURCE}.")
+        if boxes == "image" and detector is not None:
             raise ConfigError(f"detector: found {detector!r}. {nearest(str(detector), ('yunet', 'haar'))}")
-        return whole_picture
-    if detector == "yunet" or (detector is None and path.suffix == ".onnx"):
-        return from_yunet(path, YUNET_SCORE if score is None else score)
-    least = SCORE if score is None else score
-    if not path.is_file():
-        raise DataError(f"boxes: {path}: no such file; {EXPECTED}.")
-    if path.suffix == ".json":
-        if isinstance(read_json(path), dict):
-            return from_annotations(path, category, name=FACE)
-        file = options["annotations"]
-        if category is None and file is not None:
-            category = named_category(read_coco(Path(file), needs="bbox")["categories"], Path(file), FACE)
-        return from_detections(path, ids, least, 1 if category is None else int(category))
-    if path.suffix == ".ckpt":
-        return from_task(path, least, category, device, name=FACE)
-    if path.suffix == ".pth":
-        return from_torchvision(path, detector, least, 1 if category is None else int(category), device)
-    raise DataError(f"boxes: {path}: {EXPECTED}.")
+        if detector == "yunet" or (detector is None and path.suffix == ".onnx"):
+            return from_yunet(path, YUNET_SCORE if score is None else float(score))
+        if path.is_file() and path.suffix not in (".json", ".ckpt", ".pth"):
+            raise DataError(f"boxes: {path}: {EXPECTED}.")
+    return person_boxes.make_finder(options, ids, device=device, name=FACE, expected=EXPECTED)
 
 
 def from_yunet(file: Path, least: float) -> Finder:

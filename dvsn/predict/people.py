@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvsn.data.coco_files import read_json
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.oks import oks_nms, rescore
@@ -21,6 +20,7 @@ from dvsn.portable.joints import Skeleton
 from dvsn.portable.result import Result
 from dvsn.predict.person_boxes import PERSON, Boxes, Finder, PictureIds, make_finder
 from dvsn.predict.predictor import Options, Predictor, replaced
+from dvsn.reading import read_json
 from dvsn.tasks.keypoints import to_picture
 
 log = logging.getLogger("dvsn")

@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, read_json, table
+from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, table
 from dvsn.data.coco_people import clip
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable.frame import Frame
 from dvsn.portable.record import Record
-from dvsn.reading import to_text, to_whole
+from dvsn.reading import read_json, to_text, to_whole
 from dvsn.tasks.recipe import load
 from dvsn.weights import read_checkpoint, require_equal
 
 PERSON = "person"
 SCORE = 0.5
+EXPECTED = "expected image, or FILE.json, FILE.ckpt or FILE.pth"
 COUNTER = "num_batches_tracked"
 WITHOUT_EPSILON = tuple(
     f"{kind}_resnet50_fpn" for kind in ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet")
@@ -40,30 +41,30 @@ Finder = Callable[[Frame, int], Boxes]
 """The people of a frame, whose number in COCO's files is given too."""
 
 
-def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
-    """What `boxes=...` says; `ids` are those of the pictures that are known beforehand."""
+def make_finder(
+    options: Mapping[str, Any], ids: PictureIds, *, device: str, name: str = PERSON, expected: str = EXPECTED
+) -> Finder:
+    """What `boxes=...` says; `ids` are of pictures known beforehand, `name` the category that is looked for."""
     least = SCORE if options["score"] is None else float(options["score"])
-    category = options["category"]
-    if not isinstance(options["boxes"], str):
-        return from_memory(options["boxes"], least, category)
-    boxes = options["boxes"]
+    boxes, category = options["boxes"], options["category"]
+    if not isinstance(boxes, str):
+        return from_memory(boxes, least, category, name=name)
     if boxes == "image":
         return whole_picture
     path = Path(boxes)
     if not path.is_file():
-        raise DataError(f"boxes: {path}: no such file; expected image, or FILE.json, FILE.ckpt or FILE.pth.")
+        raise DataError(f"boxes: {path}: no such file; {expected}.")
     if path.suffix == ".json":
         if isinstance(read_json(path), dict):
-            return from_annotations(path, category)
+            return from_annotations(path, category, name=name)
         file = options["annotations"]
         if category is None and file is not None:
-            category = named_category(read_coco(Path(file), needs="bbox")["categories"], Path(file), PERSON)
+            category = named_category(read_coco(Path(file), needs="bbox")["categories"], Path(file), name)
         return from_detections(path, ids, least, 1 if category is None else int(category))
     if path.suffix == ".ckpt":
-        return from_task(path, least, category, device)
-    return from_torchvision(
-        path, options["detector"], least, 1 if category is None else int(category), device
-    )
+        return from_task(path, least, category, device, name=name)
+    number = 1 if category is None else int(category)
+    return from_torchvision(path, options["detector"], least, number, device)
 
 
 def picture_ids(sources: list[Path], file: Path | None) -> dict[Path, int]:

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import IO
 
+from dvsn.engine.progress_line import clock
+
 log = logging.getLogger("dvsn")
 
 OFTEN = 0.2  # seconds between two lines on a terminal
@@ -85,14 +87,3 @@ class Progress:
         return (
             f"{self.done} {self.unit} in {seconds:.1f} s, {self.done / max(seconds, 1e-9):.1f} {self.unit}/s"
         )
-
-
-def clock(seconds: float) -> str:
-    """1:02:03, or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def unit_of(moving: bool) -> str:
-    return "frames" if moving else "pictures"

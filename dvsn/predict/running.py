@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.hub.resolve import is_name, local
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.result import Result
 from dvsn.predict.asked import make_predictor
@@ -99,10 +100,11 @@ class Run:
     def stamp(self) -> dict[str, Any]:
         """What tells this checkpoint from another: its name and, of a file, size and time."""
         name = str(self.options["checkpoint"])
-        if not Path(name).is_file():
+        file = Path(name) if is_name(name) else local(name)
+        if not file.is_file():
             return {"checkpoint": name}
-        status = Path(name).stat()
-        return {"checkpoint": name, "stamp": [status.st_size, status.st_mtime_ns]}
+        status = file.stat()
+        return {"checkpoint": str(file), "stamp": [status.st_size, status.st_mtime_ns]}
 
     def run_pictures(self, source: Pictures, journal: Journal) -> None:
         """A picture file for each, and a line of the journal."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from dvsn.atomic import replacing
+from dvsn.atomic import locked_out, replacing
 from dvsn.errors import ConfigError
 from dvsn.pictures.grids import grid, write_picture
 from dvsn.portable.legend import draw_legend
@@ -212,21 +211,13 @@ class Journal:
             self._file.close()
 
     def _lock(self, file: IO[bytes]) -> None:
-        """Raise `ConfigError` while another run writes here. Where there is no such lock, nobody is kept out."""
-        try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return  # some shared disks know no locks
+        """Raise `ConfigError` while another run writes here."""
+        if locked_out(file.fileno()):
             file.close()
             raise ConfigError(
                 f"output: another prediction writes to {self.path.parent} now. Wait for it, or choose another folder with "
                 "output=..."
-            ) from error
+            )
 
     def done(self, source: Path) -> bool:
         return str(source) in self.places

@@ -141,6 +141,12 @@ def register() -> None:
     )
 
 
+def run(name: str, job: compose.Job, **options: Any) -> Any:
+    """The command line of the config `name`, once or for every job of a sweep; `options` are those of `hydra_main`."""
+    register()
+    return compose.hydra_main(name, job, sweep=sweep, **options)
+
+
 def sweep(session: compose.Session, composed: compose.Composed, job: compose.Job) -> Any:
     """The jobs of a sweep with the configured launcher; then a table. SystemExit(1) when any has failed.
 

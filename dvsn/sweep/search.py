@@ -7,7 +7,6 @@ release of hydra-optuna-sweeper for this Hydra needs an Optuna below 3.
 from __future__ import annotations
 
 import csv
-import fcntl
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dvsn import command_line
+from dvsn.atomic import locked_out
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.config.folders import check_place
@@ -169,14 +169,11 @@ def alone_in(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise ConfigError(
-            f"search.dir: in {folder} a search runs, or a trial of one that was killed. Wait for its end, or take another "
-            "folder."
-        ) from None
-    try:
+        if locked_out(lock):
+            raise ConfigError(
+                f"search.dir: in {folder} a search runs, or a trial of one that was killed. Wait for its end, or take "
+                "another folder."
+            )
         yield lock
     finally:
         os.close(lock)

@@ -115,7 +115,7 @@ def plain_cross_entropy(logits: Tensor, target: Tensor, *, align_corners: bool) 
     """The same by torch, which holds all logits at the size of the labels."""
     size = target.shape[-2:]
     full = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
-    return F.cross_entropy(full, target, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(full, target.long(), ignore_index=IGNORE, reduction="none")
 
 
 def make_task(data: str) -> Segmentation:

@@ -424,6 +424,24 @@ def test_wrong_cofw_files(tmp_path: Path) -> None:
         read("cofw", tmp_path, "val")
 
 
+def test_what_unpacks_to_too_much_is_refused_unread(tmp_path: Path) -> None:
+    """Arrays of zeros and pictures of many layers, of which the file itself holds nothing."""
+    h5py = pytest.importorskip("h5py", reason="COFW needs h5py")
+    write_cofw(tmp_path)
+    with h5py.File(tmp_path / "COFW_train_color.mat", "a") as file:
+        many = file.create_dataset("many", (100_000, 25, 35), np.uint8, chunks=(1, 25, 35))
+        file["IsTr"][0, 1] = many.ref
+    with pytest.raises(DataError, match=r"face 1: 100,000 layers, expected 1 or 3"):
+        read("cofw", tmp_path, "train")[1]
+    for name, found in (("phisTr", "870,000,000"), ("bboxesTr", "870,000,000")):
+        with h5py.File(tmp_path / "COFW_train_color.mat", "a") as file:
+            del file[name]
+            file.create_dataset(name, (87, 10_000_000), np.float64, chunks=(87, 1))
+        with pytest.raises(DataError, match=f"{name}: {found} numbers, expected 10,000,000 at most"):
+            read("cofw", tmp_path, "train")
+        write_cofw(tmp_path)
+
+
 def test_cofw_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

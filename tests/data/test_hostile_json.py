@@ -20,6 +20,7 @@ from dvsn.data.mpii import Mpii
 from dvsn.data.objects import CocoObjects
 from dvsn.errors import UserError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.frame import Frame
 from dvsn.predict.person_boxes import from_annotations, picture_ids
 from tests.support.coco import rectangle
 
@@ -99,8 +100,9 @@ def detections(root: Path) -> None:
 
 def boxes(root: Path) -> None:
     file, source = root / "file.json", root / "x.png"
-    find = from_annotations(file, picture_ids([source], file), None)
-    assert find(source, np.zeros((8, 12, 3), np.uint8)).boxes.shape[1:] == (4,)
+    number = picture_ids([source], file)[source]
+    frame = Frame(np.zeros((8, 12, 3), np.uint8), source.stem, source)
+    assert from_annotations(file, None)(frame, number).boxes.shape[1:] == (4,)
 
 
 READERS: dict[str, tuple[Callable[[Path], None], Any]] = {

@@ -380,7 +380,7 @@ def write_mpii(root: Path, *, change: Callable[[Entry], Any] = lambda _: None, s
     return entry
 
 
-def test_mpii_by_hand(tmp_path: Path) -> None:
+def test_mpii_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     io = pytest.importorskip("scipy.io")
     write_mpii(tmp_path)
     truth = np.zeros((16, 2, 1))
@@ -400,6 +400,13 @@ def test_mpii_by_hand(tmp_path: Path) -> None:
     assert record.labelled.tolist() == [1, 1, 1, 0] + [1] * 12  # the evaluator's
     np.testing.assert_allclose(record.keypoints[0], (0, 9))
     np.testing.assert_allclose(record.keypoints[[3, 15]], [(0, 0), (15, 9)])
+    io.savemat(
+        tmp_path / "annot" / "gt_valid.mat", content | {"jnt_missing": np.zeros((16, 9))}, do_compression=True
+    )
+    with monkeypatch.context() as least:
+        least.setattr("dvsn.data.mpii.MOST_NUMBERS", 179)  # 4 + 32 + 144 are in it
+        with pytest.raises(DataError, match=r"gt_valid\.mat: .*180 numbers in it, expected 179 at most"):
+            read(tmp_path, data="mpii")
     io.savemat(tmp_path / "annot" / "gt_valid.mat", content | {"jnt_missing": np.zeros((16, 2))})
     with pytest.raises(DataError, match=r"gt_valid.mat: 'jnt_missing': found \(16, 2\), expected \(16, 1\)"):
         read(tmp_path, data="mpii")

@@ -17,6 +17,8 @@ from dvsn.data.class_ids import ClassIds, ColorIds, distinct_palette
 from dvsn.data.cocostuff import CocoStuff
 from dvsn.data.cocostuff_names import ABSENT, CLASS_NAMES, PUBLISHED_IDS, STUFF, THINGS
 from dvsn.data.dataset import ImageDataset
+from dvsn.data.files import Rule, read_by
+from dvsn.data.labelled import read_matlab
 from dvsn.data.lip import LIP
 from dvsn.data.pascal_context import LISTED_NAMES, SORTED_NAMES, PascalContext
 from dvsn.data.pascal_context import PUBLISHED_IDS as CONTEXT_IDS
@@ -323,6 +325,11 @@ def test_cocostuff_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         DataError, match=r"0\.mat: 24 pixels hold ids outside the published.*12 on 1, 300 on 23"
     ):
         data[0]
+    with (
+        read_by(Rule(max_pixels=23)),
+        pytest.raises(DataError, match=r"0\.mat: a picture of 4x6 .*expected 23"),
+    ):
+        read_matlab(tmp_path / "annotations/0.mat", variable="S")  # of its size, before it is unpacked
     (tmp_path / "annotations/0.mat").write_bytes(b"no matlab")
     with pytest.raises(DataError, match=r"0\.mat: not a MATLAB file with a matrix 'S'"):
         data[0]

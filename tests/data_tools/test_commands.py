@@ -20,7 +20,8 @@ from dvsn.config.menu import conf_dir
 from dvsn.data import __main__ as dispatch
 from dvsn.data_tools import commands
 from dvsn.data_tools.check import Finding, Report, check
-from dvsn.data_tools.show import LEGEND, VOID, draw, legend, spread
+from dvsn.data_tools.init.pictures import spread
+from dvsn.data_tools.show import LEGEND, VOID, draw, legend
 from dvsn.data_tools.weights import weigh
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.class_weights import resolve
@@ -456,8 +457,8 @@ def test_the_legend_lists_the_largest_class_first() -> None:
 
 
 def test_samples_are_spread_over_the_split() -> None:
-    assert spread(100, 4) == [0, 25, 50, 75]
-    assert spread(2, 6) == [0, 1]
+    assert spread(range(100), 4) == [0, 25, 50, 75]
+    assert spread(range(2), 6) == [0, 1]
 
 
 # On the command line --------------------------------------------------------------------------------------

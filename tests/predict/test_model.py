@@ -333,7 +333,6 @@ def test_what_is_no_picture_is_refused(source: Any, message: str, models: dict[s
         ("classification", {"top": 0}, "top: found 0"),
         ("pix2pix", {"flip": True}, "flip: predict of the task 'pix2pix' has no such option"),
     ],
-    ids=str,
 )  # fmt: skip
 def test_options_are_refused_by_name(
     name: str, options: dict[str, Any], message: str, models: dict[str, Model]

@@ -220,7 +220,7 @@ def test_a_detection_checkpoint_finds_the_people(
             return [found]
 
     monkeypatch.setattr(
-        recipe, "load", lambda path, device="cpu": Detector() if "found" in str(path) else task
+        person_boxes, "load", lambda path, device="cpu": Detector() if "found" in str(path) else task
     )
     source = paint(tmp_path / "a.png", PEOPLE)
     (tmp_path / "found.ckpt").touch()

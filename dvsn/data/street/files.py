@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dvsn.atomic import write_json
 from dvsn.data.cityscapes_labels import PALETTE, TRAIN_ID_OF
 from dvsn.data.street.annotations import Entry, coco_file, describe
 from dvsn.data.street.scene import draw_scene
@@ -153,7 +154,7 @@ def ensure_street(
         refuse_foreign(root)
         began = time.monotonic()
         log.info("street: drawing %d scenes of %d x %d into %s", sum(counts.values()), height, width, root)
-        write_stamp(root, {**wanted, "finished": False})
+        write_json(root / STAMP, {**wanted, "finished": False})
         for left_over in root.glob(".partial*"):
             shutil.rmtree(left_over)
         partial_root = root / ".partial"
@@ -163,7 +164,7 @@ def ensure_street(
                 shutil.rmtree(root / kind)
             (partial_root / kind).rename(root / kind)
         partial_root.rmdir()
-        write_stamp(root, wanted)
+        write_json(root / STAMP, wanted)
         log.info("street: finished after %.0f s", time.monotonic() - began)
     return root
 
@@ -174,13 +175,6 @@ def read_stamp(root: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return stamp if isinstance(stamp, dict) else None
-
-
-def write_stamp(root: Path, stamp: dict[str, Any]) -> None:
-    """Replace the stamp in one step."""
-    fresh = root / f"{STAMP}.{os.getpid()}"
-    fresh.write_text(json.dumps(stamp, indent=2) + "\n")
-    fresh.replace(root / STAMP)
 
 
 def is_complete(root: Path, wanted: dict[str, Any]) -> bool:

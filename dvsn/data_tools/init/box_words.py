@@ -46,7 +46,7 @@ def finish(
         sure=STATED,
         claimed=frozenset([*used, *files]),
         node={"objects": node},
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=names,
     )
     if list(photos) == [ALL]:

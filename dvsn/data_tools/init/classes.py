@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from dvsn.data_tools.findings import counted
@@ -38,7 +39,7 @@ def look(listing: Listing) -> Found | None:
         sure=LOOKS if len(classes) > 2 or not same_names(splits, sizes) else COULD,
         claimed=frozenset(used),
         node={"classes": len(classes)},
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=classes,
         odd=left_out(listing, used),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def look(listing: Listing) -> Found | None:
                 key: value for key, value in found.node.items() if (key, value) != ("visibility", False)
             }
         },
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=found.names,
     )
     if not made.node["people"]:

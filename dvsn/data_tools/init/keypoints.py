@@ -257,7 +257,7 @@ def finish(
         sure=STATED,
         claimed=frozenset([*used, *files]),
         node={"people": node} | ({"keypoints": own} if own else {}),
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=names,
     )
     if list(photos) == [ALL]:

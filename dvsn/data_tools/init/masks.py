@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def look(listing: Listing) -> Found | None:
         counts={split: len(each) for split, each in layout.pairs.items()},
         sure=COULD if layout.drawn() else LOOKS,
         claimed=layout.claimed,
-        sizes=pictures.counted(sizes),
+        sizes=Counter(sizes.values()),
         classes=classes,
     )
     found.node, found.comments = node_of(layout, kind, classes, content)

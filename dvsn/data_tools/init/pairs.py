@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         sure=LOOKS if layout.drawn() or not any(drawn) else COULD,
         claimed=layout.claimed,
         node={"dataset": dataset} if dataset else {},
-        sizes=pictures.counted({b: sizes[b] for _, b in layout.every if b in sizes}),
+        sizes=Counter({b: sizes[b] for _, b in layout.every if b in sizes}.values()),
     )
     found.comments = {
         f"dataset.{key}_kind": "few flat colours: resized without new ones in between"
@@ -127,7 +128,7 @@ def side_by_side(listing: Listing) -> Found | None:
         claimed=frozenset(names),
         node={"pair": {"source": source, "target": target}},
         comments={"pair": "a is the left half, b the right; made is the one that shows more"},
-        sizes=pictures.counted(halves),
+        sizes=Counter(halves.values()),
     )
     if len(splits) == 1:
         found.items = sorted(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -37,7 +36,3 @@ def sizes_of(listing: Listing, names: Sequence[str]) -> dict[str, Size]:
             "no pictures. Copy them again, or move them (and what belongs to them) away."
         )
     return sizes
-
-
-def counted(sizes: dict[str, Size]) -> Counter[Size]:
-    return Counter(sizes.values())
