@@ -52,6 +52,10 @@ def face_like(found: tables.Points) -> bool:
 
 def take_points(made: Found, found: tables.Points) -> None:
     """What the YAML says of the points: those of a known set, or names, pairs and what errors are relative to."""
+    if made.base == "aflw":
+        made.says.append("the 19 points of AFLW: errors are relative to the side of the faces' boxes")
+        made.facts |= {"head": False, "mirrors": True}
+        return
     whole = found.points[~np.isnan(found.points).any(axis=(1, 2))]
     told = mirror_pairs(whole[:: max(1, len(whole) // LOOKED_AT)])
     known = known_set(found.names, told)

@@ -36,6 +36,8 @@ FACE = {
     "eyelid",
     "ear",
 }
+FACES = ("face", "faces", "head")
+"""Categories whose keypoints are landmarks."""
 COCO17 = ["nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
           "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
           "right_ankle"]  # fmt: skip
@@ -84,6 +86,8 @@ def from_coco(listing: Listing) -> Found | None:
     if known and list(photos) == [ALL]:
         made.node["facts"] = {"score": "pck"}
         made.comments["facts.score"] = "AP is counted over whole files, and this one is parted"
+    if str(by_id.get(category)).lower() in FACES and (is_face(names) or not entry.get("keypoints")):
+        made.sure = COULD
     if len(counted) > 1:
         others = few([str(by_id.get(each)) for each in counted if each != category])
         made.says.append(f"other categories with keypoints are left out: {others}")
