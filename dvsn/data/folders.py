@@ -117,10 +117,22 @@ AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 def stem_of(path: AnyPath, ending: str) -> AnyPath | None:
-    """The path without the ending of its name; None where it has another one. An ending with a dot is one of the whole name,
-    such as .jpg or _mask.png, any other one is of the stem."""
-    name = path.name if "." in ending else path.stem
-    return path.with_name(name.removesuffix(ending)) if name.endswith(ending) and name != ending else None
+    """The path without the ending of its name; None where it has another one. An ending with a dot is one of the whole
+    name, such as .jpg or _mask.png, any other one is of the stem. With a star it is the form of the whole stem, the star
+    being what both sides share: mask_*, or */mask, which is a file called mask in a folder of each name."""
+    start, star, end = ending.partition("*")
+    if not star:
+        name = path.name if "." in ending else path.stem
+        return path.with_name(name.removesuffix(ending)) if name.endswith(ending) and name != ending else None
+    if end.startswith("/"):
+        return path.parent if path.stem == end[1:] and path.parent.name.startswith(start) else None
+    if (
+        not path.stem.startswith(start)
+        or not path.stem.endswith(end)
+        or len(path.stem) <= len(start) + len(end)
+    ):
+        return None
+    return path.with_name(path.stem[len(start) : len(path.stem) - len(end)])
 
 
 def match(
@@ -162,7 +174,7 @@ def match(
     both = sorted(stems[0].keys() & stems[1].keys())
     if not both:
         named = [
-            f"{folder}/**/*{ending}{'' if '.' in ending else '.png'}"
+            f"{folder}/**/{ending if '*' in ending else f'*{ending}'}{'' if '.' in ending else '.png'}"
             for folder, ending in zip((first, second), endings, strict=True)
         ]
         raise DataError(f"{first} + {second}: no picture in these folders; expected {' and '.join(named)}.")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from dvsn.data.files import pictures_below, require_folder
+from dvsn.data.files import pictures_below, require_file, require_folder
 from dvsn.data.objects import Annotation
 from dvsn.data.own_objects import ListedObjects, annotation
 from dvsn.data.people import PeopleDataset, PersonRecord
-from dvsn.errors import DataError
+from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable import headers
 from dvsn.reading import MEGABYTE, Line, read_text, to_numbers, to_whole, words
@@ -22,6 +23,9 @@ TREE = """\
     ROOT/{pictures}/NAME.jpg
     ROOT/{labels}/NAME.txt      a line an object: CLASS X Y WIDTH HEIGHT, the middle and the sides of its box in fractions of
                                 the picture; or CLASS X Y X Y X Y ..., its outline; none for a picture without objects"""
+LISTED = """\
+    ROOT/{split}.txt            the path of a picture a line, images/1.jpg, relative to the list or to ROOT
+    ROOT/labels/1.txt           its labels, in `labels` for `images`; or beside the picture"""
 LARGEST = 16 * MEGABYTE
 BEYOND = 0.5  # of the picture, that a box or point may lie outside of it
 
@@ -43,6 +47,9 @@ class YoloObjects(ListedObjects):
     `labels` as `NAME.jpg` below `pictures`, and both may be one folder. Without a file, a picture has no objects. `names`
     are the classes by label: class 0 of the files is label 1, since label 0 is the background; results have the file's
     class again. Lines of outlines give a box by their extent, and with `masks` the mask.
+
+    `pictures` may also be a list, such as {split}.txt: the path of a picture a line, relative to the list or to `root`. Then
+    `labels` is null: a file of labels lies in `labels` where the path has `images`, or else beside its picture.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class YoloObjects(ListedObjects):
         classes: int,
         names: Mapping[int, str],
         pictures: str = "images/{split}",
-        labels: str = "labels/{split}",
+        labels: str | None = "labels/{split}",
         masks: bool = False,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
@@ -65,7 +72,7 @@ class YoloObjects(ListedObjects):
             [each.picture for each in found],
             [each.size for each in found],
             [[to_object(row, each) for row in each.rows] for each in found],
-            Path(root) / labels.replace("{split}", split),
+            Path(root) / (labels or pictures).replace("{split}", split),
         )
 
 
@@ -83,7 +90,7 @@ class YoloPeople(PeopleDataset):
         split: str,
         keypoints: KeypointSet,
         pictures: str = "images/{split}",
-        labels: str = "labels/{split}",
+        labels: str | None = "labels/{split}",
         category: int | None = None,
         visibility: bool = True,
         transform: Callable[[Sample, int], Sample] | None = None,
@@ -103,33 +110,81 @@ class YoloPeople(PeopleDataset):
                     self.records.append(to_person(each, line, values, visibility=visibility))
         if not self.records:
             raise DataError(
-                f"{Path(root) / labels.replace('{split}', split)}: no object in it. Expected one or more."
+                f"{Path(root) / (labels or pictures).replace('{split}', split)}: no object in it. Expected one or more."
             )
 
 
 def read_labelled(
-    root: str, split: str, pictures: str, labels: str, *, classes: int | None = None
+    root: str, split: str, pictures: str, labels: str | None, *, classes: int | None = None
 ) -> list[Labelled]:
     """Every picture of a split with its lines; a class that is not below `classes` is an error."""
+    if pictures.endswith(".txt") != (labels is None):
+        raise ConfigError(
+            f"labels: found {labels} with pictures={pictures}; expected null with a list of pictures, {{split}}.txt, "
+            "and a folder with a folder."
+        )
+    if labels is None:
+        return read_listed(Path(root), pictures.replace("{split}", split), classes=classes)
     tree = TREE.format(pictures=pictures, labels=labels)
     photos, texts = (
         require_folder(Path(root) / each.replace("{split}", split), expected=tree, option=option)
         for each, option in ((pictures, "data.root"), (labels, "data.root"))
     )
-    found = []
-    for name in pictures_below(photos):
-        picture = photos / name
-        size = headers.size_of(picture)
-        if size is None:
-            raise DataError(f"{picture}: no picture that can be read. Expected:\n{tree}")
-        file = (texts / name).with_suffix(".txt")
-        rows = [to_numbered(line, file, classes) for line in lines_of(file)] if file.is_file() else []
-        found.append(Labelled(picture, size, file, rows))
+    found = [
+        labelled(photos / name, (texts / name).with_suffix(".txt"), classes)
+        for name in pictures_below(photos)
+    ]
     if found and not any(each.file.is_file() for each in found):
         raise DataError(
             f"{texts}: no NAME.txt for any of {len(found)} pictures in {photos}. Expected:\n{tree}"
         )
     return found
+
+
+def read_listed(root: Path, name: str, *, classes: int | None = None) -> list[Labelled]:
+    """Every picture of a list with its lines."""
+    file = require_file(root / name, expected=LISTED, option="data.root")
+    found = []
+    for number, line in enumerate(read_text(file, expected=LISTED, limit=1 << 28).splitlines(), 1):
+        if not line.strip():
+            continue
+        picture = listed(line.strip(), file, root)
+        if picture is None:
+            raise DataError(
+                f"{file}: line {number}: {line.strip()[:200]}: no such picture. Expected:\n{LISTED}"
+            )
+        found.append(labelled(picture, label_of(picture), classes))
+    if not any(each.file.is_file() for each in found):
+        raise DataError(f"{file}: {len(found)} pictures, and no file of labels for any. Expected:\n{LISTED}")
+    return found
+
+
+def listed(line: str, file: Path, root: Path) -> Path | None:
+    """The picture of a line, relative to the list or to the root; None where it is not there."""
+    places = (file.parent / line, root / line)
+    return next((Path(os.path.normpath(each)) for each in places if each.is_file()), None)
+
+
+def label_of(picture: Path) -> Path:
+    """Where the labels of a listed picture lie: in `labels` for the last `images` of its path, or beside it."""
+    parts = list(picture.with_suffix(".txt").parts)
+    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts)
+
+
+def labelled(picture: Path, file: Path, classes: int | None) -> Labelled:
+    """A picture with its lines, none where it has no file."""
+    size = headers.size_of(picture)
+    if size is None:
+        raise DataError(f"{picture}: no picture that can be read.")
+    return Labelled(
+        picture,
+        size,
+        file,
+        [to_numbered(line, file, classes) for line in lines_of(file)] if file.is_file() else [],
+    )
 
 
 def lines_of(file: Path) -> list[Line]:

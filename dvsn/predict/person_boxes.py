@@ -15,7 +15,7 @@ from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable.boxes import SCORE, Boxes, given_boxes, picture_numbers, whole_picture
 from dvsn.portable.frame import Frame
 from dvsn.reading import read_json, to_text, to_whole
-from dvsn.tasks import recipe
+from dvsn.tasks.recipe import load
 from dvsn.weights import read_checkpoint, require_equal
 
 PERSON = "person"
@@ -179,7 +179,7 @@ def from_memory(given: Any, least: float, category: int | None, *, name: str = P
 
 def from_task(file: Path, least: float, category: int | None, device: str, *, name: str = PERSON) -> Finder:
     """A detection checkpoint of dvsn."""
-    return of_task(recipe.load(file, device=device), file, least, category, device, name=name)
+    return of_task(load(file, device=device), file, least, category, device, name=name)
 
 
 def of_task(task: Any, file: Any, least: float, category: int | None, device: str, *, name: str) -> Finder:

@@ -23,6 +23,8 @@ from dvsn.portable.result import Result
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("segmentation", "pix2pix", "classification", "pose", "landmarks", "landmarks_heatmaps", "detection")
+QUICK = ("segmentation", "landmarks", "detection")
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TASKS]
 PEOPLE = ("pose", "landmarks", "landmarks_heatmaps")
 DETECTED = {
     "detection": ("size=128x256",)
@@ -122,7 +124,7 @@ def require_equal(ours: Result, theirs: Result) -> None:
     assert (drawn > 1).mean() < 0.002
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_file_answers_as_its_checkpoint(name: str, both: Any, folder: Path) -> None:
     model, checkpoint = both(name, *DETECTED.get(name, ()))
     paths = sorted(folder.glob("photo_*"))
@@ -137,7 +139,7 @@ def test_a_file_answers_as_its_checkpoint(name: str, both: Any, folder: Path) ->
         assert len(ours[0]) >= 1
 
 
-@pytest.mark.parametrize("name", ["segmentation", "pix2pix"])
+@pytest.mark.parametrize("name", ["segmentation", pytest.param("pix2pix", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", ["keep", "64x96"])
 def test_other_sizes(name: str, size: str, both: Any, folder: Path) -> None:
     model, checkpoint = both(name, *(["size=dynamic"] if name != "segmentation" else []))
@@ -232,7 +234,7 @@ def test_wrong_pictures_and_files(both: Any, folder: Path, tmp_path: Path) -> No
         read_contract({**model.engine.manifest, "palette": [3]}, tmp_path)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EACH)
 def test_no_torch_is_in_the_process(name: str, both: Any, folder: Path) -> None:
     model, _ = both(name, *DETECTED.get(name, ()))
     code = (

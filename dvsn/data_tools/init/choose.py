@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dvsn.data_tools import init
 from dvsn.data_tools.init.found import COULD, Found
-from dvsn.data_tools.init.listing import Listing
+from dvsn.data_tools.init.listing import Listing, few
 from dvsn.errors import ConfigError, DataError, nearest
 
 EXPECTED = """\
@@ -61,7 +61,9 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
     if not candidates:
         if complaints:
             raise complaints[0]
-        raise DataError(f"{listing.root}: nothing recognised. Found {listing.tree()}.\n{EXPECTED}")
+        packed = listing.ending(".zip", ".gz", ".tar", ".tgz", ".7z", ".rar", ".xz", ".bz2")
+        advice = f" Unpack {few(packed)} first." if packed else ""
+        raise DataError(f"{listing.root}: nothing recognised. Found {listing.tree()}.{advice}\n{EXPECTED}")
     if complaints and task is None and all(found.sure == COULD for found, _ in candidates):
         raise complaints[0]
     candidates.sort(key=lambda each: (-each[0].sure, -len(each[0].claimed)))

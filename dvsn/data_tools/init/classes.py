@@ -25,7 +25,7 @@ def look(listing: Listing) -> Found | None:
     if not splits:
         return None
     classes = sorted({name for each in splits.values() for name in each})
-    if len(classes) < 2 or all(is_part(name) or role_of(name) for name in classes):
+    if len(classes) < 2 or are_cases(splits) or all(is_part(name) or role_of(name) for name in classes):
         return None
     check_splits(listing, splits)
     used = [name for each in splits.values() for names in each.values() for name in names]
@@ -74,6 +74,22 @@ def without_parts(splits: dict[str, ByClass]) -> dict[str, ByClass]:
         split: {name: kept for name, kept in each.items() if not is_part(name)}
         for split, each in splits.items()
     }
+
+
+def are_cases(splits: Mapping[str, ByClass]) -> bool:
+    """Whether a folder is a case: each holds the same names without a number, such as image.png and mask.png, or a folder of
+    photos and one of masks."""
+    names = [name for each in splits.values() for found in each.values() for name in found]
+    below = {part for name in names for part in name.split("/")[:-1]}
+    if any(map(is_mask, below)) and any(map(is_photo, below)):
+        return True
+    held = {
+        frozenset(name.rpartition("/")[2].rpartition(".")[0] for name in names)
+        for each in splits.values()
+        for names in each.values()
+    }
+    (first, *others) = held
+    return not others and len(first) > 1 and not any(any(map(str.isdigit, stem)) for stem in first)
 
 
 def check_splits(listing: Listing, splits: Mapping[str, ByClass]) -> None:

@@ -55,7 +55,8 @@ def coco(listing: Listing, needs: str) -> Coco | None:
         if broken:
             raise broken[0]
         return None
-    pattern, files = best(by_pattern(found), listing, "annotations in COCO's format")
+    patterns = alike_once(by_pattern(found), found)
+    pattern, files = best(patterns, listing, "annotations in COCO's format")
     contents = {split: found[name] for split, name in files.items()}
     names: dict[str, dict[int, str]] = {}
     for split, name in files.items():
@@ -67,6 +68,26 @@ def coco(listing: Listing, needs: str) -> Coco | None:
         }
     wanted = {split: list(each.values()) for split, each in names.items() if each}
     return Coco(pattern, picture_folder(listing, wanted, files), contents, files, names)
+
+
+def alike_once(
+    patterns: Mapping[str, Mapping[str, str]], contents: Mapping[str, Any]
+) -> dict[str, Mapping[str, str]]:
+    """Of single files that describe the same pictures, such as several versions of one, that of the shortest name."""
+    found: dict[str, Mapping[str, str]] = {}
+    seen = set()
+    for pattern in sorted(patterns, key=lambda each: (-len(patterns[each]), len(each), each)):
+        names = [contents[path]["images"] for path in patterns[pattern].values()]
+        told = repr(
+            [
+                sorted(str(each.get("file_name")) for each in images if isinstance(each, dict))
+                for images in names
+            ]
+        )
+        if told not in seen:
+            seen.add(told)
+            found[pattern] = patterns[pattern]
+    return found
 
 
 def is_coco(content: Any) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 
 from dvsn.atomic import replacing
 from dvsn.config.menu import choices
-from dvsn.data_tools.init import choose, splits, write
+from dvsn.data_tools.init import choose, published, splits, write
 from dvsn.data_tools.init.listing import Listing
 from dvsn.data_tools.init.machine import this_machine
 from dvsn.data_tools.init.verify import verify
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, DataError
 
 log = logging.getLogger("dvsn")
 
@@ -28,7 +28,7 @@ def init(options: dict[str, Any]) -> list[Path]:
     write.refuse_existing(files, bool(options["overwrite"]))
     ratio = splits.shares(str(options["ratio"]))
     listing = Listing.of(Path(options["folder"]))
-    found, recogniser, others = choose.choose(listing, options["task"])
+    found, recogniser, others = understand(listing, options["task"])
     plan = splits.plan(
         found.counts, ratio=ratio, seed=options["seed"], group=options["group"],
         items=found.items, shows=found.shows, targets=found.targets,
@@ -55,6 +55,17 @@ def init(options: dict[str, Any]) -> list[Path]:
     words = found.facts.get("predict") or ["PICTURE"]
     advise(files, name, into, [str(each) for each in words], command)
     return files
+
+
+def understand(listing: Listing, task: str | None) -> choose.Choice:
+    """What lies there. Raises `DataError` with the line that trains on it for a data set that dvsn reads as published,
+    unless `task` asks for one that its files are understood for without that."""
+    shipped = published.published(listing)
+    if shipped is None:
+        return choose.choose(listing, task)
+    if task in (None, *shipped.tasks):
+        raise DataError(published.sentence(shipped, listing, task))
+    return choose.choose(listing, task)
 
 
 def checked_name(name: str) -> str:

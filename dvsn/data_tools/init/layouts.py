@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -129,6 +130,9 @@ def _endings(listing: Listing, folders: Mapping[str, Pair]) -> Iterator[tuple[st
     tails = [_tail(each) for each in stems]
     yield "", tails[1]
     yield tails[0], tails[1]
+    heads = [_head([stem.rpartition("/")[2] for stem in each]) for each in stems]
+    if any(heads) and heads[0] != heads[1]:
+        yield heads[0], heads[1]
     known = {stem[len(one) + 1 :] for stem in stems[0]}
     added = Counter(
         end
@@ -153,8 +157,31 @@ def _endings_of_one(names: Sequence[str]) -> Iterator[tuple[str, str]]:
                 added[stem[place:]] += 1
     for end, _ in added.most_common(4):
         yield "", end
+    yield from itertools.permutations(_heads(stems), 2)
+    yield from itertools.permutations(_same_names(paths), 2)
     tails = Counter(tail.group() for stem in stems if (tail := re.search(r"[_\-. ][A-Za-z]\w*$", stem)))
     yield from itertools.permutations([tail for tail, _ in tails.most_common(5)], 2)
+
+
+def _heads(stems: Iterable[str]) -> list[str]:
+    """What many names of one folder start with, as forms: img_* and mask_*; and "" where many are what follows a start."""
+    names = [stem.rpartition("/")[2] for stem in stems]
+    starts = [match.group() for name in names if (match := re.match(r"[A-Za-z]+(?:[_\-. ]|(?=\d))", name))]
+    found = [f"{start}*" for start, count in Counter(starts).most_common(3) if 4 * count >= len(names)]
+    return [*found, ""] if found else []
+
+
+def _same_names(paths: Iterable[PurePosixPath]) -> list[str]:
+    """Names without a number in several folders, as forms: case1/image.png and case1/mask.png are */image and */mask."""
+    stems = Counter(path.stem for path in paths if len(path.parts) > 1 and not re.search(r"\d", path.stem))
+    return [f"*/{stem}" for stem, count in stems.most_common(4) if count > 1]
+
+
+def _head(stems: Sequence[str]) -> str:
+    """What all names start with, without the first digits of a number, as a form: img_*."""
+    start = os.path.commonprefix(stems)  # noqa: RUF071 - of characters
+    match = re.match(r"(.*[A-Za-z_\-. ])\d*$", start) if len(stems) > 1 else None
+    return f"{match.group(1)}*" if match else ""
 
 
 def _tail(stems: Sequence[str]) -> str:

@@ -59,9 +59,13 @@ def plan(
 ) -> Plan:
     """Roles for the splits that are there, and ranges of a split for those that are not."""
     by_role: dict[str, str] = {role: name for name in counts if (role := role_of(name))}
-    if len(counts) == 1 and not {"val", "test"} & by_role.keys():
+    if len(counts) == 1:
         ((name, count),) = counts.items()
-        return _parted(name, count, ratio, seed, group, (items, shows, targets))
+        made = _parted(name, count, ratio, seed, group, (items, shows, targets))
+        if role_of(name) not in ("val", "test"):
+            return made
+        told = f"{name} is the only split, and is taken for the whole: "
+        return made._replace(says=[each.replace("no splits: ", told, 1) for each in made.says])
     if "train" not in by_role:
         raise DataError(
             f"splits: found {', '.join(counts)}, and none to train on. Expected one called train, or none at all: then "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.files import SUFFIXES
+from dvsn.data_tools.init import coco_look
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.patterns import ALL, best, by_pattern, picture_folder
 from dvsn.data_tools.init.splits import role_of
@@ -58,8 +59,8 @@ class Points:
 
 
 def points_in(listing: Listing) -> Points | None:
-    """The first of the three that is there."""
-    for understand in (tables, pts_files, lines):
+    """The first of the four that is there."""
+    for understand in (tables, pts_files, lines, json_faces):
         found = understand(listing)
         if found is not None:
             return found
@@ -308,6 +309,44 @@ def split_columns(numbers: np.ndarray, file: Any) -> tuple[int, int | None]:
             f"{file}: found {width} numbers a line, expected x and y of each point, or also a rectangle and flags."
         )
     return width // 2, None
+
+
+# mmpose's JSON -----------------------------------------------------------------------------------------
+
+
+def json_faces(listing: Listing) -> Points | None:
+    """COCO's format with a centre and a scale for each face, instead of a box."""
+    files = coco_look.coco(listing, "center")
+    if files is None:
+        return None
+    photos: dict[str, list[str]] = {}
+    points: list[np.ndarray] = []
+    for split, content in files.contents.items():
+        photos[split] = []
+        for each in content["annotations"]:
+            numbers, image = each.get("keypoints"), each.get("image_id")
+            where = f"{listing.path(files.files[split])}: annotation {each.get('id')}"
+            if (
+                not isinstance(numbers, list)
+                or not numbers
+                or len(numbers) % 3
+                or image not in files.names[split]
+            ):
+                raise DataError(f"{where}: expected keypoints as x, y, v of each, and a picture of the file.")
+            row = np.array(to_numbers(numbers, f"{where}: keypoints")).reshape(-1, 3)
+            photos[split].append(files.photo(split, image))
+            points.append(np.where(row[:, 2:] > 0, row[:, :2], np.nan))
+    counts = sorted({len(each) for each in points})
+    if len(counts) != 1:
+        raise DataError(f"{listing.root}: faces of {counts} points. Expected one number in all files.")
+    node: dict[str, Any] = {"annotations": files.annotations}
+    node |= {} if files.images == "images" else {"images": files.images}
+    shipped = counts == [19] and any("aflw" in name.lower() for name in files.files.values())
+    base = "aflw" if shipped else "face_json"
+    return Points(
+        kind="faces in COCO's format, as mmpose has them", node=node, names=[f"p{number}" for number in range(counts[0])],
+        photos=photos, points=np.array(points), files=list(files.files.values()), bases=(base, base), named=False,
+    )  # fmt: skip
 
 
 def is_number(text: str) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from dvsn.data.yolo import Labelled, read_labelled, to_object
+from dvsn.data.yolo import Labelled, listed, read_labelled, to_object
 from dvsn.data_tools.init.box_words import finish, side_of
 from dvsn.data_tools.init.found import Found
 from dvsn.data_tools.init.listing import Listing
-from dvsn.data_tools.init.patterns import ALL, one_pattern
+from dvsn.data_tools.init.patterns import ALL, by_pattern, one_pattern
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
 from dvsn.reading import MEGABYTE, read_text, words
@@ -29,17 +30,21 @@ OTHER = (
 
 
 class Yolo(NamedTuple):
-    """Folders of pictures and of text files with `{split}`, the splits, and what a YAML beside them says."""
+    """Folders of pictures and of text files with `{split}`, or a list and None, the splits, and what a YAML beside them
+    says."""
 
     pictures: str
-    labels: str
+    labels: str | None
     splits: tuple[str, ...]
     stated: dict[str, Any]
     files: tuple[str, ...]
 
 
 def yolo(listing: Listing) -> Yolo | None:
-    """Pictures with a text file of numbers each."""
+    """Pictures with a text file of numbers each; by lists, where a YAML names these."""
+    by_list = from_lists(listing)
+    if by_list is not None:
+        return by_list
     stems = {name.rpartition(".")[0]: name for name in listing.pictures}
     pairs: Counter[tuple[str, str]] = Counter()
     files = []
@@ -68,6 +73,38 @@ def yolo(listing: Listing) -> Yolo | None:
     stated = statement(listing)
     places = [one_pattern({split: each[n] for split, each in roots.items()}, listing) for n in (0, 1)]
     return Yolo(places[0], places[1], tuple(roots), stated, tuple(files))
+
+
+def from_lists(listing: Listing) -> Yolo | None:
+    """What the `train: train.txt` of a data.yaml names. Raises `DataError` for pictures of a list that are not there."""
+    stated = statement(listing)
+    lists: dict[str, str] = {}
+    for role in ("train", "val", "test"):
+        name = stated.get(role)
+        if isinstance(name, str) and name.endswith(".txt"):
+            path = PurePosixPath(name).as_posix()
+            lists[role] = next(
+                (each for each in listing.ending(".txt") if f"/{path}".endswith(f"/{each}")), ""
+            )
+            if not lists[role]:
+                raise DataError(f"{listing.root}: its YAML says {role}: {name}, which is not there. Expected a list of "
+                                "pictures below this folder.")  # fmt: skip
+    if not lists:
+        return None
+    patterns = by_pattern(lists.values())
+    pattern, files = next(iter(patterns.items()))
+    if len(patterns) > 1 or sorted(map(str, map(role_of, files))) != sorted(lists):
+        raise DataError(f"{listing.root}: lists of no common name: {', '.join(lists.values())}. Name them alike, such as "
+                        "train.txt and val.txt.")  # fmt: skip
+    for name in files.values():
+        file = listing.path(name)
+        lines = [line.strip() for line in read_text(file, limit=16 * MEGABYTE).splitlines() if line.strip()]
+        missing = [line for line in lines if listed(line, file, listing.root) is None]
+        if missing or not lines:
+            raise DataError(f"{file}: {len(missing)} of its {len(lines)} pictures are not there, such as "
+                            f"{missing[0] if missing else 'none'}. Expected paths relative to this file or to "
+                            f"{listing.root}, such as images/1.jpg.")  # fmt: skip
+    return Yolo(pattern, None, tuple(files), stated, tuple(files.values()))
 
 
 def candidates(stem: str) -> list[str]:
@@ -196,4 +233,4 @@ def objects(listing: Listing) -> Found | None:
 
 
 def relative(listing: Listing, one: Labelled) -> str:
-    return one.picture.relative_to(listing.root).as_posix()
+    return PurePosixPath(os.path.relpath(one.picture, listing.root)).as_posix()

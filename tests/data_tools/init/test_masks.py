@@ -51,6 +51,11 @@ LAYOUTS = {
                     "splits": ("training", "validation")}, "training"),
     "one folder a split": ({"photo": "{s}/{i}.jpg", "mask": "{s}/{i}_mask.png", "splits": ("train", "valid")}, "valid"),
     "joined names": ({"photo": "{s}_images/{i}.jpg", "mask": "{s}_masks/{i}.png", "splits": ("train", "test")}, "test"),
+    "starts in one folder": ({"photo": "img_{i}.png", "mask": "mask_{i}.png"}, "all"),
+    "starts in two folders": ({"photo": "images/img_{i}.png", "mask": "masks/mask-{i}.png"}, "all"),
+    "start of the mask": ({"photo": "{i}.png", "mask": "mask_{i}.png"}, "all"),
+    "a folder a case": ({"photo": "{i}/image.png", "mask": "{i}/mask.png"}, "all"),
+    "cases of splits": ({"photo": "{s}/{i}/image.png", "mask": "{s}/{i}/mask.png", "splits": ("train", "val")}, "val"),
     "as CamVid": ({"photo": "{s}/{i}.png", "mask": "{s}annot/{i}.png", "splits": ("train", "val")}, "train"),
 }  # fmt: skip
 
@@ -64,6 +69,7 @@ def test_a_layout_is_read(name: str, tmp_path: Path) -> None:
     first = 100 * list(options.get("splits", ("all",))).index(split)
     assert found.counts == dict.fromkeys(options.get("splits", ("all",)), 6)
     assert len(data) == 6
+    assert choose(Listing.of(tmp_path)).found.task == "segmentation"
     for number in range(6):
         np.testing.assert_array_equal(data.read(number)["label"], scene(first + number)[1])
     assert data.read(0)["photo"].std() > 20  # the photo, not the mask
@@ -185,4 +191,22 @@ def test_what_is_wrong_is_said(change: Callable[[Path], Any], message: str, tmp_
     write_masks(tmp_path)
     change(tmp_path)
     with pytest.raises(DataError, match=message):
+        choose(Listing.of(tmp_path))
+
+
+@pytest.mark.parametrize("photo, masks", [
+    ("{i}.jpg", ["{i}_mask_0.png", "{i}_mask_1.png"]),
+    ("images/{i}.jpg", ["masks/{i}_0.png", "masks/{i}_1.png", "masks/{i}_2.png"]),
+    ("images/{i}.jpg", ["masks/{i}/0.png", "masks/{i}/1.png"]),
+    ("{i}/images/{i}.png", ["{i}/masks/ab12.png", "{i}/masks/cd34.png"]),
+])  # fmt: skip
+def test_a_mask_for_each_object_is_refused(photo: str, masks: list[str], tmp_path: Path) -> None:
+    for number in range(4):
+        picture, ids = scene(number)
+        save(tmp_path / photo.format(i=f"p{number}"), picture)
+        for place, mask in enumerate(masks, 1):
+            save(tmp_path / mask.format(i=f"p{number}"), binary((ids == place).astype(np.uint8)))
+    with pytest.raises(
+        DataError, match=r"4 pictures have several masks.*p0\..* with .*join those of a picture to one"
+    ):
         choose(Listing.of(tmp_path))

@@ -95,6 +95,32 @@ def test_yolo_and_voc_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert config["data"]["objects"]["names"] == {1: "cat", 2: "dog"} and len(module.open("val")) == 3
 
 
+@pytest.mark.parametrize("shape", ["", "kpt_shape: [2, 2]\n"])
+@pytest.mark.parametrize("start", ["", "./", "../"])
+def test_lists_of_yolo(start: str, shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of both splits lie in one folder: train.txt and val.txt part them."""
+    root = yolo(
+        tmp_path / "set",
+        {str(n): "1 .5 .5 .25 .5" + " .25 .5 .75 .5" * bool(shape) for n in range(6)},
+        names="",
+    )
+    (root / "classes.txt").unlink()
+    folder = "lists/" if start == "../" else ""
+    text(root / "data.yaml", f"train: {folder}train.txt\nval: {folder}val.txt\nnames: [bolt, nut]\n{shape}")
+    for split, chosen in {"train": [0, 3, 4, 5], "val": [1, 2]}.items():
+        text(root / folder / f"{split}.txt", "".join(f"{start}images/{n}.png\n" for n in chosen))
+    config, module = written(tmp_path, root, monkeypatch)
+    node = config["data"]["people" if shape else "objects"]
+    assert (node["pictures"], node["labels"]) == (f"{folder}{{split}}.txt", None)
+    assert (len(module.open("train")), len(module.open("val"))) == (4, 2)
+    assert str(root / "images" / "2.png") in module.open("val").describe(1)
+    text(root / folder / "val.txt", "/content/1.png\n")
+    with pytest.raises(
+        DataError, match=r"val.txt: 1 of its 1 pictures are not there, such as /content/1.png"
+    ):
+        look(root)
+
+
 PEOPLE = [
     {
         "image_id": n,
