@@ -16,9 +16,8 @@ from dvsn.config.allow import renamed
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.hub.folder import restored
 from dvsn.portable.engine import Engine, open_engine
-from dvsn.tasks import recipe
 from dvsn.tasks.base import Task
-from dvsn.tasks.recipe import build_task
+from dvsn.tasks.recipe import build_task, load
 
 SUFFIXES = (".onnx", ".xml")
 
@@ -56,7 +55,7 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Task:
 def open_task(path: str | Path, *, device: str = "cpu") -> Task:
     """The trained task of a checkpoint, or of an exported file, which runs on the CPU. Raises `CheckpointError`."""
     if not is_exported(path):
-        return recipe.load(path, device=device)
+        return load(path, device=device)
     if device not in ("cpu", "auto"):
         raise ConfigError(
             f"device: found {device}; {path} is an exported file, which its own runtime asks on the CPU."
