@@ -30,14 +30,15 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", DATA)
 def test_a_missing_root_is_answered_with_the_tree_and_the_option(name: str, tmp_path: Path) -> None:
-    people = (
-        "people:" in Path(conf_dir(), "data", f"{name}.yaml").read_text(encoding="utf-8")
-        and "street" not in name
-    )
-    crop = ["codec=msra", "transform=pose"] if people else []
-    data = module(
-        [f"data={name}", *crop, f"data.root={tmp_path}/nowhere"], tmp_path
-    )  # building opens nothing
+    node = composed(["task=pix2pix", f"data={name}"], tmp_path)["data"]
+    options = [f"data.root={tmp_path}/nowhere"]
+    if not node["dataset"]:
+        options += ["codec=msra", "transform=pose"] if node["people"] else ["transform=detection"]
+    if (node["keypoints"] or {}).get("names") == "???":  # a set of one's own, which says them
+        options += ["data.keypoints.names=[left, right]"]
+    if (node["objects"] or {}).get("names") == "???":
+        options += ["data.objects.names={1: bolt}"]
+    data = module([f"data={name}", *options], tmp_path)  # building opens nothing
     for split in ("train", "val", "test"):
         with pytest.raises(DataError) as caught:
             data.open(split)
