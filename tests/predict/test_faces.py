@@ -24,7 +24,7 @@ from dvsn.predict import command as predict
 from dvsn.predict import face_boxes
 from dvsn.predict.options import COMMAND
 from dvsn.predict.sources import in_order
-from dvsn.tasks import recipe
+from dvsn.tasks import exported
 from tests.support.tiny import composed
 
 NAMES = ["b0", "b1", "b2", "b3", "e0", "e1", "e2", "e3", "n0", "n1", "m0", "m1", "lip", "chin"]
@@ -65,7 +65,7 @@ class Laid:
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Laid:
     made = Laid()
-    monkeypatch.setattr(recipe, "load", lambda path, device="cpu": made)
+    monkeypatch.setattr(exported, "load", lambda path, device="cpu": made)
     return made
 
 
@@ -351,7 +351,7 @@ def test_the_landmark_task_predicts(form: str, tmp_path: Path, monkeypatch: pyte
     config = composed([*FORMS[form], "data=faces68"], Path("runs/test"))
     made: Any = runtime.make_task(config).eval()
     made.data_recipe = config["data"]
-    monkeypatch.setattr(recipe, "load", lambda path, device="cpu": made)
+    monkeypatch.setattr(exported, "load", lambda path, device="cpu": made)
     (entry,) = predicted(paint(tmp_path / "a.png"), tmp_path / "out", padding=0.8)[1]
     assert len(entry["keypoints"]) == 3 * 68 and set(entry) >= {"angles_degrees", "bbox", "score"}
 

@@ -28,7 +28,7 @@ from dvsn.predict import command as predict
 from dvsn.predict import face_boxes, person_boxes
 from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import grouped
-from dvsn.tasks import recipe
+from dvsn.tasks import exported
 from dvsn.tasks.pose import Pose
 
 SIZE = (120, 160)
@@ -61,7 +61,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Pose:
         mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), flip_test=False,
     ).eval()  # fmt: skip
     made.data_recipe = {"keypoints": KEYPOINTS, "padding": 1.25}
-    monkeypatch.setattr(recipe, "load", lambda path, device="cpu": made)
+    monkeypatch.setattr(exported, "load", lambda path, device="cpu": made)
     return made
 
 

@@ -97,7 +97,7 @@ def test_resize_keeps_what_fits_and_works_in_float32() -> None:
     ("options", "message"),
     [
         ({"mode": "window"}, "task.inference.mode: found 'window'"),
-        ({"mode": "slide"}, "task.inference.window: mode=slide needs it"),
+        ({"mode": "slide"}, "task.inference.window: task.inference.mode=slide needs it"),
         ({"mode": "slide", "window": [3]}, r"task.inference.window: found \[3\]"),
         ({"scales": [0]}, "task.inference.scales"),
         ({"flip": "yes"}, "task.inference.flip"),

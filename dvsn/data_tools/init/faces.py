@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from dvsn.data_tools.init import keypoints, pictures, recipe, tables
 from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.patterns import ALL, last_folder
+from dvsn.data_tools.init.patterns import annotated
 from dvsn.data_tools.init.recipe import Recipe
 from dvsn.geometry.mean_shape import mirror_pairs
 from dvsn.geometry.mirrors import lacking_pairs
@@ -28,28 +27,13 @@ def look(listing: Listing) -> Found | None:
     found = tables.points_in(listing)
     if found is None:
         return None
-    used = sorted({name for each in found.photos.values() for name in each})
-    total = sum(map(len, found.photos.values()))
-    sizes = pictures.sizes_of(listing, used)
-    made = Found(
-        kind=found.kind,
-        task="landmarks",
-        base=found.bases[1],
-        counts={split: len(each) for split, each in found.photos.items()},
+    total, used = sum(map(len, found.photos.values())), set().union(*found.photos.values())
+    node = {key: value for key, value in found.node.items() if (key, value) != ("visibility", False)}
+    made, sizes = annotated(
+        listing, found.photos, found.files, without="without points", kind=found.kind, task="landmarks",
+        base=found.bases[1], node={"people": node} if node else {}, classes=found.names,
         sure=STATED if found.bases[0] != "keypoint_table" else LOOKS if face_like(found) else COULD,
-        claimed=frozenset([*used, *found.files]),
-        node={
-            "people": {
-                key: value for key, value in found.node.items() if (key, value) != ("visibility", False)
-            }
-        },
-        sizes=Counter(sizes.values()),
-        classes=found.names,
-    )
-    if not made.node["people"]:
-        del made.node["people"]
-    if list(found.photos) == [ALL]:
-        made.items = found.photos[ALL]
+    )  # fmt: skip
     made.says = [
         f"{total} faces of {len(found.names)} points in {len(used)} pictures, {made.size_words()} (height x width)"
     ]
@@ -57,9 +41,7 @@ def look(listing: Listing) -> Found | None:
     made.says += found.says
     names = [name for each in found.photos.values() for name in each]
     padding = round(PADDING * share_of(found.points, names, sizes), 2)
-    made.facts["predict"] = [last_folder(listing, found.photos), f"padding={padding:g}"]
-    loose = sorted(set(listing.pictures) - set(used))
-    made.odd = [f"{len(loose)} pictures without points: {few(loose)}"] if loose else []
+    made.facts["predict"].append(f"padding={padding:g}")
     return made
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.yolo import YoloPeople
-from dvsn.data_tools.init import coco_look, pictures, recipe, tables, yolo_look
+from dvsn.data_tools.init import coco_look, recipe, tables, yolo_look
 from dvsn.data_tools.init.found import COULD, LOOKS, STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
-from dvsn.data_tools.init.patterns import ALL, last_folder
+from dvsn.data_tools.init.patterns import ALL, annotated
 from dvsn.data_tools.init.recipe import Recipe
 from dvsn.errors import DataError
 from dvsn.geometry.keypoints import KeypointSet
@@ -240,45 +240,31 @@ def finish(
     known: bool = False,
 ) -> Found:
     """What all formats say. `photos` one an item, by split; `points` (N, K, 2); `boxes` (N, 2) widths and heights."""
-    used = sorted({name for each in photos.values() for name in each})
     total = sum(map(len, photos.values()))
     if not total or np.isnan(points).all():
         raise DataError(f"{listing.root}: {kind}, and not one labelled keypoint. Expected one or more.")
-    sizes = pictures.sizes_of(listing, used)
     own: dict[str, Any] = {} if known else {"names": names}
     upper = [] if known else upper_body(names)
     own |= {"skeleton": lines} if lines and not known else {}
     own |= {"upper_body": upper} if upper else {}
-    found = Found(
-        kind=kind,
-        task="pose",
-        base=base,
-        counts={split: len(each) for split, each in photos.items()},
-        sure=STATED,
-        claimed=frozenset([*used, *files]),
+    found, sizes = annotated(
+        listing, photos, files, without="without keypoints", kind=kind, task="pose", base=base, sure=STATED, classes=names,
         node={"people": node} | ({"keypoints": own} if own else {}),
-        sizes=Counter(sizes.values()),
-        classes=names,
-    )
-    if list(photos) == [ALL]:
-        found.items = photos[ALL]
+    )  # fmt: skip
     heights, widths = (np.array([each[axis] for each in sizes.values()], float) for axis in (0, 1))
     frame = np.stack([widths, heights], axis=1) if boxes is None or not len(boxes) else boxes
     found.facts |= {"box": [float(each) for each in np.median(frame, axis=0)], "upper": bool(upper) or known}
-    found.facts["predict"] = [last_folder(listing, photos)]
     share = 1 - float(np.isnan(points[..., 0]).mean())
     pairs = lacking_pairs(names, ())
     found.facts["mirrors"] = bool(pairs) or known or len(names) == 1
     found.says = [
-        f"{total} of {len(names)} keypoints in {len(used)} pictures, {found.size_words()} (height x "
-        f"width), {share:.0%} labelled",
+        f"{total} of {len(names)} keypoints in {len(set().union(*photos.values()))} pictures, {found.size_words()} "
+        f"(height x width), {share:.0%} labelled",
         f"keypoints: {few(names, 20)}",
         f"pairs that a mirror exchanges, by their names: {few([f'{a} and {b}' for a, b in pairs], 10)}"
         if pairs
         else "no pairs are told by the names, so nothing is mirrored: write keypoints.pairs where there are left and right",
     ]
-    loose = sorted(set(listing.pictures) - set(used))
-    found.odd = [f"{len(loose)} pictures without keypoints: {few(loose)}"] if loose else []
     return found
 
 

@@ -7,7 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from dvsn.data_tools.init import pictures
+from dvsn.data_tools.init.found import Found
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.pictures import spread
 from dvsn.data_tools.init.splits import role_of
@@ -114,3 +117,27 @@ def one_pattern(places: Mapping[str, str], listing: Listing) -> str:
             "as images/train and images/val."
         )
     return found.pop()
+
+
+def annotated(
+    listing: Listing,
+    photos: Mapping[str, Sequence[str]],
+    files: Sequence[str],
+    *,
+    without: str,
+    **fields: Any,
+) -> tuple[Found, dict[str, pictures.Size]]:
+    """What annotation `files` describe, and the sizes of its pictures by name. `photos`: the pictures by split, one an item.
+    Pictures that no file describes are said to be `without`; `fields` are others of `Found`."""
+    used = sorted({name for each in photos.values() for name in each})
+    sizes = pictures.sizes_of(listing, used)
+    found = Found(
+        counts={split: len(each) for split, each in photos.items()}, claimed=frozenset([*used, *files]),
+        sizes=Counter(sizes.values()), **fields,
+    )  # fmt: skip
+    if list(photos) == [ALL]:
+        found.items = photos[ALL]
+    found.facts["predict"] = [last_folder(listing, photos)]
+    loose = sorted(set(listing.pictures) - set(used))
+    found.odd = [f"{len(loose)} pictures {without}: {few(loose)}"] if loose else []
+    return found, sizes
