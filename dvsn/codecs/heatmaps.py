@@ -1,7 +1,7 @@
 """Keypoints to heatmaps and back: the target of a pose network, and the decoding of its answer.
 
 Points are pixels (x, y) of the crop, pixel centres at integers. Map pixel i stands for crop pixel spacing * i + offset.
-The spacing is the stride or, with `unbiased`, (crop side - 1) / (map side - 1): see `dvsn.data.crop` for the same choice
+The spacing is the stride or, with `unbiased`, (crop side - 1) / (map side - 1): see `dvsn.portable.crop` for the same choice
 in the crop.
 """
 

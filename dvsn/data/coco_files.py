@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvsn import reading
-from dvsn.data import headers
 from dvsn.errors import DataError
+from dvsn.portable import headers
 from dvsn.reading import column, to_flag, to_number, to_text, to_whole
 
 Entry = dict[str, Any]

@@ -1,18 +1,7 @@
-"""From a person's box to the crop that the network sees: geometry, and the published augmentation.
-
-A crop has a centre and an extent (width, height) in pixels of the picture, before it is resized and turned. Two
-ways of counting pixels are in use, and weights are trained for one of them:
-
-- `unbiased=False`: the box's centre goes to width / 2, and the zoom is crop width over extent width, on both axes.
-  Published HRNet, SimpleBaseline and DARK weights want it (Sun et al., 2019, arXiv:1902.09212).
-- `unbiased=True`: lengths are counted between pixel centres, as UDP does (Huang et al., 2020, arXiv:1911.07524): the
-  centre goes to (width - 1) / 2 and each axis zooms by (side - 1) over extent. UDP's published code turns the other
-  way round for the same sign of the angle; angles are drawn symmetrically, so nothing is lost.
-"""
+"""The crop of a person that the network sees: the published augmentation. For the geometry see `dvsn.portable.crop`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,8 +10,9 @@ import numpy as np
 import torch
 
 from dvsn.data.transforms import Transform
-from dvsn.errors import ConfigError, DataError
+from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.crop import box_to_extent, crop_matrix, invert, move_points, person_frame
 from dvsn.types import Sample
 
 HALF_BODY_PADDING = 1.5
@@ -33,57 +23,6 @@ DROPOUTS = ("CoarseDropout", "GridDropout", "PixelDropout", "XYMasking", "Erasin
 def can_mirror(keypoints: KeypointSet | None) -> bool:
     """Whether it is known what a mirror does to the keypoints; without names it exchanges none."""
     return keypoints is None or keypoints.mirrors
-
-
-def box_to_extent(box: Sequence[float], ratio: float, padding: float) -> tuple[np.ndarray, np.ndarray]:
-    """A box (x, y, width, height) -> centre (2,) and extent (2,), float64.
-
-    The shorter side grows until width / height is `ratio`, then both are multiplied by `padding`.
-    """
-    x, y, width, height = (float(value) for value in box)
-    centre = np.array([x + width / 2, y + height / 2])
-    if width > ratio * height:
-        height = width / ratio
-    else:
-        width = height * ratio
-    return centre, np.array([width, height]) * padding
-
-
-def crop_matrix(
-    centre: Sequence[float] | np.ndarray,
-    extent: Sequence[float] | np.ndarray,
-    size: Sequence[int],
-    *,
-    rotation_degrees: float = 0.0,
-    unbiased: bool = False,
-) -> np.ndarray:
-    """The (2, 3) float64 matrix from pixels of the picture to pixels of a crop of `size` (H, W).
-
-    A positive rotation turns the content of the picture counter-clockwise.
-    """
-    height, width = size
-    cos, sin = math.cos(math.radians(rotation_degrees)), math.sin(math.radians(rotation_degrees))
-    rotate = np.array([[cos, sin], [-sin, cos]])
-    if unbiased:
-        zoom = np.array([(width - 1) / extent[0], (height - 1) / extent[1]])
-        middle = np.array([(width - 1) / 2, (height - 1) / 2])
-    else:
-        zoom = np.full(2, width / extent[0])
-        middle = np.array([width / 2, height / 2])
-    linear = zoom[:, None] * rotate
-    return np.column_stack([linear, middle - linear @ np.asarray(centre, np.float64)])
-
-
-def invert(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a (2, 3) map."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([linear, -linear @ matrix[:, 2]])
-
-
-def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (..., 2) through a (2, 3) matrix."""
-    moved: np.ndarray = points @ matrix[:, :2].T + matrix[:, 2]
-    return moved
 
 
 def crop_sample(
@@ -202,11 +141,7 @@ class PersonCrop:
 
     def frame(self, box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Centre and extent (width, height) of the crop of a box. Raises `DataError` for a box without an inside."""
-        if not np.isfinite(box).all() or min(box[2], box[3]) <= 0:
-            raise DataError(
-                f"the box is {np.round(np.asarray(box, float), 2).tolist()} (x, y, width, height), expected sides above 0."
-            )
-        return box_to_extent(box, self.size[1] / self.size[0], self.padding)
+        return person_frame(box, self.size, self.padding)
 
     def matrix(self, centre: np.ndarray, extent: np.ndarray, rotation_degrees: float = 0.0) -> np.ndarray:
         """From the picture to the crop, (2, 3)."""

@@ -10,12 +10,21 @@ import cv2
 import numpy as np
 import torch
 
-from dvsn.data.crop import DROPOUTS, can_mirror, crop_matrix, crop_sample, move_points, require_probabilities
+from dvsn.data.crop import DROPOUTS, can_mirror, crop_sample, require_probabilities
 from dvsn.data.labelled import check_choices
 from dvsn.data.transforms import Transform
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.head_angles import head_angles
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.crop import (
+    between_centres,
+    cut_square,
+    face_corners,
+    face_square,
+    from_corner,
+    move_points,
+    square_matrix,
+)
 from dvsn.types import Sample
 
 TRIES = 10  # of an augmentation that leaves every point inside the crop
@@ -130,8 +139,7 @@ class FaceCrop:
             extent, areas = self._draw(corner, side, points, random)
             crop = cv2.warpAffine(photo, between_centres(areas), self.size[::-1], flags=cv2.INTER_LINEAR)
             return crop, areas, extent
-        crop = cv2.resize(cut(photo, corner, side), self.size[::-1], interpolation=cv2.INTER_LINEAR)
-        return crop, self._plain(corner, side), float(side)
+        return cut_square(photo, corner, side, self.size), self._plain(corner, side), float(side)
 
     def frame(self, sample: Sample) -> tuple[np.ndarray, int]:
         """The upper left corner (2,), whole pixels, and the side of the square around a face.
@@ -146,22 +154,12 @@ class FaceCrop:
                 )
             low, high = known.min(axis=0), known.max(axis=0)
         else:
-            x, y, width, height = (float(value) for value in sample["box"])
-            if not np.isfinite([x, y, width, height]).all() or min(width, height) <= 0:
-                raise DataError(
-                    f"the box is {[round(value, 2) for value in (x, y, width, height)]} (x, y, width, height), expected "
-                    "sides above 0."
-                )
-            low, high = np.array([x, y]), np.array([x + width, y + height])
-        low, high = np.floor(low), np.floor(high)
-        sides = high - low + 1
-        side = max(1, int(self.padding * sides.max()))
-        corner: np.ndarray = np.trunc(low + sides / 2).astype(int) - side // 2
-        return corner, side
+            low, high = face_corners(sample["box"])
+        return face_square(low, high, self.padding)
 
     def _plain(self, corner: np.ndarray, side: float, rotation_degrees: float = 0.0) -> np.ndarray:
         """(2, 3) from picture to crop, both counted from the corners of their first pixels."""
-        return crop_matrix(corner + side / 2, [side, side], self.size, rotation_degrees=rotation_degrees)
+        return square_matrix(corner, side, self.size, rotation_degrees=rotation_degrees)
 
     def _draw(
         self, corner: np.ndarray, side: float, points: np.ndarray, random: np.random.Generator
@@ -178,31 +176,6 @@ class FaceCrop:
             if ((moved >= 0) & (moved <= self.size[0])).all():
                 break
         return drawn, matrix
-
-
-def between_centres(areas: np.ndarray) -> np.ndarray:
-    """A (2, 3) map that counts from the corners of the first pixels, made to count from their centres."""
-    return np.column_stack([areas[:, :2], areas[:, 2] + areas[:, :2] @ [0.5, 0.5] - 0.5])
-
-
-def from_corner(size: float, side: float) -> float:
-    """What `FaceCrop` adds to the pixel in which a point is drawn, to count it from the corner of a crop of `size` pixels a
-    side, made of `side` pixels of the picture: half a crop pixel, minus half a picture pixel. In crop pixels."""
-    return (1 - size / side) / 2
-
-
-def cut(photo: np.ndarray, corner: np.ndarray, side: int) -> np.ndarray:
-    """The square (side, side, 3) of a picture, black where it has none."""
-    height, width = photo.shape[:2]
-    (left, top), (right, bottom) = np.maximum(corner, 0), np.minimum(corner + side, (width, height))
-    if (right - left, bottom - top) == (side, side):
-        return photo[top:bottom, left:right]
-    square = np.zeros((side, side, 3), np.uint8)
-    if left < right and top < bottom:
-        square[top - corner[1] : bottom - corner[1], left - corner[0] : right - corner[0]] = photo[
-            top:bottom, left:right
-        ]
-    return square
 
 
 def occlude(crop: np.ndarray, points: np.ndarray, share: float, random: np.random.Generator) -> None:

@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from dvsn.data import headers
 from dvsn.data.coco_files import Picture, check_picture_sizes
 from dvsn.data.files import require_file
 from dvsn.data.labelled import check_choices
 from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable import headers
 from dvsn.reading import Line, read_table, to_text
 from dvsn.types import Sample
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from dvsn.data.boundary import boundary_map
 from dvsn.data.dataset import check_sizes
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.portable.memory import check_ids, instance_edges, to_bytes
 from dvsn.types import Sample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
@@ -209,25 +210,12 @@ class Transform:
         return self.__dict__ | {"_pipelines": {}}
 
 
-def check_ids(ids: np.ndarray, classes: int) -> None:
-    """Raise `DataError` with the value and its count when an id is not below `classes`."""
-    if ids.ndim == 2 and int(ids.max(initial=0)) >= classes:
-        worst = int(ids.max())
-        raise DataError(
-            f"label ids: found {worst} on {int((ids == worst).sum())} pixels, expected 0 to {classes - 1}. Map or "
-            "clean the labels, or set data.label_classes (and data.input_channels) to what the files hold."
-        )
-
-
-def instance_edges(instance: np.ndarray) -> np.ndarray:
-    """(H, W) ids -> (H, W) uint8, 1 where a pixel differs from one of its four neighbours."""
-    edges = np.zeros(instance.shape, np.uint8)
-    across, down = instance[:, 1:] != instance[:, :-1], instance[1:] != instance[:-1]
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    return edges
+def input_kind(data: dict[str, Any], *, ids: bool) -> str:
+    """How a data node treats the network's input: `photo` is interpolated, `label` never. `ids`: the input is class ids."""
+    pair = data.get("pair", {})
+    source = pair.get("source", "label")
+    kind = data.get("dataset", {}).get(f"{source}_kind", "label" if source == "label" else "photo")
+    return "label" if ids or (kind in ("label", "ids") and not pair.get("blend_labels")) else "photo"
 
 
 def _leaves(step: Any) -> Iterator[Any]:
@@ -270,11 +258,6 @@ def _fit(instance: np.ndarray) -> np.ndarray:
 
 def _tensor(array: np.ndarray) -> Tensor:
     """(H, W, C) or (H, W) to uint8 (C, H, W)."""
-    if array.dtype != np.uint8:
-        if array.min() < 0 or array.max() > 255:
-            raise DataError(
-                f"ids from {array.min()} to {array.max()}, expected 0..255: is this an instance file?"
-            )
-        array = array.astype(np.uint8)
+    array = to_bytes(array)
     planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return torch.from_numpy(np.array(planes, order="C"))

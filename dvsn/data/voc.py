@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from dvsn.data import headers
 from dvsn.data.coco_files import Picture, contradiction
 from dvsn.data.files import SUFFIXES, require_folder
 from dvsn.data.objects import Annotation
 from dvsn.data.own_objects import ListedObjects, annotation
 from dvsn.data.xml_files import number_in, read_xml, text_in
 from dvsn.errors import DataError, nearest
+from dvsn.portable import headers
 from dvsn.reading import read_rows
 from dvsn.types import Sample
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dvsn.data import headers
 from dvsn.data.files import pictures_below, require_file, require_folder
 from dvsn.data.objects import Annotation
 from dvsn.data.own_objects import ListedObjects, annotation
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable import headers
 from dvsn.reading import MEGABYTE, Line, read_text, to_numbers, to_whole, words
 from dvsn.types import Sample
 

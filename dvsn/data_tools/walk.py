@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from dvsn.data.class_ids import MANY, UnknownIds
 from dvsn.data.dataset import ImageDataset, check_sizes
 from dvsn.data.files import deep_file, highest_deep
-from dvsn.data.headers import orientation_of
 from dvsn.data.module import DataModule, Wanted, start_worker
 from dvsn.errors import ConfigError, UserError
+from dvsn.portable.headers import orientation_of
 from dvsn.types import IGNORE
 
 KINDS: dict[str, Wanted] = {"dvsn.tasks.pose.Pose": "people", "dvsn.tasks.detection.Detection": "objects"}

@@ -9,9 +9,11 @@ from importlib import metadata
 from typing import Any
 
 from dvsn.config.build import build
+from dvsn.data.transforms import input_kind
 from dvsn.export.graph import Graph, Points, input_channels
 from dvsn.export.shape import Shape
 from dvsn.hub.folder import storable
+from dvsn.tasks.pix2pix import label_palette
 from dvsn.version import VERSION
 
 FORMAT = 1
@@ -35,6 +37,7 @@ def manifest(graph: Graph, shape: Shape, *, precision: str, header: Mapping[str,
         "input": input_contract(graph, shape),
         "outputs": [output._asdict() | {"axes": list(output.axes)} for output in graph.outputs],
         **words(task),
+        "shown_from": getattr(task, "shown_from", None),
         "recipe": storable(header["recipe"]),
         "data": storable(header.get("data")),
         "versions": versions(),
@@ -64,7 +67,11 @@ def input_contract(graph: Graph, shape: Shape) -> dict[str, Any]:
     if isinstance(graph, Points):
         contract["crop"] = crop_contract(task)
     else:
-        contract["resize"] = list((task.data_recipe.get("transform") or {}).get("eval") or [])
+        steps = (task.data_recipe.get("transform") or {}).get("eval")
+        contract["resize"] = list(steps) if isinstance(steps, list) else []
+        contract["treated"] = input_kind(task.data_recipe, ids=classes > 0)
+        if classes:
+            contract["palette"] = label_palette(classes).tolist()
     return contract
 
 
@@ -92,10 +99,18 @@ def words(task: Any) -> dict[str, Any]:
         return {
             "classes": list(found.names),
             "palette": plain(found.palette),
-            "file_ids": plain(found.file_ids),
+            "file_ids": file_ids(task, found),
         }
     names = getattr(task, "names", None)
     return {"classes": list(names)} if names else {}
+
+
+def file_ids(task: Any, found: Any) -> Any:
+    """By class its number in files of the data set: a list, or of detection pairs of those that have one."""
+    if task.shows != "objects":
+        return plain(found.file_ids)
+    known = (task.data_recipe.get("objects") or {}).get("ids") or {}
+    return {str(label): int(number) for label, number in known.items()}
 
 
 def versions() -> dict[str, str]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_score import KeypointScore, Row
-from dvsn.metrics.oks import keypoint_similarity, oks_nms, rescore
 from dvsn.metrics.truths import Truths
+from dvsn.portable.oks import keypoint_similarity, oks_nms, rescore
 
 AP_NAMES = ("ap", "ap50", "ap75", "apm", "apl", "ar", "ar50", "ar75", "arm", "arl")
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.hub.resolve import local
+from dvsn.portable.boxes import Boxes
 from dvsn.portable.frame import Frame
 from dvsn.predict import person_boxes
-from dvsn.predict.person_boxes import Boxes, Finder, PictureIds
+from dvsn.predict.person_boxes import Finder, PictureIds
 
 FACE = "face"
 EXPECTED = "expected image, or FILE.json, FILE.onnx (YuNet), FILE.xml (a cascade), FILE.ckpt or FILE.pth"

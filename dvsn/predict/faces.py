@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dvsn.data.crop import invert, move_points
-from dvsn.data.face_crop import from_corner
 from dvsn.errors import ConfigError
-from dvsn.geometry.head_angles import head_angles
-from dvsn.metrics.oks import rescore
+from dvsn.portable.crop import head_degrees
 from dvsn.portable.frame import Frame
+from dvsn.portable.oks import rescore
 from dvsn.portable.result import Result
 from dvsn.predict.face_boxes import FACE, make_finder
 from dvsn.predict.following import Following
@@ -91,15 +89,10 @@ class FacePredictor(PeoplePredictor):
         return self.record(scene, points, confidence, score, kept, "points")
 
     def angles(self, points: np.ndarray, inverse: np.ndarray) -> list[float]:
-        """Pitch, yaw and roll in degrees of points (K, 2) in the picture whose crop has the map `inverse` (2, 3) to it; NaN
-        where they are not known. As in training they count from the crop's corner, also where the crop is `centred`."""
-        height, width = self.task.size
-        inverse = np.asarray(inverse, np.float64)
-        places = move_points(points, invert(inverse))
-        if self.crop.centred:
-            places = places + from_corner(width, width * inverse[0, 0])
-        angles = head_angles(places / [width, height], head=self.keypoints.head)
-        return [float("nan")] * 3 if angles is None else [float(angle) for angle in np.degrees(angles)]
+        """Pitch, yaw and roll in degrees of points (K, 2) in the picture: see `dvsn.portable.crop.head_degrees`."""
+        return head_degrees(
+            points, inverse, self.task.size, centred=self.crop.centred, head=self.keypoints.head
+        )
 
 
 def is_positive(value: Any) -> bool:

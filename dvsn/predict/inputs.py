@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dvsn.data.files import SUFFIXES, Rule, pictures_below, read_by, to_eight_bits
+from dvsn.data.files import SUFFIXES, Rule, pictures_below, read_by
 from dvsn.errors import DataError
 from dvsn.portable.frame import Frame
+from dvsn.portable.memory import CHANNELS, id_map, in_words, photo
 from dvsn.predict.files import read_frame
 from dvsn.predict.sources import LISTS, Camera, VideoFile, in_order, read_list
 from dvsn.predict.video import SUFFIXES as VIDEOS
@@ -26,8 +27,6 @@ EXPECTED = (
     "a path, a folder, a glob such as 'photos/*.jpg', a picture of Pillow, an array (H, W, 3) of RGB, a tensor (3, H, W), a "
     "list of any of them, a video, or a camera's number"
 )
-CHANNELS = (1, 3, 4)
-NEARLY = 1e-3  # by how much a float picture may leave [0, 1]
 
 
 @dataclass
@@ -181,42 +180,19 @@ def _ids(picture: Any, taking: Taking) -> Array:
     array = _array(picture)
     if isinstance(picture, torch.Tensor) and array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim != 2 or array.dtype.kind not in "ui":
-        raise DataError(
-            f"predict: found {_words(array)}; this task paints from class ids: expected whole numbers (H, W), such as a "
-            "palette picture or the ids of a segmentation."
-        )
-    if array.size and (array.min() < 0 or array.max() > 65535):
-        raise DataError(f"predict: found ids from {array.min()} to {array.max()}, expected 0 to 65535.")
-    return array if array.dtype == np.uint8 else array.astype(np.int32)
+    return id_map(array)
 
 
 def _photo(picture: Any, taking: Taking) -> Array:
-    """RGB (H, W, 3) uint8: grey becomes RGB, alpha is dropped, floats in [0, 1] and 16 bits become 8."""
-    if isinstance(picture, Image.Image):
-        if taking.rule.upright:
-            picture = ImageOps.exif_transpose(picture)
-        if not picture.mode.startswith("I"):
-            return np.array(picture.convert("RGB"))
-    array = _array(picture)
-    if isinstance(picture, torch.Tensor) and array.ndim == 3:
-        if array.shape[0] not in CHANNELS:
-            raise DataError(f"predict: found a tensor of {_words(array)}, expected (3, H, W) of RGB.")
-        array = np.moveaxis(array, 0, 2)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in CHANNELS or not array.size:
-        turned = array.ndim == 3 and array.shape[0] in CHANNELS
-        advice = " Channels come last in an array: use picture.transpose(1, 2, 0)." if turned else ""
-        raise DataError(
-            f"predict: found {_words(array)}, expected RGB (H, W, 3), RGBA or grey (H, W).{advice}"
-        )
-    eight = _eight_bits(array, taking.rule)
-    if eight.shape[2] == 1:
-        return np.repeat(eight, 3, axis=2)
-    return eight[..., 2::-1] if taking.bgr else eight[..., :3]
+    """RGB (H, W, 3) uint8: see `dvsn.portable.memory.photo`; a tensor's channels come first."""
+    if isinstance(picture, torch.Tensor):
+        array = _array(picture)
+        if array.ndim == 3:
+            if array.shape[0] not in CHANNELS:
+                raise DataError(f"predict: found a tensor of {in_words(array)}, expected (3, H, W) of RGB.")
+            array = np.moveaxis(array, 0, 2)
+        picture = array
+    return photo(picture, taking.rule, bgr=taking.bgr)
 
 
 def _array(picture: Any) -> Array:
@@ -224,25 +200,3 @@ def _array(picture: Any) -> Array:
         tensor = picture.detach().cpu()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return np.asarray(picture)
-
-
-def _eight_bits(array: Array, rule: Rule) -> Array:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.uint16 or (array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535):
-        return to_eight_bits(array.astype(np.uint16), rule.deep_range)
-    if array.dtype.kind != "f":
-        raise DataError(
-            f"predict: found numbers of {array.dtype}, expected uint8, uint16, or float in [0, 1]."
-        )
-    low, high = float(array.min()), float(array.max())
-    if not (low >= -NEARLY and high <= 1 + NEARLY):  # NaN neither
-        raise DataError(
-            f"predict: found floats from {low:g} to {high:g}, expected [0, 1]. Divide by 255, or give uint8; pictures are "
-            "normalised by the task itself."
-        )
-    return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
-
-
-def _words(array: Array) -> str:
-    return f"an array of the shape {tuple(array.shape)} of {array.dtype}"

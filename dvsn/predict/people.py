@@ -14,11 +14,12 @@ import torch
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.metrics.oks import oks_nms, rescore
+from dvsn.portable.boxes import Boxes
 from dvsn.portable.frame import Frame
 from dvsn.portable.joints import Skeleton
+from dvsn.portable.oks import oks_nms, rescore
 from dvsn.portable.result import Result
-from dvsn.predict.person_boxes import PERSON, Boxes, Finder, PictureIds, make_finder
+from dvsn.predict.person_boxes import PERSON, Finder, PictureIds, make_finder
 from dvsn.predict.predictor import Options, Predictor, replaced
 from dvsn.reading import read_json
 from dvsn.tasks.keypoints import to_picture

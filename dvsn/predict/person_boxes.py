@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,29 +13,19 @@ from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, tab
 from dvsn.data.coco_people import clip
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.hub.resolve import local
+from dvsn.portable.boxes import SCORE, Boxes, given_boxes, picture_numbers, whole_picture
 from dvsn.portable.frame import Frame
-from dvsn.portable.record import Record
 from dvsn.reading import read_json, to_text, to_whole
 from dvsn.tasks.recipe import load
 from dvsn.weights import read_checkpoint, require_equal
 
 PERSON = "person"
-SCORE = 0.5
 EXPECTED = "expected image, or FILE.json, FILE.ckpt or FILE.pth"
 COUNTER = "num_batches_tracked"
 WITHOUT_EPSILON = tuple(
     f"{kind}_resnet50_fpn" for kind in ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet")
 )
 """Models whose published weights torchvision runs with batch norms without an epsilon."""
-
-
-class Boxes(NamedTuple):
-    """People of one picture."""
-
-    boxes: np.ndarray
-    """(N, 4) x, y, width, height in pixels of the picture."""
-    scores: np.ndarray
-    """(N,)."""
 
 
 Finder = Callable[[Frame, int], Boxes]
@@ -74,11 +64,7 @@ def picture_ids(sources: list[Path], file: Path | None) -> dict[Path, int]:
     """An id for each picture: from a COCO file, by name; else the number that its name ends with, as COCO's own do; else,
     where two would be the same or one has none, its place, from 1."""
     if file is None:
-        ends = [source.stem.rpartition("_")[2] for source in sources]
-        numbers = [int(end) for end in ends if end.isdecimal()]
-        if len(set(numbers)) == len(sources):
-            return dict(zip(sources, numbers, strict=True))
-        return {source: place for place, source in enumerate(sources, start=1)}
+        return picture_numbers(sources)
     named = named_pictures(file)
     return {source: number_in(source, named, file) for source in sources}
 
@@ -128,12 +114,6 @@ class PictureIds:
 
 
 # ---- ways to find people ---------------------------------------------------------------------------------
-
-
-def whole_picture(frame: Frame, image_id: int) -> Boxes:
-    """One person, who fills the picture."""
-    height, width = frame.size
-    return Boxes(np.array([[0.0, 0.0, width, height]]), np.ones(1))
 
 
 def from_annotations(file: Path, category: int | None, *, name: str = PERSON) -> Finder:
@@ -196,28 +176,7 @@ def from_memory(given: Any, least: float, category: int | None, *, name: str = P
     the class `name` count; or corners (N, 4), x1, y1, x2, y2, in pixels of every picture."""
     if hasattr(given, "kind") and hasattr(given, "shows"):
         return of_task(given, f"the task '{given.kind}'", least, category, str(given.device), name=name)
-    scores = None
-    if isinstance(given, Record):
-        kept = np.ones(len(given), bool)
-        if given.labels is not None and (category is not None or name in given.names):
-            kept = given.labels == (given.names.index(name) if category is None else category)
-        if given.scores is not None:
-            kept &= given.scores >= least
-            scores = given.scores[kept]
-        given = None if given.boxes is None else given.boxes[kept]
-    try:
-        corners = np.zeros(0) if given is None else np.asarray(given, np.float64)
-    except (TypeError, ValueError):
-        corners = np.zeros(0)
-    if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
-        raise ConfigError(
-            f"boxes: found {type(given).__name__} of the shape {corners.shape}, expected a file, a loaded detection model, "
-            "a Result with boxes, or corners (N, 4): x1, y1, x2, y2 in pixels."
-        )
-    found = Boxes(
-        np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]),
-        np.ones(len(corners)) if scores is None else scores,
-    )
+    found = given_boxes(given, least, category, name=name)
     return lambda frame, image_id: found
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from dvsn.config.build import build
-from dvsn.data.files import read_labels
-from dvsn.data.transforms import Pair, Transform, instance_edges
+from dvsn.data.transforms import Pair, Transform, input_kind
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import to_array
 from dvsn.portable.frame import Frame
+from dvsn.portable.instances import edges_beside
+from dvsn.portable.resize import padded, read_size
 from dvsn.portable.result import Result
 from dvsn.predict.predictor import Options, Predictor, random_kept, replaced
 from dvsn.seeding import seed_everything
@@ -41,14 +42,9 @@ class Reader:
 
     def __init__(self, task: Any, size: str) -> None:
         data = task.data_recipe
-        pair = data.get("pair", {})
-        source = pair.get("source", "label")
         self.ids = task.input_classes > 0
-        self.edges = bool(pair.get("edges", False))
-        kind = data.get("dataset", {}).get(f"{source}_kind", "label" if source == "label" else "photo")
-        self.kind = (
-            "label" if self.ids or (kind in ("label", "ids") and not pair.get("blend_labels")) else "photo"
-        )
+        self.edges = bool(data.get("pair", {}).get("edges", False))
+        self.kind = input_kind(data, ids=self.ids)
         if size == "recipe":
             steps = build(data.get("transform", {}).get("eval", []), path="transform.eval")
         elif size == "keep":
@@ -62,10 +58,8 @@ class Reader:
     def _resize(size: str) -> Any:
         import albumentations
 
-        parts = size.lower().split("x")
-        if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-            raise ConfigError(f"size: found '{size}', expected recipe, keep or HEIGHTxWIDTH such as 256x512.")
-        return albumentations.Resize(height=int(parts[0]), width=int(parts[1]), mask_interpolation=0)
+        height, width = read_size(size)
+        return albumentations.Resize(height=height, width=width, mask_interpolation=0)
 
     def __call__(self, frame: Frame) -> torch.Tensor:
         """uint8 (C, H, W). Raises `DataError` for a frame of the wrong kind."""
@@ -78,36 +72,9 @@ class Reader:
         }  # fmt: skip
         image: torch.Tensor = self.transform(sample, 0)["image"]
         if self.edges:
-            image = torch.cat([image, self._edges(frame, image.shape[-2:])], dim=0)
+            edges = torch.from_numpy(edges_beside(frame, image.shape[-2:]))[None]
+            image = torch.cat([image, edges], dim=0)
         return image
-
-    @staticmethod
-    def _edges(frame: Frame, size: Sequence[int]) -> torch.Tensor:
-        """Edges of the instance file beside a Cityscapes label file."""
-        path = frame.path
-        if path is None:
-            raise DataError(
-                f"{frame.name}: this network also needs instance edges, which are read from a file beside the label file. "
-                "Give the path of NAME_labelIds.png with NAME_instanceIds.png beside it."
-            )
-        instances = path.with_name(path.name.replace("_labelIds", "_instanceIds"))
-        if instances == path or not instances.is_file():
-            raise DataError(
-                f"{path}: this network also needs instance edges, and there is no {instances.name} beside the file. "
-                "Expected NAME_labelIds.png with NAME_instanceIds.png."
-            )
-        ids = cv2.resize(read_labels(instances), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-        return torch.from_numpy(instance_edges(ids).astype("uint8"))[None]
-
-
-def padded(image: torch.Tensor, multiple: int) -> torch.Tensor:
-    """(N, C, H, W) uint8 padded at the right and the bottom by its border to sides that divide."""
-    height, width = image.shape[-2:]
-    below, right = -height % multiple, -width % multiple
-    if not below and not right:
-        return image
-    pad = torch.nn.functional.pad(image.float(), (0, right, 0, below), mode="replicate")
-    return pad.to(image.dtype)
 
 
 def batches(frames: Iterable[Frame], reader: Reader, size: int) -> Iterator[list[Ready]]:
@@ -154,9 +121,10 @@ class PicturePredictor(Predictor):
 
     def ask(self, batch: list[Ready], number: int) -> tuple[np.ndarray, np.ndarray]:
         """Answers of the batch of this `number`, (N, H, W) ids or (N, H, W, 3) pictures, and its inputs as RGB."""
-        image = torch.stack([ready.image for ready in batch]).to(self.device)
+        image = torch.stack([ready.image for ready in batch])
         height, width = image.shape[-2:]
-        whole = padded(image, self.multiple) if self.keeps else image
+        whole = torch.from_numpy(padded(image.numpy(), self.multiple)) if self.keeps else image
+        image, whole = image.to(self.device), whole.to(self.device)
         first = batch[0].frame
         self.task.check_sides({"image": whole, "name": [str(first.path or first.name)]})
         with random_kept(), torch.inference_mode(), replaced(self.task, **self.changes):

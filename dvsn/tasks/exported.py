@@ -74,19 +74,11 @@ def answer_by(task: Any, engine: Engine) -> Any:
 
 
 def batched(engine: Engine) -> Callable[[Tensor], list[Tensor]]:
-    """Asks for as many pictures at a time as the file takes; a last group that is smaller is filled up."""
-    fixed = engine.manifest["input"]["shape"][0]
+    """Asks for any number of pictures: see `Engine.ask_all`."""
 
     def ask(image: Tensor, offset: Tensor | None = None) -> list[Tensor]:
-        if fixed is None:
-            shift = None if offset is None else offset.cpu().numpy()
-            return [torch.from_numpy(each) for each in engine(image.cpu().numpy(), shift).values()]
-        parts, shifts = [], torch.full((len(image),), 0.5) if offset is None else offset.cpu()
-        for group, shift in zip(image.cpu().split(fixed), shifts.split(fixed), strict=True):
-            rows = torch.arange(fixed).clamp(max=len(group) - 1)  # the last one again
-            answer = engine(group[rows].numpy(), shift[rows].numpy())
-            parts.append([torch.from_numpy(each)[: len(group)] for each in answer.values()])
-        return [torch.cat(each) for each in zip(*parts, strict=True)]
+        shift = None if offset is None else offset.cpu().numpy()
+        return [torch.from_numpy(each) for each in engine.ask_all(image.cpu().numpy(), shift).values()]
 
     return ask
 

@@ -35,6 +35,7 @@ from dvsn.data import face_crop, people
 from dvsn.data.face_crop import FaceCrop
 from dvsn.data.transforms import Transform
 from dvsn.engine import trainer as runtime
+from dvsn.portable.crop import cut
 
 GOAL, NEAR = 3.0, 0.1  # times plain; pixels that a point may move
 NETWORKS = {"pfld": "PFLD 1X", "pfld_025": "PFLD 0.25X"}
@@ -196,7 +197,7 @@ def report_cached(faces: Any, rounds: int) -> None:
                 corner, side = cutter.frame(sample)
                 paths.append(Path(folder) / f"{index}.{ending}")
                 sides.append(side)
-                cv2.imwrite(str(paths[-1]), face_crop.cut(sample["photo"], corner, side)[..., ::-1])
+                cv2.imwrite(str(paths[-1]), cut(sample["photo"], corner, side)[..., ::-1])
             times = []
             for _ in range(20 * rounds):
                 start = time.process_time()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from dvsn.data.crop import PersonCrop, box_to_extent, crop_matrix, invert, move_points
+from dvsn.data.crop import PersonCrop
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.crop import box_to_extent, crop_matrix, invert, move_points
 
 NAMES = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
 KEYPOINTS = KeypointSet(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dvsn.config.build import build
-from dvsn.data.crop import move_points
-from dvsn.data.face_crop import FaceCrop, cut, occlude
+from dvsn.data.face_crop import FaceCrop, occlude
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.head_angles import MODEL
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.crop import cut, move_points
 from dvsn.portable.draw import to_rotation
 from tests.support.tiny import composed
 

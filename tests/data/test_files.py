@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dvsn.data import headers
 from dvsn.data.files import (
     Rule,
     deep_file,
@@ -27,6 +26,7 @@ from dvsn.data.files import (
     to_eight_bits,
 )
 from dvsn.errors import ConfigError, DataError
+from dvsn.portable import headers
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 16, 3), np.uint8)

@@ -119,7 +119,7 @@ def test_a_lenient_decoder_is_not_asked_about_cut_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """OpenCV 4 gives half a picture for half a JPEG; OpenCV 5 does not."""
-    monkeypatch.setattr("dvsn.data.files._decode_rgb", lambda data: np.zeros((24, 32, 3), np.uint8))
+    monkeypatch.setattr("dvsn.portable.decode._decode_rgb", lambda data: np.zeros((24, 32, 3), np.uint8))
     data = encoded(noise(24, 32), kind)
     path = tmp_path / "cut.bin"
     path.write_bytes(data)

@@ -15,8 +15,9 @@ import yaml
 from torch.utils.data import DataLoader
 
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.transforms import Pair, Transform, instance_edges
+from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
+from dvsn.portable.memory import instance_edges
 
 KINDS = {"photo": "photo", "label": "label", "instance": "label"}
 COLORS = np.array([[0, 0, 0], [128, 64, 128], [70, 130, 180], [220, 20, 60]], np.uint8)

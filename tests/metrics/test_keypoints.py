@@ -22,8 +22,8 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import AP_NAMES, KeypointAP
 from dvsn.metrics.keypoints import make_score
-from dvsn.metrics.oks import keypoint_similarity, oks_between, oks_nms, rescore
 from dvsn.metrics.pck import PCK, PCKh
+from dvsn.portable.oks import keypoint_similarity, oks_between, oks_nms, rescore
 
 SAMPLE = Path(os.environ.get("DVSN_DATA", "data")) / "coco_sample"
 SIGMAS = [0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,

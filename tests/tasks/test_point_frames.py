@@ -22,10 +22,10 @@ from dvsn.codecs.heatmaps import HeatmapCodec, resample
 from dvsn.config.build import build
 from dvsn.config.menu import choices
 from dvsn.convert.faces import AUTHORS_CODEC
-from dvsn.data.crop import move_points
 from dvsn.distill.shapes import on_grid
 from dvsn.distill.teacher import Teacher, answer
 from dvsn.engine import trainer as runtime
+from dvsn.portable.crop import move_points
 from dvsn.predict.faces import OPTIONS as FACE_OPTIONS
 from dvsn.predict.faces import FacePredictor
 from dvsn.predict.files import read_frame

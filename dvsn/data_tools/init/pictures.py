@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dvsn.data.headers import size_of
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.errors import DataError
+from dvsn.portable.headers import size_of
 
 LOOKED_AT = 4000
 """Pictures that are opened, evenly spread; `dvsn.data check` opens all."""
