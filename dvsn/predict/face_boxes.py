@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.hub.resolve import local
 from dvsn.portable.boxes import Boxes
 from dvsn.portable.frame import Frame
 from dvsn.predict import person_boxes
@@ -42,8 +43,9 @@ cascade, which also moves sideways by 0.10, and does not see 5 % of them, mostly
 def make_finder(options: Mapping[str, Any], ids: PictureIds, *, device: str) -> Finder:
     """What `boxes=...` and `detector=...` say: a detector of OpenCV's, or what finds people too."""
     boxes, detector, score = options["boxes"], options["detector"], options["score"]
-    path = Path(boxes) if isinstance(boxes, str) else None
-    if path is not None:
+    path = None
+    if isinstance(boxes, str):
+        path = Path(boxes) if boxes == "image" else local(boxes)
         if detector == "haar" or (detector is None and path.suffix == ".xml"):
             if score is not None:
                 raise ConfigError(

@@ -49,7 +49,8 @@ COMMAND = Command(
         Option("max_pixels", 200_000_000, "of the largest picture that is read"),
         Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
         Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; "
-                        "FILE.json: annotations or detections in COCO's format; FILE.ckpt: a dvsn detection checkpoint; "
+                        "FILE.json: annotations or detections in COCO's format; FILE.ckpt, runs/NAME or "
+                        "hf://OWNER/NAME: a dvsn detection checkpoint; "
                         "FILE.pth: weights of a detector of torchvision, with detector=NAME; FILE.onnx: weights of "
                         "YuNet, which finds faces"),
         Option("annotations", None, "pose, landmarks: COCO file with the pictures' ids, for detections of "

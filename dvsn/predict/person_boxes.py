@@ -12,6 +12,7 @@ import torch
 from dvsn.data.coco_files import Entry, Picture, read_coco, read_detections, table
 from dvsn.data.coco_people import clip
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.hub.resolve import local
 from dvsn.portable.boxes import SCORE, Boxes, given_boxes, picture_numbers, whole_picture
 from dvsn.portable.frame import Frame
 from dvsn.reading import read_json, to_text, to_whole
@@ -41,7 +42,9 @@ def make_finder(
         return from_memory(boxes, least, category, name=name)
     if boxes == "image":
         return whole_picture
-    path = Path(boxes)
+    path = local(boxes)
+    if path.is_dir():
+        return from_task(path, least, category, device, name=name)
     if not path.is_file():
         raise DataError(f"boxes: {path}: no such file; {expected}.")
     if path.suffix == ".json":

@@ -1,16 +1,18 @@
 """How fast a video goes through predict, against the network alone: decoding, drawing and encoding should hide behind it.
 
     python experiments/speed/predict_video.py street.mp4 > predict_video.md
+    python experiments/speed/predict_video.py street.mp4 best.ckpt      # of trained networks
 
-The video is one of `experiments/video/street_video.py`. The networks have random weights, which cost as much as trained
-ones. `network` are frames in memory through the predictor, which gives results and writes nothing; `command` is all of
-`python -m dvsn.predict` but the loading; `in turn` the same without threads. Each is the best of several rounds, one after
-the other, so that other jobs disturb all alike. The milliseconds are processor time of a frame, which other jobs hardly
-change: what does not belong to the network has to fit beside it.
+The video is one of `experiments/video/street_video.py`. Without checkpoints the networks have random weights, which cost as
+much as trained ones. `network` are frames in memory through the predictor, which gives results and writes nothing;
+`command` is all of `python -m dvsn.predict` but the loading; `in turn` the same without threads. Each is the best of
+several rounds, one after the other, so that other jobs disturb all alike. The milliseconds are processor time of a frame,
+which other jobs hardly change: what does not belong to the network has to fit beside it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -26,6 +28,7 @@ from typing import Any
 import torch
 from hydra import compose
 
+import dvsn
 from dvsn.config.compose import initialized, plain
 from dvsn.config.light_imports import import_lightning
 from dvsn.config.menu import conf_dir
@@ -124,8 +127,10 @@ def main() -> None:
     print(f"best of {ROUNDS} rounds, batches of {BATCH}.\n")
     print("| | network, frames/s | command | share | in turn | ms decode | network | draw | encode |")
     print("| --- | --: | --: | --: | --: | --: | --: | --: | --: |")
-    for name, overrides in TASKS.items():
-        best, costs = measure(make_task(overrides, device), sys.argv[1], device)
+    made = {name: functools.partial(make_task, overrides, device) for name, overrides in TASKS.items()}
+    given = {Path(file).name: functools.partial(dvsn.load, file, device=device) for file in sys.argv[2:]}
+    for name, make in (given or made).items():
+        best, costs = measure(make(), sys.argv[1], device)
         cells = [
             name, f"{best['network']:.1f}", f"{best['command']:.1f}", f"{best['command'] / best['network']:.0%}",
             f"{best['in turn']:.1f}", *(f"{costs[key]:.1f}" for key in ("decode", "network", "draw", "encode")),

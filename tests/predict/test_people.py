@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.errors import CheckpointError, ConfigError, DataError
+from dvsn.hub import resolve
 from dvsn.losses.heatmaps import JointMSE
 from dvsn.portable.frame import Frame
 from dvsn.predict import command as predict
-from dvsn.predict import person_boxes
+from dvsn.predict import face_boxes, person_boxes
 from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import grouped
 from dvsn.tasks import exported
@@ -302,3 +304,26 @@ def test_detections_outside_of_the_picture_are_refused(task: Pose, tmp_path: Pat
 
 def test_groups_are_full_but_the_last() -> None:
     assert list(grouped(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("finder", [person_boxes.make_finder, face_boxes.make_finder])
+def test_boxes_are_found_as_checkpoints_are(
+    finder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's folder is its best checkpoint, a name on the hub its copy here, a folder or a file."""
+    asked: list[Path] = []
+    monkeypatch.setattr(person_boxes, "from_task", lambda file, *_, **__: asked.append(file))
+    monkeypatch.setattr(resolve, "fetch", lambda name: tmp_path / name.removeprefix("hf://a/"))
+    best = tmp_path / "runs" / "street" / "2026" / "checkpoints" / "best.ckpt"
+    best.parent.mkdir(parents=True)
+    with zipfile.ZipFile(best, "w") as archive:
+        archive.writestr("a", "b")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "b.ckpt").touch()
+    for boxes in (str(tmp_path / "runs" / "street"), "hf://a/folder", "hf://a/b.ckpt"):
+        finder(
+            {"boxes": boxes, "score": None, "category": None, "detector": None, "annotations": None},
+            {},
+            device="cpu",
+        )
+    assert asked == [best, tmp_path / "folder", tmp_path / "b.ckpt"]
