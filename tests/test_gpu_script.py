@@ -35,7 +35,7 @@ def run(tmp_path: Path, device: str) -> tuple[subprocess.CompletedProcess[str], 
         env={**os.environ, "PYTHONPATH": str(ROOT), **given},
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=5400,  # minutes on a quiet machine, half an hour and more on a busy one
         check=False,
     )
     return done, output

@@ -100,9 +100,10 @@ def test_a_process_that_outlives_a_killed_run_does_not_hold_its_folder(tmp_path:
     code = (
         "import os, time; from pathlib import Path; from dvsn.config import folders\n"
         "with folders.claimed(Path('mine'), given=True, resume=False):\n"
-        "    child = os.fork()\n"
-        "    if child == 0: time.sleep(60)\n"
-        "    print(child, flush=True); os.kill(os.getpid(), 9)\n"
+        "    if os.fork() == 0:\n"
+        "        print(os.getpid(), flush=True)\n"  # it runs, so it has let go
+        "        time.sleep(60)\n"
+        "    os.kill(os.getpid(), 9)\n"
     )
     call = [sys.executable, "-c", code]
     with subprocess.Popen(
