@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,19 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 def one_thread() -> None:
     """Sums in one order, and a core for each process of the suite."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """What a command that runs in this process adds to the loggers is taken away again, so that no test hears another."""
+    loggers = [logging.getLogger(), logging.getLogger("dvsn")]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.setLevel(level)
+        for handler in [each for each in logger.handlers if each not in handlers]:
+            if type(handler) in (logging.StreamHandler, logging.FileHandler):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ BOUNDARY = named("network", r"pidnet_[sml]|ddrnet_23_adb_bag|bisenetv1_adb_bag")
 HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": BOUNDARY}
 """Of a loss of segmentation that reads heads, the networks that have them in training."""
 OWN = {"keypoints", "keypoint_table", "yolo_keypoints"}
-FACES = {"300w", "aflw", "cofw", "face_files", "face_lines", "faces", "faces68", "wflw"}
+FACES = {"300w", "aflw", "cofw", "face_files", "face_json", "face_lines", "faces", "faces68", "wflw"}
 STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot"}
 LABELLED = STREETS | {"camvid", "cocostuff", "lip", "pascal_context", "segmentation"}
 DATA = {

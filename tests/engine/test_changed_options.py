@@ -170,9 +170,7 @@ def test_a_checkpoint_without_state_of_training_is_refused_with_what_to_do(
 
 
 def test_fewer_epochs_than_were_trained(last: Path, words: list[str], tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"max_epochs: found 0, .* has 1 epochs .* Set trainer\.max_epochs=2 or"
-    ):
+    with pytest.raises(ConfigError, match=r"max_epochs: found 0, with which nothing is trained"):
         settled(last, [*words, "trainer.max_epochs=0"], tmp_path)
 
 
