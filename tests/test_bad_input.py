@@ -187,7 +187,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "value range": (["task.value_range=bytes"], ["task.value_range", "'bytes'", "'signed'"]),
     "no discriminator": (
         ["task.discriminator=null"],
-        ["task.discriminator: found null", "Choices of discriminator=... that fit: n_layers, patchgan"],
+        ["task.discriminator: found null", "that fit: n_layers, patchgan"],
     ),
     "typo": (["trainer.max_epoch=3"], ["trainer.max_epoch", "max_epochs"]),
     "typo of a group": (["netwrk=unet_256"], ["netwrk", "network"]),
