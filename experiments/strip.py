@@ -27,8 +27,8 @@ class Cut(NamedTuple):
 
 LINES = (
     (
-        Cut("demo/painted.png", (6, 224, 390, 416)),
-        Cut("demo/painted.png", (396, 224, 780, 416)),
+        Cut("demo/painted.jpg", (6, 224, 390, 416)),
+        Cut("demo/painted.jpg", (396, 224, 780, 416)),
         Cut("detection_street/test.jpg", (0, 384, 768, 768)),
     ),
     (

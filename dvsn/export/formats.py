@@ -89,7 +89,7 @@ def onnx_model(graph: Graph, shape: Shape) -> Any:
             verbose=False,
             external_data=False,
             opset_version=OPSET,
-            input_names=["image", "offset"][: 1 + graph.wants_offset],
+            input_names=list(graph.inputs),
             output_names=names,
             dynamic_shapes=dynamic(graph, shape),
         )
@@ -129,13 +129,10 @@ def dynamic(graph: Graph, shape: Shape) -> dict[str, Any] | None:
 
 def name_axes(model: Any, graph: Graph, shape: Shape) -> None:
     """Readable names of the axes that may change, instead of the exporter's symbols."""
-    given = [
-        "batch" if shape.batch is None else None,
-        None,
-        *(["height", "width"] if shape.sides is None else []),
-    ]
+    sides = (None, None) if shape.sides else ("height", "width")
+    given = (None if shape.batch else "batch", None, *sides)
     known: dict[str, str] = {}
-    for axis, name in zip(model.graph.input[0].type.tensor_type.shape.dim, given, strict=False):
+    for axis, name in zip(model.graph.input[0].type.tensor_type.shape.dim, given, strict=True):
         if name is not None:
             known[axis.dim_param] = name
             axis.dim_param = name

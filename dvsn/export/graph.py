@@ -57,6 +57,11 @@ class Graph(nn.Module):
         if raw:
             self.outputs = self.raw_outputs
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return ("image", "offset") if self.wants_offset else ("image",)
+
 
 class Pixels(Graph):
     """Segmentation: class ids, by the recipe's `inference` (one scale; mirrored or not)."""

@@ -101,8 +101,7 @@ def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> lis
             max(multiple, width // multiple * multiple),
         )
         image = resized(picture, sides, ids=ids)[None].expand(repeats, -1, -1, -1)
-        names = ("image", "offset")
-        inputs = zip(names, example_inputs(graph, image), strict=False)
+        inputs = zip(graph.inputs, example_inputs(graph, image), strict=True)
         made.append({name: each.numpy().copy() for name, each in inputs})
     return made
 

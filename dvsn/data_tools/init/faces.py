@@ -109,7 +109,7 @@ def share_of(points: np.ndarray, names: list[str], sizes: dict[str, pictures.Siz
     """The longer side of the points' box, as a share of the picture's: the median."""
     found = [
         float(np.nanmax(np.nanmax(row, axis=0) - np.nanmin(row, axis=0))) / max(sizes[name])
-        for row, name in zip(points, names, strict=False)
+        for row, name in zip(points, names, strict=True)
         if name in sizes and not np.isnan(row).all()
     ]
     return float(np.median(found)) if found else 1.0

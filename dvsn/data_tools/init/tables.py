@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def headings(
     image = next((each for each in columns if each.lower() in PICTURE), None)
     ends = [
         each
-        for each, value in zip(columns, row, strict=False)
+        for each, value in zip_longest(columns, row, fillvalue="")  # a line may be shorter
         if value.strip().lower().endswith(tuple(SUFFIXES))
     ]
     image = image if image in ends else next(iter(ends), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -100,9 +101,4 @@ def places(listing: Listing, files: tuple[str, ...]) -> tuple[str, str, str | No
 
 def shared(one: str, other: str) -> int:
     """How many folders two paths share from the start."""
-    count = 0
-    for a, b in zip(one.split("/")[:-1], other.split("/")[:-1], strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+    return len(os.path.commonprefix([one.split("/")[:-1], other.split("/")[:-1]]))
