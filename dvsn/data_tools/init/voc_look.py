@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from pathlib import PurePosixPath
 from typing import Any
 
 from dvsn.data.voc import VocObjects
@@ -101,4 +101,5 @@ def places(listing: Listing, files: tuple[str, ...]) -> tuple[str, str, str | No
 
 def shared(one: str, other: str) -> int:
     """How many folders two paths share from the start."""
-    return len(os.path.commonprefix([one.split("/")[:-1], other.split("/")[:-1]]))
+    ours, theirs = (set(PurePosixPath(path).parents) for path in (one, other))
+    return len(ours & theirs) - 1  # "." is above all
