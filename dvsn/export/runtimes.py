@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from dvsn.errors import CheckpointError
 from dvsn.export.formats import Ask
 from dvsn.export.graph import Graph
+from dvsn.hub.folder import read_single
 from dvsn.portable.engine import open_engine, reason
 
 
@@ -57,14 +59,8 @@ def of_executorch(path: Path) -> Ask:
 
 def of_weights(path: Path, graph: Graph) -> Ask:
     """The graph with the weights of the file, as float32."""
-    import copy
-
-    from safetensors.torch import load_file
-
+    content = read_single(path)
+    assert content is not None  # it was written here
     filled = copy.deepcopy(graph)
-    state = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in load_file(path).items()
-    }
-    filled.task.load_state_dict(state, strict=True)
-    return lambda *inputs: filled(*inputs)
+    filled.task.load_state_dict(content["state_dict"], strict=True)
+    return filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, model: Any) -> float:
         """The score of an ONNX model on the pictures."""
-        task = answer_by(self.task, Held(model, self.task))
+        task = answer_by(copy.copy(self.task), Held(model, self.task))  # the task itself goes on answering
         task.use_metrics()
         attach = getattr(task.metrics[next(iter(task.metrics))], "attach", None)
         if attach is not None:

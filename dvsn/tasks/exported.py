@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,50 +64,63 @@ def open_task(path: str | Path, *, device: str = "cpu") -> Task:
 
 
 def answer_by(task: Any, engine: Engine) -> Any:
-    """The task, whose answers are those of `engine` from now on."""
-    ask = batched(engine)
-    kinds: dict[str, Callable[[Any, Any], None]] = {
-        "pixels": pixels, "image": picture, "classes": classes, "heatmaps": points, "points": points, "objects": objects,
-    }  # fmt: skip
-    kinds[str(task.response)](task, ask)
+    """The task, whose answers are those of `engine` from now on. Raises `CheckpointError` for a file of another task."""
+    known = ANSWERS.get(str(task.response))
+    if known is None or not set(known.outputs) <= set(engine.names):
+        wanted = "nothing that is known" if known is None else ", ".join(known.outputs)
+        raise CheckpointError(
+            f"{engine.path}: its manifest is of another task: it answers with {', '.join(engine.names)}, and the task "
+            f"'{task.kind}' with {wanted}. Export the checkpoint again."
+        )
+
+    def ask(image: Tensor, offset: Tensor | None = None) -> dict[str, Tensor]:
+        shift = None if offset is None else offset.cpu().numpy()
+        answer = engine.ask_all(image.cpu().numpy(), shift)
+        return {name: torch.from_numpy(each).to(image.device) for name, each in answer.items()}
+
+    known.give(task, ask)
     return task
 
 
-def batched(engine: Engine) -> Callable[[Tensor], list[Tensor]]:
-    """Asks for any number of pictures: see `Engine.ask_all`."""
+class Answer(NamedTuple):
+    """The outputs of a file that a task needs, and how the task is made to give them."""
 
-    def ask(image: Tensor, offset: Tensor | None = None) -> list[Tensor]:
-        shift = None if offset is None else offset.cpu().numpy()
-        return [torch.from_numpy(each) for each in engine.ask_all(image.cpu().numpy(), shift).values()]
-
-    return ask
+    outputs: tuple[str, ...]
+    give: Callable[[Any, Any], None]
 
 
 def pixels(task: Any, ask: Any) -> None:
-    task.predict_ids = lambda image: ask(image)[0].to(image.device)
+    task.predict_ids = lambda image: ask(image)["ids"]
 
 
 def picture(task: Any, ask: Any) -> None:
-    task.forward = lambda image: ask(image)[0].to(image.device)
+    task.forward = lambda image: ask(image)["picture"]
 
 
 def classes(task: Any, ask: Any) -> None:
     """Logarithms of the probabilities: their soft-max is the probabilities again."""
-    task.forward = lambda image: ask(image)[0].clamp(min=1e-30).log().to(image.device)
+    task.forward = lambda image: ask(image)["probabilities"].clamp(min=1e-30).log()
 
 
 def points(task: Any, ask: Any) -> None:
     def estimate(image: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        places, confidence = ask(image, offset)
-        return places.to(image.device), confidence.to(image.device)
+        answer = ask(image, offset)
+        return answer["points"], answer["confidence"]
 
     task.estimate = estimate
 
 
 def objects(task: Any, ask: Any) -> None:
-    names = ("boxes", "labels", "scores", "masks")
+    task.find = lambda image: [ask(each[None]) for each in image]
 
-    def find(image: Any) -> list[dict[str, Tensor]]:
-        return [dict(zip(names, ask(each[None]), strict=False)) for each in image]
 
-    task.find = find
+POINTS = Answer(("points", "confidence"), points)
+ANSWERS = {
+    "pixels": Answer(("ids",), pixels),
+    "image": Answer(("picture",), picture),
+    "classes": Answer(("probabilities",), classes),
+    "heatmaps": POINTS,
+    "points": POINTS,
+    "objects": Answer(("boxes", "labels", "scores"), objects),
+}
+"""By what a task's network answers with (`Task.response`)."""

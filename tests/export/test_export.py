@@ -28,7 +28,7 @@ FORMATS = {
     "executorch": "executorch",
     "safetensors": "torch",
 }
-SIDES = {"segmentation": (192, 256), "pix2pix": (64, 96), "classification": (16, 16), "detection": (256, 256)}
+SIDES = {"segmentation": (192, 256), "pix2pix": (64, 96), "classification": (16, 16), "detection": (128, 256)}
 NEAR = {
     "points": 0.05,
     "confidence": 1e-3,
@@ -148,6 +148,19 @@ def test_landmarks_averaged_with_the_mirror_take_the_offset_of_their_crop(tmp_pa
     found, _ = open_task(file).estimate(image, offset)  # type: ignore[attr-defined]
     assert torch.allclose(found, expected, rtol=0, atol=1e-4)
     assert not torch.allclose(found, task.estimate(image, offset + 0.1)[0], rtol=0, atol=1e-2)
+
+
+def test_a_manifest_of_another_task(pixels: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(pixels)
+    about = json.loads(model.metadata_props[0].value)
+    other = asked(unpack("classification", tmp_path), tmp_path / "classes.onnx")
+    recipe = json.loads(other.with_suffix(".json").read_text())
+    model.metadata_props[0].value = json.dumps(about | {"recipe": recipe["recipe"], "data": recipe["data"]})
+    onnx.save(model, tmp_path / "mixed.onnx")
+    with pytest.raises(CheckpointError, match="of another task: it answers with ids"):
+        open_task(tmp_path / "mixed.onnx")
 
 
 def test_norms_are_folded_for_real(pixels: Path) -> None:
