@@ -25,6 +25,14 @@ BEGUN = ("config.yaml", "command.txt", "environment.json", ".lock", "train.log",
 PARTS = ("checkpoints", "pictures")
 
 
+def at_home(path: str | Path, *, option: str) -> Path:
+    """A path with `~` and `~USER` replaced. Raises `ConfigError` where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{option}: {path} names a user who is not there. Write the whole path.") from error
+
+
 def run_stamp(name: str, resume: str | None) -> str:
     """The folder of a run below its name: new, unless it is to be continued.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dvsn.config.folders import check_place
+from dvsn.config.folders import at_home, check_place
 from dvsn.config.partners import class_of
 from dvsn.errors import ConfigError
 
@@ -49,11 +49,14 @@ def check_drawn(data: Any, spelt: Any = None) -> None:
     wherever it is. `data` is its node."""
     stamp = getattr(class_of(data, "data"), "draws", None)
     root = data.get("root") if isinstance(data, Mapping) else None
-    if stamp is None or not isinstance(root, str) or Path(root).expanduser().joinpath(stamp).is_file():
+    if stamp is None or not isinstance(root, str):
+        return
+    place = at_home(root, option="data.root")
+    if (place / stamp).is_file():
         return
     given = os.environ.get("DVSN_DATA")
-    spelt = str(Path(spelt).expanduser()) if isinstance(spelt, str) else None
-    check_place("data.root", str(Path(root).expanduser()), spelt=spelt, inside=[given] if given else [])
+    spelt = str(at_home(spelt, option="data.root")) if isinstance(spelt, str) else None
+    check_place("data.root", str(place), spelt=spelt, inside=[given] if given else [])
 
 
 def check_swept(params: Node, line: Node) -> None:
@@ -96,7 +99,7 @@ def _check(path: str, text: str, line: Node, run: str) -> None:
     if spelt == text:
         return
     place = os.path.expandvars(text)
-    place = str(Path(place).expanduser()) if place.startswith("~") else place
+    place = str(at_home(place, option=path)) if place.startswith("~") else place
     remote = SCHEME.match(place)
     if remote and not place.startswith(("http://", "https://")):
         raise ConfigError(

@@ -182,7 +182,8 @@ def default_output(path: Path, split: str) -> Path:
     if is_name(path):
         return Path("evaluation") / f"{parse(path).repository.replace('/', '_')}_{split}"
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    return folder / "evaluation" / f"{path.stem}_{split}"
+    name = path.name.replace(".", "_") if is_exported(path) else path.stem  # best.onnx lies beside best.ckpt
+    return folder / "evaluation" / f"{name}_{split}"
 
 
 def output_of(config: Config) -> Path:

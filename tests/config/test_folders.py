@@ -271,3 +271,11 @@ def test_a_finished_run_leaves_no_empty_folder(tmp_path: Path) -> None:
         (place / "checkpoints").mkdir()
         (place / "checkpoints" / "last.ckpt").touch()
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [".lock", "checkpoints"]
+
+
+def test_a_home_of_nobody_is_refused_in_words() -> None:
+    assert folders.at_home("~/x", option="data.root") == Path.home() / "x"
+    with pytest.raises(
+        ConfigError, match=r"^data\.root: ~nobody-of-this-name/x names a user who is not there"
+    ):
+        folders.at_home("~nobody-of-this-name/x", option="data.root")

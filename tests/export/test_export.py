@@ -12,6 +12,7 @@ import pytest
 import torch
 from old_runs import ALLOWED, unpack
 
+from dvsn.engine.evaluation import default_output
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.export.__main__ import COMMAND, export
 from dvsn.export.graph import example, example_inputs, graph_of
@@ -148,6 +149,14 @@ def test_landmarks_averaged_with_the_mirror_take_the_offset_of_their_crop(tmp_pa
     found, _ = open_task(file).estimate(image, offset)  # type: ignore[attr-defined]
     assert torch.allclose(found, expected, rtol=0, atol=1e-4)
     assert not torch.allclose(found, task.estimate(image, offset + 0.1)[0], rtol=0, atol=1e-2)
+
+
+def test_an_exported_file_is_measured_beside_its_checkpoint() -> None:
+    """The two have one stem, and neither evaluation replaces the other."""
+    names = [
+        default_output(Path(f"runs/a/checkpoints/best{ending}"), "val").name for ending in (".ckpt", ".onnx")
+    ]
+    assert names == ["best_val", "best_onnx_val"]
 
 
 def test_a_manifest_of_another_task(pixels: Path, tmp_path: Path) -> None:

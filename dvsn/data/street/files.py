@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from dvsn.atomic import write_json
+from dvsn.config.folders import at_home
 from dvsn.data.cityscapes_labels import PALETTE, TRAIN_ID_OF
 from dvsn.data.street.annotations import Entry, coco_file, describe
 from dvsn.data.street.scene import draw_scene
@@ -133,7 +134,7 @@ def ensure_street(
     Processes that ask at the same time wait for the one that writes. A folder that holds anything else is
     left alone.
     """
-    root = Path(root).expanduser()
+    root = at_home(root, option="data.root")
     counts = {"train": train, "val": val, "test": test}
     wanted: dict[str, Any] = {
         "generator": "dvsn street",
