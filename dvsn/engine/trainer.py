@@ -59,6 +59,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     count = device_count(options)
     if fitting:
         check_optimiser(config, task, count)
+        check_clipping(config, task, str(options["precision"]))
     if options.get("sync_batchnorm") and not cuda:
         if count > 1:
             log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
@@ -171,6 +172,19 @@ def check_optimiser(config: Config, task: Task, devices: int) -> None:
         )
     if task.distiller is None:
         log.warning("optim: DOT without distillation is SGD with momentum.")
+
+
+def check_clipping(config: Config, task: Task, precision: str) -> None:
+    """Refuse a fused optimiser whose gradients shall be clipped under mixed precision: it takes them as they are."""
+    clipped = config["trainer"].get("gradient_clip_val")
+    for name in ("optim", "optim_discriminator"):
+        chosen = getattr(getattr(task, name, None), "keywords", {})
+        if clipped and chosen.get("fused") and precision.endswith("mixed"):
+            path = name if name == "optim" else f"task.{name}"
+            raise ConfigError(
+                f"{path}.fused: found true with trainer.gradient_clip_val={clipped} and precision {precision}, which only go "
+                f"together in full precision. Set {path}.fused=false or trainer.precision=32-true"
+            )
 
 
 def extend(options: Config, initial: int, distillation: Config) -> None:

@@ -94,6 +94,21 @@ def test_what_is_known_when_batches_are_counted(option: str, words: list[str], t
     assert pasted and train(composed([*words, option, *pasted], tmp_path))["epochs"] == 2
 
 
+@pytest.mark.parametrize("advice", ["optim.fused=false", "trainer.precision=32-true"])
+def test_a_fused_optimiser_is_not_clipped_under_mixed_precision(
+    advice: str, words: list[str], tmp_path: Path
+) -> None:
+    """Lightning would say so in the first step; the advice is tried."""
+    given = [*words, "optim.fused=true", "trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"]
+    with pytest.raises(
+        ConfigError, match=r"^optim\.fused: found true with trainer\.gradient_clip_val=1"
+    ) as caught:
+        train(composed(given, tmp_path))
+    assert advice in str(caught.value)
+    kept = [word for word in given if word.partition("=")[0] != advice.partition("=")[0]]
+    assert train(composed([*kept, advice, "trainer.max_epochs=1"], tmp_path))["epochs"] == 1
+
+
 def test_validation_across_epochs(words: list[str], tmp_path: Path) -> None:
     across = ["trainer.val_check_interval=7", "trainer.check_val_every_n_epoch=null"]
     assert "val/l1" in train(composed([*words, *across], tmp_path))["metrics"]

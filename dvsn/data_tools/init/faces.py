@@ -121,13 +121,7 @@ def propose(found: Found, machine: Machine) -> Recipe:
     narrow = small and found.train < 2000
     made.choose("network", "pfld_025" if narrow else "pfld", "few faces and no GPU" if narrow else "")
     made.choose("loss", "wing", "small errors count, of few faces too")
-    made.choose("optim", "adamw")
-    made.choose("schedule", "cosine")
-    batch = recipe.batch_size(found, largest=16 if small else 128)
-    made.values["data.batch_size"] = batch
-    made.set("data.eval_batch_size", 64)
-    made.set("data.drop_last", found.train >= batch.value, "a last batch of one cannot be normalised")
-    made.values["data.workers"] = recipe.workers(machine)
+    batch = made.on_crops(found, machine, largest=16 if small else 128, evaluated=64)
     if not found.facts["head"]:
         made.set("network.auxiliary", False, "these points do not tell how a head is turned")
     else:
@@ -140,7 +134,7 @@ def propose(found: Found, machine: Machine) -> Recipe:
     if found.facts["mirrors"]:
         made.set("task.flip_test", True, "pairs are known: average with the mirrored face")
     made.set("ema", 0.99 if found.train < 2000 else 0.998, "a moving average of the weights is what is kept")
-    cost = recipe.seconds((0.027 if narrow else 0.39) * batch.value) + 0.05
-    steps = max(1500, min(100 * found.train // batch.value, 30000))
-    made.train_for("epochs", found, machine, batch=batch.value, steps=steps, cost=cost)
+    cost = recipe.seconds((0.027 if narrow else 0.39) * batch) + 0.05
+    steps = max(1500, min(100 * found.train // batch, 30000))
+    made.train_for("epochs", found, machine, batch=batch, steps=steps, cost=cost)
     return made

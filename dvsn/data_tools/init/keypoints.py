@@ -282,13 +282,7 @@ def propose(found: Found, machine: Machine) -> Recipe:
     else:
         made.choose("network", "hrnet_w32")
     made.choose("codec", "udp", "counts pixels between their centres: exact on small crops")
-    made.choose("optim", "adamw")
-    made.choose("schedule", "cosine")
-    batch = recipe.batch_size(found, largest=32 if small else 64)
-    made.values["data.batch_size"] = batch
-    made.set("data.eval_batch_size", 32)
-    made.set("data.drop_last", found.train >= batch.value, "a last batch of one cannot be normalised")
-    made.values["data.workers"] = recipe.workers(machine)
+    batch = made.on_crops(found, machine, largest=32 if small else 64, evaluated=32)
     made.set("transform.size", size, f"boxes are {height:.0f}x{width:.0f} (height x width), most of them")
     if small:
         made.set("network.width", 24 if found.train < 1000 else 32)
@@ -305,7 +299,7 @@ def propose(found: Found, machine: Machine) -> Recipe:
     made.set("optim.weight_decay", 0.01)
     made.set("schedule.warmup_steps", 50)
     area = size[0] * size[1] / (256 * 192)
-    cost = (0.62 * (1.5 if found.train < 1000 else 2) ** 2 if small else 7.7) * area * batch.value
-    steps = max(800, min(60 * found.train // batch.value, 20000))
-    made.train_for("epochs", found, machine, batch=batch.value, steps=steps, cost=recipe.seconds(cost))
+    cost = (0.62 * (1.5 if found.train < 1000 else 2) ** 2 if small else 7.7) * area * batch
+    steps = max(800, min(60 * found.train // batch, 20000))
+    made.train_for("epochs", found, machine, batch=batch, steps=steps, cost=recipe.seconds(cost))
     return made

@@ -33,6 +33,17 @@ class Recipe:
     def set(self, key: str, value: Any, reason: str = "") -> None:
         self.values[key] = Setting(value, reason)
 
+    def on_crops(self, found: Found, machine: Machine, *, largest: int, evaluated: int) -> int:
+        """What learns from crops of people or faces: AdamW under a cosine, and batches of what there is. Returns their size,
+        `largest` at most; `evaluated` crops at a time are measured."""
+        self.choose("optim", "adamw")
+        self.choose("schedule", "cosine")
+        batch = self.values["data.batch_size"] = batch_size(found, largest=largest)
+        self.set("data.eval_batch_size", evaluated)
+        self.set("data.drop_last", found.train >= batch.value, "a last batch of one cannot be normalised")
+        self.values["data.workers"] = workers(machine)
+        return int(batch.value)
+
     def train_for(
         self, key: str, found: Found, machine: Machine, *, batch: int, steps: int, cost: float
     ) -> int:
