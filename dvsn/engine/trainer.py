@@ -182,8 +182,8 @@ def check_clipping(config: Config, task: Task, precision: str) -> None:
         if clipped and chosen.get("fused") and precision.endswith("mixed"):
             path = name if name == "optim" else f"task.{name}"
             raise ConfigError(
-                f"{path}.fused: found true with trainer.gradient_clip_val={clipped} and precision {precision}, which only go "
-                f"together in full precision. Set {path}.fused=false or trainer.precision=32-true"
+                f"{path}.fused: found true with trainer.gradient_clip_val={clipped} and precision {precision}, which go "
+                f"together in full precision only. Set {path}.fused=false or trainer.precision=32-true"
             )
 
 
