@@ -15,6 +15,7 @@ COMMANDS = {
     "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",
     "convert": "turn a published checkpoint into ours",
+    "export": "write a checkpoint as a file that runs elsewhere",
     "hub": "publish a checkpoint as a folder for the Hugging Face hub",
     "zoo": "list published checkpoints, or see whether a file gives its published score",
     "data": "check, show or weigh a data set",

@@ -57,6 +57,7 @@ PARTS = {
 PLACES = {
     "predict": "predict.options:COMMAND",
     "convert": "convert.options:COMMAND",
+    "export": "export.__main__:COMMAND",
     "search": "sweep.search:COMMAND",
     "report": "sweep.report:COMMAND",
     "train": "train:COMMAND",

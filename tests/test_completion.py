@@ -39,6 +39,14 @@ def test_what_follows(words: list[str], offered: list[str]) -> None:
     assert follow(words, COMMANDS) == offered
 
 
+def test_every_command_of_the_package_is_listed() -> None:
+    """By the files that `python -m dvsn.NAME` can run."""
+    package = ROOT / "dvsn"
+    rooms = {each.parent.name for each in package.glob("*/__main__.py")}
+    pages = {each.stem for each in package.glob("*.py") if '__name__ == "__main__"' in each.read_text()}
+    assert rooms | pages | {"completion"} == set(COMMANDS) | {"__main__"}
+
+
 def test_every_command_has_its_options() -> None:
     assert {*PLACES, *PARTS, "completion"} == set(COMMANDS)
     for module in [*PLACES.values(), *(each for part in PARTS.values() for each in part.values() if each)]:
