@@ -14,7 +14,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from dvsn.config.compose import initialized
-from dvsn.config.menu import conf_dir
+from dvsn.config.menu import choices, conf_dir
 
 TINY = [
     "task=pix2pix",
@@ -35,20 +35,68 @@ TINY = [
 """A pix2pix of a few thousand weights on 16 x 16 pictures: a step takes milliseconds."""
 
 
-OWN_FOLDER = re.compile(r"[\w.]+=/[^\s,\[\]{}'\"]*")
-"""An override that gives a key an absolute path, as tests do with folders of their own."""
+PLAIN_VALUE = re.compile(
+    r"(?P<key>\w+(\.\w+)*)=(?P<value>/[^\s,\[\]{}'\"]*|-?\d+(\.\d+)?|true|false|[a-z]\w*)"
+)
+"""An override whose value is a number, a truth, a word or an absolute path."""
+ABSENT = object()
+TABLES = ("data.dataset.", "hydra.", "name=")
+"""Overrides that the composition itself has to see."""
 
 
 def composed(overrides: list[str], run_dir: Path) -> dict[str, Any]:
     """The resolved config of a command line, as plain data.
 
-    Folders are set afterwards, so that lines that differ in nothing else are composed once.
+    Plain values are set afterwards, so that lines that choose the same groups are composed once.
     """
-    folders = [each for each in overrides if OWN_FOLDER.fullmatch(each)]
-    others = tuple(each for each in overrides if each not in folders)
+    whole = [each.partition("=")[0].lstrip("+~") for each in overrides if not is_plain(each)]
+    plain = [each for each in overrides if is_plain(each) and not within(each.partition("=")[0], whole)]
+    others = tuple(each for each in overrides if each not in plain)
     config = copy.deepcopy(_composed(conf_dir(), others))
-    for folder in (f"run_dir={run_dir}", *folders):
-        OmegaConf.update(config, *folder.split("=", 1))
+    for each in (f"run_dir={run_dir}", *plain):
+        key, _, value = each.partition("=")
+        if not key.startswith("run_dir") and OmegaConf.select(config, key, default=ABSENT) is ABSENT:
+            return composed_whole(overrides, run_dir)  # ends in Hydra's own message
+        OmegaConf.update(config, key, value_of(value))
+    return resolved(config)
+
+
+def within(key: str, others: list[str]) -> bool:
+    """Whether one of the others is this key, or a mapping around it: their order matters then."""
+    return any(f"{key}.".startswith(f"{each}.") for each in others if each not in groups())
+
+
+def is_plain(override: str) -> bool:
+    found = PLAIN_VALUE.fullmatch(override)
+    own = {"null", "nan", "inf"}  # words that have a meaning in Hydra
+    return bool(
+        found
+        and found["value"] not in own
+        and found["key"] not in groups()
+        and not override.startswith(TABLES)
+    )
+
+
+@functools.cache
+def groups() -> set[str]:
+    return set(choices())
+
+
+def value_of(text: str) -> str | int | float | bool:
+    """A value of `PLAIN_VALUE`."""
+    if text in ("true", "false"):
+        return text == "true"
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return float(text) if text[0] in "-0123456789" else text
+
+
+def composed_whole(overrides: list[str], run_dir: Path) -> dict[str, Any]:
+    """The same by Hydra alone."""
+    return resolved(_composed(conf_dir(), (*overrides, f"run_dir={run_dir}")))
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
