@@ -32,17 +32,23 @@ class Job:
     """A picture in line. Those of equal `key` may go together."""
 
     picture: Any
+    """(H, W, ...)."""
     chosen: Any
     key: Any
     answer: asyncio.Future[Answered]
     since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def pixels(self) -> int:
+        return int(self.picture.shape[0] * self.picture.shape[1])
 
 
 class Line:
     """Pictures that wait for one model, in their order.
 
     - `ask`: pictures and options -> results, in their order; it runs in `executor`.
-    - `most`: pictures in a batch; `wait`: seconds that the first one waits for the others.
+    - `most`: pictures in a batch; `pixels`: of them together, where they are more than one; `wait`: seconds that the first
+      one waits for the others.
     - `told`: is told the size of each batch and its seconds.
     """
 
@@ -53,9 +59,11 @@ class Line:
         *,
         most: int,
         wait: float,
+        pixels: int = 1 << 40,
         told: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        self.ask, self.executor, self.most, self.wait, self.told = ask, executor, most, wait, told
+        self.ask, self.executor, self.told = ask, executor, told
+        self.most, self.wait, self.pixels = most, wait, pixels
         self.jobs: deque[Job] = deque()
         self.arrived = asyncio.Event()
 
@@ -91,12 +99,13 @@ class Line:
     def _take(self) -> list[Job]:
         """The first one in line and those that go with it, in their order; those whose request is gone are left out."""
         batch: list[Job] = []
-        key, rest = self.jobs[0].key, deque[Job]()
+        key, rest, left = self.jobs[0].key, deque[Job](), self.pixels
         for job in self.jobs:
             if job.answer.done():
                 continue
-            if job.key == key and len(batch) < self.most:
+            if job.key == key and len(batch) < self.most and (not batch or job.pixels <= left):
                 batch.append(job)
+                left -= job.pixels
             else:
                 rest.append(job)
         self.jobs = rest

@@ -59,7 +59,8 @@ class Served:
         self.ready = True
 
     def _warm(self) -> None:
-        """One picture through the network: the first one takes seconds longer than others."""
+        """One picture through the network: the first one takes seconds longer than others, and torchvision's detectors take
+        the strides of their maps from it, which a very small or long one would falsify."""
         self.predictor(())  # raises for options that are wrong
         shape = (SIDE, SIDE) if self.reads == "ids" else (SIDE, SIDE, 3)
         with contextlib.suppress(UserError):  # a file of one size, which this picture has not

@@ -35,7 +35,7 @@ COMMAND = Command(
         Option("wait", 2.0, "milliseconds that a picture waits for others to fill its batch"),
         Option("queue", 32, "at most so many requests at a time; others are told to come again (503)"),
         Option("max_bytes", 20_000_000, "of an uploaded file"),
-        Option("max_pixels", 40_000_000, "of a picture, known from its header before it is decoded"),
+        Option("max_pixels", 25_000_000, "of a picture, known from its header before it is decoded; and of a batch"),
         Option("upload", 30.0, "seconds in which an upload must have come"),
         Option("grace", 30.0, "seconds in which what was begun is finished, when asked to stop"),
     ),
@@ -64,7 +64,7 @@ class Settings:
     wait: float = 0.002
     queue: int = 32
     max_bytes: int = 20_000_000
-    max_pixels: int = 40_000_000
+    max_pixels: int = 25_000_000
     upload: float = 30.0
     grace: float = 30.0
 

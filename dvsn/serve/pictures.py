@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -87,7 +88,7 @@ def _what_it_is(data: bytes) -> str:
 def decode(data: bytes, *, ids: bool, rule: Rule) -> Array:
     """RGB (H, W, 3) uint8, turned upright; or of `ids` class ids (H, W). Raises `Refusal` (422) for a damaged file."""
     try:
-        with read_by(rule):
+        with read_by(replace(rule, turned=[])):
             return to_labels(NAME, data) if ids else to_rgb(NAME, data)
     except DataError as error:
         raise Refusal(422, "damaged", sentence(str(error))) from error

@@ -78,7 +78,10 @@ class Service:
                 self.metrics.batches.add(name, size)
                 self.metrics.network.add(name, seconds)
 
-            line = Line(model.ask, self.asking, most=model.batch, wait=self.settings.wait, told=told)
+            line = Line(
+                model.ask, self.asking, most=model.batch, wait=self.settings.wait,
+                pixels=self.settings.max_pixels, told=told,
+            )  # fmt: skip
             self.lines[name] = line
             tasks.append(asyncio.create_task(line.run()))
         try:
@@ -130,6 +133,11 @@ class Service:
             said = str(error).replace(str(self.models[name].path), f"the model '{name}'")
             raise Refusal(422, "unfit", sentence(said)) from error
         except Exception as error:
+            if is_memory(error):
+                status = 413
+                raise Refusal(
+                    413, "no_memory", "The picture is too large for the memory of this model."
+                ) from error
             log.exception("%s: a request failed", name)
             raise Refusal(500, "internal", "The server could not answer; its log says why.") from error
         finally:
@@ -155,6 +163,15 @@ class Service:
                 return await loop.run_in_executor(
                     self.drawing, lambda: write(model, answered, answer, spent, start)
                 )
+
+
+def is_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch says it in words."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def write(
