@@ -43,7 +43,7 @@ COMMAND = Command(
         "python -m dvsn.serve best.ckpt",
         "python -m dvsn.serve street=pidnet.onnx faces=pfld.ckpt port=8080",
         "python -m dvsn.serve pose=hrnet_w32.ckpt boxes=detector.ckpt",
-        "python -m dvsn.serve pidnet.onnx host=0.0.0.0 names=[vision.example.org]",
+        "python -m dvsn.serve pidnet.onnx host=0.0.0.0 'names=[vision.example.org]'",
     ),
 )  # fmt: skip
 

@@ -35,7 +35,6 @@ def test_a_missing_library_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_port_that_is_taken() -> None:
     with listen(Settings(models={}, port=0)) as opened:
-        opened.listen()
         port = opened.getsockname()[1]
         assert place(opened, Settings(models={}, host="0.0.0.0")) == f"localhost:{port}"
         with pytest.raises(ConfigError, match=f"port: {port} is taken by another program"):
