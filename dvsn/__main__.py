@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a data split",
     "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",
+    "serve": "answer pictures over HTTP, with a page to drop them on",
     "convert": "turn a published checkpoint into ours",
     "export": "write a checkpoint as a file that runs elsewhere",
     "hub": "publish a checkpoint as a folder for the Hugging Face hub",

@@ -56,6 +56,7 @@ PARTS = {
 """The commands of a command, and where their options are."""
 PLACES = {
     "predict": "predict.options:COMMAND",
+    "serve": "serve.options:COMMAND",
     "convert": "convert.options:COMMAND",
     "export": "export.__main__:COMMAND",
     "search": "sweep.search:COMMAND",

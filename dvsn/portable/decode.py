@@ -114,7 +114,13 @@ def read_labels(
     `advice` tells what to do with a file that holds colours. A JPEG is refused unless `lossy`, since compression changes
     ids; `lossy_advice` tells what else can be done.
     """
-    data = _read_bytes(path)
+    return to_labels(path, _read_bytes(path), advice=advice, lossy=lossy, lossy_advice=lossy_advice)
+
+
+def to_labels(
+    path: str | Path, data: bytes, *, advice: str = "", lossy: bool = False, lossy_advice: str = ""
+) -> np.ndarray:
+    """`read_labels` of a file's content; `path` names it in messages."""
     image = _open(path, data)
     if image.format == "JPEG" and not lossy:
         raise DataError(

@@ -30,6 +30,7 @@ from dvsn.engine import tap_table
 from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
+from dvsn.serve import __main__ as serve
 from dvsn.sweep import report
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,7 @@ WORK = (
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),
+    (serve, "serve"),
     (init, "init"),
 )
 """The last function of each command, which does the work."""
