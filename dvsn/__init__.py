@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["Result", "__version__", "evaluate", "load", "train"]
 
 
-def load(path: str | Path, *, device: str = "cpu") -> Model:
+def load(path: str | Path, *, device: str = "cpu", max_unpacked: int | None = None) -> Model:
     """A trained task, in evaluation mode on `device`, rebuilt from the checkpoint alone; its `predict` takes pictures. An
     exported file (.onnx, .xml) becomes the same, and answers by its own runtime.
 
     No Hydra, no data and no training code are touched; the file is unpickled weights-only and its recipe
-    may only build what the allow-list permits. Raises `CheckpointError` with the reason otherwise.
+    may only build what the allow-list permits. A packed file may unpack to `max_unpacked` bytes; None: 16 times its size.
+    Raises `CheckpointError` with the reason otherwise.
     """
     from dvsn.predict.model import as_model
+    from dvsn.reading import unpacking
     from dvsn.tasks.exported import open_task
 
-    return as_model(open_task(path, device=device))
+    with unpacking({"max_unpacked": max_unpacked}):
+        return as_model(open_task(path, device=device))
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,14 @@ class Option:
     """Of a required one: it is a list, and takes all that is given by position and is no other option's."""
 
 
+UNPACKED = Option(
+    "max_unpacked",
+    None,
+    "bytes that a checkpoint may unpack to in memory; null: 16 times the size of its file",
+)
+"""Of every command that reads checkpoints."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A command `python -m dvsn.<name>`: what `--help` says, and options where Hydra does not read them."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dvsn import command_line
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
@@ -46,6 +46,7 @@ COMMAND = Command(
         Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
         Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
+        UNPACKED,
     ),
     examples=(
         "python -m dvsn.evaluate checkpoint=runs/demo/pix2pix/checkpoints/best.ckpt split=test",

@@ -14,11 +14,12 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvsn.errors import DataError
+from dvsn.errors import ConfigError, DataError
 
 MEGABYTE = 1 << 20
 JSON_LIMIT = 4096 * MEGABYTE  # LVIS and Objects365 have files of a gigabyte
@@ -91,6 +92,36 @@ def special_kind(path: str | Path) -> str | None:
         return KINDS.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 - a text has no stat
     except (OSError, ValueError):
         return None
+
+
+# Checkpoints -----------------------------------------------------------------------------------------
+
+_UNPACKED: ContextVar[int | None] = ContextVar("max_unpacked", default=None)
+
+
+@contextlib.contextmanager
+def unpacking(options: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, the option `max_unpacked` of a command holds for every checkpoint that is read."""
+    most = options.get("max_unpacked")
+    check_unpacked(most)
+    token = _UNPACKED.set(most)
+    try:
+        yield
+    finally:
+        _UNPACKED.reset(token)
+
+
+def check_unpacked(most: Any) -> None:
+    """Raise `ConfigError` for a value that `max_unpacked` cannot have."""
+    if most is not None and (type(most) is not int or most < 1):
+        raise ConfigError(
+            f"max_unpacked: found {most!r}, expected a number of bytes above 0, or null: 16 times the size of the file."
+        )
+
+
+def most_unpacked() -> int | None:
+    """How many bytes a checkpoint may unpack to, where that was said."""
+    return _UNPACKED.get()
 
 
 # Text ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dvsn import command_line
-from dvsn.command_line import Command, Option
+from dvsn.command_line import UNPACKED, Command, Option
 from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
@@ -38,6 +38,7 @@ COMMAND = Command(
         Option("trainer.devices", "1", "GPUs or processes; several mean DDP"),
         Option("sweep.jobs", "1", "of -m at the same time, on the same device"),
         Option("data.root", "data/NAME", "where the data set lies"),
+        UNPACKED,
     ),
     examples=(
         "python -m dvsn.train task=pix2pix data=cityscapes trainer.devices=4",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dvsn.errors import CheckpointError, nearest
+from dvsn.reading import most_unpacked
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "params")
 """Under these, training scripts save a network."""
@@ -36,8 +37,8 @@ def read_checkpoint(
     `verify` checks the stored CRC of every part first, because torch does not notice a flipped byte. Without
     it the tensors are mapped, not read: for a second look at a file that was checked. Numbers of numpy beside the
     weights, as training scripts save their best score, become plain ones.
-    Raises `CheckpointError` for a file that is missing, truncated, altered, unpacks to many times its size, or would run
-    code.
+    Raises `CheckpointError` for a file that is missing, truncated, altered, unpacks to many times its size
+    (`dvsn.reading.unpacking` sets another limit), or would run code.
     """
     file = Path(path)
     if file.exists() and not stat.S_ISREG(file.stat().st_mode):
@@ -94,13 +95,15 @@ def require_intact(file: Path) -> None:
 
 
 def require_bounded(archive: zipfile.ZipFile, file: Path) -> None:
-    """Raise `CheckpointError` for parts that unpack to many times the size of their file, before any is unpacked."""
+    """Raise `CheckpointError` for parts that unpack to many times the size of their file, or to more than the option
+    `max_unpacked` allows, before any is unpacked."""
     total, size = sum(part.file_size for part in archive.infolist()), file.stat().st_size
-    if total > max(SMALL, INFLATION * size):
+    most = most_unpacked()
+    if total > (max(SMALL, INFLATION * size) if most is None else most):
+        usual = f"{INFLATION} times its size at most, as weights hardly shrink when they are packed"
+        expected = usual if most is None else f"{most:,} at most (max_unpacked)"
         raise CheckpointError(
-            f"{file}: {size:,} bytes that unpack to {total:,}; expected {INFLATION} times its size at most, as weights "
-            "hardly shrink when they are packed. If you trust it, load it where it was made and save it again with "
-            "torch.save, which does not pack."
+            f"{file}: {size:,} bytes that unpack to {total:,}; expected {expected}. If it is meant, set max_unpacked={total}"
         )
 
 

@@ -1,7 +1,8 @@
 """Every task and every method on a GPU that is not there: nothing mixes devices, and no training step waits for it twice.
 
-Forward passes, autocast, validation and what is shipped run on pretended `cuda`; backward passes on `meta`, since one on
-pretended `cuda` wants a driver (`tests/support/pretended.py`).
+Forward passes, autocast in bfloat16 and float16, the steps of the optimisers, validation and what is shipped run on
+pretended `cuda`; backward passes on `meta`, since one on pretended `cuda` wants a driver (`tests/support/pretended.py`).
+`meta` is chosen over `cpu:1`, whose index constructors of tensors forget.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from dvsn.distill.taps import roles
@@ -24,7 +27,7 @@ from dvsn.tasks.base import Task
 from dvsn.tasks.detection import Detection
 from tests.config.test_partners import NETWORKS
 from tests.distill import test_matrix as matrix
-from tests.support.pretended import Waits, moved, pretended_cuda, pretended_meta
+from tests.support.pretended import Scaler, Waits, moved, pretended_cuda, pretended_meta
 from tests.support.tiny import composed
 
 schools = matrix.schools
@@ -88,12 +91,14 @@ def step(task: Task, batch: dict[str, Any], *, backward: bool = False) -> None:
             task.distiller.after_backward()
 
 
-def two_steps(task: Task, batch: dict[str, Any], waits: Waits) -> tuple[list[str], list[str]]:
+def two_steps(
+    task: Task, batch: dict[str, Any], waits: Waits, dtype: torch.dtype = torch.bfloat16
+) -> tuple[list[str], list[str]]:
     """What waited for the device in the first and in the second step, on autocast."""
     found = []
     for _ in range(2):
         waits.found.clear()
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with torch.autocast("cuda", dtype=dtype):
             step(task, batch)
         found.append(waits.own)
     return found[0], found[1]
@@ -117,6 +122,44 @@ def test_a_training_step_does_not_wait_for_the_gpu(name: str, config_of: Any) ->
         first, second = two_steps(task, on_the_way(task, batch, "cuda"), waits)
     assert [each.partition(":")[0] for each in first] == FIRST.get(name, [])
     assert second == []
+
+
+def scaled_step(task: Task, batch: dict[str, Any]) -> Scaler:
+    """A step as Lightning makes it with precision 16-mixed: scaled terms, unscaled and clipped gradients, the optimisers."""
+    scaler = Scaler("cuda")
+    plugin = MixedPrecision("16-mixed", "cuda", scaler=scaler)
+    with plugin.forward_context():
+        step(task, batch)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, gradient_clip_val=None if task.kind == "pix2pix" else 1.0,
+    )  # fmt: skip
+    task.trainer, task.gradient_clip_val = trainer, 1.0  # type: ignore[assignment]
+    trainer.strategy._lightning_module, trainer.strategy._precision_plugin = task, plugin  # type: ignore[attr-defined]
+    with mock.patch.object(type(task), "attach_schedule", lambda *_: None):
+        found = task.configure_optimizers()
+    for optimizer in [found["optimizer"]] if isinstance(found, dict) else found[0]:
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        loss = plugin.pre_backward(torch.ones((), device="cuda"), task)
+        plugin.optimizer_step(optimizer, task, functools.partial(lambda value: value, loss))
+        assert all(parameter.device.type == "cuda" for parameter in parameters)
+    return scaler
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_step_in_float16_does_not_wait_for_the_gpu(name: str, config_of: Any) -> None:
+    """Nor do unscaling and clipping; what PyTorch's own scaler asks the device is not among what is counted."""
+    task, batch = built(config_of(name))
+    with pretended_cuda() as waits:
+        task.to("cuda")
+        there = on_the_way(task, batch, "cuda")
+        _, second = two_steps(task, there, waits, torch.float16)
+        assert second == []
+        scaler = scaled_step(task, there)
+    assert waits.own == []
+    assert len(scaler.unscaled) == len(scaler.scaled) == (2 if task.kind == "pix2pix" else 1)
 
 
 WITH = {
@@ -242,7 +285,9 @@ def taught(method: str, task: str, schools: Any, folder: Path) -> dict[str, Any]
     return config
 
 
-def check_method(method: str, task_name: str, schools: Any, folder: Path) -> None:
+def check_method(
+    method: str, task_name: str, schools: Any, folder: Path, dtype: torch.dtype = torch.bfloat16
+) -> None:
     task, batch = built(taught(method, task_name, schools, folder), taught=True)
     assert task.distiller is not None
     stages = [0, task.distiller.initial_epochs] if task.distiller.stages else [0]
@@ -252,8 +297,10 @@ def check_method(method: str, task_name: str, schools: Any, folder: Path) -> Non
         task.distiller.begin("cuda")
         for epoch in stages:
             task.distiller.enter(epoch, [])
-            _, second = two_steps(task, there, waits)
+            _, second = two_steps(task, there, waits, dtype)
             assert second == [], (epoch, second)
+        if dtype == torch.float16 and not task.distiller.only:
+            scaled_step(task, there)
         task.distiller.end()
 
 
@@ -263,6 +310,17 @@ ONCE = dict(reversed(matrix.PAIRS))
 @pytest.mark.parametrize(("method", "task"), sorted(ONCE.items()))
 def test_a_method_does_not_wait_for_the_gpu(method: str, task: str, schools: Any, tmp_path: Path) -> None:
     check_method(method, task, schools, tmp_path)
+
+
+@pytest.mark.parametrize(("method", "task"), [(name, ONCE[name]) for name in ("dkd", "omgd")])
+def test_a_method_in_float16(method: str, task: str, schools: Any, tmp_path: Path) -> None:
+    check_method(method, task, schools, tmp_path, torch.float16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "task"), matrix.PAIRS)
+def test_every_method_in_float16(method: str, task: str, schools: Any, tmp_path: Path) -> None:
+    check_method(method, task, schools, tmp_path, torch.float16)
 
 
 def check_backward(method: str, task_name: str, schools: Any, folder: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
+import re
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import dvsn
 from dvsn.convert.rules import choice
-from dvsn.errors import CheckpointError
-from dvsn.weights import AVERAGED, CONTAINERS, Found, find_weights, read_checkpoint
+from dvsn.errors import CheckpointError, ConfigError
+from dvsn.reading import unpacking
+from dvsn.weights import AVERAGED, CONTAINERS, Found, find_weights, read_checkpoint, require_bounded
 
 STATE = {"layer.weight": torch.arange(6.0).view(2, 3)}
 
@@ -99,8 +105,62 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("was unpacked"))
     with pytest.raises(
         CheckpointError, match=r"bomb.ckpt: [\d,]+ bytes that unpack to [\d,]+; expected 16 times"
-    ):
+    ) as refused:
         read_checkpoint(bomb)
+    advice = re.search(r"set (max_unpacked)=(\d+)$", str(refused.value))
+    assert advice is not None
+    with zipfile.ZipFile(bomb) as archive, unpacking({advice[1]: int(advice[2])}):
+        require_bounded(archive, bomb)
+    with (
+        zipfile.ZipFile(bomb) as archive,
+        unpacking({advice[1]: int(advice[2]) - 1}),
+        pytest.raises(CheckpointError, match=r"expected [\d,]+ at most \(max_unpacked\)"),
+    ):
+        require_bounded(archive, bomb)
+
+
+COMMANDS = {
+    "train": ["resume=x.ckpt", "task=classification", "data=cifar10", "network=resnet8x4"],
+    "train weights": ["weights=x.ckpt", "task=classification", "data=imagefolder", "network=resnet8x4"],
+    "evaluate": ["checkpoint=x.ckpt"],
+    "benchmark": ["checkpoint=x.ckpt"],
+    "convert": ["x.ckpt", "y.ckpt"],
+    "predict": ["x.ckpt", "x.png"],
+    "export": ["x.ckpt"],
+    "hub": ["push", "x.ckpt", "local=here"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_bound(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plain file of some hundred bytes is more than one byte; and a bound that is no number is refused."""
+    monkeypatch.chdir(tmp_path)
+    save(Path("x.ckpt"), {"state_dict": STATE})
+    Image.new("RGB", (4, 4)).save("x.png")
+    words = COMMANDS[name]
+    module = name.split()[0]
+    found = importlib.import_module(
+        f"dvsn.{module}.__main__" if module not in ("train", "evaluate") else f"dvsn.{module}"
+    )
+    for bound, message in (
+        ("1", r"x.ckpt: [\d,]+ bytes that unpack to [\d,]+; expected 1 at most \(max_unpacked\)"),
+        ("much", "max_unpacked: found 'much', expected a number of bytes above 0"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["dvsn", *words, f"max_unpacked={bound}"])
+        with pytest.raises(SystemExit) as stop:
+            found.main()
+        assert stop.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+def test_load_has_the_bound_too(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.ckpt", {"state_dict": STATE})
+    with pytest.raises(CheckpointError, match=r"expected 1 at most \(max_unpacked\)"):
+        dvsn.load(path, max_unpacked=1)
+    with pytest.raises(ConfigError, match="max_unpacked: found 0"):
+        dvsn.load(path, max_unpacked=0)
+    assert read_checkpoint(path).keys() == {"state_dict"}  # the bound is that of one call
 
 
 def test_a_packed_checkpoint_of_its_usual_size_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from dvsn import command_line
 from dvsn.atomic import replacing, write_json
 from dvsn.benchmark.table import PROTOCOLS, markdown, show
-from dvsn.command_line import Command, Option
+from dvsn.command_line import UNPACKED, Command, Option
 from dvsn.config import menu
 from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, nearest
@@ -41,6 +41,7 @@ COMMAND = Command(
         Option("data.classes", 19, "how many classes a random network for segmentation has"),
         Option("data.joints", 17, "how many keypoints a random network for pose or landmarks has"),
         Option("output", "null", "also write a file.json or file.md"),
+        UNPACKED,
     ),
     examples=(
         "python -m dvsn.benchmark network=pidnet_s size=[1024,2048]",

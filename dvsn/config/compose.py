@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from dvsn.config.outputs import check_outputs
 from dvsn.config.partners import check_partners
 from dvsn.config.types import found
 from dvsn.errors import ConfigError
+from dvsn.reading import unpacking
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -76,6 +78,7 @@ def hydra_main(
     run, made for it alone, with its messages in NAME.log. Returns what `job` returns; raises `ConfigError` for all that
     is wrong with the config, SystemExit(1) for failed sweep jobs.
     """
+    job = bounded(job)
     with opened(name, argv) as session:
         several = session.arguments.multirun or any(map(MULTIRUN.fullmatch, session.overrides))
         if several and sweep is None:
@@ -94,6 +97,17 @@ def hydra_main(
             assert sweep is not None
             return sweep(session, composed, job)
         return _run(job, composed, check, keeps=keeps, trains=name == "train")
+
+
+def bounded(job: Job) -> Job:
+    """A job that reads checkpoints within the bound of its config."""
+
+    @functools.wraps(job)
+    def within(tree: Config) -> Any:
+        with unpacking(tree):
+            return job(tree)
+
+    return within
 
 
 def _show(session: Session) -> None:

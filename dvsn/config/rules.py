@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dvsn.config.allow import check, join
 from dvsn.config.types import Rules, fits, found, number, require, spell, whole
 from dvsn.errors import ConfigError, nearest
+from dvsn.reading import check_unpacked
 
 Count = int | None
 
@@ -268,6 +269,7 @@ def validate(tree: Mapping[str, Any], defaults: Mapping[str, Any] | None = None)
     which imports the class. Raises `ConfigError` for the first fault.
     """
     check(tree)
+    check_unpacked(tree.get("max_unpacked"))
     for key in tree if defaults else ():
         if key not in (defaults or {}):
             raise ConfigError(f"{key}: unknown key. {nearest(key, defaults or {})}")

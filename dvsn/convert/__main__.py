@@ -7,6 +7,7 @@ import sys
 
 from dvsn import command_line
 from dvsn.convert.options import COMMAND
+from dvsn.reading import unpacking
 
 
 def main() -> None:
@@ -14,7 +15,8 @@ def main() -> None:
         options = COMMAND.parse(sys.argv[1:])
         from dvsn.convert.command import convert  # torch, which `--help` does without
 
-        convert(options)
+        with unpacking(options):
+            convert(options)
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command_line.run(command, command=COMMAND)

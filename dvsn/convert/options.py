@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 
 COMMAND = Command(
     name="convert",
@@ -61,6 +61,7 @@ COMMAND = Command(
             "running",
             "a generator's running or batch statistics; the authors' release tests with batch",
         ),
+        UNPACKED,
     ),
     examples=(
         "python -m dvsn.convert PIDNet_S_Cityscapes_val.pt pidnet_s.ckpt heads=false",

@@ -18,6 +18,9 @@ class PoseFeaturesAndAnswers(Method):
     the batch, through a 1x1 convolution where widths differ; and KL of the keypoints' distributions, logits times
     `sharpness`, without T^2, mean over keypoints and batch. Labels are not looked at.
 
+    The paper's map is the backbone's last. Tapped is what a network's trunk hands to its head (`last_map`): HRNet's finest
+    stream, the trunk of SimpleBaseline at 1/32 before its deconvolutions, all four streams of HRNetV2 for faces.
+
     Different here: the paper's heads answer with a distribution along x and one along y (SimCC), those of dvsn with
     heatmaps, whose softmax over all pixels is compared; and the paper lets both terms fade, by 1 - epoch / epochs: set `end`
     to stop them. Stage 2 is a run of its own, `dwpose_head`.

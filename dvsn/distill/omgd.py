@@ -30,7 +30,8 @@ class GeneratorToGenerator(Method):
 
     Different here: the teacher is one, trained before and frozen, where the paper trains a wide and a deep one online.
     The published code does not divide the total variation by the batch, and has a batch norm and a ReLU behind the
-    convolution.
+    convolution. Tapped are `stages`: of the ResNet generator the four maps of the published code, behind the second halving
+    and every third block; of a U-Net all steps of the decoder, where that has two of the encoder and two of the decoder.
 
     `features` is torchvision's file of VGG-16, or of VGG-19, whose last ReLU of a block then stands for VGG-16's; without
     it both terms are left out, and structure and the task's own terms must carry the colours. The network is frozen,

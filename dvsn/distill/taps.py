@@ -20,7 +20,7 @@ ROLES = {
     "stages": "`taps`, what each stage answers, finest first",
     "pre_activation": "`pre_activation_taps`, the same before the last nonlinearity",
     "last": "`taps`, of which the last one is taken",
-    "last_map": "`map_tap` or the last of `taps`, the map whose average the class layer reads",
+    "last_map": "`map_tap` or the last of `taps`, the map whose average the class layer reads, or that a head is given",
     "dense": "`dense_tap`, the input of a dense head; else what its class layer reads, else the last of `taps`",
     "pooled": "`pooled_tap`, the vector that the class layer reads, such as fc:in",
     "stem_and_stages": "`stem_tap` and `taps`",

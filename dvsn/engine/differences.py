@@ -28,7 +28,7 @@ APPLIED = (
 """What a resumed run takes as it is now, with all below it: what the network learns from the next batch does not depend
 on it. Everything else must be as it was."""
 
-PASSING = ("name", "run_dir", "resume", "resume_force", "debug", "sweep")
+PASSING = ("name", "run_dir", "resume", "resume_force", "debug", "sweep", "max_unpacked")
 """What is of one call alone, and not kept in a checkpoint."""
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")

@@ -9,9 +9,10 @@ from typing import Any
 
 from dvsn import command_line
 from dvsn.atomic import write_json
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 from dvsn.config.light_imports import import_lightning
 from dvsn.errors import ConfigError
+from dvsn.reading import unpacking
 
 log = logging.getLogger("dvsn")
 
@@ -40,6 +41,7 @@ COMMAND = Command(
         Option("score", False, "measure the file on val of the recipe's data set, as dvsn.evaluate does, and keep that in "
                         "the manifest beside it"),
         Option("overwrite", False, "replace a file that is there"),
+        UNPACKED,
     ),
     examples=(
         "python -m dvsn.export best.ckpt",
@@ -58,9 +60,10 @@ def export(options: dict[str, Any]) -> Path:
     target = options["output"]
     if target is not None and not isinstance(target, str):
         raise ConfigError(f"output: found {target!r}, expected the path of a file.")
-    path = Export(options).run()
-    if options["score"]:
-        keep_score(path, options["root"])
+    with unpacking(options):
+        path = Export(options).run()
+        if options["score"]:
+            keep_score(path, options["root"])
     return path
 
 

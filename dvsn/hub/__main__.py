@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dvsn import command_line
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 from dvsn.errors import ConfigError, nearest
 from dvsn.hub.names import PART
+from dvsn.reading import unpacking
 
 PUSH = Command(
     name="hub push",
@@ -24,6 +25,7 @@ PUSH = Command(
         Option(
             "license", "", "of your weights, as the hub spells it, such as apache-2.0; empty: none stated"
         ),
+        UNPACKED,
         Option("private", False, "whether a new repository is private"),
     ),
     examples=(
@@ -66,7 +68,8 @@ def push(options: dict[str, Any]) -> Path:
 
     folder, repository = Path(options["local"]), str(options["repository"])
     checkpoint, licence = str(options["checkpoint"]), str(options["license"])
-    write_folder(checkpoint, folder, name=repository or folder.name, licence=licence)
+    with unpacking(options):
+        write_folder(checkpoint, folder, name=repository or folder.name, licence=licence)
     if repository:
         again = shlex.join(["python", "-m", "dvsn.hub", "push", checkpoint, repository, f"local={folder}"])
         upload(folder, repository, private=bool(options["private"]), again=again)

@@ -26,6 +26,7 @@ class HRNetV2Face(HighResolutionTrunk):
     multiple = 32
     stride = 4
     classifier: tuple[str, ...] = ("head.3",)
+    map_tap = "head:in"  # all four streams; the last of `taps` is the coarsest alone
 
     def __init__(self, *, joints: int, width: int = 18, bn_momentum: float = 0.01, **trunk: Any) -> None:
         super().__init__(width=width, bn_momentum=bn_momentum, **trunk)

@@ -23,7 +23,8 @@ class Tapped(nn.Module):
     pooled_tap: str = ""
     """The input (N, D) of the class layer."""
     map_tap: str = ""
-    """The map whose average over the pixels is that vector, where this is not the last of `taps`."""
+    """The map whose average over the pixels is that vector, where this is not the last of `taps`. Of a network that answers
+    with maps what its trunk hands to a head of several layers."""
     dense_tap: str = ""
     """Of a network that answers with maps what its head reads: the last map before the classes, at the answer's size."""
     pre_activation_taps: tuple[str, ...] = ()

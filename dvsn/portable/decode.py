@@ -2,8 +2,9 @@
 
 Five decisions hold for every dataset:
 
-- Photos are RGB and are read *as stored*: an orientation tag is applied to no file of any format, because the label map
-  that belongs to a photo carries none. `dvsn.predict` alone turns pictures upright.
+- Photos are RGB, and they and label maps are read *as stored*: an orientation tag is applied to no file of any format,
+  because the label map that belongs to a photo carries none. `dvsn.predict` alone turns pictures upright: photos, maps of
+  ids and maps of instances, each by its own tag.
 - Only regular files are opened, and a picture is decoded only after its header was seen to have a size that is allowed.
 - 16 bits a channel become 8 by a range that is stated (`Rule.deep_range`), or else by their upper 8.
 - OpenCV decodes 8-bit JPEG and PNG (faster than Pillow: `experiments/speed/input_pipeline.md`), but only
@@ -47,7 +48,7 @@ class Rule:
     deep_range: tuple[int, int] | None = None
     """Of 16-bit channels: what becomes 0 and what becomes 255; None: 0 and 65535."""
     upright: bool = False
-    """Photos are turned by their orientation tag."""
+    """Pictures, maps of ids too, are turned by their orientation tag."""
     turned: list[str] = field(default_factory=list)
     """Files that were."""
 
@@ -63,6 +64,11 @@ def read_by(rule: Rule) -> Iterator[Rule]:
         yield rule
     finally:
         _RULE.reset(token)
+
+
+def rule_in_force() -> Rule:
+    """The rule of the nearest `read_by` around."""
+    return _RULE.get()
 
 
 def make_rule(
@@ -109,7 +115,8 @@ def read_labels(
     lossy: bool = False,
     lossy_advice: str = "",
 ) -> np.ndarray:
-    """(H, W) ids: uint8, or int32 for 16-bit files such as instance ids. Palettes keep their indices.
+    """(H, W) ids: uint8, or int32 for 16-bit files such as instance ids. Palettes keep their indices. As stored, or
+    upright by the rule in force.
 
     `advice` tells what to do with a file that holds colours. A JPEG is refused unless `lossy`, since compression changes
     ids; `lossy_advice` tells what else can be done.
@@ -127,9 +134,9 @@ def to_labels(
             f"{path}: label ids in a JPEG file are damaged by its compression; expected a PNG of ids. {lossy_advice}"
         )
     if image.mode in ("L", "P", "1"):
-        return _as_stored(np.array(image, dtype=np.uint8), data)
+        return _turned(_as_stored(np.array(image, dtype=np.uint8), data), path, data)
     if image.mode.startswith("I"):
-        return _as_stored(np.array(image, dtype=np.int32), data)
+        return _turned(_as_stored(np.array(image, dtype=np.int32), data), path, data)
     raise DataError(
         f"{path}: found a picture of mode '{image.mode}', expected label ids in one channel (8-bit grey, "
         f"palette or 16-bit). {advice}"
@@ -179,10 +186,16 @@ def to_rgb(path: str | Path, data: bytes) -> np.ndarray:
         picture = _decode_rgb(data)
     if picture is None:
         picture = _decode_other(path, data, rule)
-    if rule.upright and (orientation := headers.orientation_in(data)) != 1:
-        rule.turned.append(str(path))
-        return headers.turn(picture, orientation)
-    return picture
+    return _turned(picture, path, data)
+
+
+def _turned(picture: np.ndarray, path: str | Path, data: bytes) -> np.ndarray:
+    """A picture as stored -> upright, where the rule in force asks for that."""
+    rule = _RULE.get()
+    if not rule.upright or (orientation := headers.orientation_in(data)) == 1:
+        return picture
+    rule.turned.append(str(path))
+    return headers.turn(picture, orientation)
 
 
 def check_pixels(path: str | Path, size: tuple[int, int] | None, rule: Rule | None = None) -> None:

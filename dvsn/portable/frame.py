@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dvsn.portable.decode import Rule, rule_in_force
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +27,8 @@ class Frame:
     """Its place in its source, from 0: in the list of files, or in the video."""
     seconds: float | None = None
     """When it is shown, from the start of its video or camera; None of a picture that stands for itself."""
+    rule: Rule = field(default_factory=rule_in_force)
+    """By which its file was read, and files beside it are."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 
 from dvsn.errors import DataError
-from dvsn.portable.decode import read_labels
+from dvsn.portable.decode import read_by, read_labels
 from dvsn.portable.frame import Frame
 from dvsn.portable.memory import instance_edges
 
@@ -17,8 +18,8 @@ Array = np.ndarray[Any, Any]
 
 
 def edges_beside(frame: Frame, size: Sequence[int]) -> Array:
-    """(H, W) uint8 of 0 and 1: edges of the instance file beside a Cityscapes label file, at `size` (H, W). Raises
-    `DataError` where there is none."""
+    """(H, W) uint8 of 0 and 1: edges of the instance file beside a Cityscapes label file, at `size` (H, W). It is read by
+    the frame's rule, upright where that one was. Raises `DataError` where there is none."""
     path = frame.path
     if path is None:
         raise DataError(
@@ -31,5 +32,7 @@ def edges_beside(frame: Frame, size: Sequence[int]) -> Array:
             f"{path}: this network also needs instance edges, and there is no {instances.name} beside the file. "
             "Expected NAME_labelIds.png with NAME_instanceIds.png."
         )
-    ids = cv2.resize(read_labels(instances), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    with read_by(replace(frame.rule, turned=[])):  # told of the label file already
+        stored = read_labels(instances)
+    ids = cv2.resize(stored, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     return instance_edges(ids)

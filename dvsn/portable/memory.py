@@ -20,8 +20,7 @@ def photo(picture: Any, rule: Rule, *, bgr: bool = False) -> Array:
     """A picture of Pillow or an array -> RGB (H, W, 3) uint8: grey becomes RGB, alpha is dropped, floats in [0, 1] and 16
     bits become 8. `bgr`: an array is blue, green, red. Raises `DataError` for what is no picture."""
     if isinstance(picture, Image.Image):
-        if rule.upright:
-            picture = ImageOps.exif_transpose(picture)
+        picture = _by_its_tag(picture, rule)
         if not picture.mode.startswith("I"):
             return np.array(picture.convert("RGB"))
     array = np.asarray(picture)
@@ -39,8 +38,15 @@ def photo(picture: Any, rule: Rule, *, bgr: bool = False) -> Array:
     return eight[..., 2::-1] if bgr else eight[..., :3]
 
 
-def id_map(picture: Any) -> Array:
+def _by_its_tag(picture: Image.Image, rule: Rule) -> Image.Image:
+    """Upright, where the rule asks for that."""
+    return ImageOps.exif_transpose(picture) if rule.upright else picture
+
+
+def id_map(picture: Any, rule: Rule) -> Array:
     """A palette picture or an array -> class ids (H, W), uint8 or int32. Raises `DataError` for anything else."""
+    if isinstance(picture, Image.Image):
+        picture = _by_its_tag(picture, rule)
     array = np.asarray(picture)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]

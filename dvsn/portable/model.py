@@ -156,9 +156,9 @@ class Model:
                 path = Path(thing)
                 with read_by(rule):
                     picture = read_labels(path) if ids else read_rgb(path)
-                yield Frame(picture, path.stem, path, index)
+                yield Frame(picture, path.stem, path, index, rule=rule)
             elif isinstance(thing, Image.Image | np.ndarray):
-                picture = id_map(thing) if ids else photo(thing, rule, bgr=bool(options["bgr"]))
+                picture = id_map(thing, rule) if ids else photo(thing, rule, bgr=bool(options["bgr"]))
                 named = getattr(thing, "filename", None) if alone else None
                 name = Path(named).stem if isinstance(named, str) and named else f"picture_{index + 1}"
                 yield Frame(np.ascontiguousarray(picture), name, None, index)

@@ -16,6 +16,7 @@ from dvsn.predict.following import FOLLOWED
 from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import refuse_others
 from dvsn.predict.sources import Choices, Skipped, open_sources
+from dvsn.reading import unpacking
 
 if TYPE_CHECKING:
     from dvsn.predict.running import Outcome
@@ -56,6 +57,12 @@ def predict(options: dict[str, Any]) -> list[Path]:
 
 def run(options: dict[str, Any]) -> Outcome:
     """Predict all that `input` names. What is written is up to the checkpoint's task: see `dvsn.predict.running`."""
+    with unpacking(options):
+        return run_all(options)
+
+
+def run_all(options: dict[str, Any]) -> Outcome:
+    """`run`, within its bound of checkpoints."""
     choices, skipped = read_choices(options), Skipped()
     names = options["input"] if isinstance(options["input"], list) else [str(options["input"])]
     sources = open_sources(names, Path(options["output"]), skipped, choices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def _chained(things: Iterable[Any], taking: Taking) -> Iterator[Frame]:
                 continue
             named = frame.path is not None or isinstance(thing, Frame)
             name = frame.name if named else f"picture_{count + 1}"
-            yield Frame(frame.picture, name, frame.path, count)
+            yield replace(frame, name=name, index=count)
             count += 1
 
 
@@ -177,10 +177,10 @@ def _from_memory(pictures: Any, taking: Taking) -> Iterator[Frame]:
 
 def _ids(picture: Any, taking: Taking) -> Array:
     """A map of class ids (H, W), uint8 or int32."""
+    if not isinstance(picture, torch.Tensor):
+        return id_map(picture, taking.rule)
     array = _array(picture)
-    if isinstance(picture, torch.Tensor) and array.ndim == 3 and array.shape[0] == 1:
-        array = array[0]
-    return id_map(array)
+    return id_map(array[0] if array.ndim == 3 and array.shape[0] == 1 else array, taking.rule)
 
 
 def _photo(picture: Any, taking: Taking) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 from dvsn.errors import ConfigError
 
 COMMAND = Command(
@@ -47,6 +47,7 @@ COMMAND = Command(
         Option("side_by_side", False, "write input and result in one picture"),
         Option("upright", True, "turn pictures by their orientation tag, as viewers do; false: as stored, as in training"),
         Option("max_pixels", 200_000_000, "of the largest picture that is read"),
+        UNPACKED,
         Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
         Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; "
                         "FILE.json: annotations or detections in COCO's format; FILE.ckpt, runs/NAME or "
@@ -89,8 +90,8 @@ COMMAND = Command(
 
 
 SHARED = (
-    "checkpoint", "input", "output", "upright", "max_pixels", "batch_size", "device", "seed", "limit", "fps", "frames",
-    "raw", "pixel_format", "resume", "show",
+    "checkpoint", "input", "output", "upright", "max_pixels", "max_unpacked", "batch_size", "device", "seed", "limit",
+    "fps", "frames", "raw", "pixel_format", "resume", "show",
 )  # fmt: skip
 """Options that every task takes."""
 

@@ -25,7 +25,18 @@ log = logging.getLogger("dvsn")
 
 DRAWN_AHEAD = 4
 FOUND = {"detection": "objects", "pose": "people", "landmarks": "faces"}
-UNKEYED = ("checkpoint", "input", "output", "device", "batch_size", "resume", "show", "limit", "debug")
+UNKEYED = (
+    "checkpoint",
+    "input",
+    "output",
+    "device",
+    "batch_size",
+    "resume",
+    "show",
+    "limit",
+    "debug",
+    "max_unpacked",
+)
 """Options that change nothing in the result of a picture."""
 Options = dict[str, Any]
 

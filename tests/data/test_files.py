@@ -21,6 +21,7 @@ from dvsn.data.files import (
     make_rule,
     read_by,
     read_colors,
+    read_grey,
     read_labels,
     read_rgb,
     to_eight_bits,
@@ -120,7 +121,11 @@ def test_every_format_is_read_as_stored_or_upright(tmp_path: Path, suffix: str, 
     assert rule.turned == ([] if orientation == 1 else [str(path)])
     ids = PHOTO[..., 0]
     if suffix != "webp":
-        np.testing.assert_array_equal(read_labels(save(tmp_path / f"l.{suffix}", ids, orientation)), ids)
+        labels = save(tmp_path / f"l.{suffix}", ids, orientation)
+        np.testing.assert_array_equal(read_labels(labels), ids)
+        with read_by(Rule(upright=True)):
+            np.testing.assert_array_equal(read_labels(labels), UPRIGHT[orientation](ids))
+            np.testing.assert_array_equal(read_grey(labels), UPRIGHT[orientation](ids))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

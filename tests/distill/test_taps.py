@@ -19,6 +19,8 @@ from dvsn.distill import taps
 from dvsn.distill.taps import Taps
 from dvsn.errors import ConfigError
 from dvsn.networks.cifar_resnet import CifarResNet
+from dvsn.networks.resnet_generator import ResNetGenerator
+from dvsn.networks.unet import UNet
 from dvsn.types import SegmentationOutput
 
 
@@ -243,6 +245,44 @@ def test_methods_of_pixels_tap_the_dense_map() -> None:
     from dvsn.networks.pidnet import PIDNet
 
     assert taps.role(PIDNet(classes=3), "dense") == ("dfm",)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "channels", "stride"),
+    [
+        ("hrnet_small", ["final_layer"], None, 4),
+        ("simplebaseline_18", ["deconv_layers", "final_layer"], 512, 32),
+        ("hrnetv2_w18_face", ["head"], 18 * (1 + 2 + 4 + 8), 4),
+    ],
+)
+def test_dwpose_taps_what_the_head_is_given(
+    name: str, head: list[str], channels: int | None, stride: int
+) -> None:
+    """As the paper's backbone hands it on: for faces all four streams, of which `last` is the coarsest alone, at 1/32."""
+    tapped = shipped("distill")["dwpose"]["dwpose"]["taps"]
+    text = Path(conf_dir(), "network", f"{name}.yaml").read_text(encoding="utf-8")
+    torch.manual_seed(0)
+    network = build(yaml.safe_load(text.replace("${data.joints}", "3")), path="network").eval()
+    recorder = Taps(network, taps.role(network, tapped))
+    recorder.install()
+    with torch.no_grad(), recorder:
+        answer = network(torch.randn(1, 3, 64, 96))
+    (feature,) = recorder.take().values()
+    assert feature.shape[-2:] == (64 // stride, 96 // stride)
+    assert channels is None or feature.shape[1] == channels
+    with torch.no_grad():
+        for part in head:
+            feature = network.get_submodule(part)(feature)
+    torch.testing.assert_close(feature, answer)
+
+
+def test_omgd_taps_the_maps_of_the_published_code() -> None:
+    """Layers 9, 12, 15 and 18 of its ResNet generator: behind the second halving and every third block."""
+    tapped = shipped("distill")["omgd"]["omgd"]["taps"]
+    generator = ResNetGenerator(width=4, blocks=9)
+    assert taps.role(generator, tapped) == ("downs.1", "blocks.2", "blocks.5", "blocks.8")
+    decoder = taps.role(UNet(width=4, depth=4), tapped)
+    assert decoder == ("ups.2", "ups.1", "ups.0")  # `last` is the innermost alone, at 1/8
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,15 @@ def command(pairs: Path, folder: Path, *options: str) -> list[str]:
 
 
 def start_and_signal(arguments: list[str], number: int, folder: Path, **more: str) -> tuple[int, str]:
-    """Run a command, send it a signal once it has saved its first checkpoint, and wait for the end."""
+    """Run a command, send it a signal once it has saved its own first checkpoint, and wait for the end."""
+    last = folder / "checkpoints" / "last.ckpt"
+    earlier = last.stat().st_mtime_ns if last.exists() else 0
     process = subprocess.Popen(
         arguments, env=environment(**more), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
+    while (not last.exists() or last.stat().st_mtime_ns == earlier) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)

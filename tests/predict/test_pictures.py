@@ -27,9 +27,12 @@ from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
+from dvsn.portable.decode import Rule
+from dvsn.portable.memory import id_map
 from dvsn.predict import command as predict
 from dvsn.predict.options import COMMAND
 from dvsn.weights import read_checkpoint
+from tests.support.distill_stubs import save_teacher
 from tests.support.reference_translation import (
     Published,
     post_unet,
@@ -251,6 +254,48 @@ def test_pictures_are_looked_at_upright_and_it_is_said(
     (as_stored, _) = predicted(checkpoint, tmp_path / "in", tmp_path / "again", size="keep", upright="false")
     assert np.array_equal(read(as_stored), answer(checkpoint, stored))
     assert not [message for message in caplog.messages if "upright" in message]
+
+
+def test_maps_of_ids_are_looked_at_upright_too(tmp_path: Path) -> None:
+    """Each file by its own tag: the label map, and the instances beside it; so is a palette picture in memory."""
+    options = [*TINY, "data.label_classes=3", "data.input_channels=4", "data.pair.edges=true"]
+    checkpoint = save_teacher(composed(options, tmp_path), tmp_path / "x.ckpt")
+    random, exif = np.random.default_rng(0), Image.Exif()
+    labels = np.kron(random.integers(0, 3, (2, 4)), np.ones((8, 8))).astype(np.uint8)
+    instances = np.kron(random.integers(0, 9, (2, 4)), np.ones((8, 8))).astype(np.int32) + 26000
+    for name, turn in (("turned", 6), ("plain", 1), ("mixed", 6)):
+        exif[0x0112] = turn
+        upright = (lambda x: np.rot90(x, -1)) if name == "plain" else (lambda x: x)
+        Image.fromarray(upright(labels).copy()).save(tmp_path / f"{name}_labelIds.png", exif=exif)
+        if name == "mixed":  # the instances are upright in their file, and have no tag
+            exif[0x0112], upright = 1, lambda x: np.rot90(x, -1)
+        Image.fromarray(upright(instances).astype(np.uint16)).save(
+            tmp_path / f"{name}_instanceIds.png", exif=exif
+        )
+    written = {
+        name: read(predicted(checkpoint, tmp_path / f"{name}_labelIds.png", tmp_path / name, size="keep")[0])
+        for name in ("turned", "plain", "mixed")
+    }
+    assert written["plain"].shape == (32, 16, 3)
+    assert np.array_equal(written["turned"], written["plain"])
+    assert np.array_equal(written["mixed"], written["plain"])
+    loaded = dvsn.load(checkpoint)
+    for each in (tmp_path / "turned_labelIds.png", [tmp_path / "turned_labelIds.png"]):
+        (found,) = (
+            loaded.predict(each, size="keep")
+            if isinstance(each, list)
+            else [loaded.predict(each, size="keep")]
+        )
+        assert np.array_equal(np.asarray(found.picture), written["plain"])
+
+
+def test_ids_in_memory_are_turned_by_their_tag(tmp_path: Path) -> None:
+    ids, exif = np.arange(12, dtype=np.uint8).reshape(3, 4), Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(ids).save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert np.array_equal(id_map(picture, Rule(upright=True)), np.rot90(ids, 1))
+        assert np.array_equal(id_map(picture, Rule()), ids)
 
 
 def test_a_picture_bomb_is_refused(checkpoint: Path, tmp_path: Path) -> None:

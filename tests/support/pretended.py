@@ -135,6 +135,33 @@ class Event:
         pass
 
 
+class Scaler(torch.amp.GradScaler):
+    """What scales losses of float16, with all that is on the device, and without its look at what overflowed."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device, enabled=False)
+        self.factor = torch.full((), 2.0**16, device=device)
+        self.scaled: list[Tensor] = []
+        self.unscaled: list[torch.optim.Optimizer] = []
+
+    def scale(self, outputs: Any) -> Any:
+        self.scaled.append(outputs)
+        return outputs * self.factor
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        self.unscaled.append(optimizer)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.factor)
+
+    def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+        optimizer.step(*args, **kwargs)
+
+    def update(self, new_scale: Any = None) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def pretended_meta() -> Iterator[Waits]:
     """The device `meta` as another one, on which a backward pass runs too."""
