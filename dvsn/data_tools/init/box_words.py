@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import coco_look
 from dvsn.data_tools.init.found import STATED, Found
 from dvsn.data_tools.init.listing import Listing, few
@@ -46,7 +47,7 @@ def finish(
     found.says = [
         f"{total} pictures, {found.size_words()} (height x width), {len(sides)} objects of "
         f"{found.facts['sides'][0]:.0f} to {found.facts['sides'][2]:.0f} pixels, most {found.facts['sides'][1]:.0f}",
-        f"{len(names)} classes: {few([f'{name} ({every[name]})' for name in names], 12)}",
+        f"{counted(len(names), 'class', 'classes')}: {few([f'{name} ({every[name]})' for name in names], 12)}",
         *lines,
     ]
     if never:

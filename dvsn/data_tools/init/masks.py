@@ -16,7 +16,7 @@ from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.mask_content import Content, looks_like_mask, read_content, unpacked
 from dvsn.data_tools.init.mask_kinds import Kind, decide, distance
 from dvsn.data_tools.init.naming import is_mask
-from dvsn.data_tools.init.object_masks import refuse_apart
+from dvsn.data_tools.init.object_masks import apart
 from dvsn.errors import DataError
 
 SAMPLE = 6
@@ -36,7 +36,8 @@ propose = mask_recipe.propose
 
 def look(listing: Listing) -> Found | None:
     """Two sides of equal names of which one looks like masks."""
-    refuse_apart(listing)
+    if apart(listing):
+        return None
     layout = choose(listing)
     if layout is None:
         lonely_masks(listing)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 
+from dvsn.data.object_masks import MASK_WORDS, says_mask
+
 PHOTOS = {
     "images", "image", "imgs", "img", "photos", "photo", "pictures", "picture", "jpegimages", "rgb", "input", "inputs",
     "originals", "original", "raw", "x", "frames", "sat", "leftimg8bit", "source", "sources", "tiles", "data",
 }  # fmt: skip
-MASKS = {
-    "masks", "mask", "labels", "label", "annotations", "annotation", "ann", "anns", "annot", "gt", "groundtruth",
-    "ground_truth", "targets", "target", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "y", "gtfine",
-    "semantic", "labelids", "label_ids", "annos", "anno", "truth", "lbl", "segmaps",
-}  # fmt: skip
+MASKS = MASK_WORDS
 """Words for photos, and for what says the class of each pixel of one, in lower case."""
 
 DRAWINGS = {
@@ -31,7 +29,7 @@ def words(name: str) -> set[str]:
 
 
 def is_mask(name: str) -> bool:
-    return bool(words(name) & MASKS)
+    return says_mask(name)
 
 
 def is_photo(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Boxes and masks: COCO's JSON, YOLO's text and Pascal VOC's XML, read where they lie."""
+"""Boxes and masks: COCO's JSON, YOLO's text, Pascal VOC's XML, or a mask a file, read where they lie."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dvsn.data_tools.init import coco_look, recipe, voc_look, yolo_look
+from dvsn.data_tools.init import coco_look, object_masks, recipe, voc_look, yolo_look
 from dvsn.data_tools.init.box_words import finish, side_of
 from dvsn.data_tools.init.found import COULD, STATED, Found
 from dvsn.data_tools.init.listing import Listing
@@ -19,8 +19,8 @@ ONE_STEP = 1.3  # seconds of one core: four pictures of 384x768 by detector_smal
 
 
 def look(listing: Listing) -> Found | None:
-    """Objects in one of the three formats."""
-    for understand in (from_coco, yolo_look.objects, voc_look.objects):
+    """Objects in one of the three formats, or by a mask each."""
+    for understand in (from_coco, yolo_look.objects, voc_look.objects, object_masks.objects):
         found = understand(listing)
         if found is not None:
             return found

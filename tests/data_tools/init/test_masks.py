@@ -192,21 +192,3 @@ def test_what_is_wrong_is_said(change: Callable[[Path], Any], message: str, tmp_
     change(tmp_path)
     with pytest.raises(DataError, match=message):
         choose(Listing.of(tmp_path))
-
-
-@pytest.mark.parametrize("photo, masks", [
-    ("{i}.jpg", ["{i}_mask_0.png", "{i}_mask_1.png"]),
-    ("images/{i}.jpg", ["masks/{i}_0.png", "masks/{i}_1.png", "masks/{i}_2.png"]),
-    ("images/{i}.jpg", ["masks/{i}/0.png", "masks/{i}/1.png"]),
-    ("{i}/images/{i}.png", ["{i}/masks/ab12.png", "{i}/masks/cd34.png"]),
-])  # fmt: skip
-def test_a_mask_for_each_object_is_refused(photo: str, masks: list[str], tmp_path: Path) -> None:
-    for number in range(4):
-        picture, ids = scene(number)
-        save(tmp_path / photo.format(i=f"p{number}"), picture)
-        for place, mask in enumerate(masks, 1):
-            save(tmp_path / mask.format(i=f"p{number}"), binary((ids == place).astype(np.uint8)))
-    with pytest.raises(
-        DataError, match=r"4 pictures have several masks.*p0\..* with .*join those of a picture to one"
-    ):
-        choose(Listing.of(tmp_path))
