@@ -75,7 +75,7 @@ def test_a_documented_line_reaches_its_work(
 
 def test_the_short_command_is_the_same(start: Start) -> None:
     assert "`dvsn train ...` is the same as `python -m dvsn.train ...`" in README
-    assert start(["dvsn", "train", "experiment=demo"])["name"] == "pix2pix_unet_128_street_onehot"
+    assert start(["dvsn", "train", "experiment=demo"])["name"] == "pix2pix_unet_128_street_parts"
 
 
 def be_in_a_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_sweep_trains(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs finished" in done.stdout
-    results = sorted(tmp_path.glob("runs/pix2pix_unet_128_street_onehot/sweep_*/?/result.json"))
+    results = sorted(tmp_path.glob("runs/pix2pix_unet_128_street_parts/sweep_*/?/result.json"))
     assert [file.parent.name for file in results] == ["0", "1"]
     first, second = (json.loads(file.read_text()) for file in results)
     assert first["epochs"] == second["epochs"] == 1 and first["objective"] != second["objective"]

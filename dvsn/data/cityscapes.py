@@ -34,7 +34,7 @@ TREE = """\
                                       CITY_000000_000019_gtFine_labelIds.png
                                       CITY_000000_000019_gtFine_instanceIds.png"""
 
-Labels = Literal["color", "painted", "ids", "train_ids", "classes"]
+Labels = Literal["color", "painted", "ids", "train_ids", "classes", "parts"]
 
 FILES = {
     "color": ("color", "labelIds"),
@@ -42,12 +42,13 @@ FILES = {
     "ids": ("labelIds",),
     "train_ids": ("labelTrainIds", "labelIds"),
     "classes": ("labelIds", "labelTrainIds"),
+    "parts": ("partIds",),
 }
 """The label files that can serve each choice, the preferred one first."""
 
 ADVICE = "The ids lie in the files _labelIds.png and _labelTrainIds.png; colours are for data.dataset.labels=color alone."
 
-_ENDING = re.compile(r"_(color|labelIds|labelTrainIds|instanceIds)\.png$")
+_ENDING = re.compile(r"_(color|labelIds|labelTrainIds|instanceIds|partIds)\.png$")
 
 
 class Cityscapes(ImageDataset):
@@ -63,7 +64,8 @@ class Cityscapes(ImageDataset):
       `_labelIds`;
     - "classes": (H, W) ids of the 19 evaluated classes, 255 elsewhere, mapped from `_labelIds`, or read from
       `_labelTrainIds` where only these exist (the two differ in a few pixels). Any id outside 0..33, or outside
-      0..18 and 255 in train-id files, is an error unless it is one of `ignore_ids`.
+      0..18 and 255 in train-id files, is an error unless it is one of `ignore_ids`;
+    - "parts": (H, W) ids of `dvsn.data.street_parts.PARTS`, of the embedded scenes alone.
 
     Files are listed from the folders, sorted by name; or read from `list_file`, one "photo label" a line, relative to
     `root`, with `{split}` for the split's name. Of the label file in a line the sibling of the wanted kind is read. Label
@@ -133,6 +135,8 @@ class Cityscapes(ImageDataset):
         if self.labels == "color" and not from_ids:
             return read_colors(path)
         ids = read_labels(path)
+        if self.labels == "parts":
+            return ids  # against the number of parts the transform checks them
         check_ids(ids, path, highest=33 if from_ids or self.labels != "train_ids" else len(CLASS_NAMES) - 1)
         ids = ids.astype(np.uint8, copy=False)
         if self.labels == "color":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ def edges_beside(frame: Frame, size: Sequence[int]) -> Array:
             f"{frame.name}: this network also needs instance edges, which are read from a file beside the label file. "
             "Give the path of NAME_labelIds.png with NAME_instanceIds.png beside it."
         )
-    instances = path.with_name(path.name.replace("_labelIds", "_instanceIds"))
+    instances = path.with_name(re.sub("_(label|part)Ids", "_instanceIds", path.name))
     if instances == path or not instances.is_file():
         raise DataError(
             f"{path}: this network also needs instance edges, and there is no {instances.name} beside the file. "

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
 from dvsn.data.class_ids import distinct_palette
+from dvsn.data.street_parts import PART_PALETTE, PARTS
 from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
@@ -476,9 +477,12 @@ def to_bytes(image: Tensor) -> Tensor:
 
 
 def label_palette(classes: int) -> Tensor:
-    """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, else PASCAL VOC's colours."""
+    """(classes, 3) uint8: Cityscapes' own colours for its 34 ids and 19 train ids, those of `street_parts` for its parts,
+    else PASCAL VOC's colours."""
     if classes in (34, 35):
         return torch.from_numpy(PALETTE[:classes].copy())
     if classes in (19, 20):
         return torch.from_numpy(TRAIN_PALETTE[:classes].copy())
+    if classes == len(PARTS):
+        return torch.from_numpy(PART_PALETTE[:classes].copy())
     return torch.tensor(distinct_palette(classes), dtype=torch.uint8)

@@ -75,7 +75,8 @@ def scene(index: int) -> Path:
 def columns_of(photos: list[Path]) -> dict[str, list[np.ndarray[Any, Any]]]:
     """Pictures by title, those of a task where it has been trained."""
     import dvsn
-    from dvsn.data.files import read_rgb
+    from dvsn.data.files import read_labels, read_rgb
+    from dvsn.data.street_parts import PART_PALETTE
 
     models = {
         task: dvsn.load(file)
@@ -85,8 +86,8 @@ def columns_of(photos: list[Path]) -> dict[str, list[np.ndarray[Any, Any]]]:
     pictures = [read_rgb(photo) for photo in photos]
     columns: dict[str, list[np.ndarray[Any, Any]]] = {}
     if "pix2pix" in models:
-        maps = [label_file(photo, "labelIds") for photo in photos]
-        columns["label map"] = [read_rgb(label_file(photo, "color")) for photo in photos]
+        maps = [label_file(photo, "partIds") for photo in photos]
+        columns["label map"] = [PART_PALETTE[read_labels(each)] for each in maps]
         columns["painted"] = [drawn(each) for each in models["pix2pix"].predict(maps)]
     columns["photo"] = pictures
     if "segmentation" in models:

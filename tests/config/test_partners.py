@@ -86,7 +86,7 @@ HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": 
 """Of a loss of segmentation that reads heads, the networks that have them in training."""
 OWN = {"keypoints", "keypoint_table", "yolo_keypoints"}
 FACES = {"300w", "aflw", "cofw", "face_files", "face_json", "face_lines", "faces", "faces68", "wflw"}
-STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot"}
+STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot", "street_parts"}
 LABELLED = STREETS | {"camvid", "cocostuff", "lip", "pascal_context", "segmentation"}
 DATA = {
     "classification": {"cifar10", "cifar100", "imagefolder"},
@@ -94,7 +94,8 @@ DATA = {
     "landmarks": FACES,
     "landmarks_heatmaps": FACES,
     "pix2pix": LABELLED | {"aligned", "edges2shoes", "facades", "folders", "maps"},
-    "pose": OWN | {"coco", "crowdpose", "lspet", "mpii", "ochuman", "street", "street_onehot"},
+    "pose": OWN
+    | {"coco", "crowdpose", "lspet", "mpii", "ochuman", "street", "street_onehot", "street_parts"},
     "segmentation": LABELLED,
 }
 

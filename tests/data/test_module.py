@@ -11,6 +11,7 @@ import pytest
 from dvsn.config.menu import conf_dir
 from dvsn.data.dataset import split_parts
 from dvsn.data.module import TrainBatches
+from dvsn.data.street_parts import PARTS
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from tests.support.tiny import composed, write_pairs
@@ -51,7 +52,7 @@ def test_a_missing_root_is_answered_with_the_tree_and_the_option(name: str, tmp_
         data.open("valid")
 
 
-@pytest.mark.parametrize("name", ["street", "street_onehot"])
+@pytest.mark.parametrize("name", ["street", "street_onehot", "street_parts"])
 def test_the_street_scenes_are_drawn_on_first_use(name: str, tmp_path: Path) -> None:
     options = [
         f"data={name}", f"data.root={tmp_path}/street", "data.scenes={train: 2, val: 1, test: 1}",
@@ -66,13 +67,15 @@ def test_the_street_scenes_are_drawn_on_first_use(name: str, tmp_path: Path) -> 
     counts = {split: len(data.open(split)) for split in ("train", "val", "test")}
     assert counts == {"train": 2, "val": 1, "test": 1}
     sample = data.open("train")[0]
-    channels = 2 if name == "street_onehot" else 3
+    channels = 3 if name == "street" else 2
     assert tuple(sample["image"].shape) == (channels, 64, 128)
     assert tuple(sample["target"].shape) == (3, 64, 128)
     photo = next((tmp_path / "street" / "leftImg8bit" / "train").rglob("*.png"))
     assert cv2.imread(str(photo)).shape == (64, 128, 3)
-    if name == "street_onehot":
-        assert int(sample["image"][0].max()) < 34 and set(sample["image"][1].unique().tolist()) <= {0, 1}
+    if name != "street":
+        classes = {"street_onehot": 34, "street_parts": len(PARTS)}[name]
+        assert data.label_classes == classes and data.input_channels == classes + 1
+        assert int(sample["image"][0].max()) < classes and set(sample["image"][1].unique().tolist()) <= {0, 1}
 
 
 @pytest.mark.parametrize(

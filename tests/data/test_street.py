@@ -19,7 +19,8 @@ from dvsn.data.cityscapes_labels import (
     TRAIN_ID_OF,
     TRAIN_PALETTE,
 )
-from dvsn.data.street import Person, Scene, draw_scene, ensure_street, files, write_cityscapes
+from dvsn.data.street import Person, Scene, canvas, draw_scene, ensure_street, files, lens, write_cityscapes
+from dvsn.data.street_parts import PART_ID_OF, PART_LABEL_ID_OF, PARTS, PIECES
 from dvsn.errors import DataError
 
 SMALL = {"height": 64, "width": 128}
@@ -103,6 +104,53 @@ def test_instances_follow_the_convention(scenes: list[Scene]) -> None:
     assert all(car.label_id == 26 for scene in scenes for car in scene.cars)
 
 
+def test_every_part_belongs_to_its_label(scenes: list[Scene]) -> None:
+    found = set()
+    for scene in scenes:
+        assert scene.part_ids.shape == scene.label_ids.shape and scene.part_ids.dtype == np.uint8
+        np.testing.assert_array_equal(PART_LABEL_ID_OF[scene.part_ids], scene.label_ids)
+        found |= set(np.unique(scene.part_ids).tolist())
+    names = {PARTS[number].name for number in found}
+    assert names >= {
+        "road: marking", "sidewalk: curb", "building: window", "building: door", "building: trim", "building: display",
+        "vegetation: trunk", "person: skin", "person: hair", "person: trousers", "car: glass", "car: wheel",
+        "car: tail lamp", "car: plate", "pole: lamp", "traffic sign: symbol",
+    }  # fmt: skip
+    assert PARTS[PART_ID_OF[ID_OF["bus"], PIECES.index("plate")]].name == "bus"  # it has no row of its own
+    marking = np.concatenate([s.photo[s.part_ids == 1] for s in scenes]).mean()
+    assert PARTS[1].name == "road: marking"
+    assert marking > 1.2 * np.concatenate([s.photo[s.part_ids == 0] for s in scenes]).mean()
+
+
+def test_pieces_change_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scenes drawn without any piece: photo, labels, instances, and what is seen of people."""
+    size = {"height": 384, "width": 768}
+    whole = [draw_scene(seed=5, index=i, **size) for i in range(3)]
+    monkeypatch.setattr(canvas, "PIECE_INDEX", dict.fromkeys(canvas.PIECE_INDEX, 0))
+    for index, scene in enumerate(whole):
+        plain = draw_scene(seed=5, index=index, **size)
+        assert len(np.unique(plain.part_ids)) < len(np.unique(scene.part_ids))
+        assert as_bytes(plain) == as_bytes(scene)
+        assert [(each.box, each.area) for each in plain.vehicles] == [
+            (each.box, each.area) for each in scene.vehicles
+        ]
+        for one, other in zip(plain.people, scene.people, strict=True):
+            np.testing.assert_array_equal(one.keypoints, other.keypoints)
+            assert (one.face is None) == (other.face is None)
+            if one.face is not None and other.face is not None:
+                np.testing.assert_array_equal(one.face.seen, other.face.seen)
+
+
+def test_pieces_do_not_vote_for_the_part() -> None:
+    """Of each 2 x 2 the part is settled by parts alone, and the piece is one of that part."""
+    a, b, window, trim = 3, 4, 1 << canvas.PIECE_BITS, 2 << canvas.PIECE_BITS
+    painted = np.array([[b, a + window, a + trim, a], [a, a, a + trim, b]], np.uint16)
+    part, piece = lens.settle(painted)
+    assert part.tolist() == [[a, a]] and piece.tolist() == [[0, 2]]
+    painted = np.array([[b, a + window], [a + trim, b + trim]], np.uint16)  # b, a, a, b: a comes twice
+    assert [each.tolist() for each in lens.settle(painted)] == [[[a]], [[1]]]
+
+
 def test_visible_joints_lie_on_the_person(people: list[tuple[Scene, Person]]) -> None:
     assert len(people) >= 8
     seen = 0
@@ -159,7 +207,7 @@ def test_landmarks_lie_on_the_face() -> None:
 def test_written_tree(tmp_path: Path) -> None:
     write_cityscapes(tmp_path, seed=4, train=5, val=2, test=1, **SMALL)
     photos = sorted(tmp_path.glob("leftImg8bit/*/*/*.png"))
-    assert len(photos) == 8 and len(list(tmp_path.rglob("*.png"))) == 40
+    assert len(photos) == 8 and len(list(tmp_path.rglob("*.png"))) == 48
     assert (tmp_path / "leftImg8bit/train/alderbrook/alderbrook_000000_000019_leftImg8bit.png") in photos
     for photo in photos:
         city, sequence, frame, _ = photo.stem.split("_")
@@ -172,11 +220,11 @@ def test_written_tree(tmp_path: Path) -> None:
         )
         pictures = {
             kind: Image.open(f"{stem}_{kind}.png")
-            for kind in ("labelIds", "labelTrainIds", "color", "instanceIds")
+            for kind in ("labelIds", "labelTrainIds", "color", "instanceIds", "partIds")
         }
         modes = {kind: file.mode for kind, file in pictures.items()}
         assert modes.pop("instanceIds").startswith("I")
-        assert modes == {"labelIds": "L", "labelTrainIds": "L", "color": "RGBA"}
+        assert modes == {"labelIds": "L", "labelTrainIds": "L", "color": "RGBA", "partIds": "L"}
         assert all(file.size == (128, 64) for file in pictures.values())
         ids = np.asarray(pictures["labelIds"])
         assert ids.max() <= 33
@@ -185,6 +233,7 @@ def test_written_tree(tmp_path: Path) -> None:
         assert (np.asarray(pictures["color"])[..., 3] == 255).all()
         instances = np.asarray(pictures["instanceIds"]).astype(int)
         np.testing.assert_array_equal(np.where(instances >= 1000, instances // 1000, instances), ids)
+        np.testing.assert_array_equal(PART_LABEL_ID_OF[np.asarray(pictures["partIds"])], ids)
     scene = draw_scene(seed=4, index=files.SPLIT_STRIDE + 1, **SMALL)
     written = Image.open(tmp_path / "leftImg8bit/val/elmstead/elmstead_000001_000019_leftImg8bit.png")
     assert written.mode == "RGB"
@@ -231,7 +280,7 @@ def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.Monk
     root = tmp_path / "data" / "street"
     assert ensure_street(root, **TINY_SET) == root
     whole = contents(root)
-    assert len(whole) == 25 and not list(root.glob(".partial*"))
+    assert len(whole) == 30 and not list(root.glob(".partial*"))
     assert json.loads((root / files.STAMP).read_text())["finished"] is True
 
     real, calls = files.write_cityscapes, []
@@ -239,7 +288,7 @@ def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.Monk
     ensure_street(root, **TINY_SET)
     assert not calls  # nothing to do
 
-    next(root.glob("gtFine/train/*/*_color.png")).unlink()  # a file was lost
+    next(root.glob("gtFine/train/*/*_partIds.png")).unlink()  # a file was lost
     ensure_street(root, **TINY_SET)
     assert len(calls) == 1 and contents(root) == whole
 
@@ -293,7 +342,7 @@ def test_two_processes_write_one_set(tmp_path: Path) -> None:
         worker.join(timeout=60)
         assert worker.exitcode == 0
     assert sorted(counts) == [0, 1]
-    assert len(contents(tmp_path / "street")) == 25
+    assert len(contents(tmp_path / "street")) == 30
 
 
 def test_lock_file_goes_stale(tmp_path: Path) -> None:

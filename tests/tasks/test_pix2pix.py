@@ -11,10 +11,11 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from dvsn.data.street_parts import PARTS
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.tasks.finite import NotFinite
-from dvsn.tasks.pix2pix import Encoder, Pix2Pix, picture_to_range, range_to_unit
+from dvsn.tasks.pix2pix import Encoder, Pix2Pix, label_palette, picture_to_range, range_to_unit
 from tests.support.tiny import TINY, composed, write_pairs
 
 PLAIN = [
@@ -249,6 +250,12 @@ def test_one_hot_with_edges() -> None:
     planes = Encoder(value_range="signed", label_classes=3)(ids)
     expected = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]]])
     torch.testing.assert_close(planes, expected)
+
+
+def test_ids_are_shown_in_the_colours_of_their_table() -> None:
+    assert label_palette(34)[26].tolist() == [0, 0, 142]  # Cityscapes: car
+    assert label_palette(len(PARTS)).tolist() == [list(part.color) for part in PARTS]
+    assert len({tuple(color) for color in label_palette(len(PARTS)).tolist()}) == len(PARTS)  # all differ
 
 
 def test_sides_that_do_not_divide_name_the_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas
+from dvsn.data.street.canvas import Canvas, piece
 from dvsn.data.street.light import Color, Light, mix, pick, tint
 from dvsn.data.street.walls import Wall
 
@@ -92,7 +92,7 @@ def paint_building(
             height - camera.eye
         ) * 4.5:  # seen from above its plane
             slope = np.array([[x, height, start], [x, height, end], [ridge, top, end], [ridge, top, start]])
-            canvas.solid(slope, light.shade(style.roof, (-side * 0.5, 0.85, 0.0)), roof)
+            canvas.solid(slope, light.shade(style.roof, (-side * 0.5, 0.85, 0.0)), piece(roof, "roof"))
         canvas.solid(gable, light.shade(style.wall, (0, 0, -1)), roof)
     for wall in (front, street):
         ends = np.array(
@@ -127,31 +127,31 @@ def plan_facade(
     boxes = grid.reshape(-1, 4)
     if style.bands and sharp > 8:
         levels = np.arange(1, storeys + 1) * style.storey
-        wall.add([[0, h - 0.12, wall.length, h + 0.12] for h in levels if h < wall.height - 0.6], lit)
+        wall.add([[0, h - 0.12, wall.length, h + 0.12] for h in levels if h < wall.height - 0.6], lit, "trim")
     if sharp > 5:
-        wall.add([[0, 0, wall.length, 0.6]], tint(plain, 0.72))
-    wall.add([[0, wall.height - 0.45, wall.length, wall.height]], tint(lit, 0.9))
+        wall.add([[0, 0, wall.length, 0.6]], tint(plain, 0.72), "base")
+    wall.add([[0, wall.height - 0.45, wall.length, wall.height]], tint(lit, 0.9), "trim")
     sky = mix(light.sky_bottom, light.sky_top, 0.4)
     glass = mix(tint(style.glass, sum(light.ambient) / 2), sky, 0.22)
     if sharp > 8:
-        wall.add(boxes + np.array([-0.14, -0.14, 0.14, 0.14]), lit)
+        wall.add(boxes + np.array([-0.14, -0.14, 0.14, 0.14]), lit, "trim")
     if sharp > 14:
-        wall.add(boxes[:, [0, 1, 2, 1]] + np.array([-0.25, -0.26, 0.25, -0.06]), tint(lit, 1.06))
+        wall.add(boxes[:, [0, 1, 2, 1]] + np.array([-0.25, -0.26, 0.25, -0.06]), tint(lit, 1.06), "trim")
     draw = rng.random(len(boxes))
     bright, blind = draw < light.lamps, draw > 0.72
     if sharp > 5:
-        wall.add(boxes[~bright & ~blind], glass)
-        wall.add(boxes[blind & ~bright], mix(glass, sky, 0.45))
+        wall.add(boxes[~bright & ~blind], glass, "window")
+        wall.add(boxes[blind & ~bright], mix(glass, sky, 0.45), "blind")
     else:
-        wall.add(boxes[~bright], mix(glass, sky, 0.12))
-    wall.add(boxes[bright], (250, 208, 128))
+        wall.add(boxes[~bright], mix(glass, sky, 0.12), "window")
+    wall.add(boxes[bright], (250, 208, 128), "lit")
     if sharp > 8:
         shaded = boxes[~bright] * 1.0
         shaded[:, 1] += 0.7 * tall
-        wall.add(shaded, tint(glass, 0.72))
+        wall.add(shaded, tint(glass, 0.72), "window")
     if sharp > 14:
         middle = (boxes[:, [0, 1, 0, 3]] + boxes[:, [2, 1, 2, 3]]) / 2
-        wall.add(middle + np.array([-0.05, 0, 0.05, 0]), lit)
+        wall.add(middle + np.array([-0.05, 0, 0.05, 0]), lit, "trim")
     if shop and sharp > 5:
         plan_ground_floor(rng, light, wall, style, glass, sharp)
 
@@ -169,23 +169,27 @@ def plan_ground_floor(
     panes = np.stack((edges[:-1] + 0.25, np.full(bays, 0.5), edges[1:] - 0.25, np.full(bays, 2.5)), axis=-1)
     if style.shop is not None:
         color = light.shade(style.shop, wall.normal)
-        wall.add([[0.2, 0.1, wall.length - 0.2, 3.0]], tint(color, 0.8))
-        wall.add(panes, mix(glass, (255, 220, 160), 0.1 + 0.7 * min(1.0, light.lamps * 2)))
+        wall.add([[0.2, 0.1, wall.length - 0.2, 3.0]], tint(color, 0.8), "shop")
+        wall.add(panes, mix(glass, (255, 220, 160), 0.1 + 0.7 * min(1.0, light.lamps * 2)), "display")
         if sharp > 10:
-            wall.add(panes * (1, 1, 1, 0.45) + np.array([0.15, 0.05, -0.15, 0]), mix(glass, style.shop, 0.35))
-        wall.add([[0.1, 2.55, wall.length - 0.1, 3.1]], color)
+            wall.add(
+                panes * (1, 1, 1, 0.45) + np.array([0.15, 0.05, -0.15, 0]),
+                mix(glass, style.shop, 0.35),
+                "display",
+            )
+        wall.add([[0.1, 2.55, wall.length - 0.1, 3.1]], color, "shop")
         if sharp > 10:
             words = panes[named] * (1, 0, 1, 0) + np.array([0.35, 2.7, -0.35, 2.95])
-            wall.add(words, mix(color, (255, 255, 255), 0.75))
+            wall.add(words, mix(color, (255, 255, 255), 0.75), "lettering")
     else:
         center = np.delete((panes[:, 0] + panes[:, 2]) / 2, door)
         half = style.window[0] / 2
         small = np.stack(
             (center - half, np.full(bays - 1, 1.0), center + half, np.full(bays - 1, 2.4)), axis=-1
         )
-        wall.add(small + np.array([-0.12, -0.12, 0.12, 0.12]), frame)
-        wall.add(small, glass)
+        wall.add(small + np.array([-0.12, -0.12, 0.12, 0.12]), frame, "trim")
+        wall.add(small, glass, "window")
     if sharp > 8:
         middle = float(panes[door, [0, 2]].mean())
-        wall.add([[middle - 0.65, 0.0, middle + 0.65, 2.35]], frame)
-        wall.add([[middle - 0.52, 0.0, middle + 0.52, 2.25]], light.shade(wood, wall.normal))
+        wall.add([[middle - 0.65, 0.0, middle + 0.65, 2.35]], frame, "trim")
+        wall.add([[middle - 0.52, 0.0, middle + 0.52, 2.25]], light.shade(wood, wall.normal), "door")

@@ -3,6 +3,9 @@
 A thing is painted on a canvas of twice the size, once into the photo and once into a map of *part* numbers. A
 part knows its label, its instance, its material and the plane it lies on, so the labels, the haze and the
 surface texture all come from the same map and cannot drift apart.
+
+A part number may carry a *piece* in its upper bits, such as the window of a wall. A piece changes nothing but the map
+of pieces, from which the files of parts are made.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 from dvsn.data.cityscapes_labels import ID_OF
 from dvsn.data.street.geometry import Camera, Plane, clip_near, ring
 from dvsn.data.street.light import Color, Light
+from dvsn.data.street_parts import PIECES
 
 SCALE = 2  # the canvas is drawn at twice the size and averaged down
 SUBPIXEL = 3  # bits
@@ -37,6 +41,14 @@ MATERIALS = {
     "cloth": (0, 0.025, 0.5),
 }
 MATERIAL_INDEX = {name: i for i, name in enumerate(MATERIALS)}
+
+PIECE_BITS = 10  # below them the part's own number, of which a scene has about 200
+PIECE_INDEX = {name: i << PIECE_BITS for i, name in enumerate(PIECES)}
+
+
+def piece(part: int, name: str) -> int:
+    """The number to paint a piece of a part with; its names are those of `street_parts.PIECES`."""
+    return part | PIECE_INDEX[name]
 
 
 @dataclass
@@ -69,6 +81,7 @@ class Canvas:
         self.instances.append(ID_OF[label] if instance is None else instance)
         self.materials.append(MATERIAL_INDEX[material])
         self.planes.append(plane)
+        assert len(self.labels) <= 1 << PIECE_BITS, "more parts than their bits can count"
         return len(self.labels) - 1
 
     def new_instance(self, label: str) -> int:

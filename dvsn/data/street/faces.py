@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas
+from dvsn.data.street.canvas import Canvas, piece
 from dvsn.data.street.geometry import convex_hull, hull
 from dvsn.data.street.light import Color, mix, tint
 from dvsn.data.street.walkers import Walker
@@ -113,35 +113,36 @@ def paint_head(
     gaze = turn @ np.array([0.0, 0.0, 1.0])
     size = unit * camera.focal / walker.z
     hair = light.shade(walker.hair)
+    bare, covered = piece(part, "skin"), piece(part, "hair")
     crown = place(np.array([[0, -0.35, -0.12]]))[0]
     skull = hull(np.stack((crown, place(np.array([[0, 0.15, -0.2]]))[0])), np.array([1.17, 1.08]) * size, 20)
     if walker.long_hair:
         mane = place(np.array([[-0.45, 1.6, -0.55], [0.45, 1.6, -0.55], [0, 0.2, -0.25]]))
-        canvas.capsule(mane, np.array([0.55, 0.55, 1.15]) * size, tint(hair, 0.85), part)
-    canvas.convex(skull, hair, part)
+        canvas.capsule(mane, np.array([0.55, 0.55, 1.15]) * size, tint(hair, 0.85), covered)
+    canvas.convex(skull, hair, covered)
     show_face = gaze[2] < 0.35
     if walker.long_hair and show_face:
         canvas.capsule(
             place(np.array([[0, 1.0, 0.1], [0, 2.1, -0.1]])),
             (0.5 * size, 0.52 * size),
             tint(skin, 0.82),
-            part,
+            bare,
         )
     for k in (0, 1):
-        canvas.dot(ears[k], 0.24 * size, tint(skin, 0.88), part)
+        canvas.dot(ears[k], 0.24 * size, tint(skin, 0.88), bare)
     if not show_face:
         if gaze[2] > 0.6 or walker.long_hair:
-            canvas.convex(skull, hair, part)
-            canvas.convex(skull * 0.6 + (crown - (0, 0.3 * size)) * 0.4, tint(hair, 1.25), part)
+            canvas.convex(skull, hair, covered)
+            canvas.convex(skull * 0.6 + (crown - (0, 0.3 * size)) * 0.4, tint(hair, 1.25), covered)
         return points, ears, gaze
     outline = np.concatenate((points[0:33], place(FOREHEAD)))
-    canvas.convex(convex_hull(outline), skin, part)
+    canvas.convex(convex_hull(outline), skin, bare)
     if size > 2.0 and gaze[2] < 0:
-        paint_features(canvas, walker, points, place, part, skin, size)
+        paint_features(canvas, walker, points, place, bare, skin, size)
     fringe = np.concatenate((place(FOREHEAD), place(FOREHEAD[::-1] * (0.86, 0.78, 1.0) + (0, -0.02, 0.1))))
-    canvas.polygon(fringe, hair, part)
+    canvas.polygon(fringe, hair, covered)
     top = place(np.concatenate((FOREHEAD[2:7] * (1.0, 1.0, 1.0), FOREHEAD[2:7][::-1] * (0.9, 1.28, 0.2))))
-    canvas.convex(convex_hull(top), hair, part)
+    canvas.convex(convex_hull(top), hair, covered)
     return points, ears, gaze
 
 

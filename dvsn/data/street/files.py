@@ -28,7 +28,7 @@ from dvsn.errors import DataError
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # counts changes of the generator
+VERSION = 3  # counts changes of the generator
 STAMP = "street.json"
 LOCK = ".street.lock"
 SPLITS = ("train", "val", "test")
@@ -39,6 +39,7 @@ CITIES = {
     "test": ("fairhaven",),
 }
 SPLIT_STRIDE = 1_000_000  # scene index = split number * stride + position, so that splits never share a scene
+LABEL_FILES = 5  # of a scene
 # A photo's grain hardly shrinks: stored as it is, it takes 1.7 times the space and is read and written eight
 # times as fast.
 PHOTO_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 0]
@@ -58,7 +59,7 @@ def file_stems(split: str, count: int) -> list[tuple[str, str]]:
 
 
 def write_scene(task: tuple[str, str, str, str, int, int, int, int]) -> tuple[Entry, list[Entry]]:
-    """Draw one scene and write its five pictures; returned is what COCO's files say of it."""
+    """Draw one scene and write its six pictures; returned is what COCO's files say of it."""
     root, split, city, stem, seed, index, height, width = task
     scene = draw_scene(seed=seed, index=index, height=height, width=width)
     ids = scene.label_ids
@@ -71,6 +72,7 @@ def write_scene(task: tuple[str, str, str, str, int, int, int, int]) -> tuple[En
         (f"{fine}_labelTrainIds", TRAIN_ID_OF[ids], LABEL_PNG),
         (f"{fine}_color", BGRA[ids], LABEL_PNG),
         (f"{fine}_instanceIds", scene.instance_ids.astype(np.uint16), LABEL_PNG),
+        (f"{fine}_partIds", scene.part_ids, LABEL_PNG),
     ):
         path = Path(root) / f"{file}.png"
         encoded, data = cv2.imencode(".png", array, options)
@@ -94,9 +96,10 @@ def write_cityscapes(
     """Write scenes as a Cityscapes tree under `root`, which may exist; files of equal names are replaced.
 
     leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png (RGB) and, under gtFine, `_labelIds` and
-    `_labelTrainIds` (8-bit grey), `_color` (RGBA) and `_instanceIds` (16-bit grey). The published test labels
-    are placeholders; here they are real. Beside them annotations/person_keypoints_SPLIT.json, in COCO's format,
-    with file names below leftImg8bit.
+    `_labelTrainIds` (8-bit grey), `_color` (RGBA) and `_instanceIds` (16-bit grey); also `_partIds` (8-bit grey, ids of
+    `dvsn.data.street_parts.PARTS`), which the published set has not. The published test labels are placeholders;
+    here they are real. Beside them annotations/person_keypoints_SPLIT.json, in COCO's format, with file names below
+    leftImg8bit.
     """
     root = Path(root)
     tasks = []
@@ -186,7 +189,7 @@ def is_complete(root: Path, wanted: dict[str, Any]) -> bool:
             return False
         photos = sum(1 for _ in (root / "leftImg8bit" / split).glob("*/*.png"))
         labels = sum(1 for _ in (root / "gtFine" / split).glob("*/*.png"))
-        if (photos, labels) != (count, 4 * count):
+        if (photos, labels) != (count, LABEL_FILES * count):
             return False
     return True
 

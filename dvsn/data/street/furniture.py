@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas
+from dvsn.data.street.canvas import Canvas, piece
 from dvsn.data.street.geometry import band
 from dvsn.data.street.light import Color, mix, tint
 
@@ -38,7 +38,9 @@ def paint_lamp(canvas: Canvas, x: float, z: float, side: int, height: float) -> 
     canvas.convex(head, color, part)
     glow = (255.0, 232.0, 170.0) if light.lamps > 0.2 else light.shade((206, 206, 200))
     canvas.convex(
-        bend[2] + size * np.array([[-0.35, 0.03], [0.35, 0.03], [0.33, 0.09], [-0.33, 0.09]]), glow, part
+        bend[2] + size * np.array([[-0.35, 0.03], [0.35, 0.03], [0.33, 0.09], [-0.33, 0.09]]),
+        glow,
+        piece(part, "lamp"),
     )
 
 
@@ -51,18 +53,14 @@ def paint_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> 
     center = camera.project(np.array([x, height, z]))
     radius = float(rng.uniform(0.34, 0.46)) * camera.focal / z
 
-    def shape(corners: int, turn: float, scale: float, color: Color) -> None:
+    def shape(corners: int, turn: float, scale: float, color: Color, name: str = "") -> None:
         angles = np.arange(corners) * 2 * np.pi / corners + turn
-        canvas.convex(
-            center + scale * radius * np.stack((np.sin(angles), -np.cos(angles)), axis=-1), color, part
-        )
+        outline = center + scale * radius * np.stack((np.sin(angles), -np.cos(angles)), axis=-1)
+        canvas.convex(outline, color, piece(part, name))
 
-    def box(left: float, top: float, right: float, bottom: float, color: Color) -> None:
-        canvas.convex(
-            center + radius * np.array([[left, top], [right, top], [right, bottom], [left, bottom]]),
-            color,
-            part,
-        )
+    def box(left: float, top: float, right: float, bottom: float, color: Color, name: str = "symbol") -> None:
+        outline = center + radius * np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        canvas.convex(outline, color, piece(part, name))
 
     white, red, blue, yellow, black = (
         light.shade(c, (0.0, 0.3, -0.9))
@@ -71,36 +69,36 @@ def paint_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> 
     kind = int(rng.integers(8))
     if kind == 0:  # stop
         shape(8, np.pi / 8, 1.05, white)
-        shape(8, np.pi / 8, 0.93, red)
+        shape(8, np.pi / 8, 0.93, red, "symbol")
         box(-0.6, -0.18, 0.6, 0.18, white)
     elif kind == 1:  # give way
         shape(3, np.pi, 1.2, red)
-        shape(3, np.pi, 0.72, white)
+        shape(3, np.pi, 0.72, white, "symbol")
     elif kind == 2:  # warning
         shape(3, 0, 1.2, red)
-        shape(3, 0, 0.75, white)
-        box(-0.08, -0.3, 0.08, 0.22, black)
+        shape(3, 0, 0.75, white, "symbol")
+        box(-0.08, -0.3, 0.08, 0.22, black, "")
     elif kind == 3:  # no entry
         shape(20, 0, 1.0, red)
         box(-0.68, -0.17, 0.68, 0.17, white)
     elif kind == 4:  # speed limit
         shape(20, 0, 1.0, red)
-        shape(20, 0, 0.76, white)
+        shape(20, 0, 0.76, white, "symbol")
         for left in (-0.42, 0.08):
-            box(left, -0.35, left + 0.34, 0.35, black)
+            box(left, -0.35, left + 0.34, 0.35, black, "")
             box(left + 0.1, -0.22, left + 0.24, 0.22, white)
     elif kind == 5:  # parking
-        box(-0.9, -0.9, 0.9, 0.9, blue)
+        box(-0.9, -0.9, 0.9, 0.9, blue, "")
         box(-0.36, -0.6, 0.36, 0.14, white)
-        box(-0.1, -0.38, 0.14, -0.1, blue)
+        box(-0.1, -0.38, 0.14, -0.1, blue, "")
         box(-0.36, -0.6, -0.12, 0.62, white)
     elif kind == 6:  # priority road
         shape(4, 0, 1.2, white)
-        shape(4, 0, 0.85, yellow)
+        shape(4, 0, 0.85, yellow, "symbol")
     else:  # place name
         paper, ink = (blue, white) if rng.random() < 0.5 else (yellow, black)
-        box(-1.8, -0.8, 1.8, 0.8, white)
-        box(-1.7, -0.7, 1.7, 0.7, paper)
+        box(-1.8, -0.8, 1.8, 0.8, white, "")
+        box(-1.7, -0.7, 1.7, 0.7, paper, "")
         box(-1.3, -0.45, 1.0, -0.2, ink)
         box(-1.3, 0.1, 0.5, 0.35, ink)
 
@@ -118,6 +116,7 @@ def paint_traffic_light(canvas: Canvas, x: float, z: float, state: int) -> None:
     lamps: tuple[Color, ...] = ((255, 48, 40), (255, 186, 40), (60, 240, 120))
     for i, lamp in enumerate(lamps):
         at = center + np.array([0.0, (i - 1) * 0.33 * size])
-        canvas.dot(at, 0.135 * size, lamp if i == state else tint(lamp, 0.2), part)
+        own = piece(part, "lamp" if i == state else "")
+        canvas.dot(at, 0.135 * size, lamp if i == state else tint(lamp, 0.2), own)
         if i == state:
-            canvas.dot(at, 0.07 * size, mix(lamp, (255, 255, 255), 0.6), part)
+            canvas.dot(at, 0.07 * size, mix(lamp, (255, 255, 255), 0.6), own)

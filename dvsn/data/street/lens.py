@@ -6,21 +6,23 @@ import cv2
 import numpy as np
 
 from dvsn.data.cityscapes_labels import ID_OF
-from dvsn.data.street.canvas import MATERIALS, Canvas
+from dvsn.data.street.canvas import MATERIALS, PIECE_BITS, Canvas
 from dvsn.data.street.textures import PER_METRE, TILE, grain_field, textures
 
 IS_GROUND = np.zeros(256, bool)
 IS_GROUND[[ID_OF[name] for name in ("road", "sidewalk", "parking", "terrain", "ground", "rail track")]] = True
 
 
-def finish(canvas: Canvas, shadow: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Texture, shadow, haze, lens and grain. Returns the photo (H, W, 3) uint8 and the part map (H, W).
+def finish(
+    canvas: Canvas, shadow: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Texture, shadow, haze, lens and grain. Returns the photo (H, W, 3) uint8, the part map and that of pieces (H, W).
 
     `shadow` (H, W) float32 in 0..1 darkens whatever lies on the ground.
     """
     height, width, camera, light = canvas.height, canvas.width, canvas.camera, canvas.light
     planes = cv2.split(cv2.resize(canvas.plane, (width, height), interpolation=cv2.INTER_AREA))[:3]
-    part = majority(cv2.extractChannel(canvas.plane, 3))
+    part, pieces = settle(cv2.extractChannel(canvas.plane, 3))
     across, down, level = (np.asarray(column, np.float32) for column in zip(*canvas.planes, strict=True))
     x = np.arange(width, dtype=np.float32)[None, :]
     y = np.arange(height, dtype=np.float32)[:, None]
@@ -57,7 +59,7 @@ def finish(canvas: Canvas, shadow: np.ndarray, rng: np.random.Generator) -> tupl
         speckle = cut(grain, start, height * width).reshape(height, width)
         lit = (lit - 128) * contrast + (128.5 + speckle * noise)
         photo[..., c] = np.clip(lit, 0, 255)
-    return photo, part
+    return photo, part, pieces
 
 
 def wrap(texels: np.ndarray) -> np.ndarray:
@@ -72,7 +74,24 @@ def cut(values: np.ndarray, start: int, count: int) -> np.ndarray:
     return np.take(values, np.arange(start, start + count), mode="wrap")
 
 
-def majority(part: np.ndarray) -> np.ndarray:
-    """Halve a part map: of each 2 x 2 the number that occurs twice, else the first."""
-    a, b, c, d = (part[i::2, j::2].copy() for i in (0, 1) for j in (0, 1))
-    return np.where((b == c) | (b == d), b, np.where(c == d, c, a)).astype(np.intp)
+def settle(painted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Halve a map of part numbers: of each 2 x 2 the part that occurs twice, else the first; and a piece of that part.
+
+    (2H, 2W) uint16 -> (H, W) intp and (H, W) uint16. Pieces do not vote for the part, so that it is the same with and
+    without them.
+    """
+    own = np.uint16((1 << PIECE_BITS) - 1)
+    quarters = [painted[i::2, j::2].copy() for i in (0, 1) for j in (0, 1)]
+    part = majority(*(each & own for each in quarters))
+    whole = majority(*quarters)
+    other = np.flatnonzero((whole & own) != part)
+    if len(other):  # take the first of the four that is of this part
+        mine, four = part.flat[other], np.stack([each.flat[other] for each in quarters])
+        first = ((four & own) == mine).argmax(axis=0)
+        whole.flat[other] = four[first, np.arange(len(other))]
+    return part.astype(np.intp), whole >> PIECE_BITS
+
+
+def majority(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """The number that occurs twice among four, else the first."""
+    return np.where((b == c) | (b == d), b, np.where(c == d, c, a))

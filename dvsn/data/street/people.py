@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas
+from dvsn.data.street.canvas import Canvas, piece
 from dvsn.data.street.faces import head_rotation, paint_head
 from dvsn.data.street.light import Color, tint
 from dvsn.data.street.walkers import Walker, skeleton
@@ -52,8 +52,13 @@ def paint_person(canvas: Canvas, walker: Walker, label: str = "person") -> Figur
     fine = h * size > 28
 
     def limb(
-        part: int, ends: Sequence[np.ndarray], radii: Sequence[float] | np.ndarray, color: Color
+        part: int,
+        ends: Sequence[np.ndarray],
+        radii: Sequence[float] | np.ndarray,
+        color: Color,
+        name: str = "",
     ) -> None:
+        part = piece(part, name)
         centers, widths = np.asarray(ends), np.asarray(radii) * (h * size)
         canvas.capsule(centers, widths, color, part)
         if fine:
@@ -72,16 +77,16 @@ def paint_person(canvas: Canvas, walker: Walker, label: str = "person") -> Figur
             hip, knee, ankle = (flat[f"{name}_{j}"] for j in ("hip", "knee", "ankle"))
             heel = world[f"{name}_ankle"] - (0, 0.022 * h, 0)
             foot = camera.project(np.stack((heel, heel + toe)))
-            limb(part, list(foot), (0.022, 0.017), shoe)
-            bare = walker.skirt
-            limb(part, (knee, ankle), (0.032, 0.021), skin if bare else trousers)
-            limb(part, (hip, knee), (0.050, 0.036), skin if bare else trousers)
+            limb(part, list(foot), (0.022, 0.017), shoe, "shoes")
+            color, covered = (skin, "skin") if walker.skirt else (trousers, "trousers")
+            limb(part, (knee, ankle), (0.032, 0.021), color, covered)
+            limb(part, (hip, knee), (0.050, 0.036), color, covered)
 
         def arm(name: str = name) -> None:
             part = parts[f"{name}_arm"]
             shoulder, elbow, wrist = (flat[f"{name}_{j}"] for j in ("shoulder", "elbow", "wrist"))
             limb(part, (elbow, wrist), (0.022, 0.016), tint(shirt, 0.9))
-            canvas.dot(wrist + (wrist - elbow) * 0.16, 0.020 * h * size, skin, part)
+            canvas.dot(wrist + (wrist - elbow) * 0.16, 0.020 * h * size, skin, piece(part, "skin"))
             limb(part, (shoulder, elbow), (0.030, 0.024), tint(shirt, 0.94))
 
         jobs.append(
@@ -97,12 +102,14 @@ def paint_person(canvas: Canvas, walker: Walker, label: str = "person") -> Figur
         part = parts["torso"]
         shoulders = [flat["left_shoulder"], flat["right_shoulder"]]
         hips = [flat["left_hip"], flat["right_hip"]]
-        limb(part, hips, (0.058, 0.058), trousers)
+        limb(part, hips, (0.058, 0.058), trousers, "trousers")
         if walker.skirt:
             knees = [flat["left_knee"], flat["right_knee"]]
             hem = [a * 0.25 + b * 0.75 for a, b in zip(hips, knees, strict=True)]
-            limb(part, [*hips, *hem], (0.055, 0.055, 0.062, 0.062), trousers)
-        limb(part, [flat["neck"], (shoulders[0] + shoulders[1]) / 2], (0.032, 0.036), tint(skin, 0.85))
+            limb(part, [*hips, *hem], (0.055, 0.055, 0.062, 0.062), trousers, "trousers")
+        limb(
+            part, [flat["neck"], (shoulders[0] + shoulders[1]) / 2], (0.032, 0.036), tint(skin, 0.85), "skin"
+        )
         raised = [p * 0.75 + q * 0.25 for p, q in zip(hips, shoulders, strict=True)]
         inner = [p * 0.86 + flat["neck"] * 0.14 for p in shoulders]
         limb(part, [*inner, *raised], (0.034, 0.034, 0.054, 0.054), shirt)

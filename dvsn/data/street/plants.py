@@ -8,7 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas
+from dvsn.data.street.canvas import Canvas, piece
 from dvsn.data.street.geometry import band, spread, unit_steps
 from dvsn.data.street.light import Color, Light, pick, tint
 from dvsn.data.street.textures import seamless_noise
@@ -85,14 +85,15 @@ def paint_tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float, hei
         np.array([[x, 0.0, z], [x + lean, height - 1.5 * radius, z], [x + lean, height - radius, z]])
     )
     girth = max(0.6, 0.018 * height * size)
+    trunk = piece(part, "trunk")
     bark = light.shade((96, 78, 60))
-    canvas.convex(band(foot, fork, (-girth, girth), (-0.7 * girth, 0.7 * girth)), bark, part)
+    canvas.convex(band(foot, fork, (-girth, girth), (-0.7 * girth, 0.7 * girth)), bark, trunk)
     if girth > 1.2:
         bright = -girth if light.sun[0] < 0 else girth
-        canvas.convex(band(foot, fork, (0, bright), (0, 0.7 * bright)), tint(bark, 1.25), part)
+        canvas.convex(band(foot, fork, (0, bright), (0, 0.7 * bright)), tint(bark, 1.25), trunk)
         for reach in (-0.5, 0.45):
             end = top + np.array([reach * radius * size, 0])
-            canvas.capsule((fork, end), (0.55 * girth, 0.3 * girth), tint(bark, 0.9), part)
+            canvas.capsule((fork, end), (0.55 * girth, 0.3 * girth), tint(bark, 0.9), trunk)
     canvas.stamp(sprite, top, (2.1 * radius * size * squeeze, 2.1 * radius * size), ramp, part)
 
 

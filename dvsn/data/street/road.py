@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas
+from dvsn.data.street.canvas import Canvas, piece
 from dvsn.data.street.geometry import FAR, spread
 from dvsn.data.street.light import Color, mix, pick, tint
 
@@ -108,10 +108,10 @@ def paint_ground(canvas: Canvas, rng: np.random.Generator, road: Road) -> None:
         canvas.solid(
             np.concatenate((low, (low + step)[::-1])),
             light.shade(tint(paving, 0.9), (-side, 0.3, -0.3)),
-            curb,
+            piece(curb, "curb"),
         )
         top = np.concatenate((low + step, (low + np.array([side * 0.25, 0.12, 0.0]))[::-1]))
-        canvas.solid(top, light.shade(tint(paving, 1.1), up), walk)
+        canvas.solid(top, light.shade(tint(paving, 1.1), up), piece(walk, "curb"))
     canvas.solid(strip(road.left, road.right), asphalt, surface)
     if road.crossing:
         across = strip(-120, 120, near=road.crossing, far=road.crossing + 9.0)
@@ -121,7 +121,7 @@ def paint_ground(canvas: Canvas, rng: np.random.Generator, road: Road) -> None:
 
 def paint_markings(canvas: Canvas, rng: np.random.Generator, road: Road, asphalt: Color, part: int) -> None:
     """Lines, parking bays, a zebra crossing with its stop line, patches and manhole covers."""
-    light = canvas.light
+    light, mark = canvas.light, piece(part, "marking")
     worn = float(rng.uniform(0.7, 1.0))
     white = mix(asphalt, light.shade((232, 232, 226), (0, 1, 0)), worn)
     gap = (road.crossing - 6.5, road.crossing + 9.5) if road.crossing else (1e9, 1e9)
@@ -129,7 +129,7 @@ def paint_markings(canvas: Canvas, rng: np.random.Generator, road: Road, asphalt
     def dash(x: float, start: float, end: float, half: float) -> None:
         for a, b in ((start, min(end, gap[0])), (max(start, gap[1]), end)):
             if b > a and b > 1.2:
-                canvas.solid(strip(x - half, x + half, near=a, far=b), white, part)
+                canvas.solid(strip(x - half, x + half, near=a, far=b), white, mark)
 
     offset = float(rng.uniform(0, 9))
     solid_middle = rng.random() < 0.4
@@ -148,12 +148,12 @@ def paint_markings(canvas: Canvas, rng: np.random.Generator, road: Road, asphalt
     for x0, x1, wide in ((road.left, left_lane, road.parking[0]), (right_lane, road.right, road.parking[1])):
         for z in np.arange(offset, 60, 5.6) if wide else ():
             if z > 1.5:
-                canvas.solid(strip(x0, x1, near=z, far=z + 0.12), white, part)
+                canvas.solid(strip(x0, x1, near=z, far=z + 0.12), white, mark)
     if road.zebra:
         for x in np.arange(road.left + 0.4, road.right - 0.5, 1.0):
-            canvas.solid(strip(x, x + 0.5, near=road.zebra, far=road.zebra + 3.0), white, part)
+            canvas.solid(strip(x, x + 0.5, near=road.zebra, far=road.zebra + 3.0), white, mark)
         stop = strip(road.split, right_lane, near=road.zebra - 1.6, far=road.zebra - 1.2)
-        canvas.solid(stop, white, part)
+        canvas.solid(stop, white, mark)
     for _ in range(int(rng.integers(0, 4))):  # patches and manhole covers
         x, z = float(rng.uniform(road.left, road.right - 1)), float(rng.uniform(5, 25))
         tone = tint(asphalt, float(rng.uniform(0.84, 1.1)))

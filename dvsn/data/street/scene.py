@@ -10,6 +10,7 @@ from dvsn.data.cityscapes_labels import ID_OF
 from dvsn.data.street.layout import Street
 from dvsn.data.street.lens import finish
 from dvsn.data.street.people import Figure
+from dvsn.data.street_parts import PART_ID_OF
 from dvsn.errors import DataError
 
 Box = tuple[float, float, float, float]
@@ -63,13 +64,15 @@ class Scene:
     """A street and all that is known of it. H x W pixels.
 
     `photo` (H, W, 3) uint8 RGB; `label_ids` (H, W) uint8 Cityscapes label ids; `instance_ids` (H, W) int32,
-    the Cityscapes instance map: label id * 1000 + k for a thing, the label id itself for stuff. `people` and
-    `vehicles` are listed from far to near and only if a pixel of them is left.
+    the Cityscapes instance map: label id * 1000 + k for a thing, the label id itself for stuff; `part_ids` (H, W)
+    uint8 ids of `dvsn.data.street_parts.PARTS`. `people` and `vehicles` are listed from far to near and only if a
+    pixel of them is left.
     """
 
     photo: np.ndarray
     label_ids: np.ndarray
     instance_ids: np.ndarray
+    part_ids: np.ndarray
     people: tuple[Person, ...]
     vehicles: tuple[Thing, ...]
 
@@ -87,9 +90,10 @@ def draw_scene(*, seed: int, index: int, height: int = 256, width: int = 512) ->
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
     street = Street(rng, height, width)
     street.paint()
-    photo, part = finish(street.canvas, street.shadows.paint(), rng)
+    photo, part, pieces = finish(street.canvas, street.shadows.paint(), rng)
     label_ids = np.asarray(street.canvas.labels, np.uint8)[part]
     instance_ids = np.asarray(street.canvas.instances, np.int32)[part]
+    part_ids = PART_ID_OF[label_ids, pieces]
     boxes = find_boxes(instance_ids)
     people = tuple(
         describe_person(figure, part, boxes[figure.instance])
@@ -97,7 +101,7 @@ def draw_scene(*, seed: int, index: int, height: int = 256, width: int = 512) ->
         if figure.instance in boxes
     )
     vehicles = tuple(boxes[i] for i in street.vehicles if i in boxes)
-    return Scene(photo, label_ids, instance_ids, people, vehicles)
+    return Scene(photo, label_ids, instance_ids, part_ids, people, vehicles)
 
 
 def find_boxes(instance_ids: np.ndarray) -> dict[int, Thing]:

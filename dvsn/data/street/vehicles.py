@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dvsn.data.street.canvas import SUBPIXEL, Canvas, to_fixed
+from dvsn.data.street.canvas import SUBPIXEL, Canvas, piece, to_fixed
 from dvsn.data.street.geometry import NEAR
 from dvsn.data.street.light import Color, Light, mix, tint
 
@@ -35,6 +35,12 @@ PAINTS: tuple[Color, ...] = (
     (72, 66, 62),
 )  # fmt: skip
 LEFT, RIGHT = 50, 51
+PIECE_OF_ROLE = {
+    "dark": "dark", "grille": "dark", "under": "dark", "arch": "dark", "pane": "glass", "windscreen": "glass",
+    "gleam": "glass", "headlamp": "headlamp", "headlamp_rim": "headlamp", "tail": "tail lamp",
+    "tail_rim": "tail lamp", "plate": "plate", "rubber": "wheel", "rim": "rim", "spokes": "rim",
+}  # fmt: skip
+"""The piece that a panel belongs to; the others are painted metal."""
 BODY_TONES = {"paint": (1.0, 0.0), "dark": (0.55, 0.0), "crease": (1.12, 6.0), "line": (0.6, 0.0)}
 
 
@@ -234,7 +240,8 @@ def paint_vehicle(canvas: Canvas, vehicle: Vehicle) -> int:
             if shell == 0:
                 outline = cv2.convexHull(outline)
             color = fittings.get(panel.role) or tint(body, *BODY_TONES[panel.role])
-            cv2.fillPoly(canvas.plane, [outline], (*color, part), shift=SUBPIXEL)
+            number = piece(part, PIECE_OF_ROLE.get(panel.role, ""))
+            cv2.fillPoly(canvas.plane, [outline], (*color, number), shift=SUBPIXEL)
     return instance
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dvsn.data.street.canvas import Canvas, to_fixed
+from dvsn.data.street.canvas import Canvas, piece, to_fixed
 from dvsn.data.street.light import Color, pick, tint
 
 
@@ -21,13 +21,15 @@ class Wall:
     normal: tuple[float, float, float]
     boxes: list[np.ndarray] = field(default_factory=list)
     colors: list[Color] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
 
-    def add(self, boxes: np.ndarray | list[list[float]], color: Color) -> None:
-        """Boxes (n, 4) of (left, bottom, right, top) in metres on the wall, none over another."""
+    def add(self, boxes: np.ndarray | list[list[float]], color: Color, name: str = "") -> None:
+        """Boxes (n, 4) of (left, bottom, right, top) in metres on the wall, none over another; all of one piece."""
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         if len(boxes):
             self.boxes.append(boxes)
             self.colors.append(color)
+            self.pieces.append(name)
 
     def corners(self, boxes: np.ndarray) -> np.ndarray:
         """(n, 4) boxes -> (n, 4, 3) world corners."""
@@ -44,11 +46,11 @@ class Wall:
         fixed = to_fixed(canvas.camera.project(self.corners(np.concatenate(self.boxes))))
         seen = ~canvas.beside(fixed)
         done = 0
-        for boxes, color in zip(self.boxes, self.colors, strict=True):
+        for boxes, color, name in zip(self.boxes, self.colors, self.pieces, strict=True):
             these = slice(done, done + len(boxes))
             done += len(boxes)
             if seen[these].any():
-                canvas.apart(fixed[these][seen[these]], color, part)
+                canvas.apart(fixed[these][seen[these]], color, piece(part, name))
 
 
 def paint_fence(
@@ -78,6 +80,6 @@ def paint_fence(
         wall.add([[0, 0, wall.length, 1.3]], tint(color, 0.5))
         posts = np.arange(0, wall.length - 0.2, 0.45)
         posts = posts[camera.focal * 0.2 * inner / (start + posts) ** 2 > 0.25]
-        wall.add(np.stack((posts, posts * 0, posts + 0.24, posts * 0 + 1.3), axis=-1), color)
-        wall.add([[0, 0.95, wall.length, 1.1], [0, 0.3, wall.length, 0.45]], tint(color, 0.9))
+        wall.add(np.stack((posts, posts * 0, posts + 0.24, posts * 0 + 1.3), axis=-1), color, "picket")
+        wall.add([[0, 0.95, wall.length, 1.1], [0, 0.3, wall.length, 0.45]], tint(color, 0.9), "picket")
     wall.paint(canvas, part)
