@@ -127,6 +127,7 @@ COMMANDS = {
     "convert": ["x.ckpt", "y.ckpt"],
     "predict": ["x.ckpt", "x.png"],
     "export": ["x.ckpt"],
+    "serve": ["x.ckpt", "port=0"],
     "hub": ["push", "x.ckpt", "local=here"],
 }
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from dvsn import command_line
+from dvsn.reading import unpacking
 from dvsn.serve.options import COMMAND, parse
 
 
@@ -14,7 +15,8 @@ def serve(options: dict[str, Any]) -> None:
     """Serve until SIGINT or SIGTERM."""
     from dvsn.serve.running import run  # FastAPI and torch, which `--help` does without
 
-    run(options)
+    with unpacking(options):
+        run(options)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvsn.command_line import REQUIRED, Command, Option
+from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 from dvsn.errors import CheckpointError, ConfigError, nearest
 from dvsn.hub.names import is_name
 
@@ -38,6 +38,7 @@ COMMAND = Command(
         Option("max_pixels", 25_000_000, "of a picture, known from its header before it is decoded; and of a batch"),
         Option("upload", 30.0, "seconds in which an upload must have come"),
         Option("grace", 30.0, "seconds in which what was begun is finished, when asked to stop"),
+        UNPACKED,
     ),
     examples=(
         "python -m dvsn.serve best.ckpt",
@@ -109,7 +110,8 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
             "boxes: a file of boxes knows pictures by number, and uploads have none. Expected image, or a detector: "
             "FILE.ckpt, FILE.onnx (YuNet)."
         )
-    rest = {name: value for name, value in options.items() if name not in ("models", "wait", "names")}
+    elsewhere = ("models", "wait", "names", UNPACKED.name)
+    rest = {name: value for name, value in options.items() if name not in elsewhere}
     return Settings(
         models=read_models(options["models"]),
         wait=options["wait"] / 1000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import contextvars
 import json
 import logging
 import os
@@ -95,10 +96,10 @@ class Service:
             self.drawing.shutdown(wait=False, cancel_futures=True)
 
     async def _load(self, failed: Callable[[BaseException], None]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, bounds = asyncio.get_running_loop(), contextvars.copy_context()
         try:
             for name, model in self.models.items():
-                await loop.run_in_executor(self.asking, model.load)
+                await loop.run_in_executor(self.asking, bounds.run, model.load)
                 self.lines[name].most = model.batch
                 log.info("%s: %s, %s, on %s", name, model.path, model.task.kind, model.device)
             check_used(self.models, self.settings)
