@@ -203,12 +203,19 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
             override = f"hydra.run.dir={value}"
         if equals and value == "null":
             override = _without(key, loader.get_group_options(key)) or override
-        if equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
+        number = (
+            equals and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value.lower()) and value not in ("0", "1")
+        )
+        if number and loader.list_groups(key) == [] and loader.get_group_options(key):
+            override = (
+                f"{key}='{value}'"  # a choice that there is not; as a number Hydra would not name the group
+            )
+        elif equals and value.lower() in ("true", "false", "1", "0") and loader.list_groups(key) == []:
             options = loader.get_group_options(key)
             word = {"1": "true", "0": "false"}.get(value, value.lower())
             if options:
                 word = "none" if word == "false" and word not in options and "none" in options else word
-                override = f"{key}='{value if value in options else word}'"
+                override = f"{key}='{word if word in options and value not in options else value}'"
         repaired.append(override)
     return repaired
 
@@ -272,6 +279,8 @@ def translated(
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
         raise ConfigError(composition_message(error, name, loader, defaults)) from error
     except ValueError as error:
+        if str(error).startswith("Invalid defaults list"):
+            raise ConfigError(f"{error}") from error
         if "Config group override must be" not in str(error):
             raise
         raise ConfigError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.errors import ConfigError
+from dvsn.reading import read_text
 
 MAX_FILE = 1 << 20  # bytes of a YAML file
 OWN = {"pkg": "pkg://hydra.conf", "structured": "structured://"}
@@ -20,7 +21,7 @@ def check_yaml(path: str | Path) -> None:
     size = Path(path).stat().st_size
     if size > MAX_FILE:
         raise ConfigError(f"{path}: {size} bytes, expected at most {MAX_FILE} for a config")
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path, expected="a config")
     if "*" not in text:
         return
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -66,7 +67,12 @@ def bound() -> None:
             file = Path(self.path) / self._normalize_file_name(config_path)
             if file.is_file():
                 check_yaml(file)
-            result = super().load_config(config_path)
+            try:
+                result = super().load_config(config_path)
+            except OSError as error:
+                if "loaded object type" not in str(error):
+                    raise
+                raise ConfigError(f"{file}: expected a mapping of options, found a single value.") from error
             check_node(result.config, file)
             return result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from dvsn.engine.faults import told
 from dvsn.engine.records import measured_line
 from dvsn.engine.results import how_measured
 from dvsn.engine.run_folder import environment
-from dvsn.errors import ConfigError, nearest
+from dvsn.errors import ConfigError
 from dvsn.hub.names import is_name, parse
 from dvsn.hub.resolve import local, read
 from dvsn.pictures.grids import write_picture
@@ -48,7 +47,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     task.data_recipe = data_of(config, header, path, task)
     data = runtime.build_data({"data": task.data_recipe})
     task.ask_data(data)
-    task.use_metrics(**metric_options(config["metrics"] or {}, task))
+    runtime.measure_by(task, config["metrics"] or {})
     if engine is None:
         load_state(task, content["state_dict"], path)
     else:
@@ -139,18 +138,6 @@ def write(about: Config, values: dict[str, float], task: Any, output: Path, *, s
         log.info("%s", output / name)
     for stem in ("grid", *task.test_pictures):
         log.info("%s", output / f"{stem}.png")
-
-
-def metric_options(given: Config, task: Any) -> Config:
-    """Those metric options that were set. Raises `ConfigError` for one that the task has not."""
-    wanted = {key: value for key, value in given.items() if value is not None}
-    known = inspect.signature(task.use_metrics).parameters
-    for key in wanted:
-        if key not in known:
-            raise ConfigError(
-                f"metrics.{key}: the task '{task.kind}' has no such option. {nearest(key, known)}"
-            )
-    return wanted
 
 
 def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:

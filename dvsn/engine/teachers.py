@@ -16,7 +16,7 @@ from dvsn.data.module import DataModule
 from dvsn.distill.method import Shape
 from dvsn.distill.teacher import Teacher
 from dvsn.engine.devices import device_count
-from dvsn.engine.trainer import build_data, build_trainer
+from dvsn.engine.trainer import build_data, build_trainer, measure_by
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.hub.resolve import files_of, read
 from dvsn.tasks.base import Task
@@ -176,7 +176,7 @@ def measure(task: Task, config: Config) -> float | None:
     _warn_of_batches(teacher, data)
     teacher.ask_data(data)
     teacher.data_recipe = {**config["data"], **teacher.data_recipe}
-    teacher.use_metrics(**config.get("metrics", {}))
+    measure_by(teacher, config.get("metrics") or {})
     teacher.evaluate_as_taught(task)
     trainer = build_trainer(
         {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytorch_lightning as pl
 
 from dvsn.config.build import build
 from dvsn.config.rules import TRAINER_REFUSED, check_options
+from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
 from dvsn.engine.callbacks import StatelessRandom
@@ -20,7 +21,7 @@ from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
 from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
 from dvsn.engine.screens import Screen, Terminal, find_screen
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
@@ -44,8 +45,29 @@ def make_task(config: Config) -> Task:
     check_options(config)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=2)
     task = build_task(config["task"], data=config["data"])
-    task.use_metrics(**config.get("metrics", {}))
+    measure_by(task, config.get("metrics") or {})
     return task
+
+
+def measure_by(task: Task, given: Config) -> None:
+    """Give a task the metrics that the options `metrics` ask for; null: as the task has it. Raises `ConfigError` for an
+    option that the task has not, and a value that it cannot have."""
+    owners = [owner for owner in type(task).__mro__ if "use_metrics" in vars(owner)]
+    known: Config = {}
+    for owner in owners:
+        hints = get_type_hints(vars(owner)["use_metrics"])
+        known = {key: hint for key, hint in hints.items() if key not in ("return", "options")}
+        if "options" not in hints:  # else it passes them on to its base
+            break
+    wanted = {key: value for key, value in given.items() if value is not None}
+    for key, value in wanted.items():
+        if key not in known:
+            raise ConfigError(
+                f"metrics.{key}: the task '{task.kind}' has no such option. {nearest(key, known)}"
+            )
+        if not fits(value, known[key]):
+            raise ConfigError(f"metrics.{key}: expected {spell(known[key])}, {found(value)}")
+    task.use_metrics(**wanted)
 
 
 def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Trainer:

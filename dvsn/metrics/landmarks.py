@@ -65,11 +65,12 @@ class NME(KeypointScore):
     def _points(self, name: str, what: Any) -> str | tuple[list[int], list[int]]:
         if isinstance(what, str) and what in WORDS:
             return what
-        if isinstance(what, str) or len(what) != 2 or any(isinstance(g, str) or not len(g) for g in what):
+        groups = what if isinstance(what, list | tuple) else ()
+        if len(groups) != 2 or not all(isinstance(group, list | tuple) and group for group in groups):
             raise ConfigError(
                 f"data.facts.normalise.{name}: found {what!r}, expected {', '.join(WORDS)}, or two lists of keypoints."
             )
-        one, other = ([self.keypoints.number(point) for point in group] for group in what)
+        one, other = ([self.keypoints.number(point) for point in group] for group in groups)
         return one, other
 
     # What is measured ---------------------------------------------------------------------------------------

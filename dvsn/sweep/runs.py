@@ -105,7 +105,13 @@ def read_runs(folder: Path) -> tuple[list[Run], int]:
             raise DataError(
                 f"{file.parent}: its config.yaml or result.json cannot be read: {error}"
             ) from error
-        run = read_run(file.parent, config, result)
+        try:
+            run = read_run(file.parent, config, result)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{file.parent}: its config.yaml or result.json is not as a run of dvsn leaves it: {error}. Restore both, "
+                "or leave the folder out."
+            ) from error
         if run is not None:
             runs.append(run)
     return runs, open_ones

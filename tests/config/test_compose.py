@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose as composing
 from dvsn.config import flags, menu, sources
-from dvsn.errors import ConfigError, DataError
+from dvsn.errors import ConfigError, DataError, UserError
 from tests.support.tiny_command import environment, write_tree
 
 
@@ -173,6 +174,32 @@ def test_null_leaves_a_group_out(compose: Callable[..., Any]) -> None:
     assert compose("experiment=null")["seed"] == 0
     with pytest.raises(ConfigError, match=r"^optim: found null, .* Choices of optim=\.\.\.: adam\."):
         compose("optim=null")  # which every run needs
+
+
+@pytest.mark.parametrize("value", ["7", "1.5", "0", "1"])
+def test_a_number_is_no_choice_of_a_group(value: str, compose: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"^optim={re.escape(value)}: no such option of the group 'optim'"):
+        compose(f"optim={value}")
+
+
+HOSTILE_YAML = {
+    "latin1": (
+        "width: caf\xe9\n".encode("latin1"),
+        r"evil\.yaml: not a text file in UTF-8; line 1: found the byte 0xe9",
+    ),
+    "a number": (b"3\n", r"evil\.yaml: expected a mapping of options, found a single value"),
+    "zero byte": (b"width: \0\n", r"evil\.yaml: line 1: not a text file"),
+    "defaults": (b"defaults: 3\n", r"Invalid defaults list in 'network/evil'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_YAML)
+def test_a_yaml_that_is_none(name: str, compose: Callable[..., Any], tmp_path: Path) -> None:
+    content, message = HOSTILE_YAML[name]
+    (tmp_path / "mine" / "network").mkdir(parents=True)
+    (tmp_path / "mine" / "network" / "evil.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        compose(f"--config-dir={tmp_path / 'mine'}", "network=evil")
 
 
 def test_missing_values_are_listed(compose: Callable[..., Any]) -> None:

@@ -215,6 +215,9 @@ def test_the_score_by_name() -> None:
         ({"eyes": [["left_out"]]}, r"data.facts.normalise.eyes"),
         ({"eyes": ["left_out", "right_out"]}, r"two lists of keypoints"),
         ({"eyes": [["left_out"], []]}, r"two lists of keypoints"),
+        ({"eyes": None}, r"data.facts.normalise.eyes: found None, .*two lists of keypoints"),
+        ({"eyes": 3}, r"data.facts.normalise.eyes: found 3"),
+        ({"eyes": [None, 3]}, r"two lists of keypoints"),
         ({"eyes": [["left_out"], ["rigth_out"]]}, r"rigth_out.*right_out"),
     ],
 )

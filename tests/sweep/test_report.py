@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,27 @@ def test_options_set_rows_apart_and_nulls_do_not(tmp_path: Path) -> None:
         ("dkd beta=2.0", 2), ("dkd beta=8.0", 1), (runs.ALONE, 1)
     ]  # fmt: skip
     assert section.rows[0].gain == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("config", "result"),
+    [
+        ("task: 3\nmonitor: val/miou\n", '{"metrics": {}}'),
+        ("monitor: {name: x}\n", '{"metrics": 3}'),
+        ("monitor: {name: x}\n", '{"metrics": {"x": "high"}}'),
+        ("monitor: {name: x}\n", "[1]"),
+        ("[1, 2]\n", "{}"),
+        ("monitor: {name: x}\nseed: many\n", '{"metrics": {"x": 1.0}}'),
+        ("monitor: {name: x}\ndistill: {kd: 3}\n", '{"metrics": {"x": 1.0}}'),
+    ],
+)
+def test_a_damaged_run_is_named(config: str, result: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "result.json").write_text(result)
+    with pytest.raises(
+        DataError, match=rf"^{re.escape(str(tmp_path))}: its config.yaml or result.json is not as"
+    ):
+        runs.read_runs(tmp_path)
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:
