@@ -75,7 +75,7 @@ class Served:
             if settings.size == "recipe" and not self.task.data_recipe.get("transform", {}).get("eval", []):
                 chosen["size"] = "keep"  # the same, and sides that do not divide are padded
         if "boxes" in known and settings.boxes != "image":
-            chosen["boxes"] = settings.boxes
+            chosen |= {"boxes": settings.boxes, "category": settings.category}
             if Path(settings.boxes).suffix == ".ckpt":
                 chosen["boxes"] = open_task(settings.boxes, device=self.device).eval()
         return chosen

@@ -31,6 +31,7 @@ COMMAND = Command(
                         "picture's; or HEIGHTxWIDTH"),
         Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; FILE.ckpt: a dvsn "
                         "detection checkpoint; FILE.onnx: YuNet"),
+        Option("category", None, "boxes: the number of people or faces among the detector's classes; null: person or face"),
         Option("batch", 8, "at most so many pictures of equal size go through a network together"),
         Option("wait", 2.0, "milliseconds that a picture waits for others to fill its batch"),
         Option("queue", 32, "at most so many requests at a time; others are told to come again (503)"),
@@ -61,6 +62,7 @@ class Settings:
     device: str = "auto"
     size: str = "recipe"
     boxes: str = "image"
+    category: int | None = None
     batch: int = 8
     wait: float = 0.002
     queue: int = 32
@@ -105,10 +107,15 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
             raise ConfigError(f"{name}: found {options[name]}, expected a number above 0, up to {most}.")
     if not 0 <= options["port"] <= 65535:
         raise ConfigError(f"port: found {options['port']}, expected 0 to 65535.")
-    if options["boxes"].endswith(".json"):
+    if options["boxes"].endswith((".json", ".pth")):
         raise ConfigError(
-            "boxes: a file of boxes knows pictures by number, and uploads have none. Expected image, or a detector: "
-            "FILE.ckpt, FILE.onnx (YuNet)."
+            f"boxes: found {options['boxes']}, expected image, or a detector: FILE.ckpt, FILE.onnx (YuNet). A file of boxes "
+            "knows pictures by number, and uploads have none."
+        )
+    category = options["category"]
+    if category is not None and (type(category) is not int or options["boxes"] == "image"):
+        raise ConfigError(
+            f"category: found {category!r}, expected the number of a class of the detector that boxes=FILE names."
         )
     elsewhere = ("models", "wait", "names", UNPACKED.name)
     rest = {name: value for name, value in options.items() if name not in elsewhere}

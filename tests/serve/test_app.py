@@ -377,6 +377,10 @@ def test_a_detector_finds_the_faces(paths: dict[str, str]) -> None:
     model = Served("faces", paths["landmarks"], Settings(models={}, boxes=paths["detection"]))
     with pytest.raises(ConfigError, match="knows no class called 'face'"):
         model.load()
+    model = Served("faces", paths["landmarks"], Settings(models={}, boxes=paths["detection"], category=1))
+    model.load()
+    found = model.ask([picture(0), picture(1)], ())
+    assert [each.points is not None and each.points.shape[1:] for each in found] == [(68, 3)] * 2
 
 
 def test_an_option_that_no_model_has(models: dict[str, Served]) -> None:

@@ -53,7 +53,8 @@ def test_models_have_names(line: str, models: dict[str, str], folder: Path) -> N
         (["a.onnx", "upload=0"], "upload: found 0"),
         (["a.onnx", "port=65536"], "port: found 65536"),
         (["a.onnx", "port=many"], "port: expected"),
-        (["a.onnx", "boxes=found.json"], "boxes: a file of boxes knows pictures by number"),
+        (["a.onnx", "boxes=found.json"], "boxes: found found.json, expected image"),
+        (["a.onnx", "category=1"], "category: found 1, expected"),
     ],
 )
 def test_what_cannot_be_is_said(words: list[str], said: str, folder: Path) -> None:
