@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
 from dvsn.networks.folding import fold_batch_norms
+from dvsn.networks.onnx_form import has_onnxruntime, onnxruntime
 from dvsn.networks.precision import TYPES, Adapted
 
 LEVERS = {
@@ -108,10 +109,6 @@ def defaults(device: str) -> list[str]:
 
 def has_openvino() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("openvino", "nncf"))
-
-
-def has_onnxruntime() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
 def parse(variants: Sequence[Any], device: str) -> dict[str, frozenset[str]]:
@@ -228,24 +225,6 @@ def capture(run: Run, image: Tensor) -> Run:
         return answer
 
     return replay
-
-
-def onnxruntime(model: nn.Module, image: Tensor) -> Run:
-    """`model` exported to ONNX for images of this shape, in ONNX Runtime, on as many threads as PyTorch uses."""
-    import onnxruntime as runtime
-
-    program = torch.onnx.export(model.eval(), (image,), dynamo=True, verbose=False)
-    assert program is not None
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    content = program.model_proto.SerializeToString()
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: image.contiguous().numpy()})[0])
-
-    return run
 
 
 def openvino(model: nn.Module, subject: Subject, *, int8: bool, bf16: bool) -> Run:

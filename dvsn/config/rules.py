@@ -23,6 +23,10 @@ Precision = Literal[
 ]  # fmt: skip
 
 
+ENGINES = ("eager", "folded", "channels_last", "compiled", "onnx", "auto")
+"""The forms of `dvsn.distill.deployed` in which a teacher teaches, and their choice by a measurement."""
+
+
 TRAINER_OPTIONS: dict[str, Any] = {
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
     "precision": Precision,
@@ -251,12 +255,14 @@ def _check_shared(options: Mapping[str, Any]) -> None:
     size, weight, rate = options.get("size"), options.get("task_weight"), options.get("stage_lr")
     sides = isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)
     average, cache = options.get("average", "probabilities"), options.get("cache")
+    engine = options.get("engine", "folded")
     shared: Rules = (
         ("size", size, size is None or sides, "null, or [HEIGHT, WIDTH]"),
         ("task_weight", weight, weight is None or (number(weight) and weight >= 0), "null, or a number, 0 or more"),
         ("stage_lr", rate, rate is None or (number(rate) and rate > 0), "null, or a number above 0"),
         ("cache", cache, cache is None or (isinstance(cache, str) and cache != ""), "null, or a folder"),
         ("average", average, average in ("probabilities", "logits"), "probabilities or logits"),
+        ("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}"),
     )  # fmt: skip
     require(shared, "distillation.")
 

@@ -93,7 +93,7 @@ class Distiller(nn.Module):
         self.taps = Taps(student, [path for part in self.parts.values() for path in part.student])
         for teacher in self.teachers:
             wanted = [path for part in self.parts.values() for path in part.teacher]
-            teacher.taps = Taps(teacher.network, wanted)
+            teacher.listen(wanted)
         self.stages: list[tuple[str, int]] = []
         """Of each initial stage the method, and the epoch at which it is over."""
         for name, method in methods.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dvsn.distill.deployed import Deployed
 from dvsn.distill.method import Kind, View
 from dvsn.distill.taps import Taps, first_tensor
 from dvsn.types import Batch
@@ -20,7 +22,8 @@ class Teacher:
 
     Not a module, so that it is in no state dict, checkpoint, optimiser, average, copy or summary: it is moved by hand.
     `holder` is the module that owns the network and whatever prepares its input; `ask` maps the pictures of a batch to
-    the network's answer, which `translate`, if given, brings into the coordinates of the student's answer.
+    the network's answer, which `translate`, if given, brings into the coordinates of the student's answer. The network
+    stays as it is, for those who read its weights or measure it; what is `deployed` stands in for it when it teaches.
     """
 
     def __init__(
@@ -37,26 +40,69 @@ class Teacher:
         self.alike = (
             True  # whether it answers about the student's classes, so that it can be measured on its data
         )
+        self.deployed: Deployed | None = None
         self.taps = Taps(network, ())
         holder.eval().requires_grad_(False)
 
     def __deepcopy__(self, _: Any) -> Teacher:
         return self
 
+    @property
+    def engine(self) -> str:
+        """The form in which it teaches, one of `dvsn.distill.deployed.ENGINES`."""
+        return "eager" if self.deployed is None else self.deployed.engine
+
+    @property
+    def taught_by(self) -> nn.Module:
+        """What runs when it is asked, and holds the taps: the network, or the copy that stands in for it."""
+        return self.network if self.deployed is None else self.deployed.network
+
+    def listen(self, paths: Iterable[str]) -> None:
+        """Record these taps from the next `start` on."""
+        self.taps.remove()
+        self.taps = Taps(self.taught_by, paths)
+
+    def deploy(self, deployed: Deployed | None) -> None:
+        """Be asked through this from now on; None: through the network itself."""
+        self.deployed = deployed
+        self.listen(self.taps.paths)
+
     def start(self, device: torch.device | str) -> None:
         """Move to the device of the student, and listen."""
         self.holder.to(device).eval()
+        self.taught_by.to(device)
         self.taps.install()
 
     def to_channels_last(self) -> None:
         self.holder.channels_last = True  # type: ignore[assignment]
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (self.network, self.taught_by):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def compile(self) -> None:
+        """Compile what runs, unless it runs elsewhere or is compiled."""
+        if self.engine not in ("compiled", "onnx"):
+            self.taught_by.compile()
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Whoever calls the network gets the answer of what is deployed."""
+        if self.deployed is None:
+            yield
+            return
+        own = vars(self.network).get("forward")
+        self.network.forward = self.deployed.__call__
+        try:
+            yield
+        finally:
+            del self.network.forward
+            if own is not None:
+                self.network.forward = own
 
     @torch.no_grad()
     def __call__(self, shown: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Its main response, and its taps by path, as float32. Under no_grad rather than in inference mode, since modules
         of a method on the teacher's side are trained on these tensors."""
-        with self.taps:
+        with self.taps, self.standing_in():
             output = first_tensor(self.ask(shown))
         if output is not None and self.translate is not None:
             output = self.translate(output.float(), batch)

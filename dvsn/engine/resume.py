@@ -76,10 +76,12 @@ def option(name: str, value: Any) -> str:
 
 
 class Resumption(NamedTuple):
-    """A run that is to be continued: the config as it will run, and the options that were forced."""
+    """A run that is to be continued: the config as it will run, the options that were forced, and the form in which each
+    teacher has taught; None where that is chosen anew."""
 
     config: Config
     forced: tuple[str, ...]
+    teachers: tuple[str, ...] | None = None
 
 
 def settle(path: Path, config: Config, task: Task) -> Resumption:
@@ -106,7 +108,9 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     _check_length(path, config, content)
     for each in found:
         log.info("%-11s %s", "forced" if each in forced else "applied", each)
-    return Resumption(config, tuple(each.path for each in forced))
+    changed = any(each.within(["teacher", "distillation.engine"]) for each in forced)
+    teachers = None if changed else tuple((header.get("ran") or {}).get("teachers") or ())
+    return Resumption(config, tuple(each.path for each in forced), teachers)
 
 
 def as_it_ran(config: Config, header: Config) -> Config:

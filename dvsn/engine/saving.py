@@ -89,7 +89,12 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The whole config, and what was chosen where it leaves the choice: what a resumed run is compared with."""
         if self.config is not None:
-            ran = {"precision": str(trainer.precision), "channels_last": bool(pl_module.channels_last)}
+            ran: dict[str, Any] = {
+                "precision": str(trainer.precision),
+                "channels_last": bool(pl_module.channels_last),
+            }
+            if pl_module.distiller is not None:
+                ran["teachers"] = [teacher.engine for teacher in pl_module.distiller.teachers]
             checkpoint.setdefault("dvsn", {}).update(config=self.config, ran=ran)
 
     # Clean points -----------------------------------------------------------------------------------

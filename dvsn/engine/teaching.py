@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from dvsn.data.module import DataModule
 from dvsn.distill.cache import Answers
 from dvsn.distill.distiller import Distiller, Part
 from dvsn.distill.method import Method
+from dvsn.engine.deploying import deploy
+from dvsn.engine.devices import device_count
 from dvsn.engine.grafting import Notes, graft, only_one, renew
 from dvsn.engine.methods import (
     make_method,
@@ -32,9 +35,10 @@ Config = dict[str, Any]
 LOOKED_AT = 8  # items, whether they look the same in every epoch
 
 
-def distil(task: Task, config: Config, data: DataModule) -> None:
+def distil(task: Task, config: Config, data: DataModule, ran: Sequence[str] | None = None) -> None:
     """Give the task a distiller where the config asks for one: `distill` holds its methods by name, `teacher` and
-    `distillation` the rest. Opens the training data for one sample, its size and its labels.
+    `distillation` the rest; `ran` are the forms of the teachers in the run that is continued. Opens the training data for
+    one sample, its size and its labels.
 
     Raises `ConfigError` for a method that does not understand this kind of task, a wrong pair of taps, or two networks that
     a method cannot match; `CheckpointError` for a teacher that does not fit.
@@ -56,6 +60,9 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=3)
     built = build_methods(found, chosen, kinds, config)
     parts = {name: part_of(found, name, node, built.methods[name]) for name, node in chosen.items()}
+    tapped = [path for part in parts.values() for path in part.teacher]
+    size = max(1, data.batch_size // device_count(config["trainer"]))
+    forms = deploy(teachers, tapped, found.shown, config, batch_size=size, ran=ran)
     distiller = Distiller(
         kind=task.response,
         student=task.student,
@@ -67,13 +74,13 @@ def distil(task: Task, config: Config, data: DataModule) -> None:
         average=options.get("average") or "probabilities",
         stage_lr=options.get("stage_lr"),
         only=built.heads,
-        notes=built.notes,
+        notes=[*forms, *built.notes],
         cache=answers_on_disk(config, data, found, parts),
     )
     task.use_distiller(distiller, {name: {"weight": part.weight} for name, part in parts.items()})
     if options.get("compile"):
         for teacher in teachers:
-            teacher.network.compile()
+            teacher.compile()
 
 
 def fitting_classes(task: Task, chosen: Config, config: Config) -> dict[str, type[Method]]:
@@ -161,7 +168,8 @@ def answers_on_disk(
             f"distillation.cache: the pictures of an item change from epoch to epoch by {drawn}, and the teacher's answers "
             "with them. Set distillation.cache=null, or a training transform without random steps, such as transform=none."
         )
-    return Answers(Path(chosen) / measured_by(config)[:16], samples, output)
+    forms = "".join(f"_{teacher.engine}" for teacher in found.teachers if teacher.engine != "eager")
+    return Answers(Path(chosen) / f"{measured_by(config)[:16]}{forms}", samples, output)
 
 
 def random_items(data: DataModule, samples: int) -> str:

@@ -96,8 +96,7 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     if not task.automatic_optimization:  # the task does these itself, see its docstring
         options.update(gradient_clip_val=None, gradient_clip_algorithm=None, accumulate_grad_batches=1)
 
-    wide = config.get("channels_last", "auto")
-    if wide is True or (wide == "auto" and (cuda or bf16_choice(cuda=False).fast)):
+    if in_channels_last(config):
         task.to_channels_last()
     if config.get("compile"):
         task.compile_networks()
@@ -121,6 +120,12 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def in_channels_last(config: Config) -> bool:
+    """Whether the networks of a run work with channels innermost in memory."""
+    wanted, cuda = config.get("channels_last", "auto"), uses_cuda(config["trainer"])
+    return wanted is True or (wanted == "auto" and (cuda or bf16_choice(cuda=False).fast))
 
 
 def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> list[Any]:

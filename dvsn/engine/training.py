@@ -30,11 +30,12 @@ def train(config: Config) -> dict[str, Any]:
     task = runtime.make_task(config)
     task.ask_data(data)
     forced: tuple[str, ...] = ()
+    ran: tuple[str, ...] | None = None
     if checkpoint is not None:
-        config, forced = resume.settle(checkpoint, config, task)
+        config, forced, ran = resume.settle(checkpoint, config, task)
     elif config.get("weights"):
         start_from(task, config["weights"])
-    teaching.distil(task, config, data)
+    teaching.distil(task, config, data, ran)
     if checkpoint is not None:
         resume.require_weights(task, checkpoint)
     trainer = runtime.build_trainer(config, task)

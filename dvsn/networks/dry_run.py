@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dvsn.networks.graft import behind
+
+INPUT = ":in"
+
 
 class DryRun(NamedTuple):
     """An evaluation pass of a copy of a network: what it answered, and the tensors of every operation, in order."""
@@ -19,6 +23,8 @@ class DryRun(NamedTuple):
     output: Any
     calls: list[tuple[list[Tensor], list[Tensor]]]
     """What an operation read, and what it made. All are kept, so that no two share an identity."""
+    watched: list[Tensor]
+    """The tensors at the places that the run was told to watch."""
 
 
 class Recorder(TorchDispatchMode):
@@ -37,9 +43,20 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def dry_run(network: nn.Module, shape: Sequence[int]) -> DryRun:
-    """Runs a copy of `network`, without memory, in evaluation mode on an image of `shape` (N, C, H, W)."""
+def dry_run(network: nn.Module, shape: Sequence[int], watched: Sequence[str] = ()) -> DryRun:
+    """Runs a copy of `network`, without memory, in evaluation mode on an image of `shape` (N, C, H, W).
+
+    `watched` are paths of modules whose outputs others will look at; PATH:in is what a module is given.
+    """
     ghost = copy.deepcopy(network).to(device="meta").eval()
+    seen: list[Tensor] = []
+    for path in watched:
+        module = behind(ghost.get_submodule(path.removesuffix(INPUT)))
+        if path.endswith(INPUT):
+            module.register_forward_pre_hook(lambda _, given, named: seen.extend(tensors((given, named))),
+                                             with_kwargs=True)  # fmt: skip
+        else:
+            module.register_forward_hook(lambda _, __, made: seen.extend(tensors(made)))
     with torch.no_grad(), Recorder() as recorder:
         output = ghost(torch.empty(tuple(shape), device="meta"))
-    return DryRun(ghost, output, recorder.calls)
+    return DryRun(ghost, output, recorder.calls, seen)

@@ -28,30 +28,37 @@ class Folded(NamedTuple):
     """Batch norms that ran and are not behind a convolution of their own, such as those before an activation."""
 
 
-def fold_batch_norms(network: nn.Module, shape: Sequence[int] = (1, 3, 64, 64)) -> Folded:
+def fold_batch_norms(
+    network: nn.Module, shape: Sequence[int] = (1, 3, 64, 64), watched: Sequence[str] = ()
+) -> Folded:
     """A copy of `network` in evaluation mode whose batch norms are folded, where that changes nothing.
 
     A dry run on an image of `shape` (N, C, H, W) shows who reads what, so that the order and the names of modules,
     functional calls and the branches that a forward takes need no guessing. A norm is folded when it runs once,
     reads the untouched result of a `Conv2d` that runs once, and is the only one to read it. What the run does not
     reach, such as heads for training, stays as it is. Weights stay in their type; the products are made in float64.
+
+    What is at `watched`, paths of modules or PATH:in of what one is given, stays what it was: a norm stays where the result
+    of its convolution is watched.
     """
     copied = copy.deepcopy(network).eval()
-    pairs, kept = _pairs(copied, shape)
+    pairs, kept = _pairs(copied, shape, watched)
     for norm_name, conv_name in pairs.items():
         _fold(copied.get_submodule(conv_name), copied.get_submodule(norm_name))
         copied.set_submodule(norm_name, nn.Identity())
     return Folded(copied, tuple(pairs), kept)
 
 
-def _pairs(network: nn.Module, shape: Sequence[int]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _pairs(
+    network: nn.Module, shape: Sequence[int], watched: Sequence[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """{batch norm: the convolution it goes into}, and the norms that stay, by module path."""
-    run = dry_run(network, shape)
+    run = dry_run(network, shape, watched)
     modules = dict(run.network.named_modules())
     convolutions = {id(m.weight): name for name, m in modules.items() if type(m) is nn.Conv2d}
     norms = {id(m.running_mean): name for name, m in modules.items() if _is_fixed(m)}
     reads = Counter(id(tensor) for arguments, _ in run.calls for tensor in arguments)
-    reads.update(id(tensor) for tensor in tensors(run.output))  # what is answered is looked at, too
+    reads.update(id(tensor) for tensor in [*tensors(run.output), *run.watched])  # these are looked at, too
 
     made_by: dict[int, str] = {}  # the result of a convolution -> the convolution
     pairs: dict[str, str] = {}
