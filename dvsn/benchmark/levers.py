@@ -115,19 +115,25 @@ def parse(variants: Sequence[Any], device: str) -> dict[str, frozenset[str]]:
     """{variant: its levers}, `plain` first, because all are compared with it. Raises `ConfigError`."""
     parsed: dict[str, frozenset[str]] = {"plain": frozenset()}
     for name in map(str, variants):
-        levers = frozenset(name.split("+")) - {"plain"}
-        for lever in sorted(levers - set(LEVERS)):
-            raise ConfigError(
-                f"variants: {name!r}: there is no lever {lever!r}. {nearest(lever, ['plain', *LEVERS])} Join levers by +."
-            )
-        if "plain" in name.split("+") and levers:
-            raise ConfigError(f"variants: {name!r}: plain means no lever; leave it out.")
-        for kind, members in EXCLUSIVE.items():
-            if len(clash := sorted(levers & set(members))) > 1:
-                raise ConfigError(f"variants: {name!r}: found {' and '.join(clash)}, expected one {kind}.")
+        levers = read(name)
         refuse(name, levers, torch.device(device).type)
         parsed[name] = levers
     return parsed
+
+
+def read(name: str) -> frozenset[str]:
+    """The levers of a variant. Raises `ConfigError` for one that is not known, and for two of a kind."""
+    levers = frozenset(name.split("+")) - {"plain"}
+    for lever in sorted(levers - set(LEVERS)):
+        raise ConfigError(
+            f"variants: {name!r}: there is no lever {lever!r}. {nearest(lever, ['plain', *LEVERS])} Join levers by +."
+        )
+    if "plain" in name.split("+") and levers:
+        raise ConfigError(f"variants: {name!r}: plain means no lever; leave it out.")
+    for kind, members in EXCLUSIVE.items():
+        if len(clash := sorted(levers & set(members))) > 1:
+            raise ConfigError(f"variants: {name!r}: found {' and '.join(clash)}, expected one {kind}.")
+    return levers
 
 
 def refuse(name: str, levers: frozenset[str], device: str) -> None:

@@ -55,7 +55,7 @@ def measure(config: Config, device: torch.device) -> Config:
     result["rows"] = []
     for protocol in config["protocols"]:
         subject, pictures = arrange(given, protocol, images, calibration, device, keep)
-        subject = subject._replace(rest=config["rest"])
+        subject = subject._replace(rest=config["rest"] or "bf16")
         result["rows"] += measure_all(variants, subject, pictures, config, protocol, given.kind)
     return result
 

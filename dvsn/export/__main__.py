@@ -21,9 +21,11 @@ COMMAND = Command(
     summary="Write a checkpoint as one file that runs without dvsn, and check that it answers as the network does.",
     options=(
         Option("checkpoint", REQUIRED, "a dvsn checkpoint"),
-        Option("format", "onnx", "onnx, openvino, pt2 (torch.export), executorch, or safetensors (weights and recipe)"),
+        Option("format", "onnx", "onnx, openvino, pt2 (torch.export), executorch, safetensors (weights and recipe); best: "
+                        "the fastest of onnx and openvino on this machine, by a short measurement"),
         Option("output", None, "the file; null: beside the checkpoint, with the ending of the format"),
-        Option("precision", "fp32", "fp32, fp16, bf16 or int8 (calibrated on pictures of the data set)"),
+        Option("precision", "auto", "fp32, fp16, bf16 or int8 (calibrated on pictures of the data set); auto: fp32, with "
+                        "format=best also bf16"),
         Option("size", "recipe", "sides of the input: recipe: those that the recipe resizes to, else any; dynamic: any; or "
                         "HEIGHTxWIDTH. Crops of people and faces have one size"),
         Option("batch", "auto", "pictures at a time: a number, or dynamic: any; auto: dynamic where the task can"),
@@ -45,6 +47,7 @@ COMMAND = Command(
     ),
     examples=(
         "python -m dvsn.export best.ckpt",
+        "python -m dvsn.export best.ckpt format=best",
         "python -m dvsn.export best.ckpt format=openvino precision=int8 root=/data/camvid",
         "python -m dvsn.export best.ckpt size=512x1024 batch=1 output=pidnet.onnx",
         "python -m dvsn.export hrnet_w32.ckpt mirror=false raw=true",
@@ -61,10 +64,19 @@ def export(options: dict[str, Any]) -> Path:
     if target is not None and not isinstance(target, str):
         raise ConfigError(f"output: found {target!r}, expected the path of a file.")
     with unpacking(options):
-        path = Export(options).run()
+        path = Export(settled(options)).run()
         if options["score"]:
             keep_score(path, options["root"])
     return path
+
+
+def settled(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with a format and a precision instead of `best` and `auto`."""
+    if options["format"] == "best":
+        from dvsn.benchmark.best import choose
+
+        return {**options, **choose(options)}
+    return {**options, "precision": "fp32"} if options["precision"] == "auto" else options
 
 
 def keep_score(path: Path, root: Any) -> None:

@@ -55,7 +55,7 @@ Written = dict[str, Any]
 def require(kind: str, precision: str) -> None:
     """Raise `ConfigError` where a format is unknown, cannot hold the precision, or wants what is not installed."""
     if kind not in SUFFIX:
-        raise ConfigError(f"format: found '{kind}', expected one of {', '.join(SUFFIX)}.")
+        raise ConfigError(f"format: found '{kind}', expected one of {', '.join(SUFFIX)}, or best.")
     if precision not in PRECISIONS[kind]:
         raise ConfigError(
             f"precision: found '{precision}', but format={kind} holds {', '.join(PRECISIONS[kind])}."
