@@ -36,8 +36,10 @@ OTHERS = {
     "tasks/exported": ("export",),
 }
 """Files that name options of a command that is described in another folder, by the start of their path."""
-SHELL = ("completion.py",)
-"""Files that hold programs of a shell, with its own variables."""
+SHELL = ("completion.py", "serve/guard.py", "serve/metrics.py")
+"""Files that hold programs of a shell, with its own variables, or headers of HTTP and the text of Prometheus."""
+NAMED = {"serve": r"\w+=\w+\.(ckpt|onnx)"}
+"""Commands that take NAME=PATH."""
 
 
 @functools.cache
@@ -136,6 +138,9 @@ NO_ADVICE = {
     ("data/transforms.py", f"mask_interpolation={HOLE}"),
     ("data/transforms.py", "mask_interpolation=6"),
     ("data/transforms.py", "area_for_downscale=image_mask"),
+    ("serve/options.py", "street=pidnet.onnx"),  # models by names
+    ("serve/options.py", "faces=pfld.ckpt"),
+    ("serve/options.py", "pose=hrnet_w32.ckpt"),
     ("convert/faces.py", "mean=[0,0,0]"),  # what published code does
     ("convert/faces.py", "std=[1,1,1]"),
 }
@@ -233,7 +238,8 @@ def line_fault(name: str, words: tuple[str, ...]) -> str:
     for word in words:
         key, equals, _ = word.strip("'").partition("=")
         key = key.lstrip("+")
-        if not equals or key.startswith(("-", "[")) or key in options:
+        named = re.fullmatch(NAMED.get(name, ""), word)
+        if not equals or key.startswith(("-", "[")) or key in options or named:
             continue
         if not (about.groups or name in GIVE_ON) or not (key in GROUPS or matching(key)):
             return f"{name} has no option {key}"
