@@ -1,8 +1,9 @@
-"""Lightning without torchvision and scipy's signal processing, of which hardly a run uses anything.
+"""Lightning without torchvision, matplotlib and scipy's signal processing, of which hardly a run uses anything.
 
 `import pytorch_lightning` imports torchmetrics, and that imports torchvision for two metrics that score pictures by a
-pretrained network, and scipy's signal processing, with its statistics, for a package of speech. That is a sixth of the
-processor time until the first batch. A command calls `import_lightning` first; the two then wait until they are used, as by
+pretrained network, scipy's signal processing, with its statistics, for a package of speech, and matplotlib where it is
+installed. That is a sixth of the processor time until the first batch, without matplotlib. A command calls
+`import_lightning` first; they then wait until they are used, as by
 `lazy import` of PEP 810, which Python has from 3.15 on.
 """
 
@@ -19,14 +20,19 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-DEFERRED = {"torchmetrics": ("torchvision", "torchvision.models", "scipy.signal")}
+DEFERRED = {
+    "torchmetrics": (
+        "torchvision", "torchvision.models", "scipy.signal", "matplotlib", "matplotlib.axes", "matplotlib.pyplot",
+    )
+}  # fmt: skip
 """Modules whose import waits, by the package that imports them. Whoever else imports them gets them at once."""
 
 
 class Deferred:
     """Stands for a module, class or function: it is imported when it is first called or asked for an attribute.
 
-    While the imports that it is left out of still run, an attribute is another `Deferred`.
+    While the imports that it is left out of still run, an attribute is another `Deferred`, and so is what a call returns,
+    such as a function that is decorated.
     """
 
     importing = False
@@ -38,11 +44,28 @@ class Deferred:
         return Deferred(f"{self.path}.{name}") if Deferred.importing else getattr(self.real(), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.real()(*args, **kwargs)
+        return DeferredCall(self, args, kwargs) if Deferred.importing else self.real()(*args, **kwargs)
 
     def real(self) -> Any:
         """What it stands for."""
         return pkgutil.resolve_name(self.path)
+
+
+class DeferredCall(Deferred):
+    """Stands for what a call returns: the call waits too."""
+
+    def __init__(self, function: Deferred, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        super().__init__(f"{function.path}()")
+        self.function, self.args, self.kwargs = function, args, kwargs
+        self.made: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real(), name)
+
+    def real(self) -> Any:
+        if self.made is None:
+            self.made = self.function.real()(*self.args, **self.kwargs)
+        return self.made
 
 
 @contextmanager

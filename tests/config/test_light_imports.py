@@ -49,6 +49,20 @@ def test_a_deferred_import_happens_at_first_use(packages: Path) -> None:
         _ = user.models.anything
 
 
+def test_a_deferred_decorator_waits_for_the_function_it_decorates(packages: Path) -> None:
+    """As torchmetrics decorates its plots with matplotlib's styles."""
+    (packages / "heavy_part" / "models.py").write_text(
+        "def times(factor):\n    return lambda function: lambda number: factor * function(number)\n"
+    )
+    (packages / "light_user.py").write_text(
+        "from heavy_part import models\nscale = models.times\n"
+        "@scale(3)\ndef after(number):\n    return number + 1\n"
+    )
+    import_light("light_user", DEFERRED)
+    assert "heavy_part" not in sys.modules
+    assert [sys.modules["light_user"].after(number) for number in (1, 4)] == [6, 15]
+
+
 def test_others_import_at_once(packages: Path) -> None:
     (packages / "other_user.py").write_text("from heavy_part.models import Kind\n")
     (packages / "light_user.py").write_text("import other_user\nfrom heavy_part.models import net\n")
