@@ -11,7 +11,9 @@ from torchvision.models import resnet
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.poolers import initLevelMapper
 
 from dvsn.errors import ConfigError
 
@@ -101,6 +103,8 @@ class Detector(nn.Module):
             }
             kind = MaskRCNN if self.masks else FasterRCNN
             self.model = kind(backbone, classes, **common, **given(stages))
+            for pool in [module for module in self.model.modules() if isinstance(module, MultiScaleRoIAlign)]:
+                settle_scales(pool)
         for module in half_precision_parts(self.model):
             module.register_forward_hook(in_float32)
 
@@ -152,6 +156,16 @@ def require_stride(backbone: nn.Module, detector: Kind) -> int:
             f"network.backbone.first_stride={wanted}."
         )
     return multiple
+
+
+def settle_scales(pool: MultiScaleRoIAlign) -> None:
+    """State the strides of the levels, 4 and its doubles. torchvision guesses them from the first picture that it sees, and
+    where that is small or long, since its sides are padded, guesses wrong for all that follow."""
+    levels = [2 + place for place in range(len(pool.featmap_names))]
+    pool.scales = [0.5**level for level in levels]
+    pool.map_levels = initLevelMapper(
+        levels[0], levels[-1], canonical_scale=pool.canonical_scale, canonical_level=pool.canonical_level
+    )
 
 
 def half_precision_parts(model: Any) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -97,6 +98,21 @@ def slim(detector: Any, **options: Any) -> Detector:
     return Detector(
         backbone=backbone, classes=3, detector=detector, **{"min_size": 96, "max_size": 160, **options}
     )
+
+
+@pytest.mark.parametrize("detector", ["faster_rcnn", "mask_rcnn"])
+def test_an_answer_does_not_depend_on_the_picture_before(detector: Any) -> None:
+    """Where the first one is 33 pixels high and padded to 64, torchvision takes a stride of 32 for one of 16."""
+    torch.manual_seed(0)
+    network = slim(detector, min_size=33, score_threshold=0.0).eval()
+    long, square = torch.rand(3, 33, 150), torch.rand(3, 90, 90)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other([long])
+        first, second = network([square])[0], other([square])[0]
+    assert len(first["boxes"]) and first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert network.model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 
 
 def test_anchors_stand_where_the_levels_are() -> None:
