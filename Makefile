@@ -29,7 +29,7 @@ docs: $(INSTALLED)
 	@printf '\nThe site    build/site/index.html\n'
 
 notebooks: $(INSTALLED)
-	@$(BIN)/python -c 'import jupytext, ipykernel, nbconvert, av' 2> /dev/null || \
+	@$(BIN)/python -c 'import jupytext, ipykernel, ipywidgets, nbconvert, av' 2> /dev/null || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[notebooks,video]'
 	mkdir -p build/notebooks
 	cd build/notebooks && for name in ../../notebooks/*.py; do \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from dvsn.version import VERSION as __version__
@@ -24,14 +25,17 @@ def load(path: str | Path, *, device: str = "cpu", max_unpacked: int | None = No
 
     No Hydra, no data and no training code are touched; the file is unpickled weights-only and its recipe
     may only build what the allow-list permits. A packed file may unpack to `max_unpacked` bytes; None: 16 times its size.
-    Raises `CheckpointError` with the reason otherwise.
+    Raises `CheckpointError` with the reason otherwise, and `ConfigError` for a device that is not there; `auto` is the GPU
+    if there is one.
     """
     from dvsn.predict.model import as_model
+    from dvsn.predict.predictor import find_device
     from dvsn.reading import unpacking
-    from dvsn.tasks.exported import open_task
+    from dvsn.tasks.exported import is_exported, open_task
 
+    path = os.path.expanduser(path)  # noqa: PTH111 - a name on the hub has two slashes
     with unpacking({"max_unpacked": max_unpacked}):
-        return as_model(open_task(path, device=device))
+        return as_model(open_task(path, device=device if is_exported(path) else find_device(device)))
 
 
 def __getattr__(name: str) -> Any:

@@ -63,7 +63,7 @@ print("teacher", teacher.score)
 # %% [markdown]
 # ## The student, alone and taught
 #
-# `distill=kd` adds the teacher's softened answers to the labels. Any of the 39 methods is one word, and several are a list:
+# `distill=kd` adds the teacher's softened answers to the labels. Any of the 40 methods is one word, and several are a list:
 # `distill=[kd,at]`. One run each is no proof: repeat it with several seeds before you believe a difference.
 
 # %%

@@ -76,6 +76,7 @@ def test_the_menu_has_every_page() -> None:
     expected = {page.relative_to(ROOT).as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs")}
     found = leaves(MENU)
     assert expected - set(found) == set(), "not in the menu of mkdocs.yml"
+    assert len(found) == len(set(found)), "twice in the menu of mkdocs.yml"
     assert all((ROOT / page).is_file() for page in found if page != "index.md"), "in the menu, and not there"
 
 
@@ -89,6 +90,8 @@ def test_pages_made_from_data_are_up_to_date(site: ModuleType) -> None:
 def test_every_method_has_a_paragraph_and_a_table(site: ModuleType) -> None:
     text = site.methods()
     names = [file.stem for file in (ROOT / "conf" / "distill").glob("*.yaml") if file.stem != "none"]
+    for page in ("README.md", "notebooks/teach_a_small_network.py"):
+        assert f"{len(names)} methods" in (ROOT / page).read_text(encoding="utf-8"), page
     for name in names:
         section = re.split(r"^## ", text.partition(f"\n## {name}\n")[2], flags=re.MULTILINE)[0]
         assert len(section.split()) > 40 and "| `weight` |" in section, name

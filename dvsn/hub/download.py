@@ -49,9 +49,12 @@ def import_library() -> Any:
 
 @contextmanager
 def explained(asked: Name, file: str) -> Iterator[None]:
-    """Turns the errors of the library into one sentence each."""
+    """Turns the errors of the library into one sentence each; what it logs of its retries is not shown."""
     from huggingface_hub import constants, errors
 
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     except errors.GatedRepoError as error:
@@ -87,6 +90,8 @@ def explained(asked: Name, file: str) -> Iterator[None]:
     except Exception as error:  # whatever it raises: the connection broke, the disk is full, a proxy meddles
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{asked}: {file} could not be downloaded: {reason}") from error
+    finally:
+        logger.setLevel(level)
 
 
 def unreachable(error: Exception) -> str:

@@ -71,10 +71,13 @@ def _eight_bits(array: Array, rule: Rule) -> Array:
         return to_eight_bits(array.astype(np.uint16), rule.deep_range)
     if array.dtype.kind != "f":
         raise DataError(
-            f"predict: found numbers of {array.dtype}, expected uint8, uint16, or float in [0, 1]."
+            f"predict: found numbers of {array.dtype}, expected uint8, uint16, or float in [0, 1]: of 0 to 255 use "
+            "picture.astype('uint8')."
         )
+    if not np.isfinite(array).all():
+        raise DataError("predict: found floats that are not finite (NaN or infinite), expected [0, 1].")
     low, high = float(array.min()), float(array.max())
-    if not (low >= -NEARLY and high <= 1 + NEARLY):  # NaN neither
+    if not (low >= -NEARLY and high <= 1 + NEARLY):
         raise DataError(
             f"predict: found floats from {low:g} to {high:g}, expected [0, 1]. Divide by 255, or give uint8; pictures are "
             "normalised by the task itself."

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dvsn.errors import ConfigError, nearest
 from dvsn.portable import coco, overlay, plain, supervise
 from dvsn.portable.record import RankedClass, Record
 
@@ -23,9 +25,16 @@ class Result(Record):
     """The answer of a task to one picture, in numpy: the fields of `dvsn.portable.record.Record`, and their other forms."""
 
     def plot(self, **options: Any) -> Image:
-        """The picture with the answer drawn on it, as a PIL picture: see `dvsn.portable.overlay.draw` for the options."""
+        """The picture with the answer drawn on it, as a PIL picture: see `dvsn.portable.overlay.draw` for the options.
+
+        Raises `ConfigError` for an option that it has not.
+        """
         from PIL import Image
 
+        known = list(inspect.signature(overlay.draw).parameters)[1:]
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"{name}: plot has no such option. {nearest(name, known)}")
         return Image.fromarray(overlay.draw(self, **options))
 
     def _repr_png_(self) -> bytes:

@@ -66,12 +66,23 @@ def python_options(task: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             inference[name] = list(value) if isinstance(value, tuple) else value
             continue
         options[name] = _fitting(name, value, defaults.get(name))
+    check_windows(task, inference)
     rate = options["fps"]
     if isinstance(rate, bool) or not 0 < rate <= 1000:
         raise ConfigError(f"fps: found {rate}, expected the frames in a second, above 0 and up to 1000.")
     if int(options["batch_size"]) < 1:
         raise ConfigError(f"batch_size: found {options['batch_size']}, expected 1 or more.")
     return options | {"inference": inference or None}
+
+
+def check_windows(task: Any, inference: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a window or a stride of windows where whole pictures are looked at."""
+    alone = [name for name in ("window", "stride") if inference.get(name) is not None]
+    if alone and (inference.get("mode") or task.inference.mode) != "slide":
+        raise ConfigError(
+            f"{alone[0]}: is of the windows of mode='slide', and whole pictures are looked at. Give mode='slide' and "
+            "window=[HEIGHT, WIDTH] too; every second frame of a video is itertools.islice(..., 0, None, 2)."
+        )
 
 
 def _fitting(name: str, value: Any, default: Any) -> Any:
@@ -86,5 +97,6 @@ def _fitting(name: str, value: Any, default: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if default is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-        raise ConfigError(f"{name}: found {value!r}, expected {KINDS.get(wanted, wanted.__name__)}.")
+        kind = "recipe, keep or (height, width)" if name == "size" else KINDS.get(wanted, wanted.__name__)
+        raise ConfigError(f"{name}: found {value!r}, expected {kind}.")
     return value

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from dvsn.data.files import SUFFIXES, Rule, pictures_below, read_by
-from dvsn.errors import DataError
+from dvsn.errors import DataError, nearest
 from dvsn.portable.frame import Frame
-from dvsn.portable.memory import CHANNELS, id_map, in_words, photo
+from dvsn.portable.memory import CHANNELS, id_map, photo
 from dvsn.predict.files import read_frame
 from dvsn.predict.sources import LISTS, Camera, VideoFile, in_order, read_list
 from dvsn.predict.video import SUFFIXES as VIDEOS
@@ -58,18 +58,29 @@ def open_given(source: Any, taking: Taking) -> Given:
     if isinstance(source, Frame):
         return Given([source], "one")
     if isinstance(source, str | os.PathLike):
-        return _named(str(os.fspath(source)), taking)
-    if isinstance(source, int) and not isinstance(source, bool):
-        return Given(_camera(source), "stream")
+        return _named(os.path.expanduser(str(os.fspath(source))), taking)  # noqa: PTH111 - a glob, perhaps
+    if isinstance(source, int | np.integer) and not isinstance(source, bool):
+        return Given(_camera(int(source)), "stream")
     if isinstance(source, np.ndarray | torch.Tensor) and source.ndim == 4:
         return Given(_from_memory(source, taking), "many")
     if isinstance(source, Image.Image | np.ndarray | torch.Tensor):
         return Given(_from_memory([source], taking), "one")
     if isinstance(source, list | tuple):
         return _listed(source, taking)
-    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
+    if (
+        isinstance(source, Iterable)
+        and not isinstance(source, Mapping | bytes)
+        and not hasattr(source, "read")
+    ):
         return Given(_chained(source, taking), "stream")
-    raise DataError(f"predict: found {type(source).__name__}, expected {EXPECTED}.")
+    raise DataError(f"predict: found {type(source).__name__}, expected {EXPECTED}.{_opened(source)}")
+
+
+def _opened(source: Any) -> str:
+    """What to do with an open file or its content."""
+    if isinstance(source, bytes | bytearray):
+        return " Open the bytes of a picture by PIL.Image.open(io.BytesIO(...))."
+    return " Open the file by PIL.Image.open, or give its path." if hasattr(source, "read") else ""
 
 
 # Names -------------------------------------------------------------------------------------------------
@@ -90,7 +101,16 @@ def _named(name: str, taking: Taking) -> Given:
     found = _sorted([Path(each) for each in glob.glob(name, recursive=True)], taking)  # noqa: PTH207
     if glob.has_magic(name) and found:
         return _files([each for each in found if each.is_file()], taking, name)
-    raise DataError(f"predict: nothing found at '{name}'; expected {EXPECTED}.")
+    raise DataError(f"predict: nothing found at '{name}'{_beside(path)}; expected {EXPECTED}.")
+
+
+def _beside(path: Path) -> str:
+    """The nearest name in the folder of a file that is not there."""
+    if glob.has_magic(str(path)) or not path.parent.is_dir():
+        return ""
+    there = [each.name for each in path.parent.iterdir() if not each.name.startswith(".")]
+    close = nearest(path.name, there)
+    return f" ({close.partition('?')[0]}?)" if close.startswith("Did you mean") else ""
 
 
 def _sorted(paths: list[Path], taking: Taking) -> list[Path]:
@@ -141,7 +161,7 @@ def _camera(number: int) -> Iterator[Frame]:
 def _listed(things: list[Any] | tuple[Any, ...], taking: Taking) -> Given:
     """A list; of picture files alone their paths are known beforehand."""
     names = [each for each in things if isinstance(each, str | os.PathLike)]
-    paths = [Path(each) for each in names]
+    paths = [Path(each).expanduser() for each in names]
     pictures = len(paths) == len(things) and all(path.is_file() for path in paths)
     if pictures and not any(path.suffix.lower() in VIDEOS for path in paths):
         return Given(_read(paths, taking), "many", paths)
@@ -189,7 +209,11 @@ def _photo(picture: Any, taking: Taking) -> Array:
         array = _array(picture)
         if array.ndim == 3:
             if array.shape[0] not in CHANNELS:
-                raise DataError(f"predict: found a tensor of {in_words(array)}, expected (3, H, W) of RGB.")
+                last = array.shape[2] in CHANNELS
+                raise DataError(
+                    f"predict: found a tensor of the shape {tuple(array.shape)}, expected (3, H, W) of RGB."
+                    f"{' Channels come first in a tensor: use picture.permute(2, 0, 1).' if last else ''}"
+                )
             array = np.moveaxis(array, 0, 2)
         picture = array
     return photo(picture, taking.rule, bgr=taking.bgr)

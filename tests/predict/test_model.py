@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import itertools
 import json
 import pickle
@@ -296,10 +297,13 @@ def test_ids_are_painted(tmp_path: Path) -> None:
         (np.zeros((64, 96, 2), np.uint8), r"expected RGB \(H, W, 3\), RGBA or grey"),
         (np.zeros((0, 96, 3), np.uint8), r"expected RGB \(H, W, 3\)"),
         (np.full((64, 96, 3), 200.0), r"found floats from 200 to 200, expected \[0, 1\]. Divide by 255"),
-        (np.full((64, 96, 3), np.nan), "found floats from nan to nan"),
+        (np.full((64, 96, 3), np.nan), "found floats that are not finite"),
         (np.zeros((64, 96, 3), bool), "found numbers of bool"),
         (np.zeros((64, 96, 3), np.int64), "found numbers of int64"),
-        (torch.zeros(64, 96, 3), "found a tensor of an array of the shape"),
+        (np.zeros((64, 96, 3), np.int64), r"use picture.astype\('uint8'\)"),
+        (torch.zeros(64, 96, 3), r"tensor of the shape \(64, 96, 3\).*use picture.permute\(2, 0, 1\)"),
+        (io.BytesIO(b"x"), "found BytesIO, .* Open the file by PIL.Image.open"),
+        (b"x", "found bytes, .* Open the bytes of a picture by PIL.Image.open"),
         ({"image": 1}, "found dict, expected a path"),
         (None, "found NoneType, expected a path"),
         (3.5, "found float, expected a path"),
@@ -313,6 +317,24 @@ def test_what_is_no_picture_is_refused(source: Any, message: str, models: dict[s
         models["segmentation"].predict(source)
 
 
+def test_a_tilde_is_the_home_and_the_nearest_name_is_said(
+    models: dict[str, Model], folder: Path, monkeypatch: Any
+) -> None:
+    model = models["segmentation"]
+    monkeypatch.setenv("HOME", str(folder))
+    expected = model.predict(folder / "photos" / "0.png")
+    for form in ("~/photos/0.png", Path("~/photos/0.png")):
+        assert same(model.predict(form), expected)
+    assert len(model.predict("~/photos/*.png")) == len(model.predict(["~/photos/0.png"] * 5)) == 5
+    assert isinstance(dvsn.load("~/segmentation.ckpt"), Model)
+    with pytest.raises(DataError, match=r"0.pgn' \(Did you mean '0.png'\?\)"):
+        model.predict("~/photos/0.pgn")
+    with pytest.raises(ConfigError, match="device: 'gpu' cannot be used here"):
+        dvsn.load("~/segmentation.ckpt", device="gpu")
+    with pytest.raises(ConfigError, match=r"alpha: plot has no such option.*tint"):
+        expected.plot(alpha=0.5)
+
+
 # Options ---------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +345,8 @@ def test_what_is_no_picture_is_refused(source: Any, message: str, models: dict[s
         ("segmentation", {"scale": [1]}, "scale: .*Did you mean 'scales'"),
         ("segmentation", {"mode": "slide"}, "inference.window: .*mode=slide needs it"),
         ("segmentation", {"size": (0, 4)}, "size: found '0x4'"),
+        ("segmentation", {"size": 64}, r"size: found 64, expected recipe, keep or \(height, width\)"),
+        ("segmentation", {"stride": 2}, r"stride: is of the windows of mode='slide'.*itertools.islice"),
         ("pose", {"mode": "slide"}, "mode: predict of the task 'pose' has no such option"),
         ("pose", {"batch_size": 0}, "batch_size: found 0"),
         ("pose", {"batch_size": "two"}, "batch_size: found 'two', expected a whole number"),

@@ -17,6 +17,7 @@ from dvsn.data_tools.init.mask_content import Content, looks_like_mask, read_con
 from dvsn.data_tools.init.mask_kinds import Kind, decide, distance
 from dvsn.data_tools.init.naming import is_mask
 from dvsn.data_tools.init.object_masks import apart
+from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
 
 SAMPLE = 6
@@ -69,6 +70,7 @@ def look(listing: Listing) -> Found | None:
         ] if not kind.options else []  # fmt: skip
     found.facts["predict"] = [listing.path(layout.example())]
     found.facts["pixels"] = pixels_by_class(kind, content)
+    notes += one_sided(layout, kind, classes, dict(zip(pairs, content.by_file, strict=True)))
     found.says = describe(layout, found, kind, names, notes, looked=len(pairs))
     found.odd = left_out(listing, layout)
     return found
@@ -87,15 +89,29 @@ def choose(listing: Listing) -> Layout | None:
 
 
 def lonely_masks(listing: Listing) -> None:
-    """Raise `DataError` where a folder of masks has no photos, by its name and its pictures."""
+    """Raise `DataError` where a folder of masks has no photos, or has them deeper than the layouts go, by its name and its
+    pictures."""
     for folder, names in listing.folders.items():
         if folder and is_mask(folder.rpartition("/")[2]) and len(names) > 1:
             looked = pictures.spread(names, SAMPLE)
             if sum(looks_like_mask(listing.path(name)) for name in looked) > len(looked) / 2:
+                beside = folder.rpartition("/")[0]
+                if beside and any(
+                    each != folder and listing.folders[each] for each in beside_of(listing, beside)
+                ):
+                    raise DataError(
+                        f"{listing.root / folder}: masks that lie deeper than expected, with pictures beside them. Give the "
+                        f"folder that holds both, {listing.root / beside}, or move what else is in {listing.root} away."
+                    )
                 raise DataError(
                     f"{listing.root / folder}: {len(names)} masks without photos: no picture elsewhere has their names. "
                     "Expected a photo for each, such as images/1.jpg for masks/1.png, or 1.jpg beside 1_mask.png."
                 )
+
+
+def beside_of(listing: Listing, folder: str) -> list[str]:
+    """The folders with pictures directly in or below a folder."""
+    return [each for each in listing.folders if each == folder or each.startswith(f"{folder}/")]
 
 
 def check_sizes(listing: Listing, layout: Layout, sizes: Mapping[str, pictures.Size]) -> None:
@@ -168,6 +184,32 @@ def unique(names: Sequence[str]) -> list[str]:
             made, number = f"{name}_{number}", number + 1
         found.append(made)
     return found
+
+
+def one_sided(
+    layout: Layout, kind: Kind, classes: Sequence[str], values: Mapping[int, frozenset[int]]
+) -> list[str]:
+    """Sentences about classes that are in train alone, or never in train; `values` by place in the pairs of the layout."""
+    splits = [split for split, each in layout.pairs.items() for _ in each]
+    shown: dict[str, set[str]] = {split: set() for split in layout.pairs}
+    for place, each in values.items():
+        numbers = (kind.class_of(value) for value in each)
+        shown[splits[place]] |= {classes[number] for number in numbers if number is not None}
+    train = next((split for split in shown if role_of(split) == "train"), None)
+    if (
+        train is None or kind.options
+    ):  # soft edges have levels in between, which may be those of other classes
+        return []
+    notes = []
+    for split, names in shown.items():
+        if strange := [name for name in classes if name in names - shown[train]]:
+            notes.append(
+                f"{split} has {few(strange)}, which no mask of {train} shows: nothing can be learnt of it; move some of "
+                f"its pictures to {train}"
+            )
+        if absent := [name for name in classes if name in shown[train] - names]:
+            notes.append(f"{split} has no {few(absent)}: learnt, and not measured there")
+    return notes
 
 
 def node_of(

@@ -15,6 +15,7 @@ from dvsn.data_tools.init.found import COULD, LOOKS, Found
 from dvsn.data_tools.init.layouts import Layout, layouts
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.mask_content import looks_like_mask
+from dvsn.data_tools.init.naming import is_drawing
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError, UserError
 
@@ -41,13 +42,22 @@ def of_folders(listing: Listing) -> Found | None:
 
 
 def toward_photos(listing: Listing, layout: Layout) -> Layout:
-    """The pairs with the poorer side first: label maps and edges are what photos are made from."""
+    """The pairs with the poorer side first: label maps and edges are what photos are made from. A name that says which side
+    is drawn decides; else the detail of the pictures."""
+    drawn = [
+        any(map(is_drawing, side)) for side in zip((layout.first, layout.second), layout.endings, strict=True)
+    ]
+    if drawn[0] != drawn[1]:
+        return layout if drawn[0] else turned(layout)
     looked = pictures.spread(layout.every, SAMPLE)
     richness = [
         float(np.mean([detail(read_rgb(listing.path(pair[side]))) for pair in looked])) for side in (0, 1)
     ]
-    if richness[0] <= richness[1]:
-        return layout
+    return layout if richness[0] <= richness[1] else turned(layout)
+
+
+def turned(layout: Layout) -> Layout:
+    """The other side first."""
     pairs = {split: [(b, a) for a, b in each] for split, each in layout.pairs.items()}
     one, two = layout.endings
     return Layout(layout.second, layout.first, (two, one), pairs, (layout.lonely[1], layout.lonely[0]))
@@ -69,7 +79,7 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         task="pix2pix",
         base="folders",
         counts={split: len(each) for split, each in layout.pairs.items()},
-        sure=LOOKS if layout.drawn() or not any(drawn) else COULD,
+        sure=LOOKS if layout.drawn() or not (any(drawn) or crowded(listing, layout)) else COULD,
         claimed=layout.claimed,
         node={"dataset": dataset} if dataset else {},
         sizes=Counter({b: sizes[b] for _, b in layout.every if b in sizes}.values()),
@@ -93,6 +103,15 @@ def found_in_folders(listing: Listing, layout: Layout, sizes: dict[str, pictures
         if names
     ]
     return found
+
+
+def crowded(listing: Listing, layout: Layout) -> bool:
+    """Whether other folders of pictures lie beside the two sides in any split, as a third class does."""
+    sides = {name.rpartition("/")[0] for pair in layout.every for name in pair}
+    above = {side.rpartition("/")[0] for side in sides}
+    return any(
+        folder and folder not in sides and folder.rpartition("/")[0] in above for folder in listing.folders
+    )
 
 
 # Side by side ---------------------------------------------------------------------------------------------

@@ -78,6 +78,25 @@ def test_pairs_in_folders(tmp_path: Path) -> None:
     assert len(np.unique(sample["b"])) > 50
 
 
+def test_a_name_says_which_side_is_drawn(tmp_path: Path) -> None:
+    for number in range(6):
+        picture = scene(number)[0]
+        save(tmp_path / "sketches" / f"{number}.png", drawing(picture))
+        save(
+            tmp_path / "flat" / f"{number}.png", np.full_like(picture, 100 + number)
+        )  # shows less than the drawing
+    found = some(pairs.look(Listing.of(tmp_path)))
+    assert found.node["dataset"]["a"] == "sketches" and found.node["dataset"]["b"] == "flat"
+
+
+def test_a_third_folder_beside_two_is_a_class_rather_than_a_pair(tmp_path: Path) -> None:
+    for folder in ("train/cat", "train/dog", "val/cat", "val/dog", "val/owl"):
+        for number in range(3):
+            save(tmp_path / folder / f"{number}.jpg", scene(number)[0])
+    with pytest.raises(DataError, match=r"val: owl: no class of this name in train"):
+        choose(Listing.of(tmp_path))
+
+
 def test_label_maps_and_photos_are_pairs_if_asked(tmp_path: Path) -> None:
     write_masks(tmp_path, code=lambda ids: PALETTE[ids])
     listing = Listing.of(tmp_path)

@@ -192,3 +192,27 @@ def test_what_is_wrong_is_said(change: Callable[[Path], Any], message: str, tmp_
     change(tmp_path)
     with pytest.raises(DataError, match=message):
         choose(Listing.of(tmp_path))
+
+
+def test_classes_of_one_split_alone_are_said(tmp_path: Path) -> None:
+    write_masks(tmp_path, "{s}/images/{i}.jpg", "{s}/labels/{i}.png", splits=("train", "val"))
+    for number in range(6):
+        for split, out in (("train", 3), ("val", 1)):
+            path = tmp_path / split / "labels" / f"p{number}.png"
+            ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            save(path, np.where(ids == out, 0, ids).astype(np.uint8))
+    says = look(tmp_path).says
+    assert (
+        "val has class_3, which no mask of train shows: nothing can be learnt of it; move some of its pictures to train"
+        in says
+    )
+    assert "val has no class_1: learnt, and not measured there" in says
+
+
+def test_masks_that_lie_deeper_are_not_said_to_lack_photos(tmp_path: Path) -> None:
+    write_masks(tmp_path / "set", "images/{i}.jpg", "masks/{i}.png")
+    write_masks(tmp_path / "more", "cats/{i}.jpg", "dogs/{i}.jpg", lambda ids: ids)
+    with pytest.raises(
+        DataError, match=r"set/masks: masks that lie deeper.*Give the folder that holds both, .*set,"
+    ):
+        choose(Listing.of(tmp_path))
