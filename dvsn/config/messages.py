@@ -64,6 +64,8 @@ def composition_message(
     if wanted:
         return _nothing_there(str(full_key or ""), wanted.group(1) or wanted.group(2), defaults or {})
     message = " ".join(str(getattr(error, "msg", None) or text).split("\n    full_key")[0].split())
+    if message == "Cannot merge DictConfig with ListConfig":
+        message = "expected a list, found a mapping"
     return f"{full_key}: {message}" if full_key and not message.startswith(str(full_key)) else message or kind
 
 

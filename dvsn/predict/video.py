@@ -15,6 +15,7 @@ import numpy as np
 from dvsn.atomic import replacing
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable.frame import Frame
+from dvsn.reading import require_regular
 
 log = logging.getLogger("dvsn")
 
@@ -81,6 +82,8 @@ class Video:
         self.path = file if isinstance(file, Path) else None
         self.damaged = self.decoded = 0
         self.end = 0.0  # seconds: when the last frame ends
+        if isinstance(file, Path):
+            require_regular(file, expected="a video")  # FFmpeg would wait for a pipe to be written
         try:
             place: Any = str(file) if isinstance(file, Path) else file
             self.container = av.open(place, format=form, options=options or {})

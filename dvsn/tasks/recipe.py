@@ -10,12 +10,15 @@ from torch import Tensor
 
 from dvsn.config.allow import renamed
 from dvsn.config.build import build
+from dvsn.config.types import fits, found
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.hub.resolve import read
 from dvsn.tasks.base import Task
 from dvsn.weights import require_equal
 
 FORMAT = 1
+NODES = ("splits", "dataset", "transform", "pair", "facts", "people", "objects", "keypoints")
+"""Of a data set's description what has options of its own."""
 
 
 def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
@@ -36,7 +39,46 @@ def read_recipe(content: Mapping[str, Any], path: Any) -> dict[str, Any]:
         )
     if not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: the file holds no weights (state_dict); it cannot be used.")
-    return {**header, "recipe": renamed(header["recipe"]), "data": renamed(header.get("data"))}
+    require_tensors(content["state_dict"], path)
+    require_parts(header.get("data"), path)
+    data = renamed(header.get("data"))
+    if isinstance(data, dict):  # what is null is not there
+        data = {key: node for key, node in data.items() if node is not None or key not in NODES}
+    return {**header, "recipe": renamed(header["recipe"]), "data": data}
+
+
+def require_tensors(state: Mapping[str, Any], path: Any) -> None:
+    """Raise `CheckpointError` for weights that are none."""
+    odd = [
+        f"{key} is a {type(value).__name__}" for key, value in state.items() if not isinstance(value, Tensor)
+    ]
+    if odd:
+        raise CheckpointError(
+            f"{path}: {len(odd)} of {len(state)} weights cannot be used, not a tensor: {', '.join(odd[:3])}. "
+            "The file was altered."
+        )
+
+
+def require_parts(data: Any, path: Any) -> None:
+    """Raise `CheckpointError` where a part of the data set's description is not of its kind."""
+    parts = {"data": data}
+    if isinstance(data, Mapping):
+        parts |= {f"data.{key}": data.get(key) for key in NODES}
+        for owner in ("dataset", "keypoints"):
+            names = data[owner].get("names") if isinstance(data.get(owner), Mapping) else None
+            if names is not None and not fits(names, list[str]):
+                raise CheckpointError(
+                    f"{path}: its recipe is damaged: data.{owner}.names: expected a list of names, {found(names)}."
+                )
+        if isinstance(transform := data.get("transform"), Mapping):
+            parts |= {f"data.transform.{key}": transform.get(key) for key in ("train", "eval")}
+    for name, node in parts.items():
+        steps = name.startswith("data.transform.") and isinstance(node, list | tuple)
+        if node is not None and not isinstance(node, Mapping) and not steps:
+            kind = "steps" if name.startswith("data.transform.") else "a mapping"
+            raise CheckpointError(
+                f"{path}: its recipe is damaged: {name}: expected {kind}, {found(node)}. Use another checkpoint of the run."
+            )
 
 
 def build_task(recipe: dict[str, Any], *, data: dict[str, Any] | None = None, path: Any = None) -> Task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -142,6 +143,13 @@ def test_a_header_that_counts_too_many_is_believed_only_if_the_time_is_short_too
 def test_what_is_no_video_is_said(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(content)
     with pytest.raises(DataError, match=r"x.mp4: not a readable video"):
+        read(tmp_path / "x.mp4")
+
+
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    """FFmpeg would wait for somebody to write into it, for ever."""
+    os.mkfifo(tmp_path / "x.mp4")
+    with pytest.raises(DataError, match=r"x.mp4: cannot be read \(it is a named pipe\); expected a video"):
         read(tmp_path / "x.mp4")
 
 
