@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dvsn.distill.taps import first_tensor
+from dvsn.networks.compiling import compile_in_place
 from dvsn.networks.folding import fold_batch_norms
 from dvsn.networks.onnx_form import onnxruntime
 
@@ -40,7 +41,7 @@ class Deployed:
         if self.wide:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if engine == "compiled":
-            self.network.compile(dynamic=False)
+            compile_in_place(self.network, dynamic=False)
 
     def __call__(self, image: Tensor) -> Any:
         if self.graph is not None and image.shape == self.shape and image.device.type == "cpu":

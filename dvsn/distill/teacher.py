@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dvsn.distill.deployed import Deployed
 from dvsn.distill.method import Kind, View
 from dvsn.distill.taps import Taps, first_tensor
+from dvsn.networks.compiling import compile_in_place
 from dvsn.types import Batch
 
 Average = Literal["probabilities", "logits"]
@@ -81,7 +82,7 @@ class Teacher:
     def compile(self) -> None:
         """Compile what runs, unless it runs elsewhere or is compiled."""
         if self.engine not in ("compiled", "onnx"):
-            self.taught_by.compile()
+            compile_in_place(self.taught_by)
 
     @contextmanager
     def standing_in(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from dvsn.errors import ConfigError
+from dvsn.networks.compiling import compile_in_place
 from dvsn.optim.schedules import Constant, Schedule
 from dvsn.tasks.finite import FiniteGuard
 from dvsn.types import Batch, Terms
@@ -52,7 +53,7 @@ class Loop(pl.LightningModule):
     def compile_networks(self) -> None:
         """Compile in place: the keys of the state dict stay what they are."""
         for network in self.networks.values():
-            network.compile()
+            compile_in_place(network)
 
     def to_channels_last(self) -> None:
         """Use the memory layout that convolutions prefer on CPUs and tensor cores, for weights and inputs."""

@@ -21,6 +21,7 @@ from dvsn.distill.teacher import Teacher
 from dvsn.engine import deploying, training
 from dvsn.engine.deploying import deploy
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.networks.compiling import compile_in_place
 from dvsn.networks.folding import fold_batch_norms, relative_error
 from dvsn.weights import read_checkpoint
 from tests.support.distill_stubs import Hint, Soft, distilled, node, prepare, save_teacher
@@ -144,6 +145,14 @@ def test_other_forms_answer_the_same(engine: str) -> None:
     torch.testing.assert_close(
         form(image[:1]), network(image[:1]), atol=1e-6, rtol=1e-5
     )  # the last batch of an epoch
+
+
+def test_taps_count_where_a_network_of_the_class_was_compiled_without() -> None:
+    image = torch.randn(1, 3, 9, 9)
+    for paths in ((), ("norm",), ("norm", "last")):
+        network = drawn(Net())
+        compile_in_place(network, backend="eager")
+        assert set(seen(network, network, paths, image)) == {*paths, ""}
 
 
 @pytest.mark.slow
