@@ -27,8 +27,8 @@ class Cut(NamedTuple):
 
 LINES = (
     (
-        Cut("demo/painted.jpg", (6, 224, 390, 416)),
-        Cut("demo/painted.jpg", (396, 224, 780, 416)),
+        Cut("demo/painted.jpg", (6, 812, 518, 1068)),
+        Cut("demo/painted.jpg", (524, 812, 1036, 1068)),
         Cut("detection_street/test.jpg", (0, 384, 768, 768)),
     ),
     (
