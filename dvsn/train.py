@@ -41,7 +41,7 @@ COMMAND = Command(
         UNPACKED,
     ),
     examples=(
-        "python -m dvsn.train task=pix2pix data=cityscapes trainer.devices=4",
+        "python -m dvsn.train task=pix2pix data=cityscapes data.batch_size=4 trainer.devices=4",
         "python -m dvsn.train -m experiment=pix2pix_paper data=street network=unet_256,resnet_9blocks seed=0,1",
         "python -m dvsn.train task=classification network=resnet8x4 teacher=best.ckpt distill=[kd,at] distill.at.weight=500",
         "python -m dvsn.train -m task=distillation network=resnet8x4 teacher=best.ckpt distill=none,kd,sp,crd seed=0,1,2",

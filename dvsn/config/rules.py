@@ -180,7 +180,22 @@ def check_options(config: Mapping[str, Any]) -> None:
         ("trainer.gradient_clip_val", clip, clip is None or (number(clip) and clip >= 0), "null, or 0 or more"),
     )  # fmt: skip
     require(rules)
+    _check_share(config)
     check_distillation(config)
+
+
+def _check_share(config: Mapping[str, Any]) -> None:
+    """Refuse a batch that does not divide by the devices, where their number is said, before a process is started."""
+    data, trainer = config.get("data"), config["trainer"]
+    if "task" not in config or not isinstance(data, Mapping):
+        return
+    devices, nodes, batch = trainer.get("devices"), trainer.get("num_nodes", 1), data.get("batch_size")
+    count = len(devices) if isinstance(devices, list) else devices
+    if whole(count, 1) and whole(nodes, 1) and whole(batch, 1) and batch % (world := count * nodes):
+        raise ConfigError(
+            f"data.batch_size: {batch} is the total over devices and does not divide by {world} of them. Set "
+            f"data.batch_size={world * max(1, batch // world)} or another multiple of {world}."
+        )
 
 
 PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")

@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from dvsn.config.rules import TRAINER_OPTIONS, TRAINER_REFUSED
+from dvsn.config.rules import TRAINER_OPTIONS, TRAINER_REFUSED, check_options
 from dvsn.engine import trainer as runtime
 from dvsn.engine.callbacks import PictureGrid
 from dvsn.errors import ConfigError, UserError
@@ -276,3 +276,17 @@ def test_precisions_that_no_task_works_in(precision: str, words: list[str], tmp_
         ConfigError, match=rf"trainer\.precision: found {precision}, .* Set trainer\.precision=32-true"
     ):
         train(composed([*words, f"trainer.precision={precision}"], tmp_path))
+
+
+@pytest.mark.parametrize(("devices", "batch", "fits"), [("3", 4, False), ("[0,1]", 3, False), ("2", 4, True)])
+def test_a_batch_that_does_not_divide_is_refused_before_a_process_starts(
+    devices: str, batch: int, fits: bool, words: list[str], tmp_path: Path
+) -> None:
+    config = composed([*words, f"trainer.devices={devices}", f"data.batch_size={batch}"], tmp_path)
+    if fits:
+        check_options(config)
+        return
+    with pytest.raises(
+        ConfigError, match=rf"data\.batch_size: {batch} is the total .* Set data\.batch_size="
+    ):
+        check_options(config)
