@@ -29,8 +29,8 @@ EXPERIMENTS = {
     "pose": "demo_pose",
 }
 RUNS, SCENES = Path("runs/demo"), Path("data/street")
-SHOWN = (4, 9, 15)
-"""Places in the test split of the scenes of the strip."""
+SHOWN = (4, 11, 15)
+"""Places in the test split of the scenes of the strip: each has people to draw skeletons of."""
 WIDTH = 384
 """Of a picture of the strip."""
 
