@@ -20,6 +20,7 @@ class StreetModule(DataModule):
         self, *, scenes: dict[str, int], height: int, width: int, scene_seed: int = 0, **options: Any
     ) -> None:
         super().__init__(**options)
+        self.parts = getattr(options.get("dataset"), "keywords", {}).get("labels") == "parts"
         self.scenes, self.height, self.width, self.scene_seed = scenes, height, width, scene_seed
 
     def prepare_data(self) -> None:
@@ -28,5 +29,6 @@ class StreetModule(DataModule):
             seed=self.scene_seed,
             height=self.height,
             width=self.width,
+            parts=self.parts,
             **self.scenes,
         )

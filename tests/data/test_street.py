@@ -312,6 +312,22 @@ def test_ensure_writes_once_and_repairs(tmp_path: Path, monkeypatch: pytest.Monk
     assert contents(root) == whole and not list(root.glob(".partial*"))
 
 
+def test_a_set_of_an_earlier_version_serves_who_wants_no_parts(tmp_path: Path) -> None:
+    root = ensure_street(tmp_path / "street", **TINY_SET)
+    for file in root.glob("gtFine/*/*/*_partIds.png"):
+        file.unlink()
+    stamp = json.loads((root / "street.json").read_text())
+    (root / "street.json").write_text(json.dumps({**stamp, "version": 2}))
+    before = {file: file.stat().st_mtime_ns for file in root.rglob("*.png")}
+    ensure_street(root, **TINY_SET, parts=False)
+    assert before == {file: file.stat().st_mtime_ns for file in root.rglob("*.png")}
+    ensure_street(root, **TINY_SET)  # with parts: drawn anew
+    assert len(list(root.glob("gtFine/*/*/*_partIds.png"))) == len(before) // 5
+    (root / "street.json").write_text(json.dumps({**stamp, "version": 1}))
+    ensure_street(root, **TINY_SET, parts=False)
+    assert json.loads((root / "street.json").read_text()) == stamp
+
+
 def test_ensure_leaves_foreign_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "leftImg8bit").mkdir()
     with pytest.raises(DataError, match="not a street set"):

@@ -29,6 +29,7 @@ from dvsn.errors import DataError
 log = logging.getLogger(__name__)
 
 VERSION = 3  # counts changes of the generator
+WITHOUT_PARTS = 2  # the same scenes, without the maps of parts
 STAMP = "street.json"
 LOCK = ".street.lock"
 SPLITS = ("train", "val", "test")
@@ -130,10 +131,12 @@ def ensure_street(
     height: int = 256,
     width: int = 512,
     workers: int = 1,
+    parts: bool = True,
 ) -> Path:
     """Make sure that `root` holds exactly this street set, and return it.
 
-    Written on first use, rewritten when the stamp `street.json` differs or a former attempt was killed.
+    Written on first use, rewritten when the stamp `street.json` differs or a former attempt was killed. A set of an earlier
+    version, which has no maps of parts, is taken as it is unless `parts` are wanted.
     Processes that ask at the same time wait for the one that writes. A folder that holds anything else is
     left alone.
     """
@@ -148,12 +151,12 @@ def ensure_street(
         "width": width,
         "finished": True,
     }
-    if is_complete(root, wanted):
+    if is_complete(root, wanted, parts=parts):
         return root
     refuse_foreign(root)
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK):
-        if is_complete(root, wanted):
+        if is_complete(root, wanted, parts=parts):
             return root
         refuse_foreign(root)
         began = time.monotonic()
@@ -181,15 +184,18 @@ def read_stamp(root: Path) -> dict[str, Any] | None:
     return stamp if isinstance(stamp, dict) else None
 
 
-def is_complete(root: Path, wanted: dict[str, Any]) -> bool:
-    if read_stamp(root) != wanted:
+def is_complete(root: Path, wanted: dict[str, Any], *, parts: bool) -> bool:
+    stamp = read_stamp(root)
+    older = not parts and stamp == {**wanted, "version": WITHOUT_PARTS}
+    if stamp != wanted and not older:
         return False
+    files = LABEL_FILES - 1 if older else LABEL_FILES
     for split, count in wanted["scenes"].items():
         if not (root / "annotations" / f"person_keypoints_{split}.json").is_file():
             return False
         photos = sum(1 for _ in (root / "leftImg8bit" / split).glob("*/*.png"))
         labels = sum(1 for _ in (root / "gtFine" / split).glob("*/*.png"))
-        if (photos, labels) != (count, LABEL_FILES * count):
+        if (photos, labels) != (count, files * count):
             return False
     return True
 
