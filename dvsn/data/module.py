@@ -114,11 +114,16 @@ def measure_depth(dataset: ImageDataset) -> tuple[int, int] | None:
     return 0, (1 << max(8, max(values).bit_length())) - 1
 
 
-def start_worker(_: int) -> None:
-    """One thread a worker; and Ctrl-C, which reaches the whole process group, is for the main process."""
+def calm_opencv() -> None:
+    """Ends OpenCV's threads, before processes are forked: a worker that inherits the lock of their pool waits for ever."""
     import cv2
 
     cv2.setNumThreads(0)
+
+
+def start_worker(_: int) -> None:
+    """One thread a worker; and Ctrl-C, which reaches the whole process group, is for the main process."""
+    calm_opencv()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -434,6 +439,8 @@ class DataModule(pl.LightningDataModule):
             presence.check_pixels_of_classes(learnt, measured, names, mode=self.check_classes, where=where)
 
     def _loader(self, split: str, batches: Any) -> DataLoader[Any]:
+        if self.workers:
+            calm_opencv()
         return DataLoader(
             self.datasets[split],
             batch_sampler=batches,

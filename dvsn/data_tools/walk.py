@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from dvsn.data.class_ids import MANY, UnknownIds
 from dvsn.data.dataset import ImageDataset, check_sizes
 from dvsn.data.files import deep_file, highest_deep
-from dvsn.data.module import DataModule, Wanted, start_worker
+from dvsn.data.module import DataModule, Wanted, calm_opencv, start_worker
 from dvsn.errors import ConfigError, UserError
 from dvsn.portable.headers import orientation_of
 from dvsn.types import IGNORE
@@ -161,6 +161,7 @@ def walk(walker: Dataset[Record], *, title: str, workers: int, limit: int | None
         )
     size = len(walker)  # type: ignore[arg-type]
     count = min(size, limit or size)
+    calm_opencv()
     records = DataLoader(
         walker,
         sampler=range(count),

@@ -168,3 +168,20 @@ def test_a_range_is_read_as_a_data_set_of_its_own(pairs: Path, tmp_path: Path) -
     assert [sample["name"] for sample in data.open("train")] == names[:4]
     assert [sample["name"] for sample in data.open("val")] == names[4:]
     assert [sample["name"] for sample in data.open("test")] == [names[3], names[0]]
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, 2), (1, 1)])
+def test_opencv_has_no_threads_when_workers_are_forked(workers: int, threads: int, tmp_path: Path) -> None:
+    """A worker that inherits the lock of OpenCV's pool waits for ever."""
+    write_pairs(tmp_path, train=2, val=1)
+    data = runtime.build_data(
+        composed([*PAIRS[:-1], f"data.workers={workers}", f"data.root={tmp_path}"], tmp_path)
+    )
+    data.setup("validate")
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        data._loader("val", [[0]])
+        assert cv2.getNumThreads() == threads
+    finally:
+        cv2.setNumThreads(before)
