@@ -53,7 +53,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         for panel, (task, groups) in zip(panels[:, 0], tasks.items(), strict=True):
             fill(panel, task, groups, plt.get_cmap("tab10"))
         figure.text(0.005, 0.004, where(result), fontsize=7, color="0.35")
-        figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
+        engine: Any = figure.get_layout_engine()
+        engine.set(rect=(0, 0.03, 1, 0.97))
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=130)
     finally:
@@ -113,7 +114,7 @@ def legend(
     """Beside the panel: which mark is which back end, which colour which name."""
     from matplotlib.lines import Line2D
 
-    grey = {"linestyle": "", "color": "0.6", "markeredgecolor": "black"}
+    grey: dict[str, Any] = {"linestyle": "", "color": "0.6", "markeredgecolor": "black"}
     marks = [
         Line2D([], [], marker=MARKS[labels.index(each) % len(MARKS)], label=each, **grey) for each in shown
     ]
