@@ -211,12 +211,19 @@ def attempt(row: Row, make: Callable[[], Built], subject: Subject) -> list[Ready
     except UserError:
         raise
     except Exception as error:
-        row["skipped"] = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        row["skipped"] = said_by(error)
         if row["variant"] == "plain":
             raise
     else:
         return [Ready(row, built)]
     return []
+
+
+def said_by(error: Exception) -> str:
+    """What an error says, without OpenVINO's lines about places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Check '", "Exception from "))]
+    return (told or lines or [type(error).__name__])[0][:200]
 
 
 def of_file(named: Named, subject: Subject) -> Built:

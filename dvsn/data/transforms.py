@@ -214,7 +214,7 @@ def input_kind(data: dict[str, Any], *, ids: bool) -> str:
     """How a data node treats the network's input: `photo` is interpolated, `label` never. `ids`: the input is class ids."""
     pair = data.get("pair", {})
     source = pair.get("source", "label")
-    kind = data.get("dataset", {}).get(f"{source}_kind", "label" if source == "label" else "photo")
+    kind = (data.get("dataset") or {}).get(f"{source}_kind", "label" if source == "label" else "photo")
     return "label" if ids or (kind in ("label", "ids") and not pair.get("blend_labels")) else "photo"
 
 

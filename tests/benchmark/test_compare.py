@@ -173,6 +173,12 @@ def test_agreement_by_hand() -> None:
     ) == (0, 1)
 
 
+def test_the_reason_is_what_the_error_says() -> None:
+    text = "Check 'false' failed at src/core.cpp:151:\nFrontEnd API failed:\nNo conversion rule"
+    assert compare.said_by(RuntimeError(text)) == "FrontEnd API failed:"
+    assert compare.said_by(KeyError()) == "KeyError"
+
+
 def test_memory_that_is_taken_is_seen() -> None:
     growth = backends.Growth()
     growth.start()
