@@ -29,6 +29,7 @@ GROUPS = choices()
 WHOLE = ("task", "experiment", "debug")
 """Groups whose files are of the whole config."""
 OTHERS = {
+    "benchmark/": ("export",),
     "portable/": ("predict",),
     "predict/": ("predict",),
     "publish/": ("hub push",),

@@ -245,7 +245,7 @@ def test_sync_batchnorm_on_a_cpu_is_explained(
     from dvsn.engine import trainer as runtime
     from tests.support.tiny import composed
 
-    options = [*TINY, "trainer.sync_batchnorm=true", "trainer.devices=2"]
+    options = [*TINY, "trainer.sync_batchnorm=true", "trainer.devices=2", "data.batch_size=2"]
     config = composed(options, tmp_path)
     with caplog.at_level(logging.WARNING, logger="dvsn"):
         trainer = runtime.build_trainer(config, runtime.make_task(config))

@@ -122,7 +122,7 @@ def find(root: str, split: str, *, skip_lonely: bool) -> list[tuple[Path, list[t
     if lonely and not skip_lonely:
         raise DataError(
             f"{base}: {len(lonely)} pictures are neither a mask nor a photo that has one, such as {lonely[0]}. Expected:\n"
-            f"{TREE}\nThey are passed over with skip_lonely=true."
+            f"{TREE}\nSet data.dataset.skip_lonely=true to pass over them."
         )
     return [
         (base / photo, [(base / mask, class_of(mask, photo)) for mask in masks])

@@ -80,8 +80,8 @@ def check_windows(task: Any, inference: Mapping[str, Any]) -> None:
     alone = [name for name in ("window", "stride") if inference.get(name) is not None]
     if alone and (inference.get("mode") or task.inference.mode) != "slide":
         raise ConfigError(
-            f"{alone[0]}: is of the windows of mode='slide', and whole pictures are looked at. Give mode='slide' and "
-            "window=[HEIGHT, WIDTH] too; every second frame of a video is itertools.islice(..., 0, None, 2)."
+            f"{alone[0]}: is of the windows of the mode 'slide', and whole pictures are looked at. Give that mode, and the "
+            "height and width of a window, too; every second frame of a video is itertools.islice(..., 0, None, 2)."
         )
 
 

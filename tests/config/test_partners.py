@@ -87,10 +87,10 @@ HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": 
 OWN = {"keypoints", "keypoint_table", "yolo_keypoints"}
 FACES = {"300w", "aflw", "cofw", "face_files", "face_json", "face_lines", "faces", "faces68", "wflw"}
 STREETS = {"cityscapes", "cityscapes_onehot", "street", "street_onehot", "street_parts"}
-LABELLED = STREETS | {"camvid", "cocostuff", "lip", "pascal_context", "segmentation"}
+LABELLED = STREETS | {"camvid", "cocostuff", "lip", "object_masks", "pascal_context", "segmentation"}
 DATA = {
     "classification": {"cifar10", "cifar100", "imagefolder"},
-    "detection": STREETS | {"boxes", "coco", "ochuman", "voc_boxes", "yolo_boxes"},
+    "detection": STREETS | {"boxes", "coco", "mask_boxes", "ochuman", "voc_boxes", "yolo_boxes"},
     "landmarks": FACES,
     "landmarks_heatmaps": FACES,
     "pix2pix": LABELLED | {"aligned", "edges2shoes", "facades", "folders", "maps"},
