@@ -10,6 +10,7 @@ import numpy as np
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.export import formats, parting
+from dvsn.export.check import resized
 from dvsn.export.graph import Graph, example_inputs
 from dvsn.export.samples import Samples
 from dvsn.export.scoring import Scorer
@@ -20,12 +21,19 @@ log = logging.getLogger("dvsn")
 BACKBONE = "backbone"
 """What of a detector computes in 8 bits: behind it the numbers of boxes change, of which no scales can be taken."""
 
+EQUAL = 0.9
+"""The least share of answers as in fp32, where nothing else is asked for."""
+
 MOST_GROUPS = 40
 """Modules that the sensitivity pass looks at one by one."""
 
 
+BETWEEN = "between modules"
+"""Stands for operations in no module of the pass, such as sums and enlargements, which may read 8 bits too."""
+
+
 class Sensitivity(NamedTuple):
-    """A module, and of the network in which it alone computes in 8 bits the score and the share of equal classes."""
+    """A module, and of the network in which it alone computes in 8 bits the score and the share of equal answers."""
 
     module: str
     score: float
@@ -33,7 +41,7 @@ class Sensitivity(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What 8 bits may cost: `drop` of the score, in its units; `equal`: the least share of pixels of one class with fp32."""
+    """What 8 bits may cost: `drop` of the score, in its units; `equal`: the least share of answers as in fp32."""
 
     plain: float
     drop: float
@@ -54,8 +62,9 @@ def quantised(
     - Weights: symmetric, a scale a channel. Activations: a scale a tensor, of the calibration pictures; symmetric for
       `target=gpu`, as TensorRT wants them.
     - If the score on pictures of val falls by more than `drop` points of a hundred, modules go back to float32: ranked by
-      the score that is left when each alone is in 8 bits, the most sensitive first, as few as are needed. With `equal`
-      likewise until that share of pixels has the class that fp32 gives, ranked by this share.
+      the score that is left when each alone is in 8 bits, the most sensitive first, as few as are needed.
+    - Of segmentation, pose and landmarks likewise until the share `equal` of classes is that of fp32, or of points within
+      one pixel; ranked by this share.
 
     Raises `ConfigError` or `DataError` where no pictures are there for the scales, or no data set for the score.
     """
@@ -101,28 +110,27 @@ def quantised(
 
 
 def least_equal(given: Any, scorer: Scorer) -> float | None:
-    """The option `equal` as a share. Raises `ConfigError` for a task without class ids."""
+    """The option `equal` as a share; null: `EQUAL`. Raises `ConfigError` for a task without such answers."""
     if given is None:
-        return None
+        return EQUAL if scorer.compared else None
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
         raise ConfigError(
             f"equal: found {given!r}, expected a share above 0, at most 1, such as 0.99, or null."
         )
-    if not scorer.pixels:
+    if not scorer.compared:
         raise ConfigError(
-            f"equal: is for segmentation; the task '{scorer.task.kind}' has no class for each pixel."
+            f"equal: is for classes of pixels and for points; the task '{scorer.task.kind}' has neither. Leave it out."
         )
     return float(given)
 
 
 def told(scorer: Scorer) -> str:
-    return f", {scorer.equal:.2%} of pixels of the same class" if scorer.pixels else ""
+    what = {"ids": "of pixels of the same class", "points": "of coordinates within a pixel"}
+    return f", {scorer.equal:.2%} {what[scorer.compared]}" if scorer.compared else ""
 
 
 def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[dict[str, np.ndarray]]:
     """Inputs of training pictures by name, each a batch of one or of the fixed size."""
-    from dvsn.export.check import resized
-
     if count < 1:
         raise ConfigError(f"samples: found {count}, expected 1 or more.")
     found = samples.images(count, "train")
@@ -212,7 +220,7 @@ def groups(model: Any) -> dict[str, list[str]]:
 
 def rank(whole: Any, plain: Any, scorer: Scorer, wanted: Wanted) -> list[Sensitivity]:
     """The modules, the one first that alone in 8 bits costs the most."""
-    modules = groups(plain)
+    modules = [*groups(plain), BETWEEN]
     found = []
     for module in modules:
         score = scorer(without(whole, plain, [each for each in modules if each != module]))
@@ -239,10 +247,10 @@ def fewest(
 
 def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
     """A copy in which the operations of `modules` compute in float32: what they read is not rounded, and their weights and
-    biases, which the calibration has corrected for 8 bits, are those of the `plain` model."""
+    biases, which the calibration has corrected for 8 bits, are those of the `plain` model. `BETWEEN`: those of none."""
     import onnx
 
-    wanted = set(modules)
+    wanted, known = set(modules), groups(plain).keys()
     copied = onnx.ModelProto()
     copied.CopyFrom(whole)
     graph = copied.graph
@@ -251,7 +259,9 @@ def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
     before = {node.name: node for node in plain.graph.node}
     constants = {each.name: each for each in plain.graph.initializer}
     for node in graph.node:
-        if not wanted.intersection(parting.scopes_of(node)):
+        scopes = parting.scopes_of(node)
+        between = BETWEEN in wanted and node.op_type not in PAIR and known.isdisjoint(scopes)
+        if not between and wanted.isdisjoint(scopes):
             continue
         own = before.get(node.name)
         for place, name in enumerate(node.input):
@@ -267,6 +277,9 @@ def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
                 if source is not None and source.op_type == "QuantizeLinear":
                     node.input[place] = source.input[0]
     return pruned(copied)
+
+
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def pruned(model: Any) -> Any:

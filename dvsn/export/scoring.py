@@ -6,10 +6,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dvsn.data.module import collate
 from dvsn.errors import ConfigError, DataError
+from dvsn.export.check import NEAR
 from dvsn.export.samples import Samples, spread
 from dvsn.export.shape import Shape
 from dvsn.portable.engine import Engine
@@ -23,14 +25,17 @@ MAIN = {
 }
 """By a task's response: the score that decides, and which way is better. Of keypoints: the data set's own."""
 
+COMPARED = {"pixels": "ids", "heatmaps": "points", "points": "points"}
+"""By a task's response: the output whose answers are compared one by one."""
+
 LOWER = ("nme",)
 """Scores of keypoints of which less is better."""
 
 
 class Scorer:
     """Measures ONNX models on up to `count` evenly spread samples of val. `name` is the score; `sign` is 1 where more of it
-    is better, else -1. `equal`, of segmentation: the share of pixels that have the class which the first model gave, of the
-    model that was asked last.
+    is better, else -1. `equal` is, of the model that was asked last, the share of answers that are those of the first one:
+    of `compared`, the classes of pixels (`ids`) or coordinates within one pixel (`points`); of other tasks nothing is.
 
     A score lies in [0, 1], so that 0.01 is one point of a hundred. Raises `DataError` where no data set is there.
     """
@@ -53,7 +58,7 @@ class Scorer:
         groups = [places[start : start + size] for start in range(0, len(places), size)]
         self.batches = [join([self.dataset[place] for place in group]) for group in groups]
         self.count = len(places)
-        self.pixels = str(task.response) == "pixels"
+        self.compared = COMPARED.get(str(task.response), "")
         self.first: list[Any] = []
         self.equal = 1.0
 
@@ -70,7 +75,7 @@ class Scorer:
         attach(task, self.dataset)
         for number, batch in enumerate(self.batches):
             task.validation_step(batch, number)
-        if self.pixels:
+        if self.compared:
             self.compare(held.given)
         values = {name: float(value) for name, value in task.metrics.compute().items()}
         task.metrics.reset()
@@ -81,9 +86,13 @@ class Scorer:
         return values[self.name]
 
     def compare(self, given: list[Any]) -> None:
-        """Ids of all pictures beside those of the first model."""
+        """Answers to all pictures beside those of the first model."""
         self.first = self.first or given
-        same = sum(int((one == other).sum()) for one, other in zip(self.first, given, strict=True))
+        near = NEAR.get(self.compared, 0)
+        pairs = zip(self.first, given, strict=True)
+        same = sum(
+            int(((one == other) if not near else np.abs(one - other) <= near).sum()) for one, other in pairs
+        )
         self.equal = same / max(1, sum(one.size for one in given))
 
 
@@ -95,7 +104,7 @@ def attach(task: Any, dataset: Any) -> None:
 
 
 class Held(Engine):
-    """ONNX Runtime on a model in memory; `given` are the ids that it has answered with."""
+    """ONNX Runtime on a model in memory; `given` are the ids or points that it has answered with."""
 
     def __init__(self, model: Any, task: Any) -> None:
         import onnxruntime
@@ -117,7 +126,7 @@ class Held(Engine):
 
     def ask(self, inputs: dict[str, Any]) -> Any:
         answer = self.session.run(None, inputs)
-        if self.names == ["ids"]:
+        if self.names[0] in COMPARED.values():
             self.given.append(answer[0].copy())
         return answer
 

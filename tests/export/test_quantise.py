@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from dvsn.errors import ConfigError
 from dvsn.export.parting import SCOPE
-from dvsn.export.quantise import Wanted, fewest, groups, least_equal, without
+from dvsn.export.quantise import BETWEEN, Wanted, fewest, groups, least_equal, without
 from dvsn.export.scoring import Scorer, attach
 
 
@@ -88,6 +88,34 @@ def test_modules_go_back_to_float_one_by_one() -> None:
     assert len(model.graph.node) == 8  # the model itself stays
 
 
+def test_what_lies_between_modules_goes_back_too() -> None:
+    """A ReLU behind the second module, which reads 0.525 rounded to 0.5."""
+    model, plain = quantised_model(), plain_model()
+    step = [
+        helper.make_node("QuantizeLinear", ["second_y", "step", "zero"], ["out_q"]),
+        helper.make_node("DequantizeLinear", ["out_q", "step", "zero"], ["out_dq"]),
+    ]
+    for each, before in ((model, step), (plain, [])):
+        relu = helper.make_node(
+            "Relu", [before[-1].output[0] if before else "second_y"], ["out"], name="relu"
+        )
+        entry = relu.metadata_props.add()
+        entry.key, entry.value = SCOPE, str(["", "task.network", "relu"])
+        each.graph.node.extend([*before, relu])
+        each.graph.output[0].name = "out"
+    modules = list(groups(plain))
+    assert asked(without(model, plain, modules), 0.7) == pytest.approx(0.5)
+    assert asked(without(model, plain, [*modules, BETWEEN]), 0.7) == pytest.approx(0.525)
+
+
+def test_points_are_equal_within_a_pixel() -> None:
+    scorer = Scorer.__new__(Scorer)
+    scorer.first, scorer.compared = [], "points"
+    scorer.compare([np.zeros((1, 2, 2))])
+    scorer.compare([np.array([[[0.9, 0.0], [1.1, -1.0]]])])
+    assert scorer.equal == 0.75
+
+
 def test_as_few_modules_as_needed() -> None:
     """The score is 1 - 0.1 for each sensitive module still in 8 bits; three of eight are, so three are kept out."""
 
@@ -124,7 +152,7 @@ def bisected(wanted: Wanted) -> tuple[list[str], float]:
 
 def test_the_share_of_equal_classes_is_counted_over_all_pictures() -> None:
     scorer = Scorer.__new__(Scorer)
-    scorer.first = []
+    scorer.first, scorer.compared = [], "ids"
     scorer.compare([np.array([[1, 2]]), np.array([[3, 4, 5, 6]])])
     assert scorer.equal == 1
     scorer.compare([np.array([[1, 2]]), np.array([[3, 4, 0, 0]])])
@@ -132,8 +160,10 @@ def test_the_share_of_equal_classes_is_counted_over_all_pictures() -> None:
     for given in (0, 1.5, True, "most"):
         with pytest.raises(ConfigError, match="equal: found"):
             least_equal(given, scorer)
-    scorer.pixels, scorer.task = False, SimpleNamespace(kind="pose")
-    with pytest.raises(ConfigError, match="the task 'pose' has no class"):
+    assert least_equal(None, scorer) == 0.9
+    scorer.compared, scorer.task = "", SimpleNamespace(kind="pix2pix")
+    assert least_equal(None, scorer) is None
+    with pytest.raises(ConfigError, match="the task 'pix2pix' has neither"):
         least_equal(0.99, scorer)
 
 
