@@ -38,6 +38,8 @@ COMMAND = Command(
         Option("root", None, "where the data set of the recipe lies, if not where it lay in training"),
         Option("samples", 64, "int8: pictures that the scales are taken from"),
         Option("drop", 0.5, "int8: how much of the score may be lost, in points of a hundred"),
+        Option("equal", None, "int8: the least share of pixels with the class of fp32, or of points within a pixel of it, "
+                        "such as 0.99; null: 0.9"),
         Option("scored", 128, "int8: pictures of val that the score is measured on to find what must stay in fp32"),
         Option("target", "cpu", "int8: cpu (ONNX Runtime, OpenVINO) or gpu (symmetric scales, as TensorRT wants them)"),
         Option("score", False, "measure the file on val of the recipe's data set, as dvsn.evaluate does, and keep that in "

@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +147,8 @@ def write_onnx(model: Any, path: Path, manifest: Written) -> None:
 
     model = copy_of(model)
     strip(model)
+    if manifest["answer"] == "pixels":
+        end_blocks(model)
     manifest["checksum"] = hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
     del model.metadata_props[:]
     entry = model.metadata_props.add()
@@ -177,6 +178,31 @@ def strip(model: Any) -> None:
         value.doc_string = ""
 
 
+def end_blocks(model: Any) -> None:
+    """Put an operation that changes nothing, max(x, x), before maps are enlarged for the last time.
+
+    ONNX Runtime computes convolutions and what follows them in blocks of 8 or 16 channels. Logits of 19 classes at the
+    picture's size would take the memory of 32 channels, and of 19 once more when they leave the blocks. It has no max in
+    blocks, so they are left while the maps are small.
+    """
+    import onnx
+
+    makers = {output: node for node in model.graph.node for output in node.output}
+    names, ends = [output.name for output in model.graph.output], []
+    while names:
+        node = makers.get(names.pop())
+        if node is not None and node.op_type == "Resize":
+            ends.append(node)
+        elif node is not None and node.op_type not in ("Conv", "ConvTranspose"):
+            names += node.input
+    for number, node in enumerate({id(each): each for each in ends}.values()):
+        made = onnx.helper.make_node(
+            "Max", [node.input[0]] * 2, [f"end_blocks_{number}"], f"end_blocks_{number}"
+        )
+        node.input[0] = made.output[0]
+        model.graph.node.insert(list(model.graph.node).index(node), made)
+
+
 # Others -----------------------------------------------------------------------------------------------
 
 
@@ -188,8 +214,18 @@ def program(graph: Graph, shape: Shape) -> Any:
             "format=onnx or format=openvino."
         )
     image = example(graph.task, shape.batch or 2, shape.example)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), free_sizes():
         return torch.export.export(graph, example_inputs(graph, image), dynamic_shapes=dynamic(graph, shape))
+
+
+def free_sizes() -> Any:
+    """Without it a program for any sides is one for those at which every map is as thick as in the example: torch.export
+    guards whether a pooled map has one pixel, since that decides about its strides."""
+    from torch.fx.experimental import _config
+
+    options: Any = _config
+    known = hasattr(options, "backed_size_oblivious")
+    return options.patch(backed_size_oblivious=True) if known else contextlib.nullcontext()
 
 
 def write_pt2(graph: Graph, shape: Shape, path: Path, manifest: Written) -> None:
@@ -213,20 +249,13 @@ def openvino_model(model: Any) -> Any:
 
 
 def write_openvino(model: Any, path: Path, manifest: Written, *, half: bool) -> None:
-    """NAME.xml and NAME.bin, with weights in 16 bits where `half`; both are written before either takes its place."""
+    """NAME.xml and NAME.bin, with weights in 16 bits where `half`; the first writing gives the checksum of the second."""
     import openvino
 
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    folder.mkdir(parents=True)
-    try:
-        openvino.save_model(model, folder / path.name, compress_to_fp16=half)
-        manifest["checksum"] = hashlib.sha256((folder / f"{path.stem}.bin").read_bytes()).hexdigest()
-        model.set_rt_info(json.dumps(manifest), [KEY])
-        openvino.save_model(model, folder / path.name, compress_to_fp16=half)
-        for made in (folder / f"{path.stem}.bin", folder / path.name):
-            made.replace(path.parent / made.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    openvino.save_model(model, path, compress_to_fp16=half)
+    manifest["checksum"] = hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
+    model.set_rt_info(json.dumps(manifest), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def write_executorch(graph: Graph, shape: Shape, path: Path, manifest: Written) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.export import formats, parting
+from dvsn.export.check import resized
 from dvsn.export.graph import Graph, example_inputs
 from dvsn.export.samples import Samples
 from dvsn.export.scoring import Scorer
@@ -20,15 +21,37 @@ log = logging.getLogger("dvsn")
 BACKBONE = "backbone"
 """What of a detector computes in 8 bits: behind it the numbers of boxes change, of which no scales can be taken."""
 
+EQUAL = 0.9
+"""The least share of answers as in fp32, where nothing else is asked for."""
+
 MOST_GROUPS = 40
 """Modules that the sensitivity pass looks at one by one."""
 
 
+BETWEEN = "between modules"
+"""Stands for operations in no module of the pass, such as sums and enlargements, which may read 8 bits too."""
+
+
 class Sensitivity(NamedTuple):
-    """A module, and the score of the network in which it alone computes in 8 bits."""
+    """A module, and of the network in which it alone computes in 8 bits the score and the share of equal answers."""
 
     module: str
     score: float
+    equal: float
+
+
+class Wanted(NamedTuple):
+    """What 8 bits may cost: `drop` of the score, in its units; `equal`: the least share of answers as in fp32."""
+
+    plain: float
+    drop: float
+    equal: float | None
+
+    def holds(self, score: float, scorer: Scorer) -> bool:
+        """Whether the model that `scorer` was asked about last, with this score, is good enough."""
+        return scorer.worse(self.plain, score) <= self.drop and (
+            self.equal is None or scorer.equal >= self.equal
+        )
 
 
 def quantised(
@@ -40,48 +63,74 @@ def quantised(
       `target=gpu`, as TensorRT wants them.
     - If the score on pictures of val falls by more than `drop` points of a hundred, modules go back to float32: ranked by
       the score that is left when each alone is in 8 bits, the most sensitive first, as few as are needed.
+    - Of segmentation, pose and landmarks likewise until the share `equal` of classes is that of fp32, or of points within
+      one pixel; ranked by this share.
 
-    Raises `ConfigError` or `DataError` where no pictures of the data set are there.
+    Raises `ConfigError` or `DataError` where no pictures are there for the scales, or no data set for the score.
     """
     images = calibration(samples, shape, int(options["samples"]), graph)
+    scorer = Scorer(task, samples, shape, count=int(options["scored"]))
     whole = convert(
         model, images, gpu=str(options["target"]) == "gpu", only=BACKBONE if graph.one_at_a_time else None
     )
-    scorer = Scorer(task, samples, shape, count=int(options["scored"]))
-    plain = scorer(model)
+    wanted = Wanted(scorer(model), float(options["drop"]) / 100, least_equal(options["equal"], scorer))
     found = scorer(whole)
     log.info(
-        "int8  %s on %d pictures of val: %.4f in fp32, %.4f in 8 bits",
-        scorer.name,
-        scorer.count,
-        plain,
-        found,
-    )
+        "int8  %s on %d pictures of val: %.4f in fp32, %.4f in 8 bits%s",
+        scorer.name, scorer.count, wanted.plain, found, told(scorer),
+    )  # fmt: skip
     about = {
-        "score": scorer.name, "pictures": scorer.count, "fp32": plain, "all": found, "kept": [], "int8": found,
-        "calibrated": len(images), "sensitivity": [],
+        "score": scorer.name, "pictures": scorer.count, "fp32": wanted.plain, "all": found, "kept": [], "int8": found,
+        "equal": scorer.equal, "calibrated": len(images), "sensitivity": [],
     }  # fmt: skip
-    allowed = float(options["drop"]) / 100
-    if scorer.worse(plain, found) <= allowed:
+    if wanted.holds(found, scorer):
         return whole, about
-    ranked = rank(whole, model, scorer)
+    ranked = rank(whole, model, scorer, wanted)
     for each in ranked[:5]:
-        log.info("int8  %s alone in 8 bits: %.4f", each.module, each.score)
-    kept, best = fewest(whole, model, [each.module for each in ranked], scorer, plain, allowed)
-    about |= {"kept": kept, "int8": best, "sensitivity": [list(each) for each in ranked]}
-    log.info("int8  %.4f with %d modules in fp32: %s", best, len(kept), ", ".join(kept))
-    if scorer.worse(plain, best) > allowed:
-        raise ConfigError(
-            f"drop: {scorer.name} is {best:.4f} instead of {plain:.4f} with {len(kept)} of {len(ranked)} modules in fp32; "
-            f"expected at most {allowed:.4f}. Calibrate on more pictures (samples=256) or give a larger drop."
+        log.info(
+            "int8  %s alone in 8 bits: %.4f", each.module, each.score if wanted.equal is None else each.equal
         )
-    return without(whole, model, kept), about
+    kept, best = fewest(whole, model, [each.module for each in ranked], scorer, wanted)
+    made = without(whole, model, kept)
+    best = scorer(made)
+    about |= {
+        "kept": kept,
+        "int8": best,
+        "equal": scorer.equal,
+        "sensitivity": [list(each) for each in ranked],
+    }
+    log.info("int8  %.4f%s with %d modules in fp32: %s", best, told(scorer), len(kept), ", ".join(kept))
+    if not wanted.holds(best, scorer):
+        raise ConfigError(
+            f"drop: {scorer.name} is {best:.4f} instead of {wanted.plain:.4f}{told(scorer)} with {len(kept)} of "
+            f"{len(ranked)} modules in fp32; expected at most {wanted.drop:.4f} less. Calibrate on more pictures "
+            "(samples=256), or give a larger drop or a smaller equal."
+        )
+    return made, about
+
+
+def least_equal(given: Any, scorer: Scorer) -> float | None:
+    """The option `equal` as a share; null: `EQUAL`. Raises `ConfigError` for a task without such answers."""
+    if given is None:
+        return EQUAL if scorer.compared else None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
+        raise ConfigError(
+            f"equal: found {given!r}, expected a share above 0, at most 1, such as 0.99, or null."
+        )
+    if not scorer.compared:
+        raise ConfigError(
+            f"equal: is for classes of pixels and for points; the task '{scorer.task.kind}' has neither. Leave it out."
+        )
+    return float(given)
+
+
+def told(scorer: Scorer) -> str:
+    what = {"ids": "of pixels of the same class", "points": "of coordinates within a pixel"}
+    return f", {scorer.equal:.2%} {what[scorer.compared]}" if scorer.compared else ""
 
 
 def calibration(samples: Samples, shape: Shape, count: int, graph: Graph) -> list[dict[str, np.ndarray]]:
     """Inputs of training pictures by name, each a batch of one or of the fixed size."""
-    from dvsn.export.check import resized
-
     if count < 1:
         raise ConfigError(f"samples: found {count}, expected 1 or more.")
     found = samples.images(count, "train")
@@ -169,27 +218,28 @@ def groups(model: Any) -> dict[str, list[str]]:
     return best
 
 
-def rank(whole: Any, plain: Any, scorer: Scorer) -> list[Sensitivity]:
+def rank(whole: Any, plain: Any, scorer: Scorer, wanted: Wanted) -> list[Sensitivity]:
     """The modules, the one first that alone in 8 bits costs the most."""
-    modules = groups(plain)
+    modules = [*groups(plain), BETWEEN]
     found = []
     for module in modules:
-        others = [each for each in modules if each != module]
-        found.append(Sensitivity(module, scorer(without(whole, plain, others))))
+        score = scorer(without(whole, plain, [each for each in modules if each != module]))
+        found.append(Sensitivity(module, score, scorer.equal))
+    if wanted.equal is not None:
+        return sorted(found, key=lambda each: each.equal)
     return sorted(found, key=lambda each: scorer.sign * each.score)
 
 
 def fewest(
-    whole: Any, plain: Any, ranked: Sequence[str], scorer: Scorer, score: float, allowed: float
+    whole: Any, plain: Any, ranked: Sequence[str], scorer: Scorer, wanted: Wanted
 ) -> tuple[list[str], float]:
-    """The shortest start of the ranking that is to stay in float32, by bisection, and the score with it. `score` is that of
-    the `plain` model."""
+    """The shortest start of the ranking that is to stay in float32, by bisection, and the score with it."""
     low, high = 0, len(ranked)
     scores: dict[int, float] = {}
     while high - low > 1:
         middle = (low + high) // 2
         scores[middle] = scorer(without(whole, plain, ranked[:middle]))
-        low, high = (low, middle) if scorer.worse(score, scores[middle]) <= allowed else (middle, high)
+        low, high = (low, middle) if wanted.holds(scores[middle], scorer) else (middle, high)
     if high not in scores:
         scores[high] = scorer(without(whole, plain, ranked[:high]))
     return list(ranked[:high]), scores[high]
@@ -197,10 +247,10 @@ def fewest(
 
 def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
     """A copy in which the operations of `modules` compute in float32: what they read is not rounded, and their weights and
-    biases, which the calibration has corrected for 8 bits, are those of the `plain` model."""
+    biases, which the calibration has corrected for 8 bits, are those of the `plain` model. `BETWEEN`: those of none."""
     import onnx
 
-    wanted = set(modules)
+    wanted, known = set(modules), groups(plain).keys()
     copied = onnx.ModelProto()
     copied.CopyFrom(whole)
     graph = copied.graph
@@ -209,7 +259,9 @@ def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
     before = {node.name: node for node in plain.graph.node}
     constants = {each.name: each for each in plain.graph.initializer}
     for node in graph.node:
-        if not wanted.intersection(parting.scopes_of(node)):
+        scopes = parting.scopes_of(node)
+        between = BETWEEN in wanted and node.op_type not in PAIR and known.isdisjoint(scopes)
+        if not between and wanted.isdisjoint(scopes):
             continue
         own = before.get(node.name)
         for place, name in enumerate(node.input):
@@ -225,6 +277,9 @@ def without(whole: Any, plain: Any, modules: Sequence[str]) -> Any:
                 if source is not None and source.op_type == "QuantizeLinear":
                     node.input[place] = source.input[0]
     return pruned(copied)
+
+
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def pruned(model: Any) -> Any:

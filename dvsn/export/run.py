@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,13 @@ class Export:
         self.samples = Samples(self.task, pictures=options["pictures"], root=options["root"])
 
     def run(self) -> Path:
+        with aside(self.path) as made:
+            shape, about = self.make(made)
+        self.tell(shape, about)
+        return self.path
+
+    def make(self, made: Path) -> tuple[Shape, dict[str, Any]]:
+        """Write the file to `made`, check it there, and write its manifest beside it."""
         folded = self.kind != "safetensors"
         half = self.precision if self.precision != "int8" and self.kind in ("onnx", "pt2") else "fp32"
         self.reference = graph_of(self.task, raw=bool(self.options["raw"]), fold=False)
@@ -56,37 +67,28 @@ class Export:
             from dvsn.export.quantise import quantised
 
             model, about["int8"] = quantised(model, self.task, graph, shape, self.samples, self.options)
-        try:
-            self.write(graph, shape, model, about)
-            about["check"] = self.check(shape, model)
-        except BaseException:
-            self.remove()
-            raise
-        formats.write_beside(self.path, about)
-        self.tell(shape, about)
-        return self.path
+        with writing(self.path):
+            self.write(graph, shape, model, about, made)
+        about["check"] = self.check(made, shape, model)
+        formats.write_beside(made, about)
+        return shape, about
 
-    def write(self, graph: Graph, shape: Shape, model: Any, about: dict[str, Any]) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.kind == "onnx":
-                formats.write_onnx(model, self.path, about)
-            elif self.kind == "openvino":
-                formats.write_openvino(
-                    formats.openvino_model(model), self.path, about, half=self.precision in ("fp16", "bf16")
-                )
-            elif self.kind == "pt2":
-                formats.write_pt2(graph, shape, self.path, about)
-            elif self.kind == "executorch":
-                formats.write_executorch(graph, shape, self.path, about)
-            else:
-                formats.write_safetensors(graph, self.path, about, dtype=TYPES[self.precision])
-        except OSError as error:
-            raise ConfigError(f"output: {self.path} cannot be written: {error.strerror or error}.") from error
+    def write(self, graph: Graph, shape: Shape, model: Any, about: dict[str, Any], path: Path) -> None:
+        if self.kind == "onnx":
+            formats.write_onnx(model, path, about)
+        elif self.kind == "openvino":
+            half = self.precision in ("fp16", "bf16")
+            formats.write_openvino(formats.openvino_model(model), path, about, half=half)
+        elif self.kind == "pt2":
+            formats.write_pt2(graph, shape, path, about)
+        elif self.kind == "executorch":
+            formats.write_executorch(graph, shape, path, about)
+        else:
+            formats.write_safetensors(graph, path, about, dtype=TYPES[self.precision])
 
-    def check(self, shape: Shape, model: Any) -> list[dict[str, Any]]:
+    def check(self, path: Path, shape: Shape, model: Any) -> list[dict[str, Any]]:
         """Ask the file and the network about the same pictures. Raises `CheckpointError` where they differ."""
-        ask = open_runtime(self.path, self.reference)
+        ask = open_runtime(path, self.reference)
         log.info("check  %s", self.said)
         images = list(check.inputs(self.reference, shape, self.shown))
         found = check.compare(self.reference, ask, iter(images), self.precision)
@@ -99,10 +101,6 @@ class Export:
     def reference_folded(self) -> Graph:
         """The float graph with the modules of the file."""
         return graph_of(self.task, raw=bool(self.options["raw"]))
-
-    def remove(self) -> None:
-        for suffix in (self.path.suffix, ".bin") if self.kind == "openvino" else (self.path.suffix,):
-            self.path.with_suffix(suffix).unlink(missing_ok=True)
 
     def tell(self, shape: Shape, about: dict[str, Any]) -> None:
         """What was written, and how it is asked."""
@@ -120,6 +118,31 @@ class Export:
 
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Where the file for `path` is made and checked: in a folder beside it, whose files take their places at the end. If
+    anything is raised they go, and what was at `path` before stays. Raises `ConfigError` where nothing can be written."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            folder.mkdir(parents=True)
+        yield folder / path.name
+        with writing(path):
+            for file in sorted(folder.iterdir()):
+                file.replace(path.parent / file.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says of an error of the file system that `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"output: {path} cannot be written: {error.strerror or error}.") from error
 
 
 def target(options: dict[str, Any], checkpoint: Path, suffix: str) -> Path:

@@ -13,7 +13,15 @@ from dvsn.errors import CheckpointError
 from dvsn.portable.joints import Skeleton
 
 Array = np.ndarray[Any, Any]
-ANSWERS = ("pixels", "image", "classes", "objects", "heatmaps", "points")
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "pixels": ("ids",),
+    "image": ("picture",),
+    "classes": ("probabilities",),
+    "heatmaps": ("points", "confidence"),
+    "points": ("points", "confidence"),
+    "objects": ("boxes", "labels", "scores"),
+}
+"""By what a task's network answers with (`Task.response`): the outputs that a decoded answer has."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,12 @@ def read_contract(about: Mapping[str, Any], path: Path) -> Contract:
             f"{path}: its manifest has the answer {about.get('answer')!r}, expected one of {', '.join(ANSWERS)}."
         )
     try:
+        names = [str(output["name"]) for output in about["outputs"]]
+        if not set(ANSWERS[about["answer"]]) <= set(names):
+            raise CheckpointError(
+                f"{path}: its manifest is of another task: it answers with {', '.join(names)}, and the task "
+                f"'{about.get('task')}' with {', '.join(ANSWERS[about['answer']])}. Export the checkpoint again."
+            )
         return _read(about)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"no key {error}" if isinstance(error, KeyError) else str(error)

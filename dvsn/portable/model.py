@@ -49,8 +49,8 @@ class Model:
 
     - `threads`: of one call; None: as many as the machine has cores.
     - `providers`: ONNX Runtime's, such as `["CUDAExecutionProvider", "CPUExecutionProvider"]`; None: the CPU.
-
-    - `small`: of ONNX Runtime: about half the memory, for up to a third more time.
+    - `small`: of ONNX Runtime: less memory, for up to a third more time.
+    - `binding`: inputs and outputs are bound to memory (ONNX Runtime's IOBinding; OpenVINO's own output arrays).
 
     Raises `CheckpointError` for a file that dvsn.export has not written, and `ConfigError` where its runtime is missing.
     """
@@ -62,10 +62,11 @@ class Model:
         providers: Sequence[str] | None = None,
         *,
         small: bool = False,
+        binding: bool = False,
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ConfigError(f"threads: found {threads!r}, expected a whole number above 0, or None.")
-        self.engine = open_engine(path, threads=threads, providers=providers, small=small)
+        self.engine = open_engine(path, threads=threads, providers=providers, small=small, binding=binding)
         self.contract: Contract = read_contract(self.engine.manifest, self.engine.path)
 
     def __repr__(self) -> str:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from dvsn.config.allow import renamed
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.hub.folder import restored
+from dvsn.portable.contract import ANSWERS
 from dvsn.portable.engine import Engine, open_engine
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import build_task, load
@@ -63,14 +65,17 @@ def open_task(path: str | Path, *, device: str = "cpu") -> Task:
     return open_exported(path)
 
 
-def answer_by(task: Any, engine: Engine) -> Any:
-    """The task, whose answers are those of `engine` from now on. Raises `CheckpointError` for a file of another task."""
-    known = ANSWERS.get(str(task.response))
-    if known is None or not set(known.outputs) <= set(engine.names):
-        wanted = "nothing that is known" if known is None else ", ".join(known.outputs)
+def answer_by(task: Any, engine: Engine, *, alone: bool = True) -> Any:
+    """The task, whose answers are those of `engine` from now on. Raises `CheckpointError` for a file of another task.
+
+    With `alone` its network, whose weights nobody has loaded, refuses to be asked.
+    """
+    wanted = ANSWERS.get(str(task.response))
+    if wanted is None or not set(wanted) <= set(engine.names):
+        told = "nothing that is known" if wanted is None else ", ".join(wanted)
         raise CheckpointError(
             f"{engine.path}: its manifest is of another task: it answers with {', '.join(engine.names)}, and the task "
-            f"'{task.kind}' with {wanted}. Export the checkpoint again."
+            f"'{task.kind}' with {told}. Export the checkpoint again."
         )
 
     def ask(image: Tensor, offset: Tensor | None = None) -> dict[str, Tensor]:
@@ -78,15 +83,16 @@ def answer_by(task: Any, engine: Engine) -> Any:
         answer = engine.ask_all(image.cpu().numpy(), shift)
         return {name: torch.from_numpy(each).to(image.device) for name, each in answer.items()}
 
-    known.give(task, ask)
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise CheckpointError(
+            f"{engine.path}: the task '{task.kind}' asks its network for something that an exported file does not answer. "
+            "Give the checkpoint instead."
+        )
+
+    GIVERS[str(task.response)](task, ask)
+    if alone:
+        task.network.forward = refuse
     return task
-
-
-class Answer(NamedTuple):
-    """The outputs of a file that a task needs, and how the task is made to give them."""
-
-    outputs: tuple[str, ...]
-    give: Callable[[Any, Any], None]
 
 
 def pixels(task: Any, ask: Any) -> None:
@@ -107,20 +113,27 @@ def points(task: Any, ask: Any) -> None:
         answer = ask(image, offset)
         return answer["points"], answer["confidence"]
 
-    task.estimate = estimate
+    use = task.use_metrics
+
+    def use_metrics(**options: Any) -> None:
+        use(**options)
+        keep_score(task)
+
+    task.estimate, task.use_metrics = estimate, use_metrics
+    keep_score(task)
+
+
+def keep_score(task: Any) -> None:
+    """Leave out the errors of the head's angles, which a file does not answer with."""
+    if "angles" in task.metrics:
+        task._metrics = (MetricCollection({"score": task.score}, compute_groups=False),)
 
 
 def objects(task: Any, ask: Any) -> None:
     task.find = lambda image: [ask(each[None]) for each in image]
 
 
-POINTS = Answer(("points", "confidence"), points)
-ANSWERS = {
-    "pixels": Answer(("ids",), pixels),
-    "image": Answer(("picture",), picture),
-    "classes": Answer(("probabilities",), classes),
-    "heatmaps": POINTS,
-    "points": POINTS,
-    "objects": Answer(("boxes", "labels", "scores"), objects),
-}
-"""By what a task's network answers with (`Task.response`)."""
+GIVERS: dict[str, Callable[[Any, Any], None]] = {
+    "pixels": pixels, "image": picture, "classes": classes, "heatmaps": points, "points": points, "objects": objects,
+}  # fmt: skip
+"""By what a task's network answers with: how the task is made to give the answers of a file."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from old_runs import ALLOWED, unpack
+from PIL import Image
 
 from dvsn.engine.evaluation import default_output
-from dvsn.errors import CheckpointError, ConfigError
+from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.export.__main__ import COMMAND, export
 from dvsn.export.graph import example, example_inputs, graph_of
 from dvsn.export.runtimes import open_runtime
+from dvsn.export.samples import Samples
 from dvsn.portable.engine import open_engine
-from dvsn.tasks.exported import open_task
+from dvsn.tasks.exported import answer_by, open_task
 from dvsn.tasks.recipe import load
 
 TASKS = ("segmentation", "pix2pix", "classification", "pose", "landmarks", "landmarks_heatmaps", "detection")
@@ -52,6 +55,15 @@ def need(kind: str) -> None:
         pytest.skip(f"{FORMATS[kind]} is not installed: pip install 'dvsn[onnx,openvino,executorch]'")
 
 
+def detector(folder: Path) -> Path:
+    """The old detector for larger pictures: as it is, a square one becomes maps of one pixel, which cannot be normalised."""
+    checkpoint = unpack("detection", folder)
+    content = torch.load(checkpoint, weights_only=False)
+    content["dvsn"]["recipe"]["network"] |= {"min_size": 160, "max_size": 320}
+    torch.save(content, checkpoint)
+    return checkpoint
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.slow
@@ -63,7 +75,7 @@ def test_a_file_answers_as_the_network(
     need(kind)
     monkeypatch.setenv("DVSN_ALLOW", ALLOWED)
     monkeypatch.chdir(tmp_path)
-    checkpoint = unpack(name, tmp_path)
+    checkpoint = unpack(name, tmp_path) if name != "detection" else detector(tmp_path)
     fixed = kind == "executorch"
     sides = SIDES.get(name)
     free = sides is not None and name != "classification" and not fixed
@@ -95,6 +107,7 @@ def test_a_file_answers_as_the_network(
     assert own is not None
     shapes = [(1, own), *([(4, own)] if not fixed and name != "detection" else [])]
     shapes += [(2 if name != "detection" else 1, (own[0] + 64, own[1] - 32))] if free else []
+    assert len({size for _, size in shapes}) == 1 + free
     for number, (batch, size) in enumerate(shapes):
         given = example_inputs(graph, example(task, batch, size, seed=number))
         with torch.no_grad():
@@ -151,6 +164,24 @@ def test_landmarks_averaged_with_the_mirror_take_the_offset_of_their_crop(tmp_pa
     assert not torch.allclose(found, task.estimate(image, offset + 0.1)[0], rtol=0, atol=1e-2)
 
 
+def test_a_file_of_landmarks_is_measured_by_its_points_alone(tmp_path: Path) -> None:
+    """Not by the network of the rebuilt task, which would tell the head's angles too, but has no trained weights."""
+    task: Any = load(unpack("landmarks", tmp_path))
+    task.network.auxiliary = torch.nn.Identity()
+    answer = {"points": np.full((2, 68, 2), 3, np.float32), "confidence": np.ones((2, 68), np.float32)}
+    engine: Any = SimpleNamespace(path="m.onnx", names=list(answer), ask_all=lambda image, offset: answer)
+    task.use_metrics()
+    assert set(task.metrics) == {"score", "angles"}
+    answer_by(task, engine)
+    assert set(task.metrics) == {"score"}
+    task.use_metrics()
+    assert set(task.metrics) == {"score"}
+    image = example(task, 2, (32, 32))
+    assert (task(image)[..., :2] == 3).all()
+    with pytest.raises(CheckpointError, match=r"m\.onnx: the task 'landmarks' asks its network"):
+        task.respond(image, heads=True)
+
+
 def test_an_exported_file_is_measured_beside_its_checkpoint() -> None:
     """The two have one stem, and neither evaluation replaces the other."""
     names = [
@@ -182,9 +213,22 @@ def test_norms_are_folded_for_real(pixels: Path) -> None:
     assert left <= norms // 4  # those before an activation, with no convolution in front
 
 
+def test_maps_leave_their_blocks_before_they_are_enlarged(pixels: Path) -> None:
+    """See `dvsn.export.formats.end_blocks`; tests/portable/test_alone.py measures the memory."""
+    import onnx
+
+    graph = onnx.load(pixels).graph
+    *_, last = (node for node in graph.node if node.op_type == "Resize")
+    (maker,) = (node for node in graph.node if last.input[0] in node.output)
+    assert maker.op_type == "Max"
+    assert maker.input[0] == maker.input[1]
+
+
 def test_a_file_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A weight is changed between export and check: the module that holds it is named, and nothing is left."""
+    """A weight is changed between export and check: the module that holds it is named, and nothing is left but what was
+    there before."""
     need("onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"an older one")
     from onnx import numpy_helper
 
     from dvsn.export import formats
@@ -201,8 +245,9 @@ def test_a_file_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(formats, "onnx_model", broken)
     with pytest.raises(CheckpointError, match=r"final_layer\.conv1"):
-        asked(unpack("segmentation", tmp_path), tmp_path / "broken.onnx")
-    assert {file.name for file in tmp_path.iterdir()} == {"segmentation.ckpt"}
+        asked(unpack("segmentation", tmp_path), tmp_path / "broken.onnx", "overwrite=true")
+    assert {file.name for file in tmp_path.iterdir()} == {"segmentation.ckpt", "broken.onnx"}
+    assert (tmp_path / "broken.onnx").read_bytes() == b"an older one"
 
 
 def test_wrong_inputs_are_refused_in_words(pixels: Path) -> None:
@@ -233,6 +278,16 @@ def test_files_of_another_origin(content: bytes | None, word: str, tmp_path: Pat
         open_engine(path)
 
 
+def test_an_opset_that_the_runtime_does_not_know(pixels: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(pixels)
+    model.opset_import[0].version = 99
+    onnx.save(model, tmp_path / "new.onnx")
+    with pytest.raises(CheckpointError, match=r"of opset 99, which ONNX Runtime [\d.]+ does not know"):
+        open_engine(tmp_path / "new.onnx")
+
+
 def test_an_onnx_file_without_a_manifest(tmp_path: Path) -> None:
     need("onnx")
     import onnx
@@ -259,6 +314,8 @@ def test_an_onnx_file_without_a_manifest(tmp_path: Path) -> None:
         (["pictures=nowhere"], "pictures"),
         (["output=m.txt"], "output"),
         (["test_dropout=false"], "test_dropout"),
+        (["output=segmentation.ckpt/m.onnx"], "output: .* cannot be written: Not a directory"),
+        (["output=/proc/dvsn/m.onnx"], "output: .* cannot be written"),
     ],
 )
 def test_wrong_options_are_refused_in_words(
@@ -270,3 +327,47 @@ def test_wrong_options_are_refused_in_words(
     with pytest.raises(ConfigError, match=word):
         export(COMMAND.parse([str(checkpoint), *options]))
     assert {file.name for file in tmp_path.iterdir()} == {"segmentation.ckpt"}
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    checkpoint = unpack("segmentation", tmp_path)
+    for missing, options, line in (
+        ("onnxscript", [], r"pip install 'dvsn\[onnx\]'"),
+        ("openvino", ["format=openvino"], r"pip install 'dvsn\[openvino\]'"),
+        ("executorch", ["format=executorch"], r"pip install 'dvsn\[executorch\]'"),
+        ("nncf", ["precision=int8"], r"pip install 'dvsn\[onnx,openvino\]'"),
+    ):
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, gone=missing: None if name == gone else found(name)
+        )
+        with pytest.raises(ConfigError, match=line):
+            export(COMMAND.parse([str(checkpoint), *options]))
+    assert {file.name for file in tmp_path.iterdir()} == {"segmentation.ckpt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [("notes.txt", b"hello", "holds no picture"), ("notes.png", b"hello", "not a readable picture")],
+)
+def test_a_folder_that_nothing_can_be_calibrated_on(
+    name: str, content: bytes, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty, or of another kind; found before anything is exported."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / name).write_bytes(content)
+    checkpoint = unpack("segmentation", tmp_path)
+    with pytest.raises(DataError, match=word):
+        export(COMMAND.parse([str(checkpoint), "format=pt2", "pictures=given"]))
+    assert {file.name for file in tmp_path.iterdir()} == {"segmentation.ckpt", "given"}
+
+
+def test_pictures_do_not_calibrate_a_task_that_takes_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8), (9, 8, 7)).save(tmp_path / "photo.png")
+    task = SimpleNamespace(data_recipe={}, input_classes=5)
+    with pytest.raises(DataError, match=r"photo.png"):
+        Samples(task, pictures=tmp_path).images(3, "train")

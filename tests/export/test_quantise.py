@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,10 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from dvsn.errors import ConfigError
 from dvsn.export.parting import SCOPE
-from dvsn.export.quantise import fewest, groups, without
+from dvsn.export.quantise import BETWEEN, Wanted, fewest, groups, least_equal, without
+from dvsn.export.scoring import Scorer, attach
 
 
 def quantised_model() -> onnx.ModelProto:
@@ -84,22 +88,89 @@ def test_modules_go_back_to_float_one_by_one() -> None:
     assert len(model.graph.node) == 8  # the model itself stays
 
 
+def test_what_lies_between_modules_goes_back_too() -> None:
+    """A ReLU behind the second module, which reads 0.525 rounded to 0.5."""
+    model, plain = quantised_model(), plain_model()
+    step = [
+        helper.make_node("QuantizeLinear", ["second_y", "step", "zero"], ["out_q"]),
+        helper.make_node("DequantizeLinear", ["out_q", "step", "zero"], ["out_dq"]),
+    ]
+    for each, before in ((model, step), (plain, [])):
+        relu = helper.make_node(
+            "Relu", [before[-1].output[0] if before else "second_y"], ["out"], name="relu"
+        )
+        entry = relu.metadata_props.add()
+        entry.key, entry.value = SCOPE, str(["", "task.network", "relu"])
+        each.graph.node.extend([*before, relu])
+        each.graph.output[0].name = "out"
+    modules = list(groups(plain))
+    assert asked(without(model, plain, modules), 0.7) == pytest.approx(0.5)
+    assert asked(without(model, plain, [*modules, BETWEEN]), 0.7) == pytest.approx(0.525)
+
+
+def test_points_are_equal_within_a_pixel() -> None:
+    scorer = Scorer.__new__(Scorer)
+    scorer.first, scorer.compared = [], "points"
+    scorer.compare([np.zeros((1, 2, 2))])
+    scorer.compare([np.array([[[0.9, 0.0], [1.1, -1.0]]])])
+    assert scorer.equal == 0.75
+
+
 def test_as_few_modules_as_needed() -> None:
     """The score is 1 - 0.1 for each sensitive module still in 8 bits; three of eight are, so three are kept out."""
 
-    class Counted:
-        sign, asked = 1.0, 0
-
-        def __call__(self, kept: tuple[str, ...]) -> float:
-            Counted.asked += 1
-            return 1.0 - 0.1 * sum(name not in kept for name in ("a", "b", "c"))
-
-        def worse(self, plain: float, found: float) -> float:
-            return plain - found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dvsn.export.quantise.without", lambda _, __, modules: tuple(modules))
-        kept, score = fewest(None, None, list("abcdefgh"), Counted(), 1.0, 0.05)  # type: ignore[arg-type]
+    kept, score = bisected(Wanted(plain=1.0, drop=0.05, equal=None))
     assert kept == ["a", "b", "c"]
     assert score == pytest.approx(1.0)
     assert Counted.asked <= 4
+
+
+def test_modules_go_back_until_classes_are_equal_too() -> None:
+    """The same score suffices with three of them; 99 % of the pixels with the fourth."""
+    assert bisected(Wanted(plain=1.0, drop=0.05, equal=0.98))[0] == ["a", "b", "c"]
+    assert bisected(Wanted(plain=1.0, drop=0.05, equal=0.99))[0] == ["a", "b", "c", "d"]
+
+
+class Counted:
+    sign, asked, equal = 1.0, 0, 1.0
+
+    def __call__(self, kept: tuple[str, ...]) -> float:
+        Counted.asked += 1
+        self.equal = 1.0 if "d" in kept else 0.985
+        return 1.0 - 0.1 * sum(name not in kept for name in ("a", "b", "c"))
+
+    def worse(self, plain: float, found: float) -> float:
+        return plain - found
+
+
+def bisected(wanted: Wanted) -> tuple[list[str], float]:
+    Counted.asked = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dvsn.export.quantise.without", lambda _, __, modules: tuple(modules))
+        return fewest(None, None, list("abcdefgh"), Counted(), wanted)  # type: ignore[arg-type]
+
+
+def test_the_share_of_equal_classes_is_counted_over_all_pictures() -> None:
+    scorer = Scorer.__new__(Scorer)
+    scorer.first, scorer.compared = [], "ids"
+    scorer.compare([np.array([[1, 2]]), np.array([[3, 4, 5, 6]])])
+    assert scorer.equal == 1
+    scorer.compare([np.array([[1, 2]]), np.array([[3, 4, 0, 0]])])
+    assert scorer.equal == pytest.approx(4 / 6)
+    for given in (0, 1.5, True, "most"):
+        with pytest.raises(ConfigError, match="equal: found"):
+            least_equal(given, scorer)
+    assert least_equal(None, scorer) == 0.9
+    scorer.compared, scorer.task = "", SimpleNamespace(kind="pix2pix")
+    assert least_equal(None, scorer) is None
+    with pytest.raises(ConfigError, match="the task 'pix2pix' has neither"):
+        least_equal(0.99, scorer)
+
+
+def test_a_score_gets_its_data_set_beside_other_metrics() -> None:
+    """As of landmarks with the auxiliary net, whose angles have no need of it."""
+    given: list[str] = []
+    attach(
+        SimpleNamespace(metrics={"angles": object(), "score": SimpleNamespace(attach=given.append)}), "val"
+    )
+    assert given == ["val"]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from old_runs import ALLOWED, unpack
 
 import dvsn
 from dvsn.export.__main__ import COMMAND, export
 from dvsn.portable.result import Result
+from dvsn.tasks.recipe import build_task
 from dvsn.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -69,11 +73,15 @@ def test_a_wheel_without_torch_answers_as_the_checkpoints(
     run(python, "-I", "ask.py", str(tmp_path))
     pictures = sorted((tmp_path / "pictures").glob("*.png"))
     for name in TASKS:
-        theirs = dvsn.load(f"{name}.ckpt").predict(pictures)
+        task: Any = dvsn.load(f"{name}.ckpt")
+        theirs, peaks = task.predict(pictures), [None] * PICTURES
+        if getattr(task, "codec", None) is not None:
+            task.codec.refine = "none"
+            peaks = task.predict(pictures)
         answers = json.loads((tmp_path / f"{name}.answers").read_text())
         assert len(answers) == PICTURES
-        for found, other in zip(answers, theirs, strict=True):
-            require_near(Result.from_json(found), other)
+        for found, other, peak in zip(answers, theirs, peaks, strict=True):
+            require_near(Result.from_json(found), other, peak)
 
 
 def run(*arguments: str) -> None:
@@ -91,21 +99,61 @@ def write_pictures(folder: Path) -> None:
         coarse.resize((256, 128), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
 
 
-def require_near(ours: Result, theirs: Result) -> None:
-    for key, near in {"boxes": 1e-2, "scores": 1e-4, "keypoints": 0.05, "points": 0.05}.items():
+def require_near(ours: Result, theirs: Result, peaks: Result | None) -> None:
+    """Classes equal but for 0.01 % of pixels, boxes within 0.01 pixels, pictures within 1 of 255, points within 0.002.
+
+    `peaks` is `theirs` with points at the largest pixel of each heatmap. From there a parabola leads to the point; where an
+    untrained map is nearly flat it leads far away, dividing by nearly 0, which enlarges the last digits of the maps. A
+    thousandth of that way is allowed; the way of a trained network's points is under one pixel of the map.
+    """
+    for key, near in {"boxes": 1e-2, "scores": 1e-4, "keypoints": 2e-3, "points": 2e-3}.items():
         one, other = getattr(ours, key), getattr(theirs, key)
         assert (one is None) == (other is None)
-        if one is not None and key in (
-            "keypoints",
-            "points",
-        ):  # where a map is flat, float noise moves its peak
-            assert (np.abs(one - other) > near).mean() < 0.03
-            np.testing.assert_allclose(one, other, rtol=0, atol=0.5)
-        elif one is not None:
-            np.testing.assert_allclose(one, other, rtol=0, atol=near)
+        if one is None:
+            continue
+        way = 0.0 if peaks is None else np.abs(getattr(peaks, key) - other).max(axis=-1, keepdims=True)
+        assert (np.abs(one - other) <= near + 1e-3 * np.asarray(way)).all(), key
     for key, near in {"ids": 0, "picture": 1}.items():
         one, other = getattr(ours, key), getattr(theirs, key)
         if other is not None:
             assert (np.abs(one.astype(int) - other) > near).mean() <= 1e-4
     if theirs.classes is not None:
         assert ours.classes is not None and ours.classes[0].number == theirs.classes[0].number
+
+
+MEASURE = """
+import json, sys, time
+from dvsn.portable import Model
+import numpy as np
+model = Model(sys.argv[1], threads=1)
+started = time.process_time()
+photo = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), np.uint8)
+for _ in range(3):
+    result = model(photo, size="keep")
+assert result.ids.shape == (1024, 2048)
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([started, peak / 1000]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux's /proc")
+def test_pidnet_s_starts_in_a_second_and_stays_below_500_megabytes(tmp_path: Path) -> None:
+    checkpoint = unpack("segmentation", tmp_path)
+    content = torch.load(checkpoint, weights_only=False)
+    header = content["dvsn"]
+    header["recipe"]["network"] |= {
+        "width": 32, "blocks": 2, "deep_blocks": 3, "pyramid_width": 96, "head_width": 128, "heads": False,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    content["state_dict"] = build_task(header["recipe"], data=header["data"]).state_dict()
+    torch.save(content, checkpoint)
+    file = export(COMMAND.parse([str(checkpoint), "size=1024x2048", "batch=1"]))
+    run_line = [sys.executable, "-c", MEASURE, str(file)]
+    done = subprocess.run(
+        run_line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    started, peak = json.loads(done.stdout)
+    assert started < 1, f"{started:.2f} seconds of processor time"
+    assert peak < 500, f"{peak:.0f} MB"

@@ -232,6 +232,41 @@ def test_wrong_pictures_and_files(both: Any, folder: Path, tmp_path: Path) -> No
         read_contract({**model.engine.manifest, "answer": "depth"}, tmp_path)
     with pytest.raises(CheckpointError, match="not one of dvsn"):
         read_contract({**model.engine.manifest, "palette": [3]}, tmp_path)
+    with pytest.raises(CheckpointError, match="of another task: it answers with ids"):
+        read_contract({**model.engine.manifest, "answer": "classes", "task": "classification"}, tmp_path)
+    with pytest.raises(ConfigError, match="providers: found 'AbacusExecutionProvider'"):
+        Model(model.engine.path, providers=["AbacusExecutionProvider"])
+
+
+def test_a_picture_of_other_sides_than_a_file_takes(both: Any, folder: Path) -> None:
+    model, _ = both("segmentation", "size=128x256")
+    with pytest.raises(ConfigError, match=r"takes uint8 anyx3x128x256 .* found uint8 1x3x64x64"):
+        model(folder / "photo_007.jpg", size="64x64")
+
+
+def test_bound_inputs_and_outputs(both: Any, folder: Path) -> None:
+    """The same answers, and each its own memory: a second question leaves the first answer as it was."""
+    for name, options in (("segmentation", []), ("landmarks", ["batch=2"])):
+        model, _ = both(name, *options)
+        bound = Model(model.engine.path, threads=1, providers=["CPUExecutionProvider"], binding=True)
+        first, second = (
+            bound(folder / f"photo_00{number}.{end}") for number, end in ((7, "jpg"), (8, "png"))
+        )
+        require_equal(first, model(folder / "photo_007.jpg"))
+        require_equal(second, model(folder / "photo_008.png"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="pip install 'dvsn[openvino]'")
+def test_openvino_with_bound_outputs(folder: Path) -> None:
+    file = folder / "landmarks.xml"
+    export(COMMAND.parse([str(unpack("landmarks", folder)), f"output={file}", "format=openvino", "batch=1"]))
+    plain, bound = Model(file, threads=1), Model(file, threads=1, binding=True)
+    paths = [str(folder / "photo_007.jpg"), str(folder / "photo_008.png")]
+    for one, other in zip(bound(paths), plain(paths), strict=True):
+        require_equal(one, other)
+    for option in ({"small": True}, {"providers": ["CPUExecutionProvider"]}):
+        with pytest.raises(ConfigError, match=r"is an option of ONNX Runtime"):
+            Model(file, **option)
 
 
 @pytest.mark.parametrize("name", EACH)
