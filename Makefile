@@ -10,6 +10,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export NO_ALBUMENTATIONS_UPDATE = 1
+# Kept also where the environment forbids it: the tests start some hundred processes, which would compile dvsn each.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-slow lint types format docs pages notebooks clean
 

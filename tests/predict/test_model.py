@@ -346,7 +346,7 @@ def test_a_tilde_is_the_home_and_the_nearest_name_is_said(
         ("segmentation", {"mode": "slide"}, "inference.window: .*mode=slide needs it"),
         ("segmentation", {"size": (0, 4)}, "size: found '0x4'"),
         ("segmentation", {"size": 64}, r"size: found 64, expected recipe, keep or \(height, width\)"),
-        ("segmentation", {"stride": 2}, r"stride: is of the windows of mode='slide'.*itertools.islice"),
+        ("segmentation", {"stride": 2}, r"stride: is of the windows of the mode 'slide'.*itertools.islice"),
         ("pose", {"mode": "slide"}, "mode: predict of the task 'pose' has no such option"),
         ("pose", {"batch_size": 0}, "batch_size: found 0"),
         ("pose", {"batch_size": "two"}, "batch_size: found 'two', expected a whole number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,8 +31,13 @@ class Advice(NamedTuple):
     """The command that the text names for it: write=ids of python -m dvsn.predict."""
 
 
-def texts(file: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def texts(file: Path) -> list[tuple[int, str]]:
     """Each text of a file that is no docstring, with its line; what is filled in is `HOLE`."""
+    return list(found_texts(file))
+
+
+def found_texts(file: Path) -> Iterator[tuple[int, str]]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     left_out: set[int] = set()
     for node in ast.walk(tree):
