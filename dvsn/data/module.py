@@ -203,6 +203,10 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         self.check_classes: Mode = check_classes
         self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range)
+        if not isinstance(pair, Pair):
+            raise ConfigError(
+                f"data.pair: found {pair!r}, expected a node with _target_ dvsn.data.transforms.Pair, as data sets have."
+            )
         self.root, self.splits, self.pair = root, splits, pair
         given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
         # options without a class are those that a task sets for a reader that this data set does not have

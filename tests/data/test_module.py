@@ -101,6 +101,14 @@ def test_inconsistent_options_are_refused(
         module([*PAIRS, f"data.root={pairs}", *options], tmp_path).open("train")
 
 
+def test_a_pair_that_is_none_is_refused(pairs: Path, tmp_path: Path) -> None:
+    """As in a recipe that is damaged."""
+    config = composed([*PAIRS, f"data.root={pairs}"], tmp_path)
+    config["data"]["pair"] = {}
+    with pytest.raises(ConfigError, match=r"data.pair: found \{\}, expected a node"):
+        runtime.build_data(config)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
