@@ -26,7 +26,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 try:
                     torch.save(checkpoint, file)
                 except RuntimeError as error:  # torch's writer hides what the system said
-                    raise _system_error(error) from error
+                    raise _own_error(error) from error
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
@@ -62,11 +62,12 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _system_error(error: RuntimeError) -> OSError:
-    """torch.save reports a failed write as a RuntimeError, with the reason as its context at best."""
+def _own_error(error: RuntimeError) -> BaseException:
+    """torch.save reports a failed write as a RuntimeError, with the reason as its context at best. The end of a worker that
+    loads data, which PyTorch raises wherever the main process is, is no failed write."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError):
+        if isinstance(cause, OSError) or "DataLoader worker" in str(cause):
             return cause
         cause = cause.__cause__ or cause.__context__
     return OSError(str(error).splitlines()[0])

@@ -104,6 +104,26 @@ def test_a_failed_write_leaves_the_older_file(
     assert file.read_bytes() == b"the older one" and not leftovers(tmp_path)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_worker_that_ends_while_a_file_is_written_is_no_failed_write(
+    inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch raises it wherever the main process is, here also within torch's writer."""
+    ended = "DataLoader worker (pid 7) is killed by signal: Terminated."
+
+    def saved(*_: Any) -> None:
+        try:
+            raise RuntimeError(ended)
+        except RuntimeError:
+            if inside:
+                raise RuntimeError("PytorchStreamWriter failed writing file data/0")  # noqa: B904
+            raise
+
+    monkeypatch.setattr("torch.save", saved)
+    with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
+        AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+
+
 def test_an_interrupted_write_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "last.ckpt"
     file.write_bytes(b"the older one")
