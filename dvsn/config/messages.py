@@ -42,7 +42,8 @@ def composition_message(
     if kind in ("ScannerError", "ParserError", "ComposerError", "ConstructorError", "ReaderError"):
         return f"a YAML file cannot be read: {' '.join(text.split())}"
     merged = re.match(r"In '([^']+)': \w+ raised while composing config:\s*(.+)", text)
-    if merged and "DictConfig with ListConfig" in merged.group(2):
+    mixed = ("DictConfig with ListConfig", "incompatible container types")  # of omegaconf 2.3 and 2.4
+    if merged and any(words in merged.group(2) for words in mixed):
         return (
             f"{merged.group(1)}.yaml: sets options of a group whose choice has a list there, as transform=none has. "
             "Choose another one, or leave it to the task."
