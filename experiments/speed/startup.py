@@ -64,7 +64,7 @@ CHECKPOINT = "run/checkpoints/best.ckpt"
 WORK = {
     "train": ["experiment=demo", "trainer=fast_dev_run", "name=again", *SCENES],
     "evaluate": [f"checkpoint={CHECKPOINT}", "output=evaluation"],
-    "predict": [CHECKPOINT, "street/gtFine/val/*/*_color.png"],
+    "predict": [CHECKPOINT, "street/gtFine/val/*/*_partIds.png"],
 }
 """The commands that are measured to their first batch, in a folder where `prepare` has trained."""
 
