@@ -25,6 +25,7 @@ from dvsn.export import formats, quantise
 from dvsn.export.graph import Graph, Objects, example_inputs, graph_of
 from dvsn.export.shape import Shape
 from dvsn.networks.folding import fold_batch_norms
+from dvsn.networks.onnx_form import open_session
 from dvsn.networks.precision import TYPES, Adapted
 
 Answer = tuple[Tensor, ...]
@@ -75,9 +76,9 @@ class Source(NamedTuple):
     """uint8 (N, C, H, W) on the device, of the shape that is measured."""
     calibration: Callable[[Graph], list[dict[str, np.ndarray]]]
     """Inputs by name, from which 8-bit scales are taken."""
-    rest: str = "f32"
+    rest: str
     """In which precision OpenVINO computes what 8 bits leave out: `f32` or `bf16`."""
-    models: dict[str, Any] = {}  # noqa: RUF012 - made anew by every caller
+    models: dict[str, Any]
     """ONNX models that several back ends share, by `fp32` and `int8`."""
 
 
@@ -189,13 +190,7 @@ def model_of(source: Source, precision: str) -> Any:
 
 
 def of_onnxruntime(model: Any, source: Source, levers: frozenset[str]) -> Built:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    content = model.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     names = [each.name for each in session.get_inputs()]
 
     def run(image: Tensor) -> Answer:

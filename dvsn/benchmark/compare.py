@@ -32,6 +32,7 @@ from dvsn.export.manifest import manifest
 from dvsn.export.samples import Samples
 from dvsn.export.scoring import main_score
 from dvsn.export.shape import Shape, chosen
+from dvsn.reading import read_json
 
 log = logging.getLogger("dvsn")
 Config = Mapping[str, Any]
@@ -297,18 +298,17 @@ def known_scores(named: Named) -> Mapping[str, float]:
     assert named.path is not None
     if named.engine is not None:
         beside = named.path.with_suffix(".json")
-        about = read_json(beside) if beside.is_file() else dict(named.engine.manifest)
+        about = content_of(beside) or dict(named.engine.manifest)
         if about.get("score"):
             return about["score"].get("metrics", {})  # type: ignore[no-any-return]
-    file = default_output(named.path, "val") / "metrics.json"
-    return read_json(file).get("metrics", {}) if file.is_file() else {}
+    return content_of(default_output(named.path, "val") / "metrics.json").get("metrics", {})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file of dvsn's; {} for what it is not."""
+def content_of(path: Path) -> dict[str, Any]:
+    """A JSON file of dvsn's; {} for one that is missing, damaged or something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UserError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
+from dvsn.benchmark.measure import randomise
 from dvsn.config import menu, python
 from dvsn.engine.trainer import make_task
 from dvsn.errors import CheckpointError, ConfigError, nearest
@@ -71,7 +70,7 @@ def exported(path: Path, threads: int | None) -> Named:
     engine = open_engine(path, threads=threads)
     header = header_of(engine)
     task = plain_answers(build_task(header["recipe"], data=header["data"], path=path))
-    return Named(path.name, randomised(task), header, path, engine)
+    return Named(path.name, randomise(task), header, path, engine)
 
 
 def drawn(name: str, seed: int) -> Named:
@@ -89,7 +88,7 @@ def drawn(name: str, seed: int) -> Named:
     words = [f"task={kind.split(', ')[0]}", f"network={name}", f"seed={seed}"]
     task = python.call("train", make_task, words, {})
     return Named(
-        name, randomised(plain_answers(task)), {"task": task.kind, "recipe": task.recipe, "data": task.data_recipe}
+        name, randomise(plain_answers(task)), {"task": task.kind, "recipe": task.recipe, "data": task.data_recipe}
     )  # fmt: skip
 
 
@@ -98,14 +97,3 @@ def plain_answers(task: Any) -> Any:
     if getattr(task, "test_dropout", False):
         task.test_dropout = False
     return task.eval().requires_grad_(False)
-
-
-def randomised(task: Any) -> Any:
-    """The task with random statistics and weights of batch norms: folding an identity would prove nothing."""
-    for module in task.modules():
-        if isinstance(module, _BatchNorm) and module.affine and module.running_mean is not None:
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(std=0.1)
-    return task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import torch
@@ -108,10 +109,7 @@ class Classification(NetworkTask):
             return
         names, before = list(found), self._resumed_names
         if before is not None and before != names:
-            changed = next(
-                (i for i, (a, b) in enumerate(zip(before, names, strict=False)) if a != b),
-                min(len(before), len(names)),
-            )
+            changed = next(i for i, (a, b) in enumerate(zip_longest(before, names)) if a != b)
             raise CheckpointError(
                 f"resume: the classes are not those of the checkpoint: it has {len(before)}, the data set {len(names)}, and "
                 f"number {changed} is the first that differs. Restore the folders, or start from its weights=..."

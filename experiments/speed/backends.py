@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from dvsn.benchmark import backends, compare, compare_table, stopwatch
-from dvsn.benchmark.named import Named, plain_answers, randomised, read_named
+from dvsn.benchmark.measure import randomise
+from dvsn.benchmark.named import Named, plain_answers, read_named
 from dvsn.benchmark.stopwatch import Stopwatch
 from dvsn.config import python
 from dvsn.engine.run_folder import environment
@@ -106,7 +107,7 @@ def measure(task: str, settings: dict[str, str]) -> dict[str, Any]:
 def drawn(name: str) -> Named:
     """HRNet with random weights at the size of its recipe for COCO."""
     task = plain_answers(python.call("train", make_task, [f"experiment={name}_coco"], {}))
-    return Named(name, randomised(task), {"task": task.kind, "recipe": task.recipe, "data": task.data_recipe})
+    return Named(name, randomise(task), {"task": task.kind, "recipe": task.recipe, "data": task.data_recipe})
 
 
 def verdicts(group: dict[str, Any], limits: dict[str, float]) -> list[str]:
