@@ -60,7 +60,7 @@ PLACES = {
     "convert": "convert.options:COMMAND",
     "export": "export.__main__:COMMAND",
     "search": "sweep.search:COMMAND",
-    "report": "sweep.report:COMMAND",
+    "report": "report.command:COMMAND",
     "train": "train:COMMAND",
     "evaluate": "evaluate:COMMAND",
     "benchmark": "benchmark.__main__:COMMAND",

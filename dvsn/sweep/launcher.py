@@ -324,7 +324,7 @@ def distilled(jobs: Sequence[Job]) -> str:
     """The text of the report of a distillation sweep; empty for another sweep, and where no job has finished."""
     if not any(_distils(job.folder / "config.yaml") for job in jobs if job.code == 0):
         return ""
-    from dvsn.sweep.report import report  # the tables, which most sweeps do without
+    from dvsn.report.command import report  # the tables, which most sweeps do without
 
     try:
         return "\n" + report(jobs[0].folder.parent)

@@ -27,11 +27,11 @@ from dvsn.config.folders import check_place
 from dvsn.config.rules import check_options
 from dvsn.config.types import number, require, whole
 from dvsn.errors import ConfigError, UserError
+from dvsn.report.search_study import pruner, sampler, storage
 from dvsn.sweep import launcher, search_space
 from dvsn.sweep.job import own_overrides, read_result
 from dvsn.sweep.pool import Pool, Process
 from dvsn.sweep.search_space import Range
-from dvsn.sweep.search_study import pruner, sampler, storage
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -365,7 +365,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
         chosen = plan(session, name=name, trial=trial, module=module)
-    from dvsn.sweep import search_table  # OpenCV, which `--help` does without
+    from dvsn.report import search_table  # OpenCV, which `--help` does without
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

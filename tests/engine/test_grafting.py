@@ -497,7 +497,7 @@ def importable(name: str) -> bool:
 def test_the_run_says_what_the_student_will_cost(
     blobs: Path, teacher_of: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dvsn.sweep.report import report
+    from dvsn.report.command import report
 
     caplog.set_level("INFO")
     for name, methods in (("alone", {}), ("simkd", {"simkd": node_of("simkd")})):

@@ -23,7 +23,7 @@ from dvsn.engine import rehearsal, teachers, teaching
 from dvsn.engine import trainer as runtime
 from dvsn.engine.resume import settle
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.sweep import runs
+from dvsn.report import runs
 from dvsn.tasks.finite import NotFinite
 from dvsn.weights import read_checkpoint
 from tests.support.distill_stubs import (

@@ -30,8 +30,8 @@ from dvsn.engine import tap_table
 from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
+from dvsn.report import command as report
 from dvsn.serve import __main__ as serve
-from dvsn.sweep import report
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

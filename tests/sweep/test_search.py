@@ -18,7 +18,9 @@ import pytest
 
 from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
-from dvsn.sweep import pool, report, search, search_space, search_study, search_table
+from dvsn.report import command as report
+from dvsn.report import search_study, search_table
+from dvsn.sweep import pool, search, search_space
 from dvsn.sweep.search_space import Range
 from tests.support.tiny_command import environment, write_tree
 

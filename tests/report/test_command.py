@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from dvsn.errors import DataError
-from dvsn.sweep import job, report, runs
+from dvsn.report import command as report
+from dvsn.report import runs
+from dvsn.sweep import job
 
 
 def write_run(

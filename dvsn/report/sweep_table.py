@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis, Canvas
-from dvsn.sweep.runs import ALONE, Row, Section
-from dvsn.sweep.table import Report, Table
+from dvsn.report.painter import BLUE, GREEN, GREY, Axis, Canvas
+from dvsn.report.runs import ALONE, Row, Section
+from dvsn.report.table import Report, Table
 
 COLUMNS = ("method", "weight", "seeds", "last", "best", "gain", "gap closed", "s/epoch", "peak MiB")
 EXPLANATION = (

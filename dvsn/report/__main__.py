@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dvsn.sweep.report import main
+from dvsn.report.command import main
 
 if __name__ == "__main__":
     main()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dvsn.sweep.painter import BLUE, GREEN, GREY, Axis, Canvas
-from dvsn.sweep.table import Report, Table
+from dvsn.report.painter import BLUE, GREEN, GREY, Axis, Canvas
+from dvsn.report.table import Report, Table
 
 if TYPE_CHECKING:
     from optuna import Study

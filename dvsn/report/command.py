@@ -9,8 +9,8 @@ from pathlib import Path
 from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import DataError
-from dvsn.sweep import search_study
-from dvsn.sweep.runs import read_runs, sections
+from dvsn.report import search_study
+from dvsn.report.runs import read_runs, sections
 
 log = logging.getLogger("dvsn")
 
@@ -36,7 +36,7 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
     The files are called report, or search for a search, and lie in `output`, by default in `folder`. `teacher` is the
     teacher's score where the runs do not know it. Raises `DataError` where there is no finished run.
     """
-    from dvsn.sweep import report_table, search_table  # OpenCV, which `--help` does without
+    from dvsn.report import search_table, sweep_table  # OpenCV, which `--help` does without
 
     if not folder.is_dir():
         raise DataError(
@@ -49,7 +49,7 @@ def report(folder: Path, *, output: Path | None = None, teacher: float | None = 
         raise DataError(
             f"{folder}: no finished run below it ({unfinished} without a result.json). Expected config.yaml and result.json."
         )
-    return report_table.report(sections(runs, teacher=teacher), unfinished).write(output or folder)
+    return sweep_table.report(sections(runs, teacher=teacher), unfinished).write(output or folder)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.atomic import replacing
-from dvsn.sweep.painter import png
+from dvsn.report.painter import png
 
 
 @dataclass(frozen=True)

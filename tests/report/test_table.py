@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dvsn.sweep.painter import BLUE, Axis, Canvas
-from dvsn.sweep.table import Report, Table
+from dvsn.report.painter import BLUE, Axis, Canvas
+from dvsn.report.table import Report, Table
 
 
 def test_a_table_by_hand() -> None:
