@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -101,8 +100,6 @@ def benchmark(config: Config) -> Config:
 
 def compared(config: Config, device: Any) -> Config:
     """The tables and the picture of several files."""
-    if config["picture"] is not None and importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("picture: needs matplotlib, not installed. pip install 'dvsn[plots]'")
     from dvsn.benchmark import compare_table, picture
     from dvsn.benchmark.compare import compare
 

@@ -126,7 +126,6 @@ def test_scores_are_found_or_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_picture(segmenter: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs pip install 'dvsn[plots]'")
     result = asked(segmenter, "pfld_025", f"picture={tmp_path}/speed.svg", "variants=[folded]")
     assert len(result["groups"]) == 2
     drawn = (tmp_path / "speed.svg").read_text(encoding="utf-8")
