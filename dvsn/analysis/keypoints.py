@@ -84,7 +84,9 @@ class Found(Analyst):
         of the other side."""
         score, mirror = self.task.score, self.task.keypoints.mirror
         errors = score.relative(index, points)
-        if not self.task.keypoints.mirrors:
+        if not self.task.keypoints.mirrors or isinstance(
+            score, NME
+        ):  # points of a face are near those of its other side
             return errors, np.zeros(errors.shape, bool)
         swapped = score.right(score.relative(index, points[:, mirror]))  # of truth k, answer mirror[k]
         wrong = ~np.isnan(errors) & ~score.right(errors)
@@ -153,7 +155,7 @@ class Found(Analyst):
         right = (self.task.score.right(self.errors) & ~np.isnan(self.errors)).sum(axis=0)
         for row, good, crossed in zip(rows, right.tolist(), self.crossed.sum(axis=0).tolist(), strict=True):
             row["right"] = good / row["measured"] if row["measured"] else None
-            if self.task.keypoints.pairs:
+            if self.task.keypoints.pairs and not isinstance(self.task.score, NME):
                 row["on the other side"] = crossed
         return rows
 
@@ -217,6 +219,7 @@ class Found(Analyst):
                 tuple(cumulative(errors, at + 1e-12).tolist()),
             )
             for name, errors in self.subsets.items()
+            if len(errors)
         )
         figures = score._figures(self.subsets["all"])
         told = [

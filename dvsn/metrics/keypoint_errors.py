@@ -16,8 +16,8 @@ QUANTILE = 0.9
 
 
 def by_keypoint(errors: np.ndarray, names: Sequence[str]) -> list[Row]:
-    """A row a keypoint: how often it is measured, and the mean, the median and the 0.9 quantile of its errors; None where it
-    never is, or where the value is not finite."""
+    """A row a keypoint: how often it is measured, and the mean of its errors, the median (of an even number the lower one)
+    and the 0.9 quantile (the next larger one); None where it never is, or where the value is not finite."""
     rows = []
     for name, column in zip(names, errors.T, strict=True):
         known = column[~np.isnan(column)]
