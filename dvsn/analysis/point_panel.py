@@ -95,7 +95,7 @@ def draw_maps(batch: Batch, maps: np.ndarray, codec: Any, factor: float) -> np.n
     matrix = np.array([[across * factor, 0, places[0]], [0, down * factor, places[1]]])
     level = np.clip(np.nan_to_num(maps / max(float(maps.max()), 1e-6)), 0, 1).astype(np.float32)
     large = np.asarray(cv2.warpAffine(level, matrix, (width, height), flags=cv2.INTER_LINEAR))
-    colours = cv2.applyColorMap((255 * large).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    colours = cv2.applyColorMap((255 * large).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = 0.25 + 0.45 * large[..., None]
     mixed: np.ndarray = ((1 - share) * picture + share * colours).astype(np.uint8)
     return mixed
