@@ -310,6 +310,8 @@ def check_against_coco(data: CocoObjects, folder: Path) -> None:
         expected = by_coco_itself(folder, data, answers, kind)
         assert 0.02 < expected[0] < 0.95
         np.testing.assert_allclose([found[f"{prefix}{name}"] for name in FIGURES], expected, atol=1e-7)
+        curves = score.curves[prefix]
+        assert curves[curves > -1].mean() == pytest.approx(expected[0])
 
 
 def test_the_score_is_that_of_coco_on_its_files(tree: Path, tmp_path: Path) -> None:
