@@ -25,7 +25,7 @@ class Analyst:
     1. `begin`, when the test starts, after the task's own preparation;
     2. for each batch `look`, and for each picture that is kept `panels`;
     3. `close` in each process, while the task's metrics still hold the whole split;
-    4. in the first process `tables`, `charts` and `matrices`.
+    4. in the first process `settle` for each picture, `tables`, `charts` and `matrices`.
 
     Where only the scores are wanted (`worst=null`) it is asked for 1, 3 and 4, so what `look` collects may be missing.
 
@@ -47,8 +47,8 @@ class Analyst:
         """The names of the classes, in their order; empty where the task has none."""
         return ()
 
-    def begin(self) -> None:
-        """Prepare for a split."""
+    def begin(self, *, look: bool = True) -> None:
+        """Prepare for a split, of which pictures will be looked at or not."""
 
     def look(self, batch: Batch, output: Any) -> list[Picture]:
         """A record of each picture of a batch, in its order, for the task's `output`. A score of NaN: there is none."""
@@ -61,6 +61,10 @@ class Analyst:
 
     def close(self, gather: Gather) -> None:
         """Put together what the processes have found."""
+
+    def settle(self, picture: Picture) -> Picture:
+        """The record of a picture as it is written, after `close`."""
+        return picture
 
     def tables(self) -> dict[str, list[Row]]:
         """Rows by title, beside those of the task's own `details`."""
@@ -86,7 +90,7 @@ class Plain(Analyst):
         self.score = next(iter(self._alone), "none")
         self.better = "less" if first is not None and first.higher_is_better is False else "more"
 
-    def begin(self) -> None:
+    def begin(self, *, look: bool = True) -> None:
         self._alone.to(self.task.device)
 
     def look(self, batch: Batch, output: Any) -> list[Picture]:

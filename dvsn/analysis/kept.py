@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from dvsn.analysis.analyst import Gather
 from dvsn.analysis.record import Picture
 from dvsn.atomic import replacing
-from dvsn.pictures.grids import grid, shrink, to_array
+from dvsn.pictures.grids import Array, grid, shrink, to_array
 
 FOLDERS = ("worst", "best")
 SIDE = 640  # pixels of the longer side of a panel
+SMALLEST = 192  # a panel smaller than half of this is enlarged
+WIDE = 2.0  # the width of a sheet of panels over its height
 QUALITY = 90
 LONGEST = 80  # characters of a name in a file's name
 
@@ -98,13 +101,35 @@ def by_score(seen: list[Seen], kept: Kept) -> list[Seen]:
 
 
 def draw(panels: dict[str, Any]) -> bytes:
-    """Panels (1, 3, H, W) by title, side by side on white, as a JPEG."""
-    row = [shrink(to_array(panel)[0], SIDE) for panel in panels.values()]
-    sheet = cv2.cvtColor(grid([row], list(panels)), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    """Panels (1, 3, H, W) by title, side by side on white and in several rows where they are many, as a JPEG."""
+    pictures = [fitted(to_array(panel)[0]) for panel in panels.values()]
+    height, width = pictures[0].shape[:2]
+    count, titles = len(pictures), list(panels)
+
+    def off(columns: int) -> float:
+        """How far the sheet is from WIDE times as wide as high."""
+        return abs(math.log(columns * width / (math.ceil(count / columns) * height) / WIDE))
+
+    columns = min(range(1, count + 1), key=lambda each: (off(each), each))
+    rows = [grid([pictures[at : at + columns]], titles[at : at + columns]) for at in range(0, count, columns)]
+    widest = max(row.shape[1] for row in rows)
+    sheet = np.concatenate(
+        [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    )
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
     if not done:
         raise OSError(f"a picture of {sheet.shape[1]}x{sheet.shape[0]} pixels could not be encoded as JPEG")
     return data.tobytes()
+
+
+def fitted(picture: Array) -> Array:
+    """A panel of at most SIDE pixels; a very small one is enlarged by a whole number, so that its title fits above it."""
+    factor = SMALLEST // max(picture.shape[:2])
+    if factor < 2:
+        return shrink(picture, SIDE)
+    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
 
 
 def file_name(name: str) -> str:

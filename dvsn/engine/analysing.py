@@ -15,6 +15,7 @@ from dvsn.analysis import kept as drawings
 from dvsn.analysis.analyst import Analyst, Plain, find_analyst, one
 from dvsn.analysis.kept import Kept, Seen, by_score
 from dvsn.analysis.record import FILE, Analysis, Picture, Row
+from dvsn.analysis.versus import apart
 from dvsn.atomic import write_csv
 from dvsn.errors import ConfigError
 
@@ -54,7 +55,7 @@ class Analysing(Callback):
             self.teacher.to(pl_module.device).eval()
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.analyst.begin()  # here the task's metrics are ready
+        self.analyst.begin(look=self.worst is not None)  # here the task's metrics are ready
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
@@ -106,7 +107,7 @@ class Analysing(Callback):
             score=found.score,
             better=found.better,
             classes=found.classes,
-            tables={**details, **found.tables()},
+            tables={**details, **found.tables(), **apart(pictures, found.score, found.better)},
             charts=found.charts(),
             matrices=found.matrices(),
             pictures=listed([each for each in pictures if each.score == each.score]),
