@@ -12,7 +12,10 @@ from torch import Tensor
 
 from dvsn.analysis.analyst import Analyst, Gather
 from dvsn.analysis.object_panel import draw_errors
+from dvsn.analysis.precision_curves import precision_charts
 from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, Row
+from dvsn.analysis.versus import TABLE, TEACHER
+from dvsn.errors import ConfigError
 from dvsn.metrics.detection import coco_results
 from dvsn.metrics.detection_errors import (
     BACKGROUND,
@@ -20,7 +23,6 @@ from dvsn.metrics.detection_errors import (
     MATCHED,
     MISSED,
     NEAR,
-    RECALLS,
     RIGHT,
     STATES,
     Judged,
@@ -31,8 +33,6 @@ from dvsn.metrics.detection_errors import (
 )
 from dvsn.types import Batch
 
-CURVES = 12  # of a chart of classes, beside their mean
-OVERLAPS = np.linspace(0.5, 0.95, 10)
 CONFIDENCES = np.linspace(0, 1, 101)
 MEANINGS = {
     "wrong class": f"IoU of {MATCHED} or more with an object of another class",
@@ -42,7 +42,6 @@ MEANINGS = {
     "background": f"IoU of {NEAR} or less with every object",
     MISSED: "an object that no detection has found, and none of a wrong class or badly placed would",
 }
-TITLES = {"": "boxes", "mask_": "masks"}
 
 
 class Found(Analyst):
@@ -51,10 +50,17 @@ class Found(Analyst):
     `dvsn.metrics.detection_errors`."""
 
     score = "f1"
+    compares = True
 
     def __init__(self, task: Any, teacher: Any = None) -> None:
         super().__init__(task, teacher)
+        if teacher is not None and teacher.network.classes != task.network.classes:
+            raise ConfigError(
+                f"teacher: knows {teacher.network.classes} classes, the checkpoint {task.network.classes}; expected as many."
+            )
         self.least: float = task.shown_from
+        self.taught: dict[int, Judged] = {}
+        """The teacher's detections of a picture that are shown, by its number."""
         self.judged: dict[int, tuple[Judged, Judged]] = {}
         """By the picture's number: with all its detections, and with those that are shown."""
 
@@ -69,11 +75,17 @@ class Found(Analyst):
 
     def look(self, batch: Batch, output: Any) -> list[Picture]:
         pictures = []
-        for index, name, found in zip(batch["index"].tolist(), batch["name"], output, strict=True):
+        answers = [None] * len(output) if self.teacher is None else self.teacher(batch["image"])
+        rows = zip(batch["index"].tolist(), batch["name"], output, answers, strict=True)
+        for index, name, found, theirs in rows:
             results, objects = self.rows_of(index, found)
             shown = judge(results, objects, least=self.least)
             self.judged[index] = judge(results, objects), shown
-            pictures.append(self.picture(name, shown))
+            picture = self.picture(name, shown)
+            if theirs is not None:
+                self.taught[index] = judge(*self.rows_of(index, theirs), least=self.least)
+                picture.values[TEACHER] = self.taught[index].f1
+            pictures.append(picture)
         return pictures
 
     def rows_of(self, index: int, found: dict[str, Tensor]) -> tuple[list[Row], list[Row]]:
@@ -113,18 +125,23 @@ class Found(Analyst):
 
     def panels(self, batch: Batch, output: Any) -> dict[str, Tensor]:
         """Also `errors`: the detections in the colours of their kinds, and the objects that none has found."""
-        index = int(batch["index"][0])
-        results, objects = self.rows_of(index, output[0])
-        judged = judge(results, objects, least=self.least)
+        found = super().panels(batch, output)
+        answers = {"errors": output} | (
+            {} if self.teacher is None else {"errors of the teacher": self.teacher(batch["image"])}
+        )
         photo = batch["image"][0].permute(1, 2, 0).cpu().numpy()
-        drawn = draw_errors(photo, judged, results, objects, self.categories)
-        return {**super().panels(batch, output), "errors": torch.from_numpy(drawn).permute(2, 0, 1)[None]}
+        for title, answer in answers.items():
+            results, objects = self.rows_of(int(batch["index"][0]), answer[0])
+            judged = judge(results, objects, least=self.least)
+            drawn = draw_errors(photo, judged, results, objects, self.categories)
+            found[title] = torch.from_numpy(drawn).permute(2, 0, 1)[None]
+        return found
 
     def close(self, gather: Gather) -> None:
         self.task.score.compute()  # gathers, and is not repeated
-        parts = gather(self.judged)
-        together = {index: judged for part in parts for index, judged in part.items()}
+        together = {index: judged for part in gather(self.judged) for index, judged in part.items()}
         self.judged = dict(sorted(together.items()))
+        self.taught = {index: judged for part in gather(self.taught) for index, judged in part.items()}
 
     # What was found --------------------------------------------------------------------------------------
 
@@ -160,7 +177,25 @@ class Found(Analyst):
                 {**row, "right": right, "wrong": wrong, "not found": lost,
                  "precision": precision, "recall": recall, "f1": f1}
             )  # fmt: skip
-        return {"classes": rows, "kinds of errors": self.errors()}
+        tables = {"classes": rows, "kinds of errors": self.errors()}
+        return tables | ({TABLE: self.beside()} if self.taught else {})
+
+    def beside(self) -> list[Row]:
+        """A row a class that is there, and one of all: the shares of its objects that each finds, and who alone does."""
+        counts = {label: np.zeros(4, np.int64) for label in self.categories}
+        for index, (_, own) in self.judged.items():
+            case = 2 * own.found + self.taught[index].found
+            for label in np.unique(own.wanted).tolist():
+                counts[label] += np.bincount(case[own.wanted == label], minlength=4)
+        rows: list[Row] = []
+        for name, each in (*zip(self.classes, counts.values(), strict=True), ("all", sum(counts.values()))):
+            neither, teacher, student, both = np.asarray(each).tolist()
+            if total := neither + teacher + student + both:
+                rows.append(
+                    {"class": name, "student": (student + both) / total, "teacher": (teacher + both) / total,
+                     "only the student": student, "only the teacher": teacher, "objects": total}
+                )  # fmt: skip
+        return rows
 
     def errors(self) -> list[Row]:
         """A row a kind: its errors and their share, those of detections of any score, and the AP50 that mending these would
@@ -182,65 +217,8 @@ class Found(Analyst):
         return rows
 
     def charts(self) -> tuple[Chart, ...]:
-        charts: list[Chart] = []
-        for prefix, precision in self.task.score.curves.items():
-            charts += self.precision_charts(prefix, precision)
-        charts.append(self.by_overlap())
-        return (*charts, *(self.error_charts() if self.judged else ()))
-
-    def precision_charts(self, prefix: str, precision: np.ndarray) -> list[Chart]:
-        """Of COCO's precision (T, R, K): at the lowest overlap, and the mean of all."""
-        title = TITLES[prefix]
-        made = []
-        for key, what, curves in (
-            ("precision_recall_50", "IoU 0.5", precision[0]),
-            ("precision_recall", "mean over IoU 0.5 to 0.95", precision.mean(axis=0)),
-        ):
-            drawn, note = self.class_curves(curves)
-            made.append(
-                Chart(
-                    f"{prefix}{key}",
-                    f"Precision and recall of {title}, {what}",
-                    "recall",
-                    "precision",
-                    drawn,
-                    note=note,
-                )
-            )
-        return made
-
-    def class_curves(self, curves: np.ndarray) -> tuple[tuple[Curve, ...], str]:
-        """(R, K) precision by recall -> the mean of the classes and the classes, those of the least average precision first;
-        and what the chart is to be read as."""
-        known = np.flatnonzero((curves > -1).all(axis=0))
-        if not len(known):
-            return (), "No object of any class."
-        names, recalls = self.classes, tuple(RECALLS.round(2).tolist())
-        order = known[np.argsort(curves[:, known].mean(axis=0), kind="stable")]
-        chosen = order if len(order) <= CURVES else order[[*range(CURVES // 2), *range(-CURVES // 2, 0)]]
-        mean = curves[:, known].mean(axis=1)
-        drawn = [Curve(f"all, AP {mean.mean():.3f}", recalls, tuple(mean.tolist()))]
-        drawn += [
-            Curve(f"{names[n]}, AP {curves[:, n].mean():.3f}", recalls, tuple(curves[:, n].tolist()))
-            for n in chosen
-        ]
-        note = "The area below a curve is its average precision; the least one first."
-        if len(order) > len(chosen):
-            note += f" Of {len(order)} classes the {CURVES // 2} worst and the {CURVES // 2} best; the table has all."
-        return tuple(drawn), note
-
-    def by_overlap(self) -> Chart:
-        curves = []
-        for prefix, precision in self.task.score.curves.items():
-            known = (precision > -1).all(axis=(0, 1))
-            values = (
-                precision[:, :, known].mean(axis=(1, 2)).tolist() if known.any() else [None] * len(OVERLAPS)
-            )
-            curves.append(Curve(TITLES[prefix], tuple(OVERLAPS.round(2).tolist()), tuple(values)))
-        return Chart(
-            "ap_by_overlap", "Average precision by overlap", "IoU from which a detection is right", "AP", tuple(curves),
-            note="COCO's AP is the mean of the ten. A steep fall: objects are found, and badly placed.",
-        )  # fmt: skip
+        known = precision_charts(self.task.score.curves, self.classes)
+        return (*known, *(self.error_charts() if self.judged else ()))
 
     def error_charts(self) -> tuple[Chart, ...]:
         rows = self.errors()

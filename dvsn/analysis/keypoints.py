@@ -12,6 +12,7 @@ from torch import Tensor
 from dvsn.analysis.analyst import Analyst, Gather
 from dvsn.analysis.point_panel import draw_panels
 from dvsn.analysis.record import Chart, Curve, Picture, Row
+from dvsn.analysis.versus import TABLE, TEACHER
 from dvsn.errors import ConfigError
 from dvsn.metrics.ced import cumulative
 from dvsn.metrics.keypoint_ap import KeypointAP
@@ -111,9 +112,10 @@ class Found(Analyst):
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """Photo, prediction and label enlarged, truth and prediction with lines between, and the largest of the heatmaps
-        where the network has them."""
+        where the network has them; the teacher's answer where there is one."""
         measured = self.task.score.compared(batch["index"].cpu().numpy()).labelled[0]
-        return draw_panels(self.task, batch, output, measured)
+        others = {} if self.teacher is None else {TEACHER: answer_of(self.teacher, batch)}
+        return draw_panels(self.task, batch, output, measured, others)
 
     # A teacher --------------------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class Found(Analyst):
         self.taught.update(zip(index.tolist(), points, strict=True))
         for each, score in zip(values, self.person_scores(self.measure(index, points)[0]), strict=True):
             if np.isfinite(score):
-                each["teacher"] = float(score)
+                each[TEACHER] = float(score)
 
     def compare(self, index: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
         known = np.isin(index, list(self.taught))
@@ -147,7 +149,7 @@ class Found(Analyst):
 
     def tables(self) -> dict[str, list[Row]]:
         tables = {"error by keypoint": self.rows()}
-        return tables | ({"student and teacher": self.beside} if self.beside else {})
+        return tables | ({TABLE: self.beside} if self.beside else {})
 
     def rows(self) -> list[dict[str, Any]]:
         """By keypoint: the errors, the share that is right, and how many are where the other side's is."""
@@ -262,7 +264,8 @@ def precision_charts(curves: np.ndarray) -> list[Chart]:
 
 
 def answer_of(teacher: Any, batch: Batch) -> Tensor:
-    """A teacher's points (N, K, 2) for the student's crops, in pixels of these, counted as their keypoints are.
+    """A teacher's answer (N, K, 3) for the student's crops: points in pixels of these, counted as their keypoints are, and
+    confidences.
 
     The teacher is shown the crops at its own size.
     """
@@ -276,10 +279,10 @@ def answer_of(teacher: Any, batch: Batch) -> Tensor:
         offset = batch["offset"]
         if teacher.response == "points":
             theirs = from_corner(size[1], batch["extent"][:, 0])
-    points = teacher(seen, theirs if "offset" in batch else None)[..., :2]
-    sides = points.new_tensor([image.shape[-1] / size[1], image.shape[-2] / size[0]])
-    places = (points - theirs.view(-1, 1, 1) + 0.5) * sides - 0.5
-    return places + offset.view(-1, 1, 1)
+    answer = teacher(seen, theirs if "offset" in batch else None)
+    sides = answer.new_tensor([image.shape[-1] / size[1], image.shape[-2] / size[0]])
+    places = (answer[..., :2] - theirs.view(-1, 1, 1) + 0.5) * sides - 0.5
+    return torch.cat([places + offset.view(-1, 1, 1), answer[..., 2:]], dim=-1)
 
 
 def as_array(points: Tensor) -> np.ndarray:

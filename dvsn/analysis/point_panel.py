@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -20,11 +21,16 @@ BETWEEN: Colour = (255, 236, 61)
 FAR = 1 << 14  # pixels; what lies farther out is drawn as if it were there
 
 
-def draw_panels(task: Any, batch: Batch, output: Tensor, measured: np.ndarray) -> dict[str, Tensor]:
-    """Of a batch of one crop by title: uint8 RGB (1, 3, H, W). `measured` (K,) bool: keypoints with a truth."""
+def draw_panels(
+    task: Any, batch: Batch, output: Tensor, measured: np.ndarray, others: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Of a batch of one crop by title: uint8 RGB (1, 3, H, W). `measured` (K,) bool: keypoints with a truth; `others`:
+    further answers (1, K, 3) by title."""
     factor = SIDE / max(batch["image"].shape[-2:])
     large, answer = enlarged(batch, output, factor)
     panels: dict[str, Tensor] = task.panels(large, answer)
+    for title, other in (others or {}).items():
+        panels[title] = task.panels(*enlarged(batch, other, factor))["prediction"]
     if "keypoints" in batch:
         panels["green truth, red found"] = as_panel(draw_errors(large, answer, measured))
     maps = heatmaps(task, batch)

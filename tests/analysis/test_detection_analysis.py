@@ -14,6 +14,8 @@ from torch import Tensor
 from dvsn.analysis.analyst import find_analyst
 from dvsn.analysis.detection import Found
 from dvsn.analysis.object_panel import COLOURS, NOT_FOUND
+from dvsn.analysis.precision_curves import by_class
+from dvsn.errors import ConfigError
 from dvsn.metrics.detection import DetectionScore
 from dvsn.metrics.detection_errors import RIGHT
 from dvsn.tasks.detection import Detection
@@ -60,6 +62,18 @@ def task_of(data: Pictures, shown: float = 0.5) -> Any:
 def batch_of(*numbers: int) -> Row:
     image = [torch.zeros(3, *SIZE, dtype=torch.uint8) for _ in numbers]
     return {"index": torch.tensor(numbers), "name": [f"p{n}" for n in numbers], "image": image}
+
+
+class Teacher:
+    """Gives the answers that it was given."""
+
+    network = SimpleNamespace(classes=3)
+
+    def __init__(self, answers: Sequence[Any]) -> None:
+        self.answers = answers
+
+    def __call__(self, image: Sequence[Tensor]) -> Sequence[Any]:
+        return self.answers[: len(image)]
 
 
 TRUTH: tuple[list[tuple[int, list[float]]], ...] = (
@@ -147,6 +161,31 @@ def test_curves_are_cocos(analyst: Found) -> None:
     assert f1.y[80] == pytest.approx(2 / (1 + 4))
 
 
+def test_a_teacher_by_hand(analyst: Found) -> None:
+    """The teacher finds the bus and the second car of the second picture; the student alone the first car."""
+    theirs = (
+        answer((BUS, [40, 0, 20, 20], 0.9)),
+        answer((CAR, [80, 0, 20, 20], 0.9), (CAR, [0, 0, 20, 20], 0.25)),
+    )
+    analyst.task.network = SimpleNamespace(classes=3)
+    beside = Found(analyst.task, Teacher(theirs))
+    pictures = beside.look(batch_of(0, 1), ANSWERS)
+    beside.close(alone)
+    assert [each.values["teacher"] for each in pictures] == pytest.approx([2 / 3, 2 / 3])
+    car, bus, every = beside.tables()["student and teacher"]
+    assert (car["class"], car["objects"], car["only the student"], car["only the teacher"]) == (
+        "car",
+        3,
+        1,
+        1,
+    )
+    assert (bus["student"], bus["teacher"]) == (0, 1)
+    assert (every["student"], every["teacher"], every["objects"]) == (0.25, 0.5, 4)
+    assert list(beside.panels(batch_of(0), ANSWERS[:1])) == ["errors", "errors of the teacher"]
+    with pytest.raises(ConfigError, match="knows 4 classes, the checkpoint 3"):
+        Found(analyst.task, SimpleNamespace(network=SimpleNamespace(classes=4)))
+
+
 def test_two_processes_are_put_together(analyst: Found) -> None:
     """A picture that both have seen, as a sampler that pads gives it, counts once."""
     other = Found(analyst.task)
@@ -179,11 +218,9 @@ def test_a_split_without_objects_has_no_curves() -> None:
 
 
 def test_many_classes_are_shown_by_the_worst_and_the_best() -> None:
-    analyst = Found(task_of(Pictures([])))
-    analyst.task.score.dataset.categories = {n: f"c{n:02d}" for n in range(1, 31)}
     curves = np.tile(np.linspace(0, 1, 30), (101, 1))
     curves[:, 4] = -1  # no object
-    drawn, note = analyst.class_curves(curves)
+    drawn, note = by_class(curves, [f"c{n:02d}" for n in range(1, 31)])
     names = [curve.name.partition(",")[0] for curve in drawn]
     assert names == ["all", *(f"c{n:02d}" for n in (1, 2, 3, 4, 6, 7, 25, 26, 27, 28, 29, 30))]
     assert "Of 29 classes the 6 worst and the 6 best" in note

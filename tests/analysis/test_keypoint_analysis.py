@@ -237,7 +237,7 @@ def test_a_teachers_points_come_back_into_the_students_crop(size: tuple[int, int
         "offset": torch.tensor([own]),
     }
     points = answer_of(Spotter(size, response, side), batch)
-    np.testing.assert_allclose(points[0, 0], [17.3 + own, 22.6 + own], atol=0.05)
+    np.testing.assert_allclose(points[0, 0], [17.3 + own, 22.6 + own, 1], atol=0.05)
 
 
 # Panels --------------------------------------------------------------------------------------------------
