@@ -47,7 +47,7 @@ class Session(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A composed config, with what it was made of."""
+    """A composed config, its defaults before values were set, and the values of the command line."""
 
     cfg: DictConfig
     """With its `hydra` node, not resolved."""
@@ -100,7 +100,7 @@ def hydra_main(
 
 
 def bounded(job: Job) -> Job:
-    """A job that reads checkpoints within the bound of its config."""
+    """Wrap a job so that checkpoints are read within `max_unpacked` of its config."""
 
     @functools.wraps(job)
     def within(tree: Config) -> Any:
@@ -341,7 +341,8 @@ def checked(cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, train
 
 
 def modernise(cfg: DictConfig) -> None:
-    """Put the facts of a data set where they are today, in a config of YAML files of which some were written before."""
+    """Move the facts of a data set (mean, std, names ...) to `data.facts` in configs whose YAML files were
+    written for an earlier version."""
     from omegaconf import OmegaConf, open_dict
 
     data = OmegaConf.to_container(cfg.data, resolve=False) if OmegaConf.is_config(cfg.get("data")) else None

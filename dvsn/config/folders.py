@@ -1,4 +1,4 @@
-"""Where a run writes: the name of its folder, where that may lie, and that it belongs to this run alone."""
+"""The folder of a run: its name, the places where it may lie, and a lock that keeps other runs out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def run_stamp(name: str, resume: str | None) -> str:
 
 
 def check_place(key: str, folder: Any, *, spelt: Any = None, inside: Sequence[str | Path] = ()) -> Path:
-    """The absolute path of a folder that lies in the working directory, links followed, or where the command line says.
+    """The absolute path of a folder that lies in the working directory, links followed, or where the command
+    line says.
 
     `key` is the option that names it; `spelt` what the command line has for it, None where a YAML file names it. Of
     a text with interpolations, such as /data/runs/${name}, the part before them counts. `runs` may be a link of the
@@ -135,7 +136,7 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
 
 
 def not_there(folder: Path) -> list[Path]:
-    """A folder and those above it, as far as they do not exist, the innermost first."""
+    """Those of a folder and its parents that do not exist, the innermost first."""
     return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
@@ -163,7 +164,7 @@ def clear_begun(folder: Path) -> None:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those that are empty, in this order."""
+    """Remove the empty ones of these folders, in this order."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -198,8 +199,8 @@ def _make(folder: Path) -> bool:
 
 
 _held: set[int] = set()
-"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a run that is
-killed, whose folder must be free at once."""
+"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a
+run that is killed, whose folder must be free at once."""
 
 
 def _let_go() -> None:

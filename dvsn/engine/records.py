@@ -1,4 +1,4 @@
-"""What Python gets of a training and of an evaluation: small records of what the files of both say."""
+"""The records that `dvsn.train` and `dvsn.evaluate` return in Python."""
 
 from __future__ import annotations
 

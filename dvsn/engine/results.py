@@ -1,4 +1,4 @@
-"""What a finished training gives: the content of result.json."""
+"""The content of result.json, written when a training has ended."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def how_measured(task: Task, precision: str) -> Config:
 
 
 def epoch_seconds(seconds: float, trainer: pl.Trainer, before: int) -> float | None:
-    """How long an epoch took, with its validation; `before` is the number of batches that an earlier part of the run did."""
+    """How long an epoch took, with its validation; `before` is the number of batches that an earlier part of
+    the run did."""
     batches = trainer.fit_loop.epoch_loop._batches_that_stepped - before
     return round(seconds * int(trainer.num_training_batches) / batches, 3) if batches > 0 else None

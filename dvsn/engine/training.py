@@ -1,4 +1,4 @@
-"""A training from its config to result.json, in the order in which it happens."""
+"""One training, from its resolved config to result.json: the steps in order."""
 
 from __future__ import annotations
 
