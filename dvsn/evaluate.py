@@ -38,6 +38,7 @@ COMMAND = Command(
         Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
         Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
         Option("inference.flip", "null", "true: averaged with the mirrored picture"),
+        Option("inference.resize", "null", "pictures to [HEIGHT,WIDTH], or to a shorter side such as 520"),
         Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
         Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
         Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),

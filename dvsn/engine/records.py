@@ -105,6 +105,11 @@ def measured_line(measured: Mapping[str, Any]) -> str:
         mode = f"windows of {window[0]}x{window[1]}" + (f" by {stride[0]}x{stride[1]}" if stride else "")
     parts += [mode, f"scales {', '.join(f'{scale:g}' for scale in measured['scales'])}"]
     parts.append("averaged with the mirrored" if measured["mirror"] else "not mirrored")
+    if "resize" in measured:
+        to = measured["resize"]
+        parts.append(
+            f"resized to {to[0]}x{to[1]}" if isinstance(to, list) else f"resized to a shorter side of {to}"
+        )
     if measured.get("test_dropout"):
         parts.append("with dropout")
     if "test_norm" in measured:

@@ -67,8 +67,8 @@ def result(
 def how_measured(task: Task, precision: str) -> Config:
     """What a score depends on beside weights and data: the precision, and how the task asks its network in a test.
 
-    `mirror`, `scales` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a task without a
-    choice looks at whole pictures once.
+    `mirror`, `scales`, `resize` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a
+    task without a choice looks at whole pictures once.
     """
     asked = getattr(task, "inference", None)
     measured: Config = {
@@ -79,6 +79,8 @@ def how_measured(task: Task, precision: str) -> Config:
     }
     if measured["mode"] == "slide":
         measured |= {"window": list(asked.window), "stride": asked.stride and list(asked.stride)}  # type: ignore[union-attr]
+    if getattr(asked, "resize", None) is not None:
+        measured["resize"] = asked.resize if isinstance(asked.resize, int) else list(asked.resize)  # type: ignore[union-attr]
     for key in ("test_dropout", "test_norm"):
         if hasattr(task, key):
             measured[key] = getattr(task, key)
