@@ -26,6 +26,7 @@ from dvsn.hub.resolve import local, read
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.engine import open_engine
 from dvsn.tasks.exported import answer_by, header_of, is_exported
+from dvsn.tasks.inference import read_options
 from dvsn.tasks.recipe import build_task, load_state, read_recipe
 
 log = logging.getLogger("dvsn")
@@ -118,6 +119,7 @@ def chosen_recipe(config: Config, header: Config, path: Path, *, fixed: bool = F
         raise ConfigError(f"inference: the task '{kind}' of {path} has no such options.")
     if chosen:
         recipe["inference"] = {**(recipe.get("inference") or {}), **chosen}
+        read_options(recipe["inference"], path="inference")
     return recipe
 
 
