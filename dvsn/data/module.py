@@ -20,6 +20,7 @@ from dvsn.data import presence
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.facts import DataFacts
 from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
+from dvsn.data.loading import Clocked, Loader
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
@@ -445,10 +446,12 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, split: str, batches: Any) -> DataLoader[Any]:
         if self.workers:
             calm_opencv()
-        return DataLoader(
-            self.datasets[split],
+        data = self.datasets[split]
+        clocked = Clocked(data, getattr(data, "collate", collate), workers=self.workers)
+        return Loader(
+            clocked,
             batch_sampler=batches,
-            collate_fn=getattr(self.datasets[split], "collate", collate),
+            collate_fn=clocked.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),

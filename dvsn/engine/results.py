@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from dvsn.engine import teachers
 from dvsn.engine.run_folder import peak_memory
 from dvsn.engine.saving import Checkpoints
+from dvsn.engine.scores import Scores
+from dvsn.engine.times import Times
 from dvsn.tasks.base import Task
 
 Config = dict[str, Any]
@@ -40,8 +42,13 @@ def result(
     seconds: float,
     before: int,
 ) -> Config:
-    """The result of a run that took `seconds`; `before` is the number of batches that an earlier part of it did."""
-    saved = next(item for item in trainer.callbacks if isinstance(item, Checkpoints))  # type: ignore[attr-defined]
+    """The result of a run that took `seconds`; `before` is the number of batches that an earlier part of it did.
+
+    `best_metrics` and the best of `classes` (`dvsn.engine.scores.Validation`) are null where that validation was in an
+    earlier part of the run. `times` are seconds of this part, by what they went to (`dvsn.engine.times.Times`).
+    """
+    saved, scores, times = (find(trainer, kind) for kind in (Checkpoints, Scores, Times))
+    best, last = scores.best_of(saved.best_step), scores.last
     return {
         "monitor": (config.get("monitor") or {}).get("name"),
         "best": saved.best,
@@ -50,18 +57,26 @@ def result(
         "last": saved.latest,
         "last_epoch": saved.latest_epoch,
         "objective": saved.best,
+        "best_metrics": None if best is None else best.scores,
         "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
+        "classes": {"best": best.classes if best else None, "last": last.classes if last else None},
         "measured": how_measured(task, trainer.precision),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
         "epoch_seconds": epoch_seconds(seconds, trainer, before),
-        "peak_memory_bytes": peak_memory(),
+        "times": None if times is None else {part: round(value, 3) for part, value in times.total.items()},
+        "peak_memory_bytes": peak_memory(on_gpu=trainer.strategy.root_device.type == "cuda"),
         "teacher_score": teacher.score,
         "teacher_measured_by": teacher.measured_by,
         "parameters": sum(parameter.numel() for parameter in task.deployable().parameters()),
         "folder": str(folder),
     }
+
+
+def find(trainer: pl.Trainer, kind: type) -> Any:
+    """The callback of a class; None where the run has none."""
+    return next((item for item in trainer.callbacks if isinstance(item, kind)), None)  # type: ignore[attr-defined]
 
 
 def how_measured(task: Task, precision: str) -> Config:

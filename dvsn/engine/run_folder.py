@@ -55,11 +55,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def peak_memory() -> int:
-    """The most bytes that this process has held so far: on the GPU if there is one, else in main memory."""
-    import torch
+def peak_memory(*, on_gpu: bool) -> int:
+    """The most bytes that this process has held so far, without its workers: on the GPU, or in main memory."""
+    if on_gpu:
+        import torch
 
-    if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     import resource
 

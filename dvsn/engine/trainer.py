@@ -20,6 +20,7 @@ from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precisio
 from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
 from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
+from dvsn.engine.scores import Scores
 from dvsn.engine.screens import Screen, Terminal, find_screen
 from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
@@ -140,6 +141,7 @@ def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> 
     monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
     width = screen.width() if isinstance(screen, Terminal) else None
     callbacks.append(EpochLines(monitor=monitor.get("name"), width=width))
+    callbacks.append(Scores(monitor=monitor.get("name"), mode=monitor.get("mode", "min")))
     if config.get("ema"):
         callbacks.append(WeightAverage(decay=float(config["ema"])))
     saved = Checkpoints(

@@ -14,6 +14,7 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.faults import told
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
+from dvsn.engine.times import Times
 
 Config = dict[str, Any]
 
@@ -63,6 +64,12 @@ def train(config: Config) -> dict[str, Any]:
     )
     if trainer.is_global_zero:
         write_json(folder / "result.json", result)
-        console.report(result, folder, next_lines(config, task, trainer, folder))
+        times = results.find(trainer, Times)
+        console.report(
+            result,
+            folder,
+            next_lines(config, task, trainer, folder),
+            advice=times.advice() if times else None,
+        )
         loggers.close_wandb(trainer, config, best=result["best"], folder=folder)
     return result

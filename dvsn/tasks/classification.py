@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
@@ -138,6 +138,7 @@ class Classification(NetworkTask):
             if count < self.classes
         }
         scores["ece"] = CalibrationError(bins=calibration_bins)
+        self._counts = (MulticlassStatScores(self.classes, average=None, validate_args=False),)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
 
@@ -151,6 +152,24 @@ class Classification(NetworkTask):
         logits = self(batch["image"])
         self.metrics.update(logits, batch["target"])
         return logits
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._counts[0].to(self.device).reset()
+
+    def validation_step(self, batch: Batch, _: int) -> Tensor:
+        logits: Tensor = super().validation_step(batch, _)
+        self._counts[0].update(logits, batch["target"])
+        return logits
+
+    def by_class(self) -> list[dict[str, Any]]:
+        found = (
+            self._counts[0].compute().tolist()
+        )  # right, false, and the number of pictures are columns 0, 1 and 4
+        return [
+            {"class": name, "accuracy": row[0] / row[4] if row[4] else None, "pictures": row[4]}
+            for name, row in zip(self.names, found, strict=True)
+        ]
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """One column: each picture in a square, and below it what it was taken for and what it is."""

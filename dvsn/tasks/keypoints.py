@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
 from dvsn.portable.draw import draw_skeleton
@@ -193,6 +194,10 @@ class KeypointTask(ScoredTask):
             "not measured": self.score.left_out(),
         }
         return {title: rows for title, rows in tables.items() if rows}
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """By keypoint, or by part of the data set; not of COCO's precision, whose evaluation would be made twice."""
+        return [] if isinstance(self.score, KeypointAP) else self.score.table()
 
     def detail_pictures(self) -> dict[str, Any]:
         draw = getattr(self.score, "curve_picture", None)

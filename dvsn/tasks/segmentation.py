@@ -208,6 +208,9 @@ class Segmentation(NetworkTask):
         ]
         return {"classes": rows}
 
+    def by_class(self) -> list[dict[str, Any]]:
+        return self.details()["classes"]
+
     def detail_pictures(self) -> dict[str, Any]:
         with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
             matrix = self.score.confusion.double()
