@@ -102,13 +102,18 @@ def is_deep(data: bytes) -> bool:
     if data.startswith(PNG_START):
         return data[24:25] == b"\x10"
     if data.startswith(TIFF_STARTS):
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
-                return max(bits if isinstance(bits, tuple) else (bits,)) == 16
-        except Exception:  # noqa: BLE001 - as above
-            return False
+        return deep_tiff(io.BytesIO(data))
     return data[:2] in (b"P5", b"P6") and b"\n65535\n" in data[:64]
+
+
+def deep_tiff(file: str | Path | io.BytesIO) -> bool:
+    """Whether a channel of a TIFF has 16 bits, by its tags, which may stand at its end."""
+    try:
+        with Image.open(file) as image:
+            bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
+            return max(bits if isinstance(bits, tuple) else (bits,)) == 16
+    except Exception:  # noqa: BLE001 - as above
+        return False
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:

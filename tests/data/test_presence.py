@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -213,6 +214,31 @@ def test_the_range_of_16_bits_is_measured_once_and_kept(tmp_path: Path, highest:
         sample = data.datasets[split][0]
         assert int(sample["image"].max()) == highest * 256 // (top + 1)
         assert int(picture["a"].max()) == highest >> 8
+
+
+@pytest.mark.parametrize(("folder", "split"), [("a", "train"), ("b", "train"), ("b", "val")])
+def test_a_few_pictures_of_16_bits_are_found(tmp_path: Path, folder: str, split: str) -> None:
+    """In either half of the pairs, in either split, one among forty."""
+    write_pairs(tmp_path, train=40, val=40)
+    deep = np.full((16, 16, 3), 4000, np.uint16)
+    assert cv2.imwrite(str(tmp_path / split / folder / "017.png"), deep)
+    data = module(tmp_path, "task=pix2pix", "data=folders", "transform=none", "data.workers=0")
+    data.setup("fit")
+    assert data.rule.deep_range == (0, 4095)
+    pictures = [data.datasets[split][17][key] for key in ("image", "target")]
+    assert [int(each.min()) == int(each.max()) == 4000 >> 4 for each in pictures].count(True) == 1
+
+
+def test_halves_of_far_different_ranges_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_deep(tmp_path, 65535)
+    for path in sorted(root.rglob("a/*.png")):
+        assert cv2.imwrite(str(path), np.full((16, 16), 3000, np.uint16))
+    data = module(root, "task=pix2pix", "data=folders", "transform=none", "data.workers=0")
+    with caplog.at_level(logging.INFO, logger="dvsn"):
+        data.setup("fit")
+    assert data.rule.deep_range == (0, 65535)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(r"/a/00.\.png use 0 to 4095, others such as \S*/b/00.\.png 0 to 65535", said)
 
 
 def test_a_stated_range_is_not_measured(tmp_path: Path) -> None:
