@@ -183,3 +183,16 @@ def turn(picture: np.ndarray, orientation: int, *, back: bool = False) -> np.nda
     else:  # TRANSVERSE
         result = picture[::-1, ::-1].swapaxes(0, 1)
     return np.ascontiguousarray(result)
+
+
+def turn_corners(corners: np.ndarray, orientation: int, size: tuple[int, int]) -> np.ndarray:
+    """Boxes (N, 4) x1, y1, x2, y2 of a picture of `size` (H, W) as stored -> of the upright one, edges being numbers."""
+    height, width = size
+    x1, y1, x2, y2 = np.asarray(corners, np.float64).reshape(-1, 4).T
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    if orientation > 4:
+        x1, y1, x2, y2 = y1, x1, y2, x2
+    return np.stack([x1, y1, x2, y2], axis=-1)
