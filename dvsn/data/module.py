@@ -447,6 +447,9 @@ class DataModule(pl.LightningDataModule):
         if self.wanted == "objects":
             assert isinstance(train, ObjectDataset) and isinstance(val, ObjectDataset)
             presence.check_objects(train, val)
+        if self.wanted == "people":
+            assert isinstance(train, presence.People) and isinstance(val, presence.People)
+            presence.check_keypoints(train, val, where=str(self.root))
         if self.wanted != "dataset" or not self.classes or self.check_classes == "skip":
             return
         target, where = self.pair.target, str(self.root)

@@ -144,8 +144,8 @@ def test_people_are_found_where_they_are(task: Pose, tmp_path: Path, batch_size:
 def test_boxes_of_a_file_are_turned_with_their_picture(
     task: Pose, tmp_path: Path, orientation: int, said: str
 ) -> None:
-    """Boxes of the picture as stored, as it is trained on; or upright, where the file gives those sides. The people are found
-    where Pillow shows them."""
+    """Boxes of the picture as stored, as it is trained on; or upright, where the file gives those sides. The people are
+    found where Pillow shows them."""
     source = paint(tmp_path / "a.png", PEOPLE)
     picture = Image.open(source)
     picture.load()
