@@ -12,7 +12,6 @@ from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.engine.records import Evaluation, Run
-from dvsn.errors import ConfigError
 
 Config = dict[str, Any]
 
@@ -98,10 +97,7 @@ def called(
     Raises `ConfigError`, `DataError` and `CheckpointError`.
     """
     if isinstance(checkpoint, Run):
-        found = checkpoint.best or checkpoint.last
-        if found is None:
-            raise ConfigError(f"checkpoint: the run in {checkpoint.folder} has left none.")
-        checkpoint = found
+        checkpoint = checkpoint.kept
 
     def job(config: Config) -> Evaluation:
         evaluate(config, shown=False)

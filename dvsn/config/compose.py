@@ -194,13 +194,17 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
 
     `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `discriminator=null` leaves a
     group out, which Hydra writes `~discriminator`, or is the group's choice `none`. `run_dir=FOLDER` is the folder of the
-    run by its shorter name.
+    run by its shorter name, in which `~` is the home folder also where the shell has left it.
     """
     repaired = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        if key == "run_dir" and equals:
-            override = f"hydra.run.dir={value}"
+        if key in ("run_dir", "hydra.run.dir", "hydra.sweep.dir") and equals:
+            key = "hydra.run.dir" if key == "run_dir" else key
+            quote = value[:1] if value[:1] in ("'", '"') else ""
+            if value.startswith(f"{quote}~"):
+                value = quote + str(folders.at_home(value[len(quote) :], option=key))
+            override = f"{key}={value}"
         if equals and value == "null":
             override = _without(key, loader.get_group_options(key)) or override
         number = (

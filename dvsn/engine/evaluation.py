@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dvsn.atomic import write_csv, write_json
 from dvsn.config.build import inspect_tree
+from dvsn.config.folders import at_home, require_writable
 from dvsn.config.outputs import check_drawn
 from dvsn.engine import trainer as runtime
 from dvsn.engine.callbacks import PictureFiles
@@ -43,7 +44,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     content = {} if engine else read(path)
     header = header_of(engine) if engine else read_recipe(content, path)
     recipe = chosen_recipe(config, header, path, fixed=engine is not None)
-    output = output_of(config)
+    output = require_writable(output_of(config), option="output")
     task = build_task(recipe, data=header.get("data"), path=path)
     task.data_recipe = data_of(config, header, path, task)
     data = runtime.build_data({"data": task.data_recipe})
@@ -177,7 +178,8 @@ def default_output(path: Path, split: str) -> Path:
 
 def output_of(config: Config) -> Path:
     """The folder that an evaluation writes."""
-    return Path(config["output"] or default_output(*asked(config)))
+    given = config["output"]
+    return default_output(*asked(config)) if not given else at_home(given, option="output")
 
 
 def show(values: dict[str, float], path: Path, split: str, how: str) -> None:

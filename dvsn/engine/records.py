@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dvsn.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Run:
@@ -30,6 +32,14 @@ class Run:
     seconds: float
     result: dict[str, Any] = field(repr=False)
     """All of result.json."""
+
+    @property
+    def kept(self) -> Path:
+        """The best checkpoint, else the last. Raises `ConfigError` where the run has left none."""
+        found = self.best or self.last
+        if found is None:
+            raise ConfigError(f"checkpoint: the run in {self.folder} has left none.")
+        return found
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Run:
