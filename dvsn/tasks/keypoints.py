@@ -160,10 +160,14 @@ class KeypointTask(ScoredTask):
         """Hand an answer (N, K, 3), as `forward` gives it, to the score."""
         self.score.update(
             index=batch["index"],
-            points=to_picture(answer[..., :2], batch["inverse"]),
+            points=self.in_picture(batch, answer),
             confidence=answer[..., 2],
             extent=batch["extent"],
         )
+
+    def in_picture(self, batch: Batch, answer: Tensor) -> Tensor:
+        """The points (N, K, 2) of an answer in pixels of their pictures."""
+        return to_picture(answer[..., :2], batch["inverse"])
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         columns = {"photo": batch["image"], "prediction": self._drawn(batch, output)}
