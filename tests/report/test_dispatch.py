@@ -22,10 +22,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  
     def run(*words: object, code: int | None = None) -> tuple[str, list[tuple[str, str]]]:
         monkeypatch.setattr(sys, "argv", ["dvsn.report", *map(str, words)])
         if code is None:
-            command.main(measure)
+            command.run(measure)
         else:
             with pytest.raises(SystemExit) as left:
-                command.main(measure)
+                command.run(measure)
             assert left.value.code == code
         said = capsys.readouterr()
         return said.out + said.err, measured
@@ -49,7 +49,8 @@ def test_it_evaluates_first_where_asked(call, tmp_path: Path) -> None:  # type: 
     text, measured = call(run, "evaluate=val")
     assert measured == [("last.ckpt", "val")] and "Classes" in text
     assert "evaluate: found all, expected one of val, test, train" in call(run, "evaluate=all", code=2)[0]
-    assert "is not the folder of one run" in call(tmp_path / "none", "evaluate=val", code=2)[0]
+    (tmp_path / "empty").mkdir()
+    assert "is not the folder of one run" in call(tmp_path / "empty", "evaluate=val", code=2)[0]
 
 
 def test_two_runs_are_compared_and_a_run_below_counts(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
