@@ -56,7 +56,7 @@ def report(
 
     The files are called report; compare for a few runs, search for a search. They lie in `output`, by default in the folder.
     `teacher` is the teacher's score where the runs of a sweep do not know it; `evaluation` is the folder of the analysis
-    that is shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is nothing
+    that is shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where nothing is there
     to report.
     """
     # pictures and charts, which `--help` does without
