@@ -14,6 +14,7 @@ from markupsafe import Markup
 from dvsn.analysis.record import Picture
 from dvsn.errors import DataError
 from dvsn.report import html, run_curves
+from dvsn.report.findings import REPEATED
 from dvsn.report.html import Cell, Encoded, Page
 from dvsn.report.run_folder import Folder, duration, leaves, read_folder, short
 from dvsn.report.run_page import best_of, evaluate_line, score_rows
@@ -235,9 +236,9 @@ def add_evaluations(page: Page, runs: Sequence[Folder], names: Sequence[str]) ->
         return
     chosen, own = [run for run, _ in having], [name for _, name in having]
     for title in dict.fromkeys(title for run in chosen for title in run.analysis.tables):  # type: ignore[union-attr]
-        found = class_tables(title, chosen, own)
+        found = class_tables(title, chosen, own) if title != REPEATED else []
         if found:
-            page.section(title, *found)
+            page.section(title[:1].upper() + title[1:], *found)
     add_pictures(page, chosen, own)
 
 

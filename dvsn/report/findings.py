@@ -22,6 +22,8 @@ LISTED = 500
 """Pictures in the table of a page, the worst and the best; pictures.csv has all."""
 BEHIND = 24
 """Pictures behind a cell of a matrix."""
+REPEATED = "largest confusions"
+"""A table that the page makes of the matrix itself, with links to the cells."""
 CONFUSIONS = 20
 """Rows of the table of confusions."""
 LARGEST = 200
@@ -52,7 +54,12 @@ def _scale(values: Sequence[Any]) -> float | None:
 def _value(value: Any, scale: float | None) -> Any:
     if scale is None or not isinstance(value, int | float) or isinstance(value, bool):
         return value if value is None or isinstance(value, str | int | float) else str(value)
-    return Cell(html.number(value), float(value), bar=value / scale)
+    shown = (
+        f"{value:.4f}"
+        if scale == 1 and isinstance(value, float) and math.isfinite(value)
+        else html.number(value)
+    )
+    return Cell(shown, float(value), bar=value / scale)
 
 
 # Charts ----------------------------------------------------------------------------------------------------

@@ -61,14 +61,12 @@ def draw(found: Figure, label: str) -> Markup:
 
 
 def losses(run: Folder) -> list[Markup]:
-    """A chart for each term of the loss; in training and, where it is measured, in validation."""
+    """A chart for each term of the loss, weighted as it is trained by. A score of the same name is another quantity."""
     metrics, drawn = run.metrics, []
     for column in metrics.names("train/"):
         term = column.removeprefix("train/")
         found = chart(term, metrics.axis)
-        add(found, metrics, column, "training")
-        if f"val/{term}" in metrics.names("val/"):
-            add(found, metrics, f"val/{term}", "validation", colour=1)
+        add(found, metrics, column, term)
         drawn.append(draw(found, f"{term} by {metrics.axis}"))
     return drawn
 
@@ -76,9 +74,7 @@ def losses(run: Folder) -> list[Markup]:
 def scores(run: Folder) -> list[Markup]:
     """The score that the run is judged by, with its best; the others between 0 and 1 together; each further one alone."""
     metrics, monitor = run.metrics, run.monitor
-    names = [
-        name for name in metrics.names("val/") if f"train/{name.removeprefix('val/')}" not in metrics.series
-    ]
+    names = metrics.names("val/")
     unmeasured = [name for name in names if set(metrics.series[name].values) == {-1.0}]
     names = [name for name in names if name not in unmeasured]
     drawn = []

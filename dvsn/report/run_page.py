@@ -205,8 +205,8 @@ def add_evaluation(page: Page, run: Folder) -> None:
     )
     page.section("Evaluation", words, measured(run))
     for title, rows in analysis.tables.items():
-        if rows:
-            page.section(title, findings.table(rows))
+        if rows and not (analysis.matrices and title == findings.REPEATED):
+            page.section(title[:1].upper() + title[1:], findings.table(rows))
     for matrix in analysis.matrices:
         behind = analysis.pictures if matrix is analysis.matrices[0] else ()
         page.section(

@@ -142,6 +142,7 @@ for (const box of document.querySelectorAll(".controls")) {
 for (const film of document.querySelectorAll(".film")) {
   const slider = film.querySelector("input"), said = film.querySelector("output"), play = film.querySelector(".play");
   const frames = Array.from(film.querySelectorAll(".enlarge"));
+  if (!slider) continue;  // a single picture
   let timer = null;
   const show = place => {
     frames.forEach((frame, number) => { frame.hidden = number !== place; });
