@@ -56,8 +56,8 @@ def report(
 
     The files are called report; compare for a few runs, search for a search. They lie in `output`, by default in the folder.
     `teacher` is the teacher's score where the runs of a sweep do not know it; `evaluation` is the folder of the analysis
-    that is shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where nothing is there
-    to report.
+    that is shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is no
+    run.
     """
     # pictures and charts, which `--help` does without
     from dvsn.report import compare_page, run_page, search_table, sweep_table
