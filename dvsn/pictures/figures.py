@@ -1,0 +1,65 @@
+"""Still pictures by matplotlib: figures without the state of pyplot, whose files are equal for equal content."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = np.ndarray[Any, Any]
+DPI = 130
+STYLE = {
+    "svg.hashsalt": "dvsn",  # ids in the file are digests instead of random numbers
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name with dollars in it is no formula
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.4",
+}
+BLUE, ORANGE, GREEN, GREY, RED, INK = "#2f6db5", "#d9822b", "#00813c", "#8a8a8a", "#c23030", "#262626"
+
+
+def files(draw: Callable[[], Figure]) -> dict[str, bytes]:
+    """The PNG and the SVG of the figure that `draw` makes, by ending."""
+    return {
+        "png": _saved(draw, "png", {"Software": None}),
+        "svg": _saved(draw, "svg", {"Date": None, "Creator": None}),
+    }
+
+
+def pixels(draw: Callable[[], Figure], *, dpi: int = DPI) -> Array:
+    """The figure that `draw` makes as (H, W, 3) uint8, RGB."""
+    import cv2
+
+    encoded = np.frombuffer(_saved(draw, "png", {"Software": None}, dpi=dpi), np.uint8)
+    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _saved(draw: Callable[[], Figure], ending: str, metadata: dict[str, Any], *, dpi: int = DPI) -> bytes:
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()  # a user's matplotlibrc changes nothing
+        matplotlib.rcParams.update(STYLE)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        draw().savefig(buffer, format=ending, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def words(text: object, most: int = 48) -> str:
+    """A name as it can be drawn: one line of printable characters, shortened in its middle."""
+    line = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    line = " ".join(line.split())
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2]}…{line[len(line) - (most - most // 2 - 1) :]}"
