@@ -1,0 +1,168 @@
+"use strict";
+// What the page does: sorts tables, draws charts in the colours of the paper, smooths curves, plays films, enlarges pictures.
+
+const PALETTE = ["#3274c9", "#e07b28", "#2f9e6e", "#c9449a", "#8a63d2", "#b58900", "#17a2b8", "#d64545", "#7a7a7a", "#6b8e23"];
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const figures = [];
+
+// Tables ------------------------------------------------------------------------------------------------
+
+function cellKey(row, place) {
+  const cell = row.cells[place];
+  const key = cell.dataset.key === undefined ? cell.textContent.trim() : cell.dataset.key;
+  const value = Number(key);
+  return key === "" ? null : Number.isNaN(value) ? key : value;
+}
+
+function compare(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return String(a).localeCompare(String(b), undefined, {numeric: true});
+}
+
+function sortTable(table, place) {
+  const head = table.tHead.rows[0].cells[place];
+  const down = head.getAttribute("aria-sort") === "ascending" ||
+    (!head.hasAttribute("aria-sort") && head.classList.contains("right"));
+  const rows = Array.from(table.tBodies[0].rows, row => [cellKey(row, place), row]);
+  rows.sort(([a], [b]) => a === null ? (b === null ? 0 : 1) : b === null ? -1 : down ? compare(b, a) : compare(a, b));
+  for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  table.tBodies[0].append(...rows.map(([, row]) => row));
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  Array.from(table.tHead.rows[0].cells).forEach((cell, place) =>
+    cell.querySelector("button").addEventListener("click", () => sortTable(table, place)));
+}
+
+// Charts ------------------------------------------------------------------------------------------------
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const of = name => style.getPropertyValue(name).trim();
+  const axis = {gridcolor: of("--line"), linecolor: of("--line"), zerolinecolor: of("--line"), automargin: true,
+    title: {standoff: 8, font: {size: 13}}};
+  return {layout: {
+    colorway: PALETTE, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: {color: of("--ink"), family: "system-ui, sans-serif", size: 12}, title: {font: {size: 15}, x: 0, xref: "paper", xanchor: "left"},
+    xaxis: axis, yaxis: axis, margin: {l: 56, r: 14, t: 40, b: 44}, hovermode: "closest",
+    hoverlabel: {bgcolor: of("--raised"), bordercolor: of("--line"), font: {color: of("--ink")}},
+    modebar: {bgcolor: "rgba(0,0,0,0)", color: of("--quiet"), activecolor: of("--accent")},
+    legend: {orientation: "h", y: -0.22, yanchor: "top", x: 0, bgcolor: "rgba(0,0,0,0)"},
+  }};
+}
+
+const OPTIONS = {displaylogo: false, displayModeBar: window.matchMedia("(hover: hover)").matches ? "hover" : false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
+
+function average(values, weight) {  // an exponential average that is not drawn to 0 at its start
+  let sum = 0, total = 0;
+  return values.map(value => {
+    if (typeof value !== "number" || !Number.isFinite(value)) return value;
+    sum = weight * sum + (1 - weight) * value;
+    total = weight * total + (1 - weight);
+    return sum / total;
+  });
+}
+
+function faded(trace, number) {
+  const colour = (trace.line && trace.line.color) || PALETTE[number % PALETTE.length];
+  return {...trace, line: {...trace.line, color: colour}, marker: {...trace.marker, color: colour}, opacity: 0.25,
+    showlegend: false, hoverinfo: "skip"};
+}
+
+function curvesOf(figure) {
+  const weight = figure.weight || 0;
+  if (!weight) return figure.data;
+  const raw = figure.data.map(faded);
+  const smooth = figure.data.map((trace, number) => {
+    const colour = raw[number].line.color;
+    return {...trace, y: average(Array.from(trace.y || []), weight), line: {...trace.line, color: colour},
+      marker: {...trace.marker, color: colour}};
+  });
+  return [...raw, ...smooth];
+}
+
+function layoutOf(figure) {
+  const layout = {...figure.layout, template: theme()};
+  if (figure.logarithm) {
+    for (const name of Object.keys(layout)) if (/^yaxis\d*$/.test(name)) layout[name] = {...layout[name], type: "log", autorange: true, range: undefined};
+    if (!layout.yaxis) layout.yaxis = {type: "log"};
+  }
+  return layout;
+}
+
+function draw(figure) {
+  figure.drawn = true;
+  return Plotly.react(figure.place, curvesOf(figure), layoutOf(figure), OPTIONS);
+}
+
+function prepare(place) {
+  const holder = place.querySelector("script");
+  const {data, layout} = JSON.parse(holder.textContent);
+  const figure = {place, data, layout, smooth: place.hasAttribute("data-smooth")};
+  figures.push(figure);
+  new ResizeObserver(() => { if (figure.drawn) Plotly.Plots.resize(place); }).observe(place);
+  return figure;
+}
+
+function drawAll() {  // one after another, so that the page can be read and scrolled meanwhile
+  const waiting = figures.filter(figure => !figure.drawn);
+  const next = () => {
+    const figure = waiting.shift();
+    if (!figure) return document.documentElement.setAttribute("data-drawn", String(figures.length));
+    draw(figure);
+    setTimeout(next, 0);
+  };
+  next();
+}
+
+for (const box of document.querySelectorAll(".controls")) {
+  const slider = box.querySelector(".smoothing"), logarithm = box.querySelector(".logarithm");
+  if (!slider) continue;
+  const own = () => figures.filter(figure => figure.smooth && box.closest("section").contains(figure.place));
+  slider.addEventListener("input", () => {
+    box.querySelector("output").textContent = Number(slider.value).toFixed(2);
+    for (const figure of own()) { figure.weight = Number(slider.value); draw(figure); }
+  });
+  logarithm.addEventListener("change", () => {
+    for (const figure of own()) { figure.logarithm = logarithm.checked; draw(figure); }
+  });
+}
+
+// Films and large pictures ------------------------------------------------------------------------------
+
+for (const film of document.querySelectorAll(".film")) {
+  const slider = film.querySelector("input"), said = film.querySelector("output"), play = film.querySelector(".play");
+  const frames = Array.from(film.querySelectorAll(".enlarge"));
+  let timer = null;
+  const show = place => {
+    frames.forEach((frame, number) => { frame.hidden = number !== place; });
+    slider.value = place;
+    said.textContent = frames[place].querySelector("img").alt;
+  };
+  const stop = () => { clearInterval(timer); timer = null; play.textContent = "play"; };
+  slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
+  play.addEventListener("click", () => {
+    if (timer !== null) return stop();
+    play.textContent = "stop";
+    timer = setInterval(() => show((Number(slider.value) + 1) % frames.length), 700);
+  });
+}
+
+const large = document.getElementById("large");
+document.addEventListener("click", event => {
+  const button = event.target.closest(".enlarge");
+  if (!button) return;
+  const image = button.querySelector("img").cloneNode();
+  large.querySelector(".large").replaceChildren(image);
+  large.querySelector("p").textContent = image.alt;
+  large.showModal();
+});
+large.addEventListener("click", event => { if (event.target === large) large.close(); });
+
+// Start -------------------------------------------------------------------------------------------------
+
+document.querySelectorAll("[data-figure]").forEach(prepare);
+if (figures.length) drawAll();
+dark.addEventListener("change", () => figures.forEach(draw));
