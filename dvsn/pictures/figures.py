@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 DPI = 130
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "dvsn",  # ids in the file are digests instead of random numbers
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # a name with dollars in it is no formula
@@ -38,22 +39,33 @@ def files(draw: Callable[[], Figure]) -> dict[str, bytes]:
 
 def pixels(draw: Callable[[], Figure], *, dpi: int = DPI) -> Array:
     """The figure that `draw` makes as (H, W, 3) uint8, RGB."""
-    import cv2
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    encoded = np.frombuffer(_saved(draw, "png", {"Software": None}, dpi=dpi), np.uint8)
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    with plain_style():
+        figure = draw()
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def _saved(draw: Callable[[], Figure], ending: str, metadata: dict[str, Any], *, dpi: int = DPI) -> bytes:
+def _saved(draw: Callable[[], Figure], ending: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with plain_style():
+        draw().savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Within it matplotlib draws as this file says, whatever a user's matplotlibrc has."""
     import matplotlib
 
-    buffer = io.BytesIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()  # a user's matplotlibrc changes nothing
+        matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        draw().savefig(buffer, format=ending, dpi=dpi, metadata=metadata)
-    return buffer.getvalue()
+        yield
 
 
 def words(text: object, most: int = 48) -> str:

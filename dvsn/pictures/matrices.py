@@ -60,6 +60,4 @@ def write_percentages(axes: Axes, shares: Array) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if np.isfinite(share) and share >= 0.005:
             ink = "white" if share > 0.55 else figures.INK
-            axes.text(
-                column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.0, color=ink
-            )
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.0, color=ink)

@@ -10,7 +10,6 @@ from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.errors import DataError
 from dvsn.report import search_study
-from dvsn.report.runs import read_runs, sections
 
 log = logging.getLogger("dvsn")
 
@@ -19,9 +18,10 @@ COMMAND = Command(
     summary="Compare the runs below a folder: methods, seeds, gains, share of the teacher's gap, time and memory; or the\n"
     "trials of a search.",
     options=(
-        Option("runs", REQUIRED, "a folder of runs, such as that of a sweep or of a search"),
-        Option("output", None, "where report.txt, .csv, .md and .png go; null: into the folder of the runs"),
-        Option("teacher", None, "the teacher's score, where the runs do not know it"),
+        Option("runs", REQUIRED, "a folder of runs, such as that of a sweep or of a search; or a report.csv that was kept"),
+        Option("output", None, "where report.html, .txt, .csv, .md, .png and .svg go; null: into the folder of the runs"),
+        Option("teacher", None, "a sweep: the teacher's score, where the runs do not know it"),
+        Option("latency", None, "a sweep: file.json of python -m dvsn.benchmark RUNS..., for score against latency"),
     ),
     examples=(
         "python -m dvsn.report runs/classification_resnet8x4_cifar100",
@@ -30,36 +30,39 @@ COMMAND = Command(
 )  # fmt: skip
 
 
-def report(folder: Path, *, output: Path | None = None, teacher: float | None = None) -> str:
-    """Write the report of a sweep or a search as .txt, .csv, .md and .png, and return its text.
+def report(
+    folder: Path, *, output: Path | None = None, teacher: float | None = None, latency: Path | None = None
+) -> str:
+    """Write the report of a sweep or a search as .html, .txt, .csv, .md, .png and .svg, and return its text.
 
-    The files are called report, or search for a search, and lie in `output`, by default in `folder`. `teacher` is the
-    teacher's score where the runs do not know it. Raises `DataError` where there is no finished run.
+    The files are called report, or search for a search, and lie in `output`, by default in `folder`. A `report.csv` in the
+    place of a folder is drawn again. `teacher` is the teacher's score where the runs do not know it, `latency` a file of
+    `python -m dvsn.benchmark`. Raises `DataError` where there is no finished run.
     """
-    from dvsn.report import search_table, sweep_table  # OpenCV, which `--help` does without
+    from dvsn.report import search, sweep
 
+    if folder.is_file():
+        return sweep.write_kept(folder, output or folder.parent)
     if not folder.is_dir():
         raise DataError(
             f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/sweep_DATE_TIME."
         )
     if (folder / search_study.FILE).is_file():
-        return search_table.report(search_study.load(folder)).write(output or folder)
-    runs, unfinished = read_runs(folder)
-    if not runs:
-        raise DataError(
-            f"{folder}: no finished run below it ({unfinished} without a result.json). Expected config.yaml and result.json."
-        )
-    return sweep_table.report(sections(runs, teacher=teacher), unfinished).write(output or folder)
+        return search.write(search_study.load(folder), folder, output or folder)
+    return sweep.write(folder, output or folder, teacher=teacher, latency=latency)
 
 
 def main() -> None:
     def command() -> None:
         options = COMMAND.parse(sys.argv[1:])
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        output = None if options["output"] is None else Path(str(options["output"]))
-        sys.stdout.write(report(Path(options["runs"]), output=output, teacher=options["teacher"]))
-        name = "search.md" if (Path(options["runs"]) / search_study.FILE).is_file() else "report.md"
-        log.info("%s", (output or Path(options["runs"])) / name)
+        runs = Path(str(options["runs"]))
+        output, latency = (
+            None if options[key] is None else Path(str(options[key])) for key in ("output", "latency")
+        )
+        sys.stdout.write(report(runs, output=output, teacher=options["teacher"], latency=latency))
+        name = "search.html" if (runs / search_study.FILE).is_file() else "report.html"
+        log.info("%s", (output or (runs.parent if runs.is_file() else runs)) / name)
 
     command_line.run(command, command=COMMAND)
 

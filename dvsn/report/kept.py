@@ -45,7 +45,9 @@ def read(path: Path) -> list[Section]:
 def section_of(line: Mapping[str, str], key: tuple[str, str, str], where: str) -> Section:
     task, title, monitor = key
     said = line.get("better") or ("less" if monitor.rpartition("/")[2].startswith(LESS) else "more")
-    return Section(title, monitor, -1.0 if said == "less" else 1.0, value(line, "teacher", where), [], task=task)
+    return Section(
+        title, monitor, -1.0 if said == "less" else 1.0, value(line, "teacher", where), [], task=task
+    )
 
 
 def row_of(line: Mapping[str, str], where: str) -> Row:
@@ -91,7 +93,9 @@ def finish(section: Section) -> None:
     section.reference = ALONE if any(row.alone for row in section.rows) else ""
     section.notes.append("From a kept report.csv: the scores of single seeds are not in it.")
     if section.reference and all(row.comparison is None for row in section.rows):
-        section.notes.append("Whether seeds are paired is not in it, so nothing was tested: any gain may be chance.")
+        section.notes.append(
+            "Whether seeds are paired is not in it, so nothing was tested: any gain may be chance."
+        )
 
 
 def number_arenas(sections: list[Section]) -> list[Section]:

@@ -34,7 +34,7 @@ class Point:
     cost: float
     score: float
     front: bool
-    """Whether no other row is better at no greater cost."""
+    """Whether no other row is better at no greater cost. Rows with collapsed runs do not take part."""
     collapsed: bool
     alone: bool
 
@@ -59,7 +59,8 @@ def points(sections: Sequence[Section], cost: Cost) -> list[Point]:
                 known.append((name, value * cost.scale, row.last.mean, row))
     if len({value for _, value, _, _ in known}) < 2:
         return []
-    on_front = front([(value, sign * score) for _, value, score, _ in known])
+    sound = [at for at, (*_, row) in enumerate(known) if not row.collapsed]
+    on_front = {sound[at] for at in front([(known[at][1], sign * known[at][2]) for at in sound])}
     found = [
         Point(name, value, score, at in on_front, row.collapsed > 0, row.alone)
         for at, (name, value, score, row) in enumerate(known)

@@ -18,7 +18,22 @@ ENOUGH = 5
 """Runs of a section, at least, for its median to judge one of them."""
 NEAR = 1.1
 """A score below 1.1 times that of guessing is no better than guessing."""
-SHARES = ("top1", "top5", "accuracy", "miou", "iou", "dice", "pck", "ap", "map", "ap50", "ar", "f1", "ssim", "auc")
+SHARES = (
+    "top1",
+    "top5",
+    "accuracy",
+    "miou",
+    "iou",
+    "dice",
+    "pck",
+    "ap",
+    "map",
+    "ap50",
+    "ar",
+    "f1",
+    "ssim",
+    "auc",
+)
 UNITS = {
     "psnr": "dB",
     "nme": "share of the reference distance",
@@ -277,6 +292,22 @@ def why_collapsed(
     if usual > 0 and middle - sign * score > FAR * usual:
         return f"{(middle - sign * score) / usual:.0f} deviations from the median {sign * middle:.4g}"
     return ""
+
+
+def limits(section: Section, rows: Sequence[Row]) -> tuple[float, float]:
+    """The ends of an axis on which all that has not collapsed lies, with the student alone, the teacher and a margin."""
+    sound = [dot.score for row in rows for dot in row.dots if dot.score is not None and not dot.collapsed]
+    sound += [row.last.mean for row in rows if row.last.mean is not None and not row.collapsed]
+    sound += [
+        row.last.mean + side * row.last.deviation for row in rows for side in (-1, 1)
+        if row.last.mean is not None and row.last.deviation is not None and not row.collapsed
+    ]  # fmt: skip
+    sound += [value for value in (section.teacher, section.alone) if value is not None]
+    if not sound:
+        sound = [row.last.mean for row in rows if row.last.mean is not None] or [0.0]
+    low, high = min(sound), max(sound)
+    margin = 0.06 * (high - low) or 0.01 * (abs(high) or 1.0)
+    return low - margin, high + margin
 
 
 # Names ----------------------------------------------------------------------------------------------------

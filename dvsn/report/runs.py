@@ -87,7 +87,9 @@ class Found:
     runs: list[Run] = field(default_factory=list)
     open: list[Open] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Of what could not be read, a sentence each."""
+    """Of runs that could not be read, a sentence each."""
+    remarks: list[str] = field(default_factory=list)
+    """Of the report itself, such as a latency that fits no run."""
 
 
 def read_runs(folder: Path) -> Found:
@@ -141,7 +143,9 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as YAML: {reason}. Restore it, or leave the run out.") from error
+        raise DataError(
+            f"{path}: cannot be read as YAML: {reason}. Restore it, or leave the run out."
+        ) from error
 
 
 def overrides_of(folder: Path) -> tuple[str, ...] | None:

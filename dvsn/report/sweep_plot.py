@@ -9,8 +9,8 @@ from dvsn.pictures import figures
 from dvsn.pictures.figures import BLUE, GREEN, GREY, INK, RED, words
 from dvsn.report import pareto
 from dvsn.report.pareto import Cost, Point
-from dvsn.report.ranking import Row, Section
-from dvsn.report.sweep_table import head, measured
+from dvsn.report.ranking import Row, Section, limits
+from dvsn.report.sweep_table import head, measured, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,26 +69,6 @@ def fill(axes: Axes, section: Section) -> None:
     axes.set_xlabel(f"{words(measured(section.monitor), 80)}, last epoch{more}")
 
 
-def named(row: Row) -> str:
-    return row.method if row.weight == "-" else f"{row.method}, {row.weight}"
-
-
-def limits(section: Section, rows: Sequence[Row]) -> tuple[float, float]:
-    """The ends of the axis: what has not collapsed lies between them, with the lines and a margin."""
-    sound = [dot.score for row in rows for dot in row.dots if dot.score is not None and not dot.collapsed]
-    sound += [row.last.mean for row in rows if row.last.mean is not None and not row.collapsed]
-    sound += [
-        row.last.mean + side * row.last.deviation for row in rows for side in (-1, 1)
-        if row.last.mean is not None and row.last.deviation is not None and not row.collapsed
-    ]  # fmt: skip
-    sound += [value for value in (section.teacher, section.alone) if value is not None]
-    if not sound:
-        sound = [row.last.mean for row in rows if row.last.mean is not None] or [0.0]
-    low, high = min(sound), max(sound)
-    margin = 0.06 * (high - low) or 0.01 * (abs(high) or 1.0)
-    return low - margin, high + margin
-
-
 def draw_lines(axes: Axes, section: Section, low: float, high: float) -> None:
     """The student alone and the teacher, with their names above the rows."""
     for value, colour, name in ((section.alone, GREY, "alone"), (section.teacher, GREEN, "teacher")):
@@ -114,7 +94,9 @@ def draw_row(axes: Axes, row: Row, place: int, low: float, high: float) -> None:
             axes.plot([mean - deviation, mean + deviation], [place, place], color=colour, linewidth=1.3)
     fallen = [dot.score for dot in row.dots if dot.collapsed] if row.dots else [mean] * bool(row.collapsed)
     inset = 0.012 * (high - low)
-    crosses = [low + inset if score is None else min(max(score, low + inset), high - inset) for score in fallen]
+    crosses = [
+        low + inset if score is None else min(max(score, low + inset), high - inset) for score in fallen
+    ]
     axes.plot(crosses, [place] * len(crosses), "x", color=RED, markersize=6, markeredgewidth=1.6, zorder=4)
     if fallen:
         listed = ", ".join("no finite score" if score is None else f"{score:.4g}" for score in fallen[:3])
@@ -185,7 +167,9 @@ def fill_cost(axes: Axes, arena: Sequence[Section], cost: Cost, points: Sequence
     name_points(axes, points if len(points) <= NAMED else best)
     beyond = sum(not low - margin <= point.score <= high + margin for point in points)
     unknown = sum(len(section.rows) for section in arena) - len(points)
-    notes = [f"{beyond} collapsed beyond the axis"] * bool(beyond) + [f"{unknown} rows unknown"] * bool(unknown)
+    notes = [f"{beyond} collapsed beyond the axis"] * bool(beyond) + [f"{unknown} rows unknown"] * bool(
+        unknown
+    )
     axes.set_title("; ".join(["green: the Pareto front", *notes]), fontsize=8)
 
 

@@ -33,7 +33,7 @@ def report(sections: Sequence[Section], found: Found) -> Report:
         notes = notes_of(section)
         lines += [*table.text(), *notes, ""]
         marked += [*table.markdown(), "", *(line for note in notes for line in (note, ""))]
-    last = [*unfinished(found.open), *left_out(found.notes)]
+    last = [*unfinished(found.open), *left_out(found.notes), *found.remarks]
     return Report(
         name="report",
         text="\n".join([*lines, *last]) + "\n",
@@ -99,6 +99,11 @@ def head(section: Section) -> str:
     return f"{task}{', '.join(parts)}{'; ' if section.title else ''}{section.title}"
 
 
+def named(row: Row) -> str:
+    """The method with its weight."""
+    return row.method if row.weight == "-" else f"{row.method}, {row.weight}"
+
+
 # Sentences ------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +121,7 @@ def first_rows(section: Section) -> list[str]:
         return []
     found = compare(scores(first), scores(second), sign=section.sign)
     ahead = section.sign * (first.last.mean - second.last.mean)
-    return [f"First and second ({first.method}, {second.method}) differ by {ahead:.4f}; {found.reason}."]
+    return [f"First and second ({named(first)}; {named(second)}) differ by {ahead:.4f}; {found.reason}."]
 
 
 def doubt(section: Section) -> list[str]:
@@ -144,13 +149,13 @@ def doubt(section: Section) -> list[str]:
 def fallen(section: Section) -> list[str]:
     """The collapsed runs by name."""
     found = [
-        f"{row.method} seed {dot.seed}: {dot.collapsed}"
+        f"{named(row)}, seed {dot.seed}: {dot.collapsed}"
         for row in section.rows
         for dot in row.dots
         if dot.collapsed
     ]
-    found += [f"{row.method}" for row in section.rows if row.collapsed and not row.dots]
-    return [f"Collapsed: {several(found)}."] if found else []
+    found += [named(row) for row in section.rows if row.collapsed and not row.dots]
+    return [f"Collapsed: {several(found, '; ')}."] if found else []
 
 
 def shipped(section: Section) -> list[str]:
@@ -165,9 +170,9 @@ def shipped(section: Section) -> list[str]:
     return [f"Parameters as shipped: {listed}."]
 
 
-def several(names: Sequence[str]) -> str:
+def several(names: Sequence[str], between: str = ", ") -> str:
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return between.join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def unfinished(runs: Sequence[Open]) -> list[str]:

@@ -69,8 +69,13 @@ class Report:
         writer.writeheader()
         writer.writerows(self.rows)
         texts = {"txt": self.text, "md": self.markdown, "csv": sheet.getvalue()}
-        contents = {f"{self.name}.{ending}": text.encode() for ending, text in texts.items()} | dict(self.files)
-        for name, content in contents.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_bytes(content)
+        contents = {f"{self.name}.{ending}": text.encode() for ending, text in texts.items()}
+        write_files(folder, contents | dict(self.files))
         return self.text
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Files by name, each whole or not at all."""
+    for name, content in contents.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
