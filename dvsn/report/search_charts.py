@@ -153,7 +153,8 @@ def add_axis(chart: Figure, place: int, axis: Option) -> None:
     )
     for value, text in ticks(axis):
         chart.add_annotation(
-            x=place, y=height(axis, value), text=shown(text), showarrow=False, xanchor="left", xshift=5, font={"size": 11}
+            x=place, y=height(axis, value), text=shown(text), showarrow=False, xanchor="left", xshift=5, font={"size": 11},
+            bgcolor="rgba(128,128,128,0.18)",
         )  # fmt: skip
 
 

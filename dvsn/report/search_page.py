@@ -53,7 +53,7 @@ def add_best(page: Page, study: Study, table: Sequence[Row]) -> None:
         parts.append(html.heading(f"trial {row.number}: {row.score:.6g}"))
         parts.append(html.code(line_of(study, row)))
     if parts:
-        page.section("The best, and the lines that run them again", *parts)
+        page.section("The best trials", html.paragraph("The line below each runs it again.", quiet=True), *parts)
 
 
 def add_options(

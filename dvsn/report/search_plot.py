@@ -118,7 +118,7 @@ def over(axes: Axes, option: Option, table: list[Row], scored: list[Row]) -> Non
     dots(axes, [option.values[row.number] for row in have], have, table[0])
     axes.set_xlabel(words(option.key, 36))
     if option.log:
-        axes.set_xscale("log")
+        figures.logarithmic(axes)
     if option.choices:
         shown = option.choices if len(option.choices) <= 12 else ()
         axes.set_xticks(

@@ -143,10 +143,11 @@ def cost_plot(section: Section, cost: Cost, points: Sequence[Point]) -> Figure:
         marked = [point for point in points if kind_of(point) == name]
         if marked:
             chart.add_scatter(
-                x=[point.cost for point in marked], y=[point.score for point in marked], mode="markers", name=name,
-                marker={"color": colour, "symbol": mark, "size": 9},
-                text=[shown(point.name, 80) for point in marked],
-                hovertemplate="%{text}<br>%{y:.4f} at %{x:.4g}<extra></extra>",
+                x=[point.cost for point in marked], y=[point.score for point in marked], name=name,
+                mode="markers+text" if colour == GREEN else "markers", textposition="top left", cliponaxis=False,
+                marker={"color": colour, "symbol": mark, "size": 9}, textfont={"size": 11},
+                text=[shown(point.name, 28) for point in marked], hovertext=[shown(point.name, 80) for point in marked],
+                hovertemplate="%{hovertext}<br>%{y:.4f} at %{x:.4g}<extra></extra>",
             )  # fmt: skip
     chart.update_layout(
         xaxis={"title": {"text": cost.title}}, yaxis={"title": {"text": shown(measured(section.monitor), 90)}},

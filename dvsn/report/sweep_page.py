@@ -74,20 +74,23 @@ def parts_of(section: Section, *, charts: bool) -> list[str | Markup]:
     return parts
 
 
+NONE = (None, Cell("-", "-"))
+
+
 # The table ------------------------------------------------------------------------------------------------
 
 
 def table(section: Section) -> Markup:
     """The ranked rows, without columns in which no row says anything."""
     names = (
-        "rank", "method", "weight", "seeds", "last", "deviation", "best", "gain", "of the gap", "pairs", "p", "verdict",
+        "rank", "method", "weight", "seeds", "last", "best", "gain", "of the gap", "pairs", "p", "verdict",
         "collapsed", "s/epoch", "peak MiB", "parameters", "latency, ms",
     )  # fmt: skip
     rows = [cells(rank, row) for rank, row in enumerate(section.rows, 1)]
     kept = [
         place
         for place in range(len(names))
-        if place < 5 or any(row[place] not in (None, "-", "") for row in rows)
+        if place in (0, 1, 3, 4) or any(row[place] not in NONE for row in rows)
     ]
     return html.table([names[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
@@ -104,8 +107,9 @@ def cells(rank: int, row: Row) -> list[html.Value]:
         unbroken(row.method),
         unbroken(row.weight),
         row.seeds,
-        fixed(row.last.mean),
-        fixed(row.last.deviation),
+        None
+        if row.last.mean is None
+        else Cell(sweep_table.spread(row.last).replace("+-", "±"), row.last.mean),
         fixed(row.best.mean),
         None if row.gain is None else Cell(f"{row.gain:+.4f}", row.gain, tone=tone),
         share,

@@ -158,7 +158,7 @@ def fill_cost(axes: Axes, arena: Sequence[Section], cost: Cost, points: Sequence
     axes.set_ylim(low - margin, high + margin)
     axes.margins(x=0.15)
     if min(p.cost for p in points) > 0 and max(p.cost for p in points) > 20 * min(p.cost for p in points):
-        axes.set_xscale("log")
+        figures.logarithmic(axes)
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.set_xlabel(cost.title)

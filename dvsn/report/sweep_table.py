@@ -81,7 +81,9 @@ def verdict(row: Row) -> str:
 def columns(section: Section) -> tuple[list[str], list[list[str]], frozenset[int]]:
     """Names, rows and the left-aligned columns, without columns in which no row says anything."""
     rows = [cells(row) for row in section.rows]
-    kept = [place for place in range(len(COLUMNS)) if place < 4 or any(row[place] != "-" for row in rows)]
+    kept = [
+        place for place in range(len(COLUMNS)) if place in (0, 2, 3) or any(row[place] != "-" for row in rows)
+    ]
     left = frozenset(new for new, old in enumerate(kept) if old in LEFT)
     return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows], left
 
