@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from dvsn.atomic import replacing
+from dvsn.errors import DataError
+from dvsn.pictures.layout import HEADER as HEADER
+from dvsn.pictures.layout import MARGIN as MARGIN
+from dvsn.pictures.layout import Layout, place, read_layout
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
-
-MARGIN, HEADER = 6, 26
 
 
 class Gallery:
@@ -44,14 +47,16 @@ class Gallery:
     def publish(
         self, *, stem: str, loggers: Iterable[Any], step: int, caption: str, latest: bool = True
     ) -> Path | None:
-        """Write `stem`.png and, if wanted, latest.png; send the grid to the loggers; start anew."""
+        """Write `stem`.png and, if wanted, latest.png with the layout of both; send the grid to the loggers; start anew."""
         if not self.rows:
             return None
-        picture = grid(self.rows, self.titles)
+        layout = place(self.rows, self.names, self.titles)
+        picture = painted(self.rows, layout)
         path = self.folder / f"{stem}.png"
         write_picture(path, picture)
         if latest:
             write_picture(self.folder / "latest.png", picture)
+            keep_layout(layout, self.folder, stem=stem)
         for logger in loggers:
             send(logger, picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}")
         self.rows, self.names = [], []
@@ -75,25 +80,29 @@ def shrink(picture: Array, max_side: int) -> Array:
 
 def grid(rows: list[list[Array]], titles: list[str]) -> Array:
     """Rows of RGB pictures with a title above each column, on white."""
-    widths = [max(row[column].shape[1] for row in rows) for column in range(len(titles))]
-    heights = [max(picture.shape[0] for picture in row) for row in rows]
-    canvas = np.full(
-        (HEADER + sum(heights) + MARGIN * len(rows), sum(widths) + MARGIN * (len(widths) + 1), 3),
-        255,
-        np.uint8,
-    )
-    left = MARGIN
-    for column, title in enumerate(titles):
-        cv2.putText(
-            canvas, title, (left, HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA
-        )
-        top = HEADER
-        for row, height in zip(rows, heights, strict=True):
-            picture = row[column]
-            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-            top += height + MARGIN
-        left += widths[column] + MARGIN
+    return painted(rows, place(rows, [""] * len(rows), titles))
+
+
+def painted(rows: list[list[Array]], layout: Layout) -> Array:
+    """The grid of a layout."""
+    canvas = np.full((*layout.size, 3), 255, np.uint8)
+    for row, boxes in zip(rows, layout.boxes, strict=True):
+        for picture, box in zip(row, boxes, strict=True):
+            canvas[box.top : box.top + box.height, box.left : box.left + box.width] = picture
+    for box, title in zip(layout.boxes[0], layout.columns, strict=True):
+        corner = (box.left, HEADER - 8)
+        cv2.putText(canvas, title, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
     return canvas
+
+
+def keep_layout(layout: Layout, folder: Path, *, stem: str) -> None:
+    """Write the layout beside the grids, unless it stands there; `stem` is the first grid that has it."""
+    try:
+        there = read_layout(folder)
+    except DataError:
+        there = None
+    if there is None or replace(there, since="") != layout:
+        replace(layout, since=stem).write(folder)
 
 
 def write_picture(path: Path, picture: Array) -> None:

@@ -228,6 +228,13 @@ def table(
     )
 
 
+def pairs(rows: Sequence[tuple[str, str]]) -> Markup:
+    """Names with what they are: a table of two columns without a heading."""
+    line = Markup('<tr><th scope="row">{}</th><td>{}</td></tr>')
+    lines = Markup("").join(line.format(name, value) for name, value in rows)
+    return Markup('<div class="scroll"><table class="pairs"><tbody>{}</tbody></table></div>').format(lines)
+
+
 def _cell(value: Value) -> dict[str, Any]:
     """What the template needs of a cell: its text, what it is sorted by, its bar in percent and its colour."""
     if isinstance(value, Cell):

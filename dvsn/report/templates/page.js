@@ -93,17 +93,24 @@ function layoutOf(figure) {
 }
 
 function draw(figure) {
+  if (figure.build) Object.assign(figure, figure.build());
+  const first = !figure.drawn;
   figure.drawn = true;
+  if (first && figure.pick) return Plotly.react(figure.place, figure.data, layoutOf(figure), OPTIONS).then(() =>
+    figure.place.on("plotly_click", event => figure.pick(event.points[0])));
   return Plotly.react(figure.place, curvesOf(figure), layoutOf(figure), OPTIONS);
 }
 
 function prepare(place) {
   const holder = place.querySelector("script");
+  if (!holder) return;  // a matrix, which has its own
   const {data, layout} = JSON.parse(holder.textContent);
-  const figure = {place, data, layout, smooth: place.hasAttribute("data-smooth")};
+  watch({place, data, layout, smooth: place.hasAttribute("data-smooth")});
+}
+
+function watch(figure) {
   figures.push(figure);
-  new ResizeObserver(() => { if (figure.drawn) Plotly.Plots.resize(place); }).observe(place);
-  return figure;
+  new ResizeObserver(() => { if (figure.drawn) Plotly.Plots.resize(figure.place); }).observe(figure.place);
 }
 
 function drawAll() {  // one after another, so that the page can be read and scrolled meanwhile
@@ -161,8 +168,103 @@ document.addEventListener("click", event => {
 });
 large.addEventListener("click", event => { if (event.target === large) large.close(); });
 
+// Matrices ----------------------------------------------------------------------------------------------
+
+const BLUE = [[0, "rgba(50,116,201,0.04)"], [1, "rgba(50,116,201,0.65)"]];
+const ORANGE = [[0, "rgba(224,123,40,0.05)"], [0.25, "rgba(224,123,40,0.45)"], [1, "rgba(224,110,40,0.9)"]];
+const plain = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const clipped = text => plain(text.length > 24 ? text.slice(0, 23) + "\u2026" : text);
+const percent = share => (100 * share).toFixed(share && share < 0.1 ? 1 : 0) + " %";
+
+function readMatrix(box) {
+  const held = JSON.parse(box.querySelector("script.cells").textContent);
+  const totals = held.counts.map(row => row.reduce((sum, count) => sum + count, 0));
+  const share = (row, column) => totals[row] ? held.counts[row][column] / totals[row] : 0;
+  return {...held, box, share, right: (row, column) => held.rows[row] === held.columns[column]};
+}
+
+function cellText(matrix, row, column) {
+  const verb = matrix.right(row, column) ? "" : ", taken for " + matrix.columns[column];
+  return matrix.rows[row] + verb + ": " + matrix.counts[row][column].toLocaleString("en") + " " + matrix.unit +
+    " (" + percent(matrix.share(row, column)) + " of " + matrix.rows[row] + ")";
+}
+
+function buildMatrix(matrix) {  // right and wrong cells have a scale each, so that few errors are seen beside many right ones
+  const [rows, columns] = matrix[matrix.box.querySelector(".order").value];
+  const shares = matrix.box.querySelector(".shade").value === "share";
+  const value = (row, column) => shares ? matrix.share(row, column) : matrix.counts[row][column];
+  const wrong = Math.max(1e-12, ...rows.flatMap(row => columns.map(column => matrix.right(row, column) ? 0 : value(row, column))));
+  const few = columns.length <= 20 && rows.length <= 20;
+  const trace = (right, colorscale, top) => ({
+    type: "heatmap", colorscale, showscale: false, zmin: 0, zmax: top, xgap: 1, ygap: 1, hoverongaps: false,
+    z: rows.map(row => columns.map(column => matrix.right(row, column) === right ? value(row, column) : null)),
+    text: rows.map(row => columns.map(column => matrix.share(row, column) >= 0.005 ? Math.round(100 * matrix.share(row, column)) : "")),
+    texttemplate: few ? "%{text}" : "", textfont: {size: 11, color: getComputedStyle(document.body).color},
+    customdata: rows.map(row => columns.map(column => plain(cellText(matrix, row, column)))),
+    hovertemplate: "%{customdata}<extra></extra>",
+  });
+  const data = [trace(true, BLUE, shares ? 1 : Math.max(...matrix.counts.flat(), 1e-12)), trace(false, ORANGE, wrong)];
+  const axis = (names, order, title) => ({title: {text: title}, tickvals: order.map((_, place) => place),
+    ticktext: order.map(number => clipped(names[number])), showgrid: false, zeroline: false, fixedrange: false});
+  return {data, layout: {
+    xaxis: {...axis(matrix.columns, columns, "predicted"), tickangle: -45}, margin: {t: 10},
+    yaxis: {...axis(matrix.rows, rows, "true"), autorange: "reversed"},
+  }};
+}
+
+function openCell(matrix, row, column) {
+  const behind = matrix.box.querySelector(".behind");
+  const head = document.createElement("p"), gallery = document.createElement("div"), rest = document.createElement("p");
+  head.textContent = cellText(matrix, row, column);
+  head.className = "cell";
+  gallery.className = "gallery";
+  rest.className = "quiet";
+  const names = [];
+  for (const [number, count] of matrix.cells[row + "-" + column] || []) {
+    const [name, anchor] = matrix.pictures[number];
+    const source = anchor && document.getElementById(anchor);
+    const said = name + " (" + count.toLocaleString("en") + " " + matrix.unit + ")";
+    if (!source) { names.push(said); continue; }
+    const copy = source.cloneNode(true);
+    copy.removeAttribute("id");
+    copy.querySelector("figcaption").textContent = said;
+    gallery.append(copy);
+  }
+  const found = names.length + gallery.children.length;
+  rest.textContent = found ? (names.length ? "Pictures that were not kept: " + names.join(", ") : "") :
+    matrix.right(row, column) ? "Right answers are not listed by picture." : "The evaluation lists no picture for this cell.";
+  behind.replaceChildren(head, gallery, rest);
+}
+
+const matrices = new Map();
+for (const box of document.querySelectorAll("[data-matrix]")) {
+  const matrix = readMatrix(box), figure = {place: box.querySelector("[data-figure]")};
+  const orders = () => matrix[box.querySelector(".order").value];
+  figure.build = () => buildMatrix(matrix);
+  figure.pick = point => {
+    const [rows, columns] = orders();
+    history.replaceState(null, "", "#" + [matrix.key, rows[point.y], columns[point.x]].join("-"));
+    openCell(matrix, rows[point.y], columns[point.x]);
+  };
+  for (const choice of box.querySelectorAll("select")) choice.addEventListener("change", () => draw(figure));
+  matrices.set(matrix.key, matrix);
+  watch(figure);
+}
+
+function followHash() {  // #confusion-3-5 opens the cell of row 3 and column 5
+  const asked = /^#(.+)-(\d+)-(\d+)$/.exec(window.location.hash);
+  const matrix = asked && matrices.get(asked[1]);
+  if (!matrix || asked[2] >= matrix.rows.length || asked[3] >= matrix.columns.length) return;
+  openCell(matrix, Number(asked[2]), Number(asked[3]));
+  matrix.box.querySelector(".behind").scrollIntoView();
+}
+
+window.addEventListener("hashchange", followHash);
+
 // Start -------------------------------------------------------------------------------------------------
 
 document.querySelectorAll("[data-figure]").forEach(prepare);
+figures.sort((a, b) => a.place.compareDocumentPosition(b.place) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
 if (figures.length) drawAll();
+followHash();
 dark.addEventListener("change", () => figures.forEach(draw));
