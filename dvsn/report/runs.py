@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,18 +108,9 @@ def read_runs(folder: Path) -> Found:
     return found
 
 
-def natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[str | int]:
     """A key that sorts `2` before `10`."""
-    parts, digits = list[tuple[int, str]](), ""
-    for letter in [*text, ""]:
-        if letter.isdecimal() and letter.isascii():
-            digits += letter
-            continue
-        if digits:
-            parts.append((int(digits), ""))
-            digits = ""
-        parts.append((-1, letter))
-    return parts
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", text))]
 
 
 def read_folder(folder: Path) -> Run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from dvsn.report import curves, html, search_charts, sweep_charts, sweep_page
+from dvsn.report import curves, html, run_metrics, search_charts, sweep_charts, sweep_page
 from dvsn.report.html import Cell, Page
 from dvsn.report.search_plot import Option, options
 from dvsn.report.search_table import Row, head, line_of, rows
@@ -106,10 +106,10 @@ def importance(study: Study) -> list[str | Markup]:
 def add_curves(page: Page, folder: Path, table: Sequence[Row], score: str) -> None:
     """The scores of the trials over their steps; the best in colours."""
     known = [(f"trial {row.number}", folder / str(row.number)) for row in table]
-    read = [(name, [curves.read(place, name)]) for name, place in known if (place / curves.FILE).is_file()]
+    read = [(name, [curves.read(place, name)]) for name, place in known if (place / run_metrics.FILE).is_file()]
     for _, (run,) in read:
-        if run.note:
-            page.note(f"Curves: {run.note}")
+        for note in run.notes:
+            page.note(f"Curves: {note}")
     columns = curves.chosen([run for _, (run,) in read], score)[:2]
     found = []
     for column in columns:

@@ -171,7 +171,7 @@ def add_curves(page: Page, sections: Sequence[Section], found: Found) -> None:
             wanted["without a result"] = [(each.folder, each.folder.name) for each in found.open[:RUNS]]
         rows = [(name, [curves.read(*each) for each in folders]) for name, folders in wanted.items()]
         left = max(0, left - sum(len(runs) for _, runs in rows))
-        damaged += [run.note for _, runs in rows for run in runs if run.note]
+        damaged += [note for _, runs in rows for run in runs for note in run.notes]
         charts = charts_of(rows, arena[0].monitor)
         if charts and len(arenas) > 1:
             parts.append(html.heading(title_of(arena[0], sections)))
@@ -190,7 +190,8 @@ def members(arena: Sequence[Section]) -> dict[str, list[tuple[Path, str]]]:
     taken = set[Path]()
     for section in arena:
         for row in section.rows:
-            name = f"{row.method} ({section.title})" if section.title and not row.alone else row.method
+            name = sweep_table.named(row)
+            name = f"{name} ({section.title})" if section.title and not row.alone else name
             for run in row.runs:
                 if run.folder not in taken:
                     taken.add(run.folder)
