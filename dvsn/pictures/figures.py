@@ -32,10 +32,15 @@ BLUE, ORANGE, GREEN, GREY, RED, INK = "#2f6db5", "#d9822b", "#00813c", "#8a8a8a"
 
 def files(draw: Callable[[], Figure]) -> dict[str, bytes]:
     """The PNG and the SVG of the figure that `draw` makes, by ending."""
-    return {
-        "png": _saved(draw, "png", {"Software": None}),
-        "svg": _saved(draw, "svg", {"Date": None, "Creator": None}),
-    }
+    found = {}
+    metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    with plain_style():
+        figure = draw()
+        for ending, said in metadata.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=ending, dpi=DPI, metadata=said)
+            found[ending] = buffer.getvalue()
+    return found
 
 
 def pixels(draw: Callable[[], Figure], *, dpi: int = DPI) -> Array:
@@ -48,13 +53,6 @@ def pixels(draw: Callable[[], Figure], *, dpi: int = DPI) -> Array:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
-
-
-def _saved(draw: Callable[[], Figure], ending: str, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with plain_style():
-        draw().savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
 
 
 @contextmanager

@@ -192,7 +192,7 @@ def matrix(source: Matrix, pictures: Sequence[Picture], shown: dict[int, str]) -
 
 
 def _confusions(source: Matrix, key: str, found: Sequence[Confusion]) -> Markup:
-    rows = [
+    rows: list[list[Any]] = [
         [
             Cell(
                 Markup('<a href="#{}-{}-{}">{}</a>').format(

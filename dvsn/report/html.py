@@ -43,6 +43,8 @@ COLOURS = (
     "#6b8e23",
 )
 """Of curves, in their order; legible on light and on dark paper."""
+SHORT = 36
+"""Letters of a cell that is not broken into lines."""
 NOTHING = "–"
 """What a table shows where there is no value."""
 
@@ -238,23 +240,22 @@ def pairs(rows: Sequence[tuple[str, str]]) -> Markup:
 def _cell(value: Value) -> dict[str, Any]:
     """What the template needs of a cell: its text, what it is sorted by, its bar in percent and its colour."""
     if isinstance(value, Cell):
-        key = value.value
-        bar = (
-            None
-            if value.bar is None or not math.isfinite(value.bar)
-            else round(100 * min(1.0, max(0.0, value.bar)), 1)
-        )
-        return {"shown": value.shown, "key": _key(key), "bar": bar, "tone": value.tone}
-    if value is None or isinstance(value, str):
-        return {
-            "shown": NOTHING if value is None else value,
-            "key": "" if value is None else None,
-            "bar": None,
-            "tone": "",
-        }
+        known = value.bar is not None and math.isfinite(value.bar)
+        bar = round(100 * min(1.0, max(0.0, value.bar or 0.0)), 1) if known else None
+        tone = " ".join(filter(None, [value.tone, _fit(value.shown)]))
+        return {"shown": value.shown, "key": _key(value.value), "bar": bar, "tone": tone}
+    if value is None:
+        return {"shown": NOTHING, "key": "", "bar": None, "tone": ""}
     if isinstance(value, bool):
-        return {"shown": "yes" if value else "no", "key": None, "bar": None, "tone": ""}
+        value = "yes" if value else "no"
+    if isinstance(value, str):
+        return {"shown": value, "key": None, "bar": None, "tone": _fit(value)}
     return {"shown": number(value), "key": _key(value), "bar": None, "tone": ""}
+
+
+def _fit(text: str) -> str:
+    """Short words stay on one line."""
+    return "short" if len(text.striptags() if isinstance(text, Markup) else text) <= SHORT else ""
 
 
 def _key(value: float | str | None) -> str | None:

@@ -15,10 +15,10 @@ from dvsn.report.run_metrics import Metrics, thinned
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-SYSTEM = {
-    "learning rate": ("system/lr_", "learning rate"),
-    "gradient norm": ("system/gradient_norm", "norm of the gradient"),
-    "images per second": ("system/images_per_second", "images/s"),
+SYSTEM: dict[str, tuple[tuple[str, ...], str]] = {
+    "learning rate": (("system/lr_",), "learning rate"),
+    "gradient norm": (("system/gradient_norm",), "norm of the gradient"),
+    "images per second": (("system/images_per_second",), "images/s"),
     "memory": (("system/memory_gib", "system/peak_gpu_memory_gib"), "GiB"),
 }
 """Charts of the machine: their columns, and the name of the axis."""
@@ -130,8 +130,8 @@ def system(run: Folder) -> list[Markup]:
     """Learning rate, gradient norm, speed, memory, and where the time of each epoch went."""
     metrics, drawn = run.metrics, []
     shown: set[str] = set()
-    for title, (start, unit) in SYSTEM.items():
-        names = [name for name in metrics.names("system/") if name.startswith(start)]
+    for title, (starts, unit) in SYSTEM.items():
+        names = [name for name in metrics.names("system/") if name.startswith(starts)]
         shown |= set(names)
         if not names:
             continue

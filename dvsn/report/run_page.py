@@ -123,7 +123,7 @@ def times_table(times: dict[str, Any]) -> Markup:
     }
     total = sum(known.values())
     said = [str(value) for value in times.values() if isinstance(value, str)]
-    rows = [
+    rows: list[list[Any]] = [
         [name.replace("_", " "), Cell(duration(value), value, bar=value / total if total else None)]
         for name, value in known.items()
     ]

@@ -53,7 +53,9 @@ def add_best(page: Page, study: Study, table: Sequence[Row]) -> None:
         parts.append(html.heading(f"trial {row.number}: {row.score:.6g}"))
         parts.append(html.code(line_of(study, row)))
     if parts:
-        page.section("The best trials", html.paragraph("The line below each runs it again.", quiet=True), *parts)
+        page.section(
+            "The best trials", html.paragraph("The line below each runs it again.", quiet=True), *parts
+        )
 
 
 def add_options(
@@ -106,7 +108,9 @@ def importance(study: Study) -> list[str | Markup]:
 def add_curves(page: Page, folder: Path, table: Sequence[Row], score: str) -> None:
     """The scores of the trials over their steps; the best in colours."""
     known = [(f"trial {row.number}", folder / str(row.number)) for row in table]
-    read = [(name, [curves.read(place, name)]) for name, place in known if (place / run_metrics.FILE).is_file()]
+    read = [
+        (name, [curves.read(place, name)]) for name, place in known if (place / run_metrics.FILE).is_file()
+    ]
     for _, (run,) in read:
         for note in run.notes:
             page.note(f"Curves: {note}")

@@ -8,18 +8,19 @@ from pathlib import Path
 from dvsn.errors import DataError
 from dvsn.report import kept, latencies
 from dvsn.report.ranking import sections
-from dvsn.report.runs import Found, read_runs
+from dvsn.report.runs import Found
 
 
-def write(folder: Path, output: Path, *, teacher: float | None = None, latency: Path | None = None) -> str:
-    """Report the runs below a folder; returns the text.
+def write(
+    found: Found, folder: Path, output: Path, *, teacher: float | None = None, latency: Path | None = None
+) -> str:
+    """Report what was found below a folder; returns the text.
 
     `teacher` is the teacher's score where the runs do not know it, `latency` a file that `python -m dvsn.benchmark` wrote.
     Raises `DataError` where there is no finished run that can be read.
     """
     from dvsn.report import sweep_page, sweep_plot, sweep_table  # matplotlib and plotly
 
-    found = read_runs(folder)
     if not found.runs:
         raise DataError(nothing(folder, found))
     if latency is not None:

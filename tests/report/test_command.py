@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from dvsn.errors import DataError
+from dvsn.errors import ConfigError, DataError
 from dvsn.report import command as report
 from dvsn.report import ranking, runs
 from dvsn.sweep import job
@@ -41,7 +41,10 @@ def test_the_table_by_hand(sweep: Path) -> None:
     assert float(kd["gap_closed"]) == pytest.approx(0.5) and float(at["gap_closed"]) == pytest.approx(-0.2)
     assert alone["gain"] == "" and kd["weight"] == "0.5" and float(kd["epoch_seconds"]) == 2
     assert "0.7500 +- 0.0141" in text and "+0.0500" in text and "50 %" in text and "teacher 0.8000" in text
-    assert "1 run without a result, still running, killed or failed: 5." in text and (sweep / "report.txt").read_text() == text
+    assert (
+        "1 run without a result, still running, killed or failed: 5." in text
+        and (sweep / "report.txt").read_text() == text
+    )
     assert "| kd | 0.5 | 2 | 0.7500 ± 0.0141 |" in (sweep / "report.md").read_text()
     assert kd["pairs"] == "2" and float(kd["p"]) == 0.5 and kd["verdict"] == "may be chance"
     assert at["pairs"] == "1" and at["p"] == "" and at["verdict"] == "may be chance"
@@ -106,9 +109,17 @@ def test_a_damaged_run_is_named_and_the_others_are_reported(config: str, result:
     assert [run.method for run in found.runs] == ["kd"]
     (note,) = found.notes
     assert re.match(rf"^{re.escape(str(damaged))}: its config.yaml or result.json is not as", note)
-    assert note in report.report(tmp_path) and (tmp_path / "report.html").is_file()
-    with pytest.raises(DataError, match=r"no run below it can be read: .*1: its config\.yaml"):
-        report.report(damaged)
+
+
+def test_a_sweep_of_damaged_runs(tmp_path: Path) -> None:
+    for number in range(2):
+        (write_run(tmp_path, number, "kd", 0.7) / "result.json").write_text("{")
+    with pytest.raises(
+        DataError, match=r"no run below it can be read: .*0/result\.json: not a JSON file .* and 1 more"
+    ):
+        report.report(tmp_path)
+    with pytest.raises(ConfigError, match="teacher, latency: are for the report of a sweep"):
+        report.report(tmp_path / "0", teacher=0.5)
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def test_a_run_that_was_cut_off_keeps_its_whole_lines(tmp_path: Path) -> None:
 
 
 def test_the_score_comes_first() -> None:
-    one = Curves("a", {"val/miou": [(1, 1)], "train/loss": [(1, 1)], "system/lr": [(1, 1)], "val/dice": [(1, 1)]})
+    one = Curves(
+        "a", {"val/miou": [(1, 1)], "train/loss": [(1, 1)], "system/lr": [(1, 1)], "val/dice": [(1, 1)]}
+    )
     two = Curves("b", {"val/miou": [(1, 1)], "train/loss": [(1, 1)]})
     assert curves.chosen([one, two], "val/miou") == ["val/miou", "train/loss", "val/dice"]
     assert curves.chosen([two], "val/top1") == ["train/loss", "val/miou"] and curves.chosen([], "x") == []

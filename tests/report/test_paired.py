@@ -24,9 +24,7 @@ from dvsn.report.paired import compare, lowest_p, sign_flips
 def test_p_is_the_share_of_signs_with_so_large_a_mean(differences: list[float]) -> None:
     found = abs(statistics.fmean(differences))
     signs = list(itertools.product((1, -1), repeat=len(differences)))
-    means = [
-        abs(statistics.fmean(s * d for s, d in zip(each, differences, strict=True))) for each in signs
-    ]
+    means = [abs(statistics.fmean(s * d for s, d in zip(each, differences, strict=True))) for each in signs]
     expected = sum(mean >= found - 1e-12 for mean in means) / len(signs)
     assert sign_flips(differences) == pytest.approx(expected)
 

@@ -31,13 +31,21 @@ def row(name: str, score: float | None, seconds: float | None, collapsed: int = 
 
 
 def test_rows_with_both_are_points_and_collapsed_ones_are_not_on_the_front() -> None:
-    rows = [row("a", 0.3, 2.0), row("b", 0.2, 1.0), row("c", 0.4, 0.5, 1), row("d", None, 1.0), row("e", 0.5, None)]
+    rows = [
+        row("a", 0.3, 2.0),
+        row("b", 0.2, 1.0),
+        row("c", 0.4, 0.5, 1),
+        row("d", None, 1.0),
+        row("e", 0.5, None),
+    ]
     section = Section("", "val/top1", 1.0, None, rows)
     found = points([section], COSTS[0])
     assert [(point.name, point.front, point.collapsed) for point in found] == [
         ("c", False, True), ("b", True, False), ("a", True, False)
     ]  # fmt: skip
-    assert points([Section("", "val/nme", -1.0, None, rows[:2])], COSTS[0])[1].front is False  # less is better: a is beaten
+    assert (
+        points([Section("", "val/nme", -1.0, None, rows[:2])], COSTS[0])[1].front is False
+    )  # less is better: a is beaten
     assert points([Section("", "x", 1.0, None, [row("a", 0.1, 1.0), row("b", 0.2, 1.0)])], COSTS[0]) == []
     other = Section("other", "val/top1", 1.0, None, [row("a", 0.9, 9.0)], arena=0)
     assert arenas([section, other]) == [[section, other]]

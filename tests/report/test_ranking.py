@@ -18,7 +18,9 @@ def test_without_distillation_the_settings_are_compared(tmp_path: Path) -> None:
         (("unet", 0, 0.5), ("unet", 1, 0.6), ("hrnet", 0, 0.7), ("hrnet", 1, 0.72))
     ):
         words = [f"network={name}", "task=segmentation", f"seed={seed}", f"data.seed={seed}"]
-        write_run(tmp_path, number, None, score, seed=seed, network={"name": name}, teacher=None, overrides=words)
+        write_run(
+            tmp_path, number, None, score, seed=seed, network={"name": name}, teacher=None, overrides=words
+        )
     (section,) = sections(read_runs(tmp_path).runs)
     assert [(row.method, row.seeds, row.alone) for row in section.rows] == [
         ("network=hrnet", 2, False), ("network=unet", 2, False)
@@ -28,7 +30,9 @@ def test_without_distillation_the_settings_are_compared(tmp_path: Path) -> None:
     assert tested is not None and tested.pairs == 2 and tested.difference == pytest.approx(-0.16)
     text = report([section], Found()).text
     assert "Compared with network=hrnet, 1 of 1 rows differs by what may be chance" in text
-    assert "First and second (network=hrnet; network=unet) differ by 0.1600; 2 pairs of seeds, p = 0.5" in text
+    assert (
+        "First and second (network=hrnet; network=unet) differ by 0.1600; 2 pairs of seeds, p = 0.5" in text
+    )
 
 
 def test_runs_without_a_job_are_named_by_their_options(tmp_path: Path) -> None:
@@ -38,7 +42,10 @@ def test_runs_without_a_job_are_named_by_their_options(tmp_path: Path) -> None:
     assert [row.method for row in section.rows] == ["optim.lr=0.2", "optim.lr=0.1"]
     write_run(tmp_path, 2, None, 0.9, optim={"lr": 0.2}, teacher=None, loss={"a": 1, "b": 2, "c": 3, "d": 4})
     (section,) = sections(read_runs(tmp_path).runs)
-    assert section.rows[0].method == "optim.lr=0.2 loss.a=1 loss.b=2 and 2 more" or "more" in section.rows[0].method
+    assert (
+        section.rows[0].method == "optim.lr=0.2 loss.a=1 loss.b=2 and 2 more"
+        or "more" in section.rows[0].method
+    )
 
 
 def test_tasks_scores_and_data_have_sections_of_their_own(tmp_path: Path) -> None:
@@ -57,13 +64,18 @@ def test_tasks_scores_and_data_have_sections_of_their_own(tmp_path: Path) -> Non
 
 def test_collapsed_runs_are_marked_and_said(tmp_path: Path) -> None:
     for number, (method, seed, score) in enumerate(
-        (("kd", 0, 0.70), ("kd", 1, float("nan")), ("at", 0, 0.10), ("at", 1, 0.71), ("sp", 0, float("inf")), (None, 0, 0.69),
-         (None, 1, 0.71))
+        (("kd", 0, 0.70), ("kd", 1, float("nan")), ("at", 0, 0.10), ("at", 1, 0.71), ("sp", 0, float("inf")),
+         (None, 0, 0.69), (None, 1, 0.71))
     ):  # fmt: skip
         write_run(tmp_path, number, method, score, seed=seed, data={"classes": 10})
     (section,) = sections(read_runs(tmp_path).runs)
     rows = {row.method: row for row in section.rows}
-    assert {name: row.collapsed for name, row in rows.items()} == {"kd": 1, "at": 1, "sp": 1, "student alone": 0}
+    assert {name: row.collapsed for name, row in rows.items()} == {
+        "kd": 1,
+        "at": 1,
+        "sp": 1,
+        "student alone": 0,
+    }
     assert rows["kd"].last.mean == 0.70 and rows["kd"].seeds == 2  # the mean of what is finite
     assert rows["at"].last.mean == pytest.approx(0.405)  # a finite one counts
     assert section.rows[-1].method == "sp" and rows["sp"].last.mean is None and rows["sp"].gain is None
@@ -80,10 +92,14 @@ def test_what_counts_as_collapsed() -> None:
     assert not why_collapsed(0.9, known, sign=1.0)  # far on the good side
     assert not why_collapsed(0.0, known[:4], sign=1.0)  # four are too few to judge by
     assert why_collapsed(0.9, [-each for each in known], sign=-1.0)  # less is better
-    assert not why_collapsed(0.68, [0.7] * 6, sign=1.0)  # equal scores: one percent of the median counts as usual
+    assert not why_collapsed(
+        0.68, [0.7] * 6, sign=1.0
+    )  # equal scores: one percent of the median counts as usual
     assert why_collapsed(0.66, [0.7] * 6, sign=1.0)
     assert why_collapsed(None, [], sign=1.0) == "no finite score"
-    assert why_collapsed(0.109, [], sign=1.0, chance=0.1) and not why_collapsed(0.111, [], sign=1.0, chance=0.1)
+    assert why_collapsed(0.109, [], sign=1.0, chance=0.1) and not why_collapsed(
+        0.111, [], sign=1.0, chance=0.1
+    )
 
 
 def test_the_axis_leaves_collapsed_runs_out(tmp_path: Path) -> None:
