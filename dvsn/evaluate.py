@@ -30,6 +30,9 @@ COMMAND = Command(
         Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
         Option("batch_size", "null", "null: as in training's validation"),
         Option("trainer.precision", "32-true", "of the measurement; published numbers are float32"),
+        Option("worst", "null", "such as 50: a score for every picture in pictures.csv, and so many of the worst and of the "
+                        "best side by side in worst/ and best/"),
+        Option("teacher", "null", "with worst: a checkpoint to set beside it; auto: the run's own teacher"),
         Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
                         "there is one, the test server's form"),
         Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),
@@ -50,6 +53,7 @@ COMMAND = Command(
     ),
     examples=(
         "python -m dvsn.evaluate checkpoint=runs/demo/pix2pix/checkpoints/best.ckpt split=test",
+        "python -m dvsn.evaluate checkpoint=best.ckpt worst=50",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
         "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",

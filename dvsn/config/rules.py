@@ -218,7 +218,7 @@ def check_distillation(config: Mapping[str, Any]) -> None:
         )
     if teachers and network is not None:
         raise ConfigError("teacher, distillation.network: found both, expected one of them.")
-    if chosen is None and (teachers or network is not None):
+    if "distill" in config and chosen is None and (teachers or network is not None):
         raise ConfigError(
             "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "
             "student alone."

@@ -12,8 +12,11 @@ from rich.table import Table
 from dvsn.atomic import write_csv, write_json
 from dvsn.config.build import inspect_tree
 from dvsn.config.outputs import check_drawn
+from dvsn.config.types import whole
 from dvsn.engine import trainer as runtime
+from dvsn.engine.analysing import Analysing
 from dvsn.engine.callbacks import PictureFiles
+from dvsn.engine.compared import find_teacher, load_teacher
 from dvsn.engine.console import quiet
 from dvsn.engine.devices import measuring
 from dvsn.engine.faults import told
@@ -38,6 +41,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     path, split = asked(config)
+    check_analysis(config)
     engine = open_engine(path) if is_exported(path) else None
     content = {} if engine else read(path)
     header = header_of(engine) if engine else read_recipe(content, path)
@@ -55,9 +59,10 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     pictures = PictureFiles(
         folder=output, count=int(config["pictures"] or 0), save_all=bool(config["save_all"])
     )
+    analysing = analysis_of(config, task, path, output)
     own = {"run_dir": str(output), "callbacks": {}, "trainer": measuring(config["trainer"])}
     trainer = runtime.build_trainer({**config, **own}, task, fitting=False)
-    trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
+    trainer.callbacks += [pictures, analysing]  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
     with told(trainer, config):
@@ -82,7 +87,28 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
             },
         }
         write(about, values, task, output, shown=shown)
+        analysing.write(about, task.test_details)
     return values
+
+
+def check_analysis(config: Config) -> None:
+    """Raise `ConfigError` for options of the analysis that have no meaning."""
+    worst, teacher = config.get("worst"), config.get("teacher")
+    if worst is not None and not whole(worst, 1):
+        raise ConfigError(
+            f"worst: found {worst!r}, expected null or how many pictures to keep, 1 or more, such as worst=50."
+        )
+    if teacher is not None and (not isinstance(teacher, str) or not teacher):
+        raise ConfigError(f"teacher: found {teacher!r}, expected null, auto, or the path of one checkpoint.")
+    if teacher is not None and worst is None:
+        raise ConfigError("teacher: is set beside the checkpoint picture by picture. Set worst=50 as well.")
+
+
+def analysis_of(config: Config, task: Any, path: Path, output: Path) -> Analysing:
+    """What watches the test for the analysis, with the teacher that is set beside the task."""
+    named = find_teacher(config.get("teacher"), path)
+    teacher = None if named is None else load_teacher(named, task)
+    return Analysing(task, folder=output, worst=config.get("worst"), teacher=teacher)
 
 
 def asked(config: Config) -> tuple[Path, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dvsn.report.command import main
+from dvsn.report import command
 
 
 def measure(checkpoint: Path, split: str) -> None:
@@ -15,5 +15,9 @@ def measure(checkpoint: Path, split: str) -> None:
     called(checkpoint, split=split, worst=WORST)
 
 
+def main() -> None:
+    command.run(measure)
+
+
 if __name__ == "__main__":
-    main(measure)
+    main()

@@ -48,16 +48,22 @@ Measure = Callable[[Path, str], None]
 
 def report(
     *folders: Path, output: Path | None = None, teacher: float | None = None, evaluation: Path | None = None,
-    latency: Path | None = None,
+    evaluate: Callable[[Path], None] | None = None, latency: Path | None = None,
 ) -> str:  # fmt: skip
     """Write the report of a run, of a few runs, of a sweep or of a search, and return its text.
 
     The files are called report; compare for a few runs, search for a search. They lie in `output`, by default in the folder.
     A report.csv in the place of a folder is drawn again. `teacher` is the teacher's score where the runs of a sweep do not
     know it, `latency` a file of `python -m dvsn.benchmark` about them; `evaluation` is the folder of the analysis that is
-    shown of a run. Raises `DataError` where there is nothing to report.
+    shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is nothing to
+    report.
     """
-    from dvsn.report import compare_page, run_page, search, sweep  # pictures, which `--help` does without
+    from dvsn.report import (
+        compare_page,
+        run_page,
+        search,
+        sweep,
+    )  # pictures and charts, which `--help` does without
 
     if (teacher, latency) != (None, None) and not may_be_a_sweep(folders):
         raise ConfigError("teacher, latency: are for the report of a sweep. Leave them out.")
@@ -69,6 +75,9 @@ def report(
                 f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/DATE_TIME."
             )
     runs = [the_run(folder) for folder in folders]
+    if evaluate is not None:
+        for run, folder in zip(runs, folders, strict=True):
+            evaluate(checkpoint_of(run, folder))
     if len(folders) > 1:
         return compare_page.report(
             [_required(each, folder) for each, folder in zip(runs, folders, strict=True)], output=output
@@ -112,23 +121,16 @@ def _required(run: Path | None, folder: Path) -> Path:
     return run
 
 
-def measure_all(folders: Sequence[Path], split: str, measure: Measure) -> None:
-    """Evaluate the best checkpoint of each run."""
-    if split not in SPLITS:
-        raise ConfigError(f"evaluate: found {split}, expected one of {', '.join(SPLITS)}, or null.")
-    for folder in folders:
-        run = the_run(folder) if folder.is_dir() else None
-        if run is None:
-            raise ConfigError(
-                f"evaluate={split}: {folder} is not the folder of one run. Leave evaluate out for a sweep."
-            )
-        checkpoint = Folder(run).checkpoint
-        if checkpoint is None:
-            raise DataError(
-                f"{run / 'checkpoints'}: holds neither best.ckpt nor last.ckpt, so that nothing can be evaluated. Leave "
-                "evaluate out."
-            )
-        measure(checkpoint, split)
+def checkpoint_of(run: Path | None, folder: Path) -> Path:
+    """The best checkpoint of a run, else its last."""
+    if run is None:
+        raise ConfigError(f"evaluate: {folder} is not the folder of one run. Leave evaluate out for a sweep.")
+    found = Folder(run).checkpoint
+    if found is None:
+        raise DataError(
+            f"{run / 'checkpoints'}: holds neither best.ckpt nor last.ckpt, so nothing can be evaluated. Leave evaluate out."
+        )
+    return found
 
 
 def written(folders: Sequence[Path], output: Path | None) -> Path:
@@ -139,13 +141,13 @@ def written(folders: Sequence[Path], output: Path | None) -> Path:
     name = "search" if (folders[0] / search_study.FILE).is_file() else "report"
     found = [
         first / f"{name}.html",
-        *((run / "report.html",) if (run := the_run(folders[0])) else ()),
+        *((below / "report.html",) if (below := the_run(folders[0])) else ()),
         first / f"{name}.md",
     ]
     return next((path for path in found if path.is_file()), found[-1])
 
 
-def main(measure: Measure) -> None:
+def run(measure: Measure) -> None:
     """The command. `measure` evaluates, which is of a floor above this one."""
 
     def command() -> None:
@@ -160,14 +162,20 @@ def main(measure: Measure) -> None:
             raise ConfigError(
                 "evaluation: is for the report of one run. Leave it out: the newest of each run is taken."
             )
-        if options["evaluate"] is not None:
-            with unpacking(options):
-                measure_all(folders, str(options["evaluate"]), measure)
-        sys.stdout.write(
-            report(
-                *folders, output=output, teacher=options["teacher"], evaluation=evaluation, latency=latency
+        split = options["evaluate"]
+        if split is not None and split not in SPLITS:
+            raise ConfigError(f"evaluate: found {split}, expected one of {', '.join(SPLITS)}, or null.")
+        evaluate = None if split is None else lambda checkpoint: measure(checkpoint, split)
+        with unpacking(options):
+            text = report(
+                *folders,
+                output=output,
+                teacher=options["teacher"],
+                evaluation=evaluation,
+                evaluate=evaluate,
+                latency=latency,
             )
-        )
+        sys.stdout.write(text)
         log.info("%s", written(folders, output))
 
     command_line.run(command, command=COMMAND)

@@ -277,7 +277,7 @@ def _gains(values: dict[str, list[float | None]], title: str) -> Markup:
     drawn = Figure()
     drawn.add_bar(
         x=[found[name] for name in order], y=[html.plain(name) for name in order], orientation="h",
-        marker={"color": [html.COLOURS[2] if found[name] >= 0 else html.COLOURS[7] for name in order]},
+        marker={"color": [html.COLOURS[0 if found[name] >= 0 else 1] for name in order]},
         hovertemplate="%{y}: %{x:+.4g}<extra></extra>",
     )  # fmt: skip
     drawn.update_layout(title={"text": html.plain(title)}, yaxis={"type": "category", "dtick": 1})

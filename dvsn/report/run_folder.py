@@ -198,7 +198,7 @@ def facts(run: Folder) -> list[tuple[str, str]]:
     device = ", ".join(_devices(run.environment))
     rows = {
         "task": short(config.get("task")),
-        "network": f"{network}{size}" if network else "",
+        "network": f"{network}{size}".removeprefix(", "),
         "data": " ".join(filter(None, [data, f"in {root}" if root else ""])),
         "classes": str(classes)
         if isinstance(classes, int) and short(config.get("task")) == "Segmentation"

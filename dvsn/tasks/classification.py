@@ -16,7 +16,9 @@ from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
+from dvsn.metrics.classification import ClassScore
 from dvsn.networks.graft import shipped
+from dvsn.pictures.grids import matrix_picture
 from dvsn.portable.cards import GREY, card
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
@@ -24,6 +26,7 @@ from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
 
+DRAWN = 200  # classes of a confusion matrix that is drawn
 ENLARGED = 16  # times as many pixels
 GREEN, RED = (0, 130, 0), (200, 0, 0)
 
@@ -137,7 +140,8 @@ class Classification(NetworkTask):
             for count in top
             if count < self.classes
         }
-        scores["ece"] = CalibrationError(bins=calibration_bins)
+        scores["ece"] = CalibrationError(self.classes, bins=calibration_bins)
+        self._by_class = (ClassScore(self.classes),)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
 
@@ -150,7 +154,50 @@ class Classification(NetworkTask):
     def _evaluate(self, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         self.metrics.update(logits, batch["target"])
+        self.by_class.update(logits, batch["target"])
         return logits
+
+    @property
+    def by_class(self) -> ClassScore:
+        """The counts behind the table by class, which are no score of their own."""
+        return self._by_class[0]
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self.by_class.to(self.device)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self.by_class.to(self.device)
+
+    def _close_metrics(self, split: str) -> None:
+        super()._close_metrics(split)
+        self.by_class.reset()
+
+    def details(self) -> dict[str, list[dict[str, Any]]]:
+        with self.by_class.sync_context(should_sync=self.by_class.distributed_available_fn()):
+            table = self.by_class.table()
+            pictures = self.by_class.confmat.sum(dim=1).tolist()
+        columns = {name: [None if v != v else v for v in values.tolist()] for name, values in table.items()}
+        return {
+            "classes": [
+                {
+                    "class": name,
+                    **{key: values[i] for key, values in columns.items()},
+                    "pictures": int(pictures[i]),
+                }
+                for i, name in enumerate(self.names)
+            ]
+        }
+
+    def detail_pictures(self) -> dict[str, Any]:
+        """The confusion matrix, as long as its cells can be told apart."""
+        if self.classes > DRAWN:
+            return {}
+        with self.by_class.sync_context(should_sync=self.by_class.distributed_available_fn()):
+            matrix = self.by_class.confmat.double()
+        shares = matrix / matrix.sum(dim=1, keepdim=True)
+        return {"confusion": matrix_picture(shares.cpu().numpy(), self.names)}
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """One column: each picture in a square, and below it what it was taken for and what it is."""
