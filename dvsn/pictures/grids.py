@@ -151,33 +151,10 @@ def finish_wandb(logger: Any, *, best: float | None, monitor: str | None, checkp
 
 
 def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:
-    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. Rows and columns by name.
+    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. True classes are rows, predictions columns.
 
-    Each cell holds its percentage as long as there are at most 40 of them a side.
+    A cell has a side of about `cell` pixels, and holds its percentage as long as there are at most 40 of them a side.
     """
-    side, font = len(names), cv2.FONT_HERSHEY_SIMPLEX
-    cell = cell if side <= 40 else max(4, 1200 // side)
-    left = 12 + max((cv2.getTextSize(name, font, 0.4, 1)[0][0] for name in names), default=0)
-    canvas = np.full((left + side * cell + MARGIN, left + side * cell + MARGIN, 3), 255, np.uint8)
-    dark = np.array([8, 48, 107], np.float64)
-    for row in range(side):
-        for column in range(side):
-            share = float(shares[row, column])
-            color = 255 + (dark - 255) * share if np.isfinite(share) else np.full(3, 200.0)
-            top, start = left + row * cell, left + column * cell
-            canvas[top : top + cell - 1, start : start + cell - 1] = color.astype(np.uint8)
-            if side <= 40 and np.isfinite(share) and share >= 0.005:
-                ink = (255, 255, 255) if share > 0.5 else (40, 40, 40)
-                text = f"{100 * share:.0f}"
-                width = cv2.getTextSize(text, font, 0.36, 1)[0][0]
-                place = (start + (cell - width) // 2, top + cell // 2 + 4)
-                cv2.putText(canvas, text, place, font, 0.36, ink, 1, cv2.LINE_AA)
-    if cell >= 10:
-        turned = np.full((left, side * cell + MARGIN, 3), 255, np.uint8)
-        upright = np.rot90(turned, -1).copy()  # (side * cell + MARGIN, left): columns' names, read from below
-        for number, name in enumerate(names):
-            spot = number * cell + cell // 2 + 4
-            cv2.putText(canvas, name, (4, left + spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-            cv2.putText(upright, name, (6, spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-        canvas[:left, left:] = np.rot90(upright)
-    return canvas
+    from dvsn.pictures import matrices  # matplotlib, which most evaluations do without
+
+    return matrices.picture(shares, names, cell=cell)
