@@ -75,7 +75,10 @@ GROUPS: dict[str, Group] = {
     ),
     "trainer": TRAINER,
     "strategy": TRAINER,
-    "logger": Group({"dvsn.engine.loggers.": LOGGER, "pytorch_lightning.loggers.": LOGGER}, LOGGER),
+    "logger": Group(
+        {"dvsn.engine.loggers.": LOGGER, "dvsn.engine.boards.": LOGGER, "pytorch_lightning.loggers.": LOGGER},
+        LOGGER,
+    ),
     "callbacks": Group(
         {"dvsn.engine.callbacks.": CALLBACK, "pytorch_lightning.callbacks.": CALLBACK}, CALLBACK
     ),

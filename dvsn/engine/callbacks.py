@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from dvsn.engine.boards.find import find_boards
 from dvsn.errors import ConfigError
 from dvsn.pictures.grids import Gallery, to_array, write_picture
 from dvsn.seeding import seed_everything
@@ -80,7 +81,7 @@ class PictureGrid(Callback):
             inside = getattr(trainer.datamodule, "position", (0, 0))[1] > 0  # type: ignore[attr-defined]
             self.gallery.publish(
                 stem=f"step_{step:07d}" if inside else f"epoch_{trainer.current_epoch + 1:04d}",
-                loggers=trainer.loggers,
+                boards=find_boards(trainer.loggers),
                 step=step,
                 caption=", ".join(
                     f"{name.removeprefix('val/')} {value:.4g}" for name, value in scores.items()
@@ -164,4 +165,4 @@ class PictureFiles(Callback):
             low, high = trainer.strategy.reduce(ends, reduce_op="max").tolist()  # type: ignore[union-attr]
             sides.low, sides.high = -int(low), int(high)
         if trainer.is_global_zero:
-            self.gallery.publish(stem="grid", loggers=(), step=0, caption="", latest=False)
+            self.gallery.publish(stem="grid", boards=(), step=0, caption="", latest=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dvsn.atomic import write_csv, write_json
 from dvsn.config.build import inspect_tree
 from dvsn.config.outputs import check_drawn
 from dvsn.engine import trainer as runtime
+from dvsn.engine.boards.evaluated import show_on_boards
 from dvsn.engine.callbacks import PictureFiles
 from dvsn.engine.console import quiet
 from dvsn.engine.devices import measuring
@@ -37,7 +39,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name, which are `shown` as a table on the screen."""
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
-    path, split = asked(config)
+    started, (path, split) = time.time(), asked(config)
     engine = open_engine(path) if is_exported(path) else None
     content = {} if engine else read(path)
     header = header_of(engine) if engine else read_recipe(content, path)
@@ -82,6 +84,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
             },
         }
         write(about, values, task, output, shown=shown)
+        show_on_boards(config, about, values, task, output, since=started)
     return values
 
 

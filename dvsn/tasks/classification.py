@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from dvsn.analysis.record import Matrix
 from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
@@ -140,6 +141,19 @@ class Classification(NetworkTask):
         scores["ece"] = CalibrationError(bins=calibration_bins)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
+        self._confusion = (MulticlassConfusionMatrix(self.classes, validate_args=False),)
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._confusion[0].to(self.device).reset()
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self._confusion[0].to(self.device).reset()
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        counts, names = self._confusion[0].compute().tolist(), self.names
+        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts))),)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> logits (N, classes) float32."""
@@ -150,6 +164,7 @@ class Classification(NetworkTask):
     def _evaluate(self, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         self.metrics.update(logits, batch["target"])
+        self._confusion[0].update(logits, batch["target"])
         return logits
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
