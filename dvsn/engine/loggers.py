@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -18,6 +17,7 @@ from dvsn.atomic import replacing
 from dvsn.config.build import build
 from dvsn.engine.boards.find import is_board, prepared
 from dvsn.engine.boards.ids import read_ids
+from dvsn.engine.boards.keys import has_wandb_key
 from dvsn.engine.boards.labels import Labels, labels_of
 from dvsn.errors import ConfigError
 
@@ -142,17 +142,6 @@ def build_parts(config: dict[str, Any], group: str) -> list[Any]:
                 f"group that has it, such as {group}={'default' if group == 'callbacks' else 'csv'}"
             )
     return list(build(nodes, path=group).values())
-
-
-def has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import netrc
-
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def resume_csv(trainer: pl.Trainer, step: int) -> None:
