@@ -49,6 +49,7 @@ COMMAND = Command(
         Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
         Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
+        Option("logger", "none", "wandb, tensorboard, mlflow or comet: shows there what is found, too"),
         UNPACKED,
     ),
     examples=(

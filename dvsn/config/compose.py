@@ -317,7 +317,7 @@ def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = 
         cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
     HydraConfig.instance().set_config(cfg)  # which makes a copy
     tree = checked(cfg, composed.defaults, trains=trains)
-    if tree.get("run_dir") not in (None, cfg.hydra.run.dir):
+    if trains and tree.get("run_dir") not in (None, cfg.hydra.run.dir):
         raise ConfigError(
             f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
         )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from dvsn.errors import ConfigError
 
+NO_GROUPS = ("dashboard",)
+"""Folders of YAML files that no config is composed of."""
 PACKAGE = Path(__file__).resolve().parent.parent
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:\n((?:[ \t].*\n|\n)*)", re.MULTILINE)
 IMPORT = re.compile(r"^from (dvsn[\w.]*) import (\([^)]*\)|.+)$", re.MULTILINE)
@@ -31,7 +33,7 @@ def choices() -> dict[str, list[str]]:
     root = Path(conf_dir())
     found: dict[str, list[str]] = {}
     for file in sorted(root.glob("*/**/*.yaml")):
-        if not file.stem.startswith("_"):
+        if not file.stem.startswith("_") and file.parent.name not in NO_GROUPS:
             found.setdefault(file.parent.relative_to(root).as_posix(), []).append(file.stem)
     return found
 

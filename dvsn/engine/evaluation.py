@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dvsn.config.outputs import check_drawn
 from dvsn.config.types import whole
 from dvsn.engine import trainer as runtime
 from dvsn.engine.analysing import Analysing
+from dvsn.engine.boards.evaluated import show_on_boards
 from dvsn.engine.callbacks import PictureFiles
 from dvsn.engine.compared import find_teacher, load_teacher
 from dvsn.engine.console import quiet
@@ -42,7 +44,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name, which are `shown` as a table on the screen."""
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
-    path, split = asked(config)
+    started, (path, split) = time.time(), asked(config)
     check_analysis(config)
     engine = open_engine(path) if is_exported(path) else None
     content = {} if engine else read(path)
@@ -90,6 +92,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
         }
         write(about, values, task, output, shown=shown)
         analysing.write(about, task.test_details)
+        show_on_boards(config, about, values, task, output, since=started)
     return values
 
 

@@ -14,6 +14,8 @@ from dvsn.config.rules import TRAINER_REFUSED, check_options
 from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import WeightAverage
+from dvsn.engine.boards.find import is_board
+from dvsn.engine.boards.showing import ShowOnBoards
 from dvsn.engine.callbacks import StatelessRandom
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precision, uses_cuda
@@ -135,6 +137,9 @@ def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> 
     callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
     if screen is not None:
         callbacks.append(Bar(screen))
+    folder = Path(config["run_dir"])
+    if fitting and any(map(is_board, (config.get("logger") or {}).values())):
+        callbacks.append(ShowOnBoards(folder))
     callbacks += build_parts(config, "callbacks")
     if not fitting:
         return callbacks
@@ -145,7 +150,7 @@ def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> 
     if config.get("ema"):
         callbacks.append(WeightAverage(decay=float(config["ema"])))
     saved = Checkpoints(
-        folder=str(Path(config["run_dir"]) / "checkpoints"),
+        folder=str(folder / "checkpoints"),
         monitor=monitor.get("name"),
         mode=monitor.get("mode", "min"),
         every_n_epochs=saving.get("every_n_epochs", 1),

@@ -1,4 +1,4 @@
-"""Picture grids: drawn here, sent to W&B, TensorBoard or files. The only module that knows W&B."""
+"""Picture grids: drawn here, written as files and given to loggers."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Gallery:
                 self.names.append(name)
 
     def publish(
-        self, *, stem: str, loggers: Iterable[Any], step: int, caption: str, latest: bool = True
+        self, *, stem: str, boards: Iterable[Any], step: int, caption: str, latest: bool = True
     ) -> Path | None:
-        """Write `stem`.png and, if wanted, latest.png with the layout of both; send the grid to the loggers; start anew."""
+        """Write `stem`.png and, if wanted, latest.png with the layout of both; give the grid to the boards; start anew."""
         if not self.rows:
             return None
         layout = place(self.rows, self.names, self.titles)
@@ -57,8 +57,10 @@ class Gallery:
         if latest:
             write_picture(self.folder / "latest.png", picture)
             keep_layout(layout, self.folder, stem=stem)
-        for logger in loggers:
-            send(logger, picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}")
+        for board in boards:
+            board.picture(
+                "val/pictures", picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}"
+            )
         self.rows, self.names = [], []
         return path
 
@@ -114,40 +116,6 @@ def write_picture(path: Path, picture: Array) -> None:
         raise OSError(f"{path}: the picture could not be encoded as '{path.suffix}'")
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
-
-
-def send(logger: Any, picture: Array, *, step: int, caption: str) -> None:
-    """To loggers that take pictures; the others have the file."""
-    name = type(logger).__name__
-    if name == "WandbLogger":
-        logger.log_image(key="val/pictures", images=[picture], caption=[caption], step=step)
-    elif name == "TensorBoardLogger":
-        logger.experiment.add_image("val/pictures", picture, step, dataformats="HWC")
-
-
-def define_wandb(logger: Any, *, config: dict[str, Any], monitor: str | None, mode: str) -> None:
-    """The resolved config, one step axis for every metric, and the best value in the summary."""
-    run = logger.experiment
-    run.config.update(config, allow_val_change=True)
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step")
-    if monitor:
-        run.define_metric(monitor, step_metric="trainer/global_step", summary="last")
-        run.define_metric(monitor, summary=mode)
-
-
-def finish_wandb(logger: Any, *, best: float | None, monitor: str | None, checkpoint: Path | None) -> None:
-    """The best value by name in the summary and, when asked, the checkpoint as an artifact."""
-    import wandb
-
-    run = logger.experiment
-    if monitor and best is not None:
-        run.summary[f"best/{monitor}"] = best
-    if checkpoint is not None and checkpoint.is_file():
-        artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
-        artifact.add_file(str(checkpoint))
-        run.log_artifact(artifact, aliases=["best"])
-    run.finish()
 
 
 def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:

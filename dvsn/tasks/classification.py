@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from dvsn.analysis.record import Matrix
 from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
@@ -164,15 +165,15 @@ class Classification(NetworkTask):
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
-        self.class_score.to(self.device)
+        self.class_score.to(self.device).reset()
 
     def on_test_start(self) -> None:
         super().on_test_start()
-        self.class_score.to(self.device)
+        self.class_score.to(self.device).reset()
 
-    def _close_metrics(self, split: str) -> None:
-        super()._close_metrics(split)
-        self.class_score.reset()
+    def matrices(self) -> tuple[Matrix, ...]:
+        counts, names = self.class_score.compute().tolist(), self.names
+        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts))),)
 
     def by_class(self) -> list[dict[str, Any]]:
         return self.details()["classes"]
