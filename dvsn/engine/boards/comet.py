@@ -72,7 +72,7 @@ def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Pa
 
 
 def next_part(folder: Path) -> Path:
-    """A folder for each part of a run: Comet draws names of files from the seed, so that a second would replace the first."""
+    """A folder for each part of a run: Comet draws names of files from the seed, so a second would replace the first."""
     return folder / str(len(list(folder.glob("*"))))
 
 
