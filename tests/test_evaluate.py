@@ -122,6 +122,8 @@ def test_weights_that_are_not_finite_are_refused(value: float, segmenter: Path, 
 
 EVALUATIONS = {
     "trainer.limit_test_batches=0": r"limit_test_batches: found 0, so nothing .* Set trainer\.limit_test_batches=1\.0",
+    "inference.resize=x": r"^inference\.resize: found 'x', expected \[HEIGHT, WIDTH\]",
+    "inference.flip=often": "^inference.flip: found 'often'",
     "checkpoint=5": "checkpoint: found 5, expected the path",
     "checkpoint=null": "checkpoint: found None, expected the path",
 }

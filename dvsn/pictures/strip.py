@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dvsn.atomic import replacing
 from dvsn.errors import DataError
-from dvsn.pictures.layout import Grid, Layout, read_layout
+from dvsn.pictures.layout import FILE, Grid, Layout, read_layout
 from dvsn.portable.decode import read_rgb
 
 Array = np.ndarray[Any, Any]
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 STILL, MOVING = "strip.png", "strip.webp"
 FONT, LINE, GAP = 14, 22, 6  # height of letters, of their line, and space between pictures, in pixels
 INK = (40, 40, 40)
+MOST = 12  # grids of a strip
+QUICK = 40_000_000
+"""Pixels of grids that a core cuts, and writes as a strip, within about a second."""
 SHOWN, HELD = 500, 2000  # milliseconds of a picture of the animation, and of its last
 
 
@@ -43,13 +46,19 @@ class Strip:
     """The panels that stay as they are, such as the input and the truth, by their titles."""
 
     def still(self, *, side: int = 256, across: int = 7) -> Array:
-        """All of them (H, W, 3): first those that stay, then the numbers, in lines of `across` pictures, which are shrunk to
-        `side` pixels on their longer side."""
-        titles = [*self.fixed, *(f"{self.unit} {number}" for number in self.numbers)]
-        pictures = [shrunk(each, side) for each in (*self.fixed.values(), *self.pictures)]
-        cells = [titled(picture, title) for picture, title in zip(pictures, titles, strict=True)]
-        lines = [joined(cells[first : first + across], axis=1) for first in range(0, len(cells), across)]
-        return joined(lines, axis=0)
+        """All of them (H, W, 3), each shrunk to `side` pixels on its longer side: first those that stay, then the numbers,
+        in one line if it has `across` pictures at most, else in lines that are about as long."""
+        fixed = [titled(shrunk(each, side), title) for title, each in self.fixed.items()]
+        numbers = [
+            titled(shrunk(each, side), f"{self.unit} {number}")
+            for number, each in zip(self.numbers, self.pictures, strict=True)
+        ]
+        if len(fixed) + len(numbers) <= across:
+            return joined([*fixed, *numbers], axis=1)
+        long = -(-len(numbers) // -(-len(numbers) // across))
+        lines = [fixed] if fixed else []
+        lines += [numbers[first : first + long] for first in range(0, len(numbers), long)]
+        return joined([joined(line, axis=1) for line in lines], axis=0)
 
     def frames(self, *, side: int = 384) -> list[Array]:
         """A picture (H, W, 3) for each number: the panels that stay, and beside them the one of this number."""
@@ -79,7 +88,7 @@ class Strip:
         return still, moving
 
 
-def strip(folder: Path, *, row: int = 0, column: str | None = None, most: int = 12) -> Strip:
+def strip(folder: Path, *, row: int = 0, column: str | None = None, most: int = MOST) -> Strip:
     """Cut the same picture out of the grids in the `pictures` folder of a run.
 
     - `row`: which picture, from 0. `column`: the title of a panel; None: the first that changes from the first to the last.
@@ -125,11 +134,13 @@ def strip(folder: Path, *, row: int = 0, column: str | None = None, most: int = 
     )
 
 
-def pixels(folder: Path, *, most: int = 12) -> int:
-    """How many pixels `strip` has to decode, by which its time can be told before. Raises `DataError` without a layout."""
+def affordable(folder: Path, *, pixels: int = QUICK) -> int:
+    """How many grids `strip` may read so that it decodes so many pixels at most; 0 where there is none."""
+    if not (folder / FILE).is_file():
+        return 0
     layout = read_layout(folder)
     height, width = layout.size
-    return height * width * min(most, len(layout.grids(folder)))
+    return min(MOST, len(layout.grids(folder)), pixels // (height * width))
 
 
 def spread(grids: list[Grid], most: int) -> list[Grid]:

@@ -13,7 +13,7 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.reading import unpacking
 from dvsn.report import run_folder, search_study
 from dvsn.report.run_folder import Folder
-from dvsn.report.runs import read_runs, sections
+from dvsn.report.runs import read_runs
 
 log = logging.getLogger("dvsn")
 SPLITS = ("val", "test", "train")
@@ -24,13 +24,14 @@ COMMAND = Command(
     "sweep, or the trials of a search.",
     options=(
         Option("runs", REQUIRED, "the folder of a run, of a sweep or of a search; or a few folders of runs, which are set "
-               "side by side", rest=True),
-        Option("output", None, "where report.html, .txt, .csv and .md go; null: into the folder of the run or runs; of runs "
-               "side by side, compare.html and so on into the first"),
+               "side by side; or a report.csv of a sweep, which is drawn again", rest=True),
+        Option("output", None, "where report.html, .txt, .csv, .md, .png and .svg go; null: into the folder of the run or "
+               "runs; of runs side by side, compare.html and so on into the first"),
         Option("evaluation", None, "of a run, the folder whose analysis.json is shown; null: the newest of its evaluations"),
         Option("evaluate", None, "val, test or train: first measure the best checkpoint of each run on this split, and keep "
                "its worst and best pictures"),
         Option("teacher", None, "of a sweep, the teacher's score, where the runs do not know it"),
+        Option("latency", None, "of a sweep, file.json of python -m dvsn.benchmark RUNS..., for score against latency"),
         UNPACKED,
     ),
     examples=(
@@ -46,22 +47,24 @@ Measure = Callable[[Path, str], None]
 
 
 def report(
-    *folders: Path,
-    output: Path | None = None,
-    teacher: float | None = None,
-    evaluation: Path | None = None,
-    evaluate: Callable[[Path], None] | None = None,
-) -> str:
+    *folders: Path, output: Path | None = None, teacher: float | None = None, evaluation: Path | None = None,
+    evaluate: Callable[[Path], None] | None = None, latency: Path | None = None,
+) -> str:  # fmt: skip
     """Write the report of a run, of a few runs, of a sweep or of a search, and return its text.
 
     The files are called report; compare for a few runs, search for a search. They lie in `output`, by default in the folder.
-    `teacher` is the teacher's score where the runs of a sweep do not know it; `evaluation` is the folder of the analysis
-    that is shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is no
-    run.
+    A report.csv in the place of a folder is drawn again. `teacher` is the teacher's score where the runs of a sweep do not
+    know it, `latency` a file of `python -m dvsn.benchmark` about them; `evaluation` is the folder of the analysis that is
+    shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is nothing to
+    report.
     """
     # pictures and charts, which `--help` does without
-    from dvsn.report import compare_page, run_page, search_table, sweep_table
+    from dvsn.report import compare_page, run_page, search, sweep
 
+    if (teacher, latency) != (None, None) and not may_be_a_sweep(folders):
+        raise ConfigError("teacher, latency: are for the report of a sweep. Leave them out.")
+    if len(folders) == 1 and folders[0].is_file():
+        return sweep.write_kept(folders[0], output or folders[0].parent)
     for folder in folders:
         if not folder.is_dir():
             raise DataError(
@@ -81,17 +84,24 @@ def report(
         )
     (folder,) = folders
     if (folder / search_study.FILE).is_file():
-        return search_table.report(search_study.load(folder)).write(output or folder)
+        return search.write(search_study.load(folder), folder, output or folder)
     if run_folder.is_run(folder):
         return run_page.report(folder, output=output, evaluation=evaluation)
-    found, unfinished = read_runs(folder)
-    if not found and runs[0] is not None:  # one that has not ended
+    found = read_runs(folder)
+    if not found.runs and runs[0] is not None:  # one that has not ended
         return run_page.report(runs[0], output=output, evaluation=evaluation)
-    if not found:
-        raise DataError(
-            f"{folder}: no finished run below it ({unfinished} without a result.json). Expected config.yaml and result.json."
-        )
-    return sweep_table.report(sections(found, teacher=teacher), unfinished).write(output or folder)
+    return sweep.write(found, folder, output or folder, teacher=teacher, latency=latency)
+
+
+def may_be_a_sweep(folders: Sequence[Path]) -> bool:
+    """Whether this is one folder that is neither a run nor a search."""
+    one = folders[0]
+    return (
+        len(folders) == 1
+        and not one.is_file()
+        and not run_folder.is_run(one)
+        and not (one / search_study.FILE).is_file()
+    )
 
 
 def the_run(folder: Path) -> Path | None:
@@ -125,7 +135,7 @@ def checkpoint_of(run: Path | None, folder: Path) -> Path:
 
 def written(folders: Sequence[Path], output: Path | None) -> Path:
     """The file to open."""
-    first = output or folders[0]
+    first = output or (folders[0].parent if folders[0].is_file() else folders[0])
     if len(folders) > 1:
         return (output or the_run(first) or first) / "compare.html"
     name = "search" if (folders[0] / search_study.FILE).is_file() else "report"
@@ -144,8 +154,9 @@ def run(measure: Measure) -> None:
         options = COMMAND.parse(sys.argv[1:])
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         folders = [Path(str(each)) for each in options["runs"]]
-        output, evaluation = (
-            None if options[key] is None else Path(str(options[key])) for key in ("output", "evaluation")
+        output, evaluation, latency = (
+            None if options[key] is None else Path(str(options[key]))
+            for key in ("output", "evaluation", "latency")
         )
         split = options["evaluate"]
         if split is not None and split not in SPLITS:
@@ -153,7 +164,12 @@ def run(measure: Measure) -> None:
         evaluate = None if split is None else lambda checkpoint: measure(checkpoint, split)
         with unpacking(options):
             text = report(
-                *folders, output=output, teacher=options["teacher"], evaluation=evaluation, evaluate=evaluate
+                *folders,
+                output=output,
+                teacher=options["teacher"],
+                evaluation=evaluation,
+                evaluate=evaluate,
+                latency=latency,
             )
         sys.stdout.write(text)
         log.info("%s", written(folders, output))

@@ -15,7 +15,7 @@ from PIL import Image
 from dvsn.errors import DataError
 from dvsn.pictures.grids import Gallery, write_picture
 from dvsn.pictures.layout import HEADER, MARGIN, read_layout
-from dvsn.pictures.strip import pixels, spread, strip
+from dvsn.pictures.strip import affordable, spread, strip
 
 EPOCHS = 5
 
@@ -73,7 +73,12 @@ def test_a_column_and_a_number_are_chosen(folder: Path) -> None:
     assert list(found.fixed) == ["photo"], "what changes is no fixed panel"
     assert strip(folder, most=1).numbers == (5,)
     assert spread(list(range(100)), 4) == [0, 33, 66, 99]  # type: ignore[arg-type]
-    assert pixels(folder, most=3) == 3 * (HEADER + 2 * (12 + MARGIN)) * (3 * 20 + 4 * MARGIN)
+
+
+def test_how_many_grids_are_quick(folder: Path, tmp_path: Path) -> None:
+    one = (HEADER + 2 * (12 + MARGIN)) * (3 * 20 + 4 * MARGIN)
+    assert [affordable(folder, pixels=number * one) for number in (0, 3, 99)] == [0, 3, EPOCHS]
+    assert affordable(tmp_path) == 0
 
 
 def test_what_is_written(folder: Path, tmp_path: Path) -> None:
@@ -95,8 +100,8 @@ def test_what_is_written(folder: Path, tmp_path: Path) -> None:
 
 def test_a_long_strip_goes_on_in_lines(folder: Path) -> None:
     found = strip(folder)  # two fixed panels and five epochs
-    wide, narrow = found.still(across=7), found.still(across=4)
-    assert narrow.shape[1] < wide.shape[1] and narrow.shape[0] > 1.8 * wide.shape[0]
+    wide, narrow = found.still(across=7), found.still(across=4)  # lines of two, three and two
+    assert narrow.shape[1] < 0.5 * wide.shape[1] and narrow.shape[0] > 2.8 * wide.shape[0]
     assert found.still(side=10).shape[0] < wide.shape[0], "shrunk"
 
 
