@@ -70,6 +70,10 @@ def report(
             raise DataError(
                 f"{folder}: there is no such folder. Expected one of runs, such as runs/NAME/DATE_TIME."
             )
+    if evaluation is not None and not (len(folders) == 1 and run_folder.is_run(folders[0])):
+        raise ConfigError(
+            "evaluation: is for the report of one run. Leave it out: the newest of each run is taken."
+        )
     runs = [the_run(folder) for folder in folders]
     if evaluate is not None:
         for run, folder in zip(runs, folders, strict=True):
@@ -154,10 +158,6 @@ def run(measure: Measure) -> None:
             None if options[key] is None else Path(str(options[key]))
             for key in ("output", "evaluation", "latency")
         )
-        if evaluation is not None and (len(folders) > 1 or not run_folder.is_run(folders[0])):
-            raise ConfigError(
-                "evaluation: is for the report of one run. Leave it out: the newest of each run is taken."
-            )
         split = options["evaluate"]
         if split is not None and split not in SPLITS:
             raise ConfigError(f"evaluate: found {split}, expected one of {', '.join(SPLITS)}, or null.")

@@ -138,7 +138,7 @@ def differing(runs: Sequence[Folder]) -> dict[str, list[Any]]:
 
     A config names some values several times (`network.width` and `task.network.width`): the shortest path stands for all.
     """
-    tables = [dict(leaves(run.config)) for run in runs]
+    tables = [{path: _placed(value, run) for path, value in leaves(run.config)} for run in runs]
     paths = dict.fromkeys(path for table in tables for path in table)
     found: dict[str, list[Any]] = {}
     for path in paths:
@@ -152,6 +152,12 @@ def differing(runs: Sequence[Folder]) -> dict[str, list[Any]]:
         if not any(each in kept and kept[each] == found[path] for each in shorter):
             kept[path] = found[path]
     return {path: kept[path] for path in paths if path in kept}
+
+
+def _placed(value: Any, run: Folder) -> Any:
+    """A value; of one that names the run's own folder, the rest of the path."""
+    own = run.config.get("run_dir")
+    return value.replace(own, "RUN") if isinstance(value, str) and isinstance(own, str) and own else value
 
 
 def _said(value: Any) -> str:

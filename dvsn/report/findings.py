@@ -157,12 +157,29 @@ def by_confusion(matrix: Matrix) -> tuple[list[int], list[int]]:
     )
 
 
+def absent(matrix: Matrix) -> list[str]:
+    """Classes that are in no row and in no column, unless all are."""
+    rows = {name for name, counts in zip(matrix.rows, matrix.counts, strict=True) if any(counts)}
+    columns = {
+        name for number, name in enumerate(matrix.columns) if any(counts[number] for counts in matrix.counts)
+    }
+    found = rows | columns
+    return (
+        [name for name in dict.fromkeys((*matrix.rows, *matrix.columns)) if name not in found]
+        if found
+        else []
+    )
+
+
 def matrix(source: Matrix, pictures: Sequence[Picture], shown: dict[int, str]) -> list[Markup]:
     """A matrix, and its largest confusions as a table. `pictures` lie behind its cells; `shown` are the anchors of those
     that the page shows, by their number. `#KEY-ROW-COLUMN` opens a cell."""
     key = html.slug(source.key)
-    orders = by_confusion(source)
-    kept = tuple(order[:LARGEST] for order in orders)
+    nowhere = absent(source)
+    kept = tuple(
+        [number for number in order if names[number] not in nowhere][:LARGEST]
+        for order, names in zip(by_confusion(source), (source.rows, source.columns), strict=True)
+    )
     given = tuple(sorted(order) for order in kept)
     cells: dict[str, list[list[float]]] = {}
     for number, each in enumerate(pictures):
@@ -183,6 +200,8 @@ def matrix(source: Matrix, pictures: Sequence[Picture], shown: dict[int, str]) -
             width=side * wide + 220, has_pictures=bool(cells),
         )
     ]  # fmt: skip
+    if nowhere:
+        parts.append(html.paragraph(f"Neither there nor predicted: {', '.join(nowhere)}.", quiet=True))
     if len(source.rows) > LARGEST or len(source.columns) > LARGEST:
         parts.insert(
             0,

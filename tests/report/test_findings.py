@@ -36,6 +36,14 @@ def test_classes_are_sorted_by_their_confusion() -> None:
     assert not findings.is_right(wide, 0, 2) and findings.is_right(wide, 1, 1)
 
 
+def test_classes_that_are_nowhere_are_left_out() -> None:
+    some = Matrix("m", "m", ("a", "gone", "b"), ("a", "gone", "b"), ((1, 0, 2), (0, 0, 0), (0, 0, 0)))
+    box, said, *_ = findings.matrix(some, (), {})
+    assert held(box)["sorted"] == [[0, 2], [0, 2]] and "Neither there nor predicted: gone." in said
+    nothing = Matrix("m", "m", ("a",), ("a",), ((0,),))
+    assert findings.absent(nothing) == [] and held(findings.matrix(nothing, (), {})[0])["given"] == [[0], [0]]
+
+
 def test_a_matrix_knows_the_pictures_behind_its_cells(tmp_path: Path) -> None:
     analysis = record.read(write_analysis(tmp_path))
     box, head, table = findings.matrix(MATRIX, analysis.pictures, {0: "picture-0"})

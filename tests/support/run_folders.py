@@ -30,7 +30,7 @@ def write_run(
         "network": {"_target_": "dvsn.networks.ddrnet.DDRNet", "width": 24},
         "data": {"dataset": {"_target_": "dvsn.data.cityscapes.Cityscapes"}, "root": "data/street", "classes": 3},
         "loss": {"terms": {"main": {"weight": 1.0}}}, "optim": {"_target_": "torch.optim.AdamW", "lr": 0.003},
-        "trainer": {"max_epochs": epochs},
+        "trainer": {"max_epochs": epochs}, "logger": {"csv": {"folder": str(folder)}},
     }  # fmt: skip
     config |= changes
     config["task"] = {"_target_": "dvsn.tasks.segmentation.Segmentation", "network": config["network"]}

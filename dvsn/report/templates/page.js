@@ -233,7 +233,7 @@ function openCell(matrix, row, column) {
   }
   const found = names.length + gallery.children.length;
   rest.textContent = found ? (names.length ? "Pictures that were not kept: " + names.join(", ") : "") :
-    matrix.right(row, column) ? "Right answers are not listed by picture." : "The evaluation lists no picture for this cell.";
+    matrix.right(row, column) ? "Right answers are not listed by picture." : "No picture has this among its largest confusions.";
   behind.replaceChildren(head, gallery, rest);
 }
 
