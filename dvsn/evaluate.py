@@ -12,7 +12,6 @@ from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.engine.records import Evaluation, Run
-from dvsn.errors import ConfigError
 
 Config = dict[str, Any]
 
@@ -42,6 +41,7 @@ COMMAND = Command(
         Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
         Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
         Option("inference.flip", "null", "true: averaged with the mirrored picture"),
+        Option("inference.resize", "null", "pictures to [HEIGHT,WIDTH], or to a shorter side such as 520"),
         Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
         Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
         Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),
@@ -50,6 +50,7 @@ COMMAND = Command(
         Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
         Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
+        Option("logger", "none", "wandb, tensorboard, mlflow or comet: shows there what is found, too"),
         UNPACKED,
     ),
     examples=(
@@ -102,10 +103,7 @@ def called(
     Raises `ConfigError`, `DataError` and `CheckpointError`.
     """
     if isinstance(checkpoint, Run):
-        found = checkpoint.best or checkpoint.last
-        if found is None:
-            raise ConfigError(f"checkpoint: the run in {checkpoint.folder} has left none.")
-        checkpoint = found
+        checkpoint = checkpoint.kept
 
     def job(config: Config) -> Evaluation:
         evaluate(config, shown=False)

@@ -80,7 +80,7 @@ class Found(Analyst):
 
     def close(self, gather: Gather) -> None:
         self._versus.close(gather)
-        counts = self.task.by_class
+        counts = self.task.class_score
         with counts.sync_context(should_sync=counts.distributed_available_fn()):
             self._confusion = Confusion(counts.confmat, self.classes, unit=UNIT)
             self._f1 = counts.table()["f1"].tolist()

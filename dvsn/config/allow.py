@@ -75,9 +75,15 @@ GROUPS: dict[str, Group] = {
     ),
     "trainer": TRAINER,
     "strategy": TRAINER,
-    "logger": Group({"dvsn.engine.loggers.": LOGGER, "pytorch_lightning.loggers.": LOGGER}, LOGGER),
+    "logger": Group(
+        {"dvsn.engine.loggers.": LOGGER, "dvsn.engine.boards.": LOGGER, "pytorch_lightning.loggers.": LOGGER},
+        LOGGER,
+    ),
     "callbacks": Group(
-        {"dvsn.engine.callbacks.": CALLBACK, "pytorch_lightning.callbacks.": CALLBACK}, CALLBACK
+        dict.fromkeys(
+            ("dvsn.engine.callbacks.", "dvsn.engine.times.", "pytorch_lightning.callbacks."), CALLBACK
+        ),
+        CALLBACK,
     ),
     "metrics": Group({"dvsn.metrics.": MODULE, "torchmetrics.": MODULE}, MODULE),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from rich.table import Table
 
 from dvsn.atomic import write_csv, write_json
 from dvsn.config.build import inspect_tree
+from dvsn.config.folders import at_home, require_writable
 from dvsn.config.outputs import check_drawn
 from dvsn.config.types import whole
 from dvsn.engine import trainer as runtime
 from dvsn.engine.analysing import Analysing
+from dvsn.engine.boards.evaluated import show_on_boards
 from dvsn.engine.callbacks import PictureFiles
 from dvsn.engine.compared import find_teacher, load_teacher
 from dvsn.engine.console import quiet
@@ -31,6 +34,7 @@ from dvsn.hub.resolve import local, read
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.engine import open_engine
 from dvsn.tasks.exported import answer_by, header_of, is_exported
+from dvsn.tasks.inference import read_options
 from dvsn.tasks.recipe import build_task, load_state, read_recipe
 
 log = logging.getLogger("dvsn")
@@ -42,13 +46,13 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     """Evaluate by a resolved, plain config. Returns the metrics by name, which are `shown` as a table on the screen."""
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
-    path, split = asked(config)
+    started, (path, split) = time.time(), asked(config)
     check_analysis(config)
     engine = open_engine(path) if is_exported(path) else None
     content = {} if engine else read(path)
     header = header_of(engine) if engine else read_recipe(content, path)
     recipe = chosen_recipe(config, header, path, fixed=engine is not None)
-    output = output_of(config)
+    output = require_writable(output_of(config), option="output")
     task = build_task(recipe, data=header.get("data"), path=path)
     task.data_recipe = data_of(config, header, path, task)
     data = runtime.build_data({"data": task.data_recipe})
@@ -90,6 +94,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
         }
         write(about, values, task, output, shown=shown)
         analysing.write(about, task.test_details)
+        show_on_boards(config, about, values, task, output, since=started)
     return values
 
 
@@ -158,6 +163,7 @@ def chosen_recipe(config: Config, header: Config, path: Path, *, fixed: bool = F
         raise ConfigError(f"inference: the task '{kind}' of {path} has no such options.")
     if chosen:
         recipe["inference"] = {**(recipe.get("inference") or {}), **chosen}
+        read_options(recipe["inference"], path="inference")
     return recipe
 
 
@@ -215,7 +221,8 @@ def default_output(path: Path, split: str) -> Path:
 
 def output_of(config: Config) -> Path:
     """The folder that an evaluation writes."""
-    return Path(config["output"] or default_output(*asked(config)))
+    given = config["output"]
+    return default_output(*asked(config)) if not given else at_home(given, option="output")
 
 
 def show(values: dict[str, float], path: Path, split: str, how: str) -> None:

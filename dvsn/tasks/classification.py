@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from dvsn.analysis.record import Matrix
 from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
@@ -141,7 +142,7 @@ class Classification(NetworkTask):
             if count < self.classes
         }
         scores["ece"] = CalibrationError(self.classes, bins=calibration_bins)
-        self._by_class = (ClassScore(self.classes),)
+        self._class_score = (ClassScore(self.classes),)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
 
@@ -154,30 +155,33 @@ class Classification(NetworkTask):
     def _evaluate(self, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         self.metrics.update(logits, batch["target"])
-        self.by_class.update(logits, batch["target"])
+        self.class_score.update(logits, batch["target"])
         return logits
 
     @property
-    def by_class(self) -> ClassScore:
+    def class_score(self) -> ClassScore:
         """The counts behind the table by class, which are no score of their own."""
-        return self._by_class[0]
+        return self._class_score[0]
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
-        self.by_class.to(self.device)
+        self.class_score.to(self.device).reset()
 
     def on_test_start(self) -> None:
         super().on_test_start()
-        self.by_class.to(self.device)
+        self.class_score.to(self.device).reset()
 
-    def _close_metrics(self, split: str) -> None:
-        super()._close_metrics(split)
-        self.by_class.reset()
+    def matrices(self) -> tuple[Matrix, ...]:
+        counts, names = self.class_score.compute().tolist(), self.names
+        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts))),)
+
+    def by_class(self) -> list[dict[str, Any]]:
+        return self.details()["classes"]
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
-        with self.by_class.sync_context(should_sync=self.by_class.distributed_available_fn()):
-            table = self.by_class.table()
-            pictures = self.by_class.confmat.sum(dim=1).tolist()
+        with self.class_score.sync_context(should_sync=self.class_score.distributed_available_fn()):
+            table = self.class_score.table()
+            pictures = self.class_score.confmat.sum(dim=1).tolist()
         columns = {name: [None if v != v else v for v in values.tolist()] for name, values in table.items()}
         return {
             "classes": [
@@ -194,8 +198,8 @@ class Classification(NetworkTask):
         """The confusion matrix, as long as its cells can be told apart."""
         if self.classes > DRAWN:
             return {}
-        with self.by_class.sync_context(should_sync=self.by_class.distributed_available_fn()):
-            matrix = self.by_class.confmat.double()
+        with self.class_score.sync_context(should_sync=self.class_score.distributed_available_fn()):
+            matrix = self.class_score.confmat.double()
         shares = matrix / matrix.sum(dim=1, keepdim=True)
         return {"confusion": matrix_picture(shares.cpu().numpy(), self.names)}
 

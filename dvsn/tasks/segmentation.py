@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from dvsn.analysis.record import Matrix
 from dvsn.config.build import build
 from dvsn.data.boundary import boundary_map
 from dvsn.data.class_ids import distinct_palette
@@ -17,7 +18,8 @@ from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
-from dvsn.pictures.grids import matrix_picture
+from dvsn.pictures.grids import matrix_picture, to_array
+from dvsn.pictures.layers import Layers
 from dvsn.tasks.inference import Inference, answers, read_options, resize
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
@@ -176,6 +178,24 @@ class Segmentation(NetworkTask):
             columns["errors"] = torch.where(wrong, torch.full_like(faded, 255), faded)
         return columns
 
+    def layers(self, batch: Batch, output: Tensor) -> list[Layers]:
+        pictures = to_array(batch["image"])
+        masks = {"prediction": to_array(output)}
+        if "target" in batch:
+            masks["label"] = to_array(batch["target"][:, 0])
+        return [
+            Layers(
+                name, pictures[i], self.vocabulary.names, masks={key: ids[i] for key, ids in masks.items()}
+            )
+            for i, name in enumerate(batch["name"])
+        ]
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
+            counts = self.score.confusion.tolist()
+        names = tuple(self.vocabulary.names)
+        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts)), unit="pixels"),)
+
     def answer(self, image: Tensor, kind: str) -> Tensor:
         return self._as(self.predict_ids(image), kind, image)
 
@@ -217,6 +237,9 @@ class Segmentation(NetworkTask):
             for i, name in enumerate(self.vocabulary.names)
         ]
         return {"classes": rows}
+
+    def by_class(self) -> list[dict[str, Any]]:
+        return self.details()["classes"]
 
     def detail_pictures(self) -> dict[str, Any]:
         with self.score.sync_context(should_sync=self.score.distributed_available_fn()):

@@ -23,7 +23,7 @@ def task_of(classes: int = 3) -> Any:
     return SimpleNamespace(
         classes=classes,
         names=tuple(f"c{n}" for n in range(classes)),
-        by_class=ClassScore(classes),
+        class_score=ClassScore(classes),
         metrics={"ece": CalibrationError(classes, bins=10)},
         panels=lambda batch, output: {"prediction": output},
     )
@@ -39,7 +39,7 @@ def batch_of(truth: Tensor) -> dict[str, Any]:
 
 def seen(found: Found, shares: Tensor, truth: Tensor) -> list[Any]:
     pictures = found.look(batch_of(truth), shares.log())
-    found.task.by_class.update(shares.log(), truth)
+    found.task.class_score.update(shares.log(), truth)
     found.task.metrics["ece"].update(shares.log(), truth)
     found.close(lambda own: [own])
     return pictures
@@ -73,7 +73,7 @@ def test_the_whole_split() -> None:
 def test_scores_alone_need_no_look() -> None:
     """With worst=null: the matrix and the diagram are made of what the metrics hold."""
     found = Found(task_of())
-    found.task.by_class.update(SHARES.log(), TRUTH)
+    found.task.class_score.update(SHARES.log(), TRUTH)
     found.task.metrics["ece"].update(SHARES.log(), TRUTH)
     found.close(lambda own: [own])
     assert found.matrices()[0].counts[1] == (1.0, 0.0, 1.0) and found.charts()[1].curves[0].x
