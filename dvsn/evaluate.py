@@ -32,6 +32,7 @@ COMMAND = Command(
         Option("worst", "null", "such as 50: a score for every picture in pictures.csv, and so many of the worst and of the "
                         "best side by side in worst/ and best/"),
         Option("teacher", "null", "with worst: a checkpoint to set beside it; auto: the run's own teacher"),
+        Option("fiftyone", "null", "a name: every picture with truth and prediction in fiftyone/, as FiftyOne imports it"),
         Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
                         "there is one, the test server's form"),
         Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -79,23 +81,29 @@ class Analyst:
 
 class Plain(Analyst):
     """For tasks without a file of their own: each picture by the first of the task's metrics, for which the task is asked
-    about each picture once more. Metrics of a whole split, such as FID, make no sense of one picture."""
+    about each picture once more. Metrics of a whole split, such as FID, make no sense of one picture; one that reads the
+    data set (`attach`) gives no picture a score."""
 
     def __init__(self, task: Any, teacher: Any = None) -> None:
         super().__init__(task, teacher)
+        self._alone: Any = None
+        metrics = dict(task.metrics)
+        if not metrics or any(hasattr(metric, "attach") for metric in metrics.values()):
+            return
         self._alone = task.metrics.clone()
         for metric in self._alone.values():
             metric.distributed_available_fn = lambda: False  # of this process alone
-        first = next(iter(self._alone.values()), None)
-        self.score = next(iter(self._alone), "none")
-        self.better = "less" if first is not None and first.higher_is_better is False else "more"
+        self.score = next(iter(metrics))
+        self.better = "less" if metrics[self.score].higher_is_better is False else "more"
 
     def begin(self, *, look: bool = True) -> None:
-        self._alone.to(self.task.device)
+        if self._alone is not None:
+            self._alone.to(self.task.device)
 
     def look(self, batch: Batch, output: Any) -> list[Picture]:
-        metrics = self.task._metrics
-        pictures = []
+        if self._alone is None:
+            return [Picture(name, math.nan) for name in batch["name"]]
+        metrics, pictures = self.task._metrics, []
         try:
             for number, name in enumerate(batch["name"]):
                 self._alone.reset()
@@ -104,8 +112,8 @@ class Plain(Analyst):
                 values = {
                     key: float(value) for key, value in self._alone.compute().items() if value.numel() == 1
                 }
-                self.score = self.score if self.score in values else next(iter(values), "none")
-                pictures.append(Picture(name, values.pop(self.score, float("nan")), values))
+                self.score = self.score if self.score in values else next(iter(values), "score")
+                pictures.append(Picture(name, values.pop(self.score, math.nan), values))
         finally:
             self.task._metrics = metrics
         return pictures
@@ -113,14 +121,20 @@ class Plain(Analyst):
 
 def find_analyst(task: Any) -> type[Analyst]:
     """The analyst of a task: of its kind, or of the kind of the task that it is made from; else `Plain`."""
+    part = kind_of_part("dvsn.analysis", task, "Found")
+    return Plain if part is None else part.Found  # type: ignore[no-any-return]
+
+
+def kind_of_part(package: str, task: Any, wanted: str) -> ModuleType | None:
+    """The file of `package` that is named as the kind of a task, or of the task that it is made from, and holds `wanted`."""
     kinds = [vars(each)["kind"] for each in type(task).__mro__ if "kind" in vars(each)]
     for kind in kinds:
-        name = f"dvsn.analysis.{kind}"
+        name = f"{package}.{kind}"
         if kind.isidentifier() and importlib.util.find_spec(name) is not None:
-            found = getattr(importlib.import_module(name), "Found", None)
-            if found is not None:
-                return found  # type: ignore[no-any-return]
-    return Plain
+            part = importlib.import_module(name)
+            if hasattr(part, wanted):
+                return part
+    return None
 
 
 def one(value: Any, number: int) -> Any:

@@ -3,6 +3,7 @@ with the background."""
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -177,7 +178,7 @@ class Found(Analyst):
                 {**row, "right": right, "wrong": wrong, "not found": lost,
                  "precision": precision, "recall": recall, "f1": f1}
             )  # fmt: skip
-        tables = {"classes": rows, "kinds of errors": self.errors()}
+        tables = {"classes": rows, "kinds of errors": self.errors}
         return tables | ({TABLE: self.beside()} if self.taught else {})
 
     def beside(self) -> list[Row]:
@@ -197,6 +198,7 @@ class Found(Analyst):
                 )  # fmt: skip
         return rows
 
+    @functools.cached_property
     def errors(self) -> list[Row]:
         """A row a kind: its errors and their share, those of detections of any score, and the AP50 that mending these would
         add."""
@@ -221,7 +223,7 @@ class Found(Analyst):
         return (*known, *(self.error_charts() if self.judged else ()))
 
     def error_charts(self) -> tuple[Chart, ...]:
-        rows = self.errors()
+        rows = self.errors
         kinds = tuple(str(row["kind"]) for row in rows)
         swept = by_confidence(self.everything, CONFIDENCES)
         at = tuple(CONFIDENCES.round(2).tolist())

@@ -41,11 +41,12 @@ class Analysing(Callback):
             )
         if worst is not None and isinstance(self.analyst, Plain):
             log.warning(
-                "worst: the task '%s' has no analysis of its own (dvsn/analysis/%s.py), so each picture is asked about a "
-                "second time, and its score is the task's first metric", task.kind, task.kind,
+                "worst: the task '%s' has no analysis of its own (dvsn/analysis/%s.py), so each picture is asked about "
+                "once more and scored by the task's first metric; not by one that reads the data set", task.kind, task.kind,
             )  # fmt: skip
         self.kept = Kept(worst or 0, self.analyst.better)
         self.seen: list[Seen] = []
+        self.latest: list[Picture] = []  # those of the last batch
         self.drawings: dict[str, bytes] = {}
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -62,7 +63,7 @@ class Analysing(Callback):
     ) -> None:
         if self.worst is None:
             return
-        pictures = self.analyst.look(batch, outputs)
+        pictures = self.latest = self.analyst.look(batch, outputs)
         for number, (index, picture) in enumerate(zip(batch["index"], pictures, strict=True)):
             self.seen.append(Seen(int(index), picture))
 

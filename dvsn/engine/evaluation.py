@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from dvsn.engine.compared import find_teacher, load_teacher
 from dvsn.engine.console import quiet
 from dvsn.engine.devices import measuring
 from dvsn.engine.faults import told
+from dvsn.engine.fiftyone import FiftyOneFolder
 from dvsn.engine.records import measured_line
 from dvsn.engine.results import how_measured
 from dvsn.engine.run_folder import environment
@@ -66,7 +68,7 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     analysing = analysis_of(config, task, path, output)
     own = {"run_dir": str(output), "callbacks": {}, "trainer": measuring(config["trainer"])}
     trainer = runtime.build_trainer({**config, **own}, task, fitting=False)
-    trainer.callbacks += [pictures, analysing]  # type: ignore[attr-defined]
+    trainer.callbacks += [pictures, analysing, *export_of(config, task, output, analysing)]  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
     with told(trainer, config):
@@ -107,6 +109,9 @@ def check_analysis(config: Config) -> None:
         raise ConfigError(f"teacher: found {teacher!r}, expected null, auto, or the path of one checkpoint.")
     if teacher is not None and worst is None:
         raise ConfigError("teacher: is set beside the checkpoint picture by picture. Set worst=50 as well.")
+    name = config.get("fiftyone")
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ConfigError(f"fiftyone: found {name!r}, expected null, or a name for the data set in FiftyOne.")
 
 
 def analysis_of(config: Config, task: Any, path: Path, output: Path) -> Analysing:
@@ -114,6 +119,15 @@ def analysis_of(config: Config, task: Any, path: Path, output: Path) -> Analysin
     named = find_teacher(config.get("teacher"), path)
     teacher = None if named is None else load_teacher(named, task)
     return Analysing(task, folder=output, worst=config.get("worst"), teacher=teacher)
+
+
+def export_of(config: Config, task: Any, output: Path, analysing: Analysing) -> list[FiftyOneFolder]:
+    """What writes the data set for FiftyOne, where one is wanted."""
+    name = config.get("fiftyone")
+    if name is None:
+        return []
+    scores = functools.partial(getattr, analysing, "latest")
+    return [FiftyOneFolder(task, folder=output / "fiftyone", name=name, split=config["split"], scores=scores)]
 
 
 def asked(config: Config) -> tuple[Path, str]:

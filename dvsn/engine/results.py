@@ -83,11 +83,12 @@ def how_measured(task: Task, precision: str) -> Config:
     """What a score depends on beside weights and data: the precision, and how the task asks its network in a test.
 
     `mirror`, `scales`, `resize` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a
-    task without a choice looks at whole pictures once.
+    task without a choice looks at whole pictures once. Of a task that `measures_in_float32` a mixed precision is that
+    of training alone.
     """
     asked = getattr(task, "inference", None)
     measured: Config = {
-        "precision": precision,
+        "precision": "32-true" if task.measures_in_float32 and precision.endswith("-mixed") else precision,
         "mode": getattr(asked, "mode", "whole"),
         "scales": list(getattr(asked, "scales", (1.0,))),
         "mirror": bool(getattr(asked, "flip", getattr(task, "flip_test", False))),

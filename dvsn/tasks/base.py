@@ -44,6 +44,9 @@ class Task(Student):
     optimizer_names: ClassVar[tuple[str, ...]] = ("network",)
     """The name of each optimiser of `configure_optimizers`, for the log."""
 
+    measures_in_float32: ClassVar[bool] = False
+    """Whether validation is in float32 also where training is mixed."""
+
     answers: ClassVar[tuple[str, ...]] = ()
     """The kinds of picture that `answer` can make, the usual first."""
 

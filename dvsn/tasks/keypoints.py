@@ -49,6 +49,7 @@ class KeypointTask(ScoredTask):
     kind: ClassVar[str] = "keypoints"
     measured: ClassVar[str] = "people"
     samples: ClassVar[str | None] = "people"
+    measures_in_float32: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pytest
@@ -67,6 +68,15 @@ def test_a_task_without_one_is_scored_by_its_first_metric() -> None:
     assert float(task.metrics.compute()["MAE"]) == pytest.approx(1 / 3), (
         "the task's own metrics know nothing of it"
     )
+
+
+def test_a_metric_that_reads_the_data_set_scores_no_picture() -> None:
+    task = Foreign()
+    task.metrics["MAE"].attach = lambda dataset: None
+    found = Plain(task)
+    found.begin()
+    (picture,) = found.look({"name": ["a"]}, None)
+    assert picture.name == "a" and math.isnan(picture.score)
 
 
 class Answer(NamedTuple):

@@ -124,6 +124,12 @@ def test_people_by_pck_by_hand() -> None:
     assert rows[0]["mean"] == pytest.approx((0.05 + 1) / 2)
 
 
+def test_one_hand_on_the_other_side() -> None:
+    """Both hands are found where the right one is: the left one is on the other side, the right one is right."""
+    _, crossed = Found(task_of("pck")).measure(np.array([0]), PERSON[None][:, [1, 1, 2]])
+    assert crossed.tolist() == [[True, False, False]]
+
+
 def test_people_by_oks() -> None:
     found, (first, second, _) = closed("ap")
     assert (found.score, found.better) == ("oks", "more")

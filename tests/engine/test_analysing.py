@@ -174,6 +174,26 @@ def test_a_count_that_is_none_is_refused(value: str, segmenter: Path, tmp_path: 
         measured(f"checkpoint={segmenter}", f"output={tmp_path}", f"worst={value}")
 
 
+def test_a_data_set_for_fiftyone(segmenter: Path, tmp_path: Path) -> None:
+    folder = measured(
+        f"checkpoint={segmenter}", f"output={tmp_path}", "worst=1", "fiftyone=mine", "save_all=true"
+    )
+    samples = json.loads((folder / "fiftyone" / "samples.json").read_text())["samples"]
+    assert [each["name"] for each in samples] == [f"val{n}" for n in range(PICTURES)]
+    scores = {row["name"]: float(row["miou"]) for row in rows(folder)}
+    for each in samples:
+        said = cv2.imread(str(folder / "ids" / f"{each['name']}.png"), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(str(folder / "fiftyone" / each["predictions"]["mask_path"]), cv2.IMREAD_UNCHANGED)
+        assert said is not None and mask is not None and np.array_equal(mask, said + 1)
+        assert each["score"] == pytest.approx(scores[each["name"]])
+
+
+@pytest.mark.parametrize("value", ["''", "5", "[a]"])
+def test_a_name_for_fiftyone_is_text(value: str, segmenter: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fiftyone: found .*, expected null, or a name"):
+        measured(f"checkpoint={segmenter}", f"output={tmp_path}", f"fiftyone={value}")
+
+
 # A teacher beside it -------------------------------------------------------------------------------------
 
 

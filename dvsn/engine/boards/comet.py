@@ -26,6 +26,8 @@ class CometLogger(loggers.CometLogger):
     """
 
     def __init__(self, **options: Any) -> None:
+        if options.get("online") is False:
+            Path(str(options.get("offline_directory") or ".")).mkdir(parents=True, exist_ok=True)
         import comet_ml
 
         try:
@@ -52,6 +54,8 @@ def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Pa
     online = node.get("online")
     if online is None:
         online = bool(node.get("api_key") or has_key())
+    if not online:  # else reports of its own errors go to a server
+        os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
     going_on = (
         {"experiment_key": kept["id"], "mode": "get"} if kept and not node.get("experiment_key") else {}
     )
@@ -63,8 +67,13 @@ def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Pa
         "online": online,
         "name": node.get("name") or labels.name,
         "tags": list(dict.fromkeys([*tags, *map(str, node.get("tags") or ())])),
-        "offline_directory": node.get("offline_directory") or str(folder / "comet"),
+        "offline_directory": node.get("offline_directory") or str(next_part(folder / "comet")),
     }
+
+
+def next_part(folder: Path) -> Path:
+    """A folder for each part of a run: Comet draws names of files from the seed, so a second would replace the first."""
+    return folder / str(len(list(folder.glob("*"))))
 
 
 def has_key() -> bool:

@@ -83,16 +83,21 @@ def belongs(override: str, keys: Sequence[str]) -> bool:
 
 def swept(folder: Path) -> list[str]:
     """The overrides of a job that are not those of all jobs: its job.json without the words of the sweep's multirun.yaml."""
-    own: list[str] = []
-    with suppress(OSError, ValueError, AttributeError):
-        own = [
-            str(each) for each in json.loads((folder / "job.json").read_text(encoding="utf-8"))["overrides"]
-        ]
     shared: set[str] = set()
     with suppress(OSError, ValueError):
         text = (folder.parent / "multirun.yaml").read_text(encoding="utf-8")
         shared = {line.strip().removeprefix("- ").strip("'\"") for line in text.splitlines()}
-    return [each for each in overrides(own) if each not in shared]
+    return [each for each in overrides(job_overrides(folder)) if each not in shared]
+
+
+def job_overrides(folder: Path) -> list[str]:
+    """The overrides in job.json; none where it is gone or damaged."""
+    try:
+        content = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    found = content.get("overrides") if isinstance(content, dict) else None
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def shorter(words: Sequence[str]) -> list[str]:

@@ -22,11 +22,12 @@ from dvsn.analysis.record import Analysis, Chart, Curve, Matrix
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine.boards.board import File
+from dvsn.engine.boards.exported import keep_export, source_of
 from dvsn.engine.boards.find import find_boards, prepared
 from dvsn.engine.boards.labels import Labels
 from dvsn.engine.boards.wandb import WandbBoard, WandbLogger, image_of, plot_of, unique
 from dvsn.engine.loggers import build_loggers
-from dvsn.errors import ConfigError
+from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.pictures.layers import Box, Layers, Point
 from dvsn.tasks.segmentation import Segmentation
@@ -124,7 +125,7 @@ def test_names_that_tell_runs_apart(parts: tuple[OfflineRun, OfflineRun]) -> Non
 def test_sections(parts: tuple[OfflineRun, OfflineRun]) -> None:
     logged = {name for part in parts for row in part.history for name in row if not name.startswith("_")}
     sections = {name.partition("/")[0] for name in logged} - {"epoch"}
-    assert sections == {"train", "val", "system", "trainer", "Custom Chart Tables"}
+    assert sections == {"train", "val", "system", "time", "trainer", "Custom Chart Tables"}
 
 
 def test_overlays_are_masks_with_their_classes(parts: tuple[OfflineRun, OfflineRun], place: Path) -> None:
@@ -202,15 +203,14 @@ def test_an_evaluation_is_a_run_beside_the_training(
     from dvsn.engine import evaluation
 
     monkeypatch.setattr("sys.argv", ["dvsn.evaluate", "checkpoint=best.ckpt", "inference.flip=true"])
-    write = evaluation.write
-    monkeypatch.setattr(evaluation, "write", lambda *args, **kw: (write(*args, **kw), RECORD.write(args[3])))
+    folder = place / "run" / "evaluation" / "best_val"
+    monkeypatch.setattr(evaluation.Analysing, "write", lambda *_: RECORD.write(folder))
     checkpoint = place / "run" / "checkpoints" / "best.ckpt"
     with initialized(conf_dir()):
         options = [f"checkpoint={checkpoint}", "logger=wandb_offline", "trainer=cpu"]
         config = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
     evaluate(config, shown=False)  # type: ignore[arg-type]
     wandb.teardown()
-    folder = place / "run" / "evaluation" / "best_val"
     (file,) = folder.rglob("*.wandb")
     run = read_run(file)
     assert run.run.run_id != parts[0].run.run_id and run.run.job_type == "evaluate"
@@ -228,6 +228,31 @@ def test_an_evaluation_is_a_run_beside_the_training(
     assert cells[2] == ["a", "missed", 0] and cells[5] == ["b", "missed", 5]
     assert any("val/pictures/filenames" in row for row in run.history)
     assert not (folder / "loggers.json").exists()
+
+
+def test_an_exported_file_is_made_from_the_checkpoint(
+    place: Path, parts: tuple[OfflineRun, OfflineRun], tmp_path: Path
+) -> None:
+    """Beside the run of the training, with its manifest. A checkpoint of another origin is refused before anything."""
+    source = source_of(place / "run" / "checkpoints" / "best.ckpt")
+    (tmp_path / "best.onnx").write_bytes(b"graph")
+    (tmp_path / "best.json").write_text('{"task": "segmentation"}')
+    keep_export(tmp_path / "best.onnx", source)
+    wandb.teardown()
+    (file,) = tmp_path.rglob("*.wandb")
+    run = read_run(file)
+    (artifact,) = run.artifacts
+    assert (run.run.job_type, run.run.display_name) == ("export", "test lr=0.001: best.onnx")
+    assert artifact.type == "export" and artifact.name.startswith("best-onnx-")
+    assert sorted(each.path for each in artifact.manifest.contents) == ["best.json", "best.onnx"]
+    about = json.loads(artifact.metadata)
+    assert about["task"] == "segmentation"
+    assert about["made_from"] == [f"dvsn/checkpoint-{parts[0].run.run_id}:best"]
+    torch.save({"state_dict": {}, "dvsn": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ConfigError, match="was not trained with logger=wandb"):
+        source_of(tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt"):
+        source_of(tmp_path / "gone.ckpt")
 
 
 # Pieces ----------------------------------------------------------------------------------------------
