@@ -16,6 +16,8 @@ from dvsn.report.run_pictures import film, write_strip
 from dvsn.report.table import Report, Table
 
 NAME = "report"
+STARVED = 0.1
+"""Share of the time spent waiting for data above which it is said."""
 WORST = 50
 """Pictures that an evaluation for a report keeps."""
 
@@ -122,13 +124,17 @@ def times_table(times: dict[str, Any]) -> Markup:
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     total = sum(known.values())
-    said = [str(value) for value in times.values() if isinstance(value, str)]
     rows: list[list[Any]] = [
         [name.replace("_", " "), Cell(duration(value), value, bar=value / total if total else None)]
         for name, value in known.items()
     ]
     table = html.heading("Where the time went") + html.table(["part", "time"], rows)
-    return table + Markup("").join(html.paragraph(text) for text in said)
+    waited = known.get("data", 0.0) / total if total else 0.0
+    if waited > STARVED:
+        table += html.paragraph(
+            f"The device waited {100 * waited:.0f} % of the time for data; train.log says what would help."
+        )
+    return table
 
 
 def add_curves(page: Page, run: Folder) -> None:
