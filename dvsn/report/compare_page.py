@@ -16,7 +16,7 @@ from dvsn.errors import DataError
 from dvsn.report import html, run_curves
 from dvsn.report.findings import REPEATED
 from dvsn.report.html import Cell, Encoded, Page
-from dvsn.report.run_folder import Folder, duration, leaves, read_folder, short
+from dvsn.report.run_folder import Folder, data_of, duration, leaves, read_folder, short
 from dvsn.report.run_page import best_of, evaluate_line, score_rows
 from dvsn.report.run_pictures import fitted
 from dvsn.report.table import Report, Table
@@ -113,7 +113,7 @@ def unlike(runs: Sequence[Folder], names: Sequence[str]) -> list[str]:
     for what, values in {
         "tasks": [short(run.config.get("task")) for run in runs],
         "scores to judge by": [run.monitor or "" for run in runs],
-        "data sets": [data_of(run) for run in runs],
+        "data sets": [data_of(run.config) for run in runs],
     }.items():
         if len(set(values)) > 1:
             said = ", ".join(
@@ -123,11 +123,6 @@ def unlike(runs: Sequence[Folder], names: Sequence[str]) -> list[str]:
                 f"The runs have different {what}: {said}. Only what all of them have can be compared."
             )
     return notes
-
-
-def data_of(run: Folder) -> str:
-    node = run.config.get("data")
-    return (short(node.get("dataset")) or short(node)) if isinstance(node, dict) else ""
 
 
 # Configs ---------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def facts(run: Folder) -> list[tuple[str, str]]:
     parameters = result.get("parameters")
     network = short(config.get("network"))
     size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
-    data = short(of("data.dataset")) or short(config.get("data"))
+    data = data_of(config)
     root, classes = of("data.root"), of("data.classes")
     taught = [
         f"{name} (weight {node.get('weight')})" for name, node in (of("distill") or {}).items() if isinstance(node, Mapping)
@@ -218,6 +218,16 @@ def facts(run: Folder) -> list[tuple[str, str]]:
         "folder": str(run.path),
     }
     return [(name, value) for name, value in rows.items() if value]
+
+
+def data_of(config: Mapping[str, Any]) -> str:
+    """The class of a run's data set: of the part of `data` that is built for each split, else of the whole."""
+    node = config.get("data")
+    if not isinstance(node, Mapping):
+        return ""
+    parts = [node.get("dataset"), *node.values()]
+    built = (short(part) for part in parts if isinstance(part, Mapping) and part.get("_partial_") is True)
+    return next(built, "") or short(node.get("dataset")) or short(node)
 
 
 def _lookup(config: Mapping[str, Any]) -> Any:

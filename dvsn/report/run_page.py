@@ -63,7 +63,8 @@ def best_of(run: Folder) -> str:
     if place is None:
         return ""
     series = run.metrics.series[str(run.monitor)]
-    return f"best {run.monitor} {html.number(series.values[place])} at step {series.steps[place]}"
+    when = f"in {run.metrics.axis} {run.metrics.places(series)[place]:g}"
+    return f"best {run.monitor} {html.number(series.values[place])} {when}"
 
 
 # Parts -----------------------------------------------------------------------------------------------------
@@ -71,12 +72,13 @@ def best_of(run: Folder) -> str:
 
 def summary(run: Folder) -> list[Markup]:
     """Facts, scores and the command, side by side."""
-    what = html.pairs(facts(run))
-    rows = score_rows(run)
-    parts = [html.columns(what, score_table(rows))] if rows else [what]
+    what, beside = html.pairs(facts(run)), Markup()
+    if rows := score_rows(run):
+        beside += score_table(rows)
     times = run.result.get("times")
     if isinstance(times, dict) and times:
-        parts.append(times_table(times))
+        beside += times_table(times)
+    parts = [html.columns(what, beside)] if beside else [what]
     if run.command:
         parts.append(html.heading("Command") + html.code(run.command))
     return parts
