@@ -180,7 +180,7 @@ def overview(runs: Sequence[Folder], names: Sequence[str]) -> Markup:
     rows: list[list[Any]] = []
     for run, name in zip(runs, names, strict=True):
         seconds, parameters = run.result.get("seconds"), run.result.get("parameters")
-        time = Cell(duration(seconds), seconds) if isinstance(seconds, int | float) else None
+        time = Cell(duration(seconds), seconds) if html.is_number(seconds) else None
         rows.append(
             [
                 name, short(run.config.get("task")) or None, short(run.config.get("network")) or None,
@@ -250,7 +250,7 @@ def class_tables(title: str, runs: Sequence[Folder], names: Sequence[str]) -> li
     if first is None or sum(bool(rows) for rows in tables) < 2:
         return []
     key = next((name for name, value in first.items() if isinstance(value, str)), None)
-    numbers = [name for name, value in first.items() if _is_number(value) or value is None][:COLUMNS]
+    numbers = [name for name, value in first.items() if html.is_number(value) or value is None][:COLUMNS]
     if key is None or not numbers:
         return []
     by_class = [{str(row.get(key)): row for row in rows or ()} for rows in tables]
@@ -286,12 +286,8 @@ def _gains(values: dict[str, list[float | None]], title: str) -> Markup:
     return html.figure(drawn, height=90 + 22 * len(order), label=title)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _number(value: Any) -> float | None:
-    return float(value) if _is_number(value) else None
+    return float(value) if html.is_number(value) else None
 
 
 def changes(runs: Sequence[Folder]) -> list[Change]:

@@ -42,23 +42,16 @@ def table(rows: Sequence[Row]) -> Markup:
 
 def _scale(values: Sequence[Any]) -> float | None:
     """What a bar of full length stands for: 1 for shares, else the largest value; None where no bars are drawn."""
-    known = [
-        float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    known = [value for value in known if math.isfinite(value)]
+    known = [float(value) for value in values if html.is_number(value)]
     if not known or min(known) < 0 or max(known) <= 0:
         return None
     return 1.0 if max(known) <= 1 else max(known)
 
 
 def _value(value: Any, scale: float | None) -> Any:
-    if scale is None or not isinstance(value, int | float) or isinstance(value, bool):
+    if scale is None or not html.is_number(value):
         return value if value is None or isinstance(value, str | int | float) else str(value)
-    shown = (
-        f"{value:.4f}"
-        if scale == 1 and isinstance(value, float) and math.isfinite(value)
-        else html.number(value)
-    )
+    shown = f"{value:.4f}" if scale == 1 and isinstance(value, float) else html.number(value)
     return Cell(shown, float(value), bar=value / scale)
 
 

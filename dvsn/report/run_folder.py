@@ -11,6 +11,7 @@ from dvsn.analysis import record
 from dvsn.analysis.record import Analysis
 from dvsn.errors import DataError
 from dvsn.reading import MEGABYTE, read_json, read_text
+from dvsn.report.html import is_number
 from dvsn.report.run_metrics import Metrics, read_metrics
 
 CONFIG = "config.yaml"
@@ -211,7 +212,7 @@ def facts(run: Folder) -> list[tuple[str, str]]:
         "seed": "" if config.get("seed") is None else str(config["seed"]),
         "teacher": "" if not config.get("teacher") else str(config["teacher"]),
         "distillation": ", ".join(taught),
-        "time": duration(seconds) if isinstance(seconds, int | float) else "",
+        "time": duration(seconds) if is_number(seconds) else "",
         "device": device,
         "precision": str(of("trainer.precision") or ""),
         "versions": _versions(run.environment),

@@ -56,7 +56,7 @@ def subtitle_of(run: Folder) -> str:
 def best_of(run: Folder) -> str:
     """The best score in words."""
     value, epoch = run.result.get("best"), run.result.get("best_epoch")
-    if isinstance(value, int | float) and run.monitor:
+    if html.is_number(value) and run.monitor:
         when = f" in epoch {epoch}" if isinstance(epoch, int) else ""
         return f"best {run.monitor} {html.number(value)}{when}"
     place = run_curves.best_place(run)
@@ -120,11 +120,7 @@ def score_table(rows: list[dict[str, Any]]) -> Markup:
 
 def times_table(times: dict[str, Any]) -> Markup:
     """Where the time of a run went, as its result.json says it."""
-    known = {
-        name: value
-        for name, value in times.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    known = {name: value for name, value in times.items() if html.is_number(value)}
     total = sum(known.values())
     rows: list[list[Any]] = [
         [name.replace("_", " "), Cell(duration(value), value, bar=value / total if total else None)]
@@ -236,11 +232,7 @@ def measured(run: Folder) -> Markup:
     """The scores of the evaluation."""
     source = run.scores.get("metrics", run.scores)
     values = source if isinstance(source, dict) else {}
-    rows = [
-        [name, value]
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    rows = [[name, value] for name, value in values.items() if html.is_number(value)]
     return html.table(["score", "value"], rows) if rows else Markup()
 
 

@@ -140,6 +140,12 @@ def test_a_run_killed_in_its_first_epoch(tmp_path: Path) -> None:
         ("result.json", '{"best": ', "not a JSON file", "DDRNet"),
         ("result.json", "[1]", "expected an object", "DDRNet"),
         (
+            "result.json",
+            '{"seconds": NaN, "best": 1%s, "times": {"data": Infinity}}' % ("0" * 400),
+            "",
+            "DDRNet",
+        ),
+        (
             "evaluation/best_val/analysis.json",
             "{}",
             "version: found null",
