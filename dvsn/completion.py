@@ -61,6 +61,7 @@ PLACES = {
     "export": "export.__main__:COMMAND",
     "search": "sweep.search:COMMAND",
     "report": "report.command:COMMAND",
+    "dashboard": "dashboard.command:COMMAND",
     "train": "train:COMMAND",
     "evaluate": "evaluate:COMMAND",
     "benchmark": "benchmark.__main__:COMMAND",

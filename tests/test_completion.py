@@ -66,7 +66,7 @@ def test_it_imports_little() -> None:
     [
         ("dvsn train network=hrnet_w", ["hrnet_w32", "hrnet_w48"]),
         ("dvsn train task=pose sch", ["schedule="]),
-        ("dvsn da", ["data"]),
+        ("dvsn dat", ["data"]),
         ("dvsn data ", ["init", "check", "show", "weights", "faces"]),
     ],
 )

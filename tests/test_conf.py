@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import inspect
 import re
 import typing
@@ -23,6 +24,7 @@ from dvsn.config.partners import check_partners, class_of, said, shipped
 from dvsn.distill.method import Kind, Method
 from dvsn.engine import trainer as runtime
 from dvsn.engine.loggers import build_loggers
+from dvsn.errors import ConfigError
 from dvsn.networks.blocks import class_layers
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import Task
@@ -555,11 +557,19 @@ def test_every_logger_builds(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    loggers = build_loggers(composed(["task=pix2pix", f"logger={name}"], tmp_path))
+    package = {"mlflow": "mlflow", "comet": "comet_ml"}.get(name)
+    config = composed(["task=pix2pix", f"logger={name}"], tmp_path)
+    if package and importlib.util.find_spec(package) is None:
+        with pytest.raises(ConfigError, match=rf"logger\.{name}: .* pip install 'dvsn\[{name}\]'"):
+            build_loggers(config)
+        return
+    monkeypatch.chdir(tmp_path)
+    loggers = build_loggers(config)
     kinds = {type(logger).__name__ for logger in loggers}
     expected = {
         "csv": {"CsvLogger"}, "none": set(), "tensorboard": {"CsvLogger", "TensorBoardLogger"},
         "wandb": {"CsvLogger", "WandbLogger"}, "wandb_offline": {"CsvLogger", "WandbLogger"},
+        "mlflow": {"CsvLogger", "MLFlowLogger"}, "comet": {"CsvLogger", "CometLogger"},
     }  # fmt: skip
     assert kinds == expected[name]
     for logger in loggers:

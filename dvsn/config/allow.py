@@ -75,7 +75,10 @@ GROUPS: dict[str, Group] = {
     ),
     "trainer": TRAINER,
     "strategy": TRAINER,
-    "logger": Group({"dvsn.engine.loggers.": LOGGER, "pytorch_lightning.loggers.": LOGGER}, LOGGER),
+    "logger": Group(
+        {"dvsn.engine.loggers.": LOGGER, "dvsn.engine.boards.": LOGGER, "pytorch_lightning.loggers.": LOGGER},
+        LOGGER,
+    ),
     "callbacks": Group(
         dict.fromkeys(
             ("dvsn.engine.callbacks.", "dvsn.engine.times.", "pytorch_lightning.callbacks."), CALLBACK

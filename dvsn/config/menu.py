@@ -1,4 +1,5 @@
-"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is imported."""
+"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is
+imported."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from dvsn.errors import ConfigError
 
+NO_GROUPS = ("dashboard",)
+"""Folders of YAML files that no config is composed of."""
 PACKAGE = Path(__file__).resolve().parent.parent
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:\n((?:[ \t].*\n|\n)*)", re.MULTILINE)
 IMPORT = re.compile(r"^from (dvsn[\w.]*) import (\([^)]*\)|.+)$", re.MULTILINE)
@@ -30,13 +33,14 @@ def choices() -> dict[str, list[str]]:
     root = Path(conf_dir())
     found: dict[str, list[str]] = {}
     for file in sorted(root.glob("*/**/*.yaml")):
-        if not file.stem.startswith("_"):
+        if not file.stem.startswith("_") and file.parent.name not in NO_GROUPS:
             found.setdefault(file.parent.relative_to(root).as_posix(), []).append(file.stem)
     return found
 
 
 def networks_by_task() -> dict[str, list[str]]:
-    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do not say it.
+    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do
+    not say it.
 
     Tasks that take the same kind stand together, such as `pose, landmarks_heatmaps`.
     """
@@ -88,6 +92,6 @@ LISTED = 20
 
 
 def listed(group: str, names: Sequence[str], *, rest: str = "", which: str = "") -> str:
-    """A sentence with choices of a group, and the `rest` that helps as well; `which` says what they are."""
+    """A sentence that lists choices of a group. `which` describes them; `rest` is further advice at its end."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"Choices of {group}=...{which}: {', '.join(names[:LISTED]) or 'none'}{more}{rest}."

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from dvsn.engine.boards.find import find_boards
 from dvsn.engine.run_folder import peak_memory
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import Gallery, to_array, write_picture
@@ -86,7 +87,7 @@ class PictureGrid(Callback):
             inside = getattr(trainer.datamodule, "position", (0, 0))[1] > 0  # type: ignore[attr-defined]
             self.gallery.publish(
                 stem=f"step_{step:07d}" if inside else f"epoch_{trainer.current_epoch + 1:04d}",
-                loggers=trainer.loggers,
+                boards=find_boards(trainer.loggers),
                 step=step,
                 caption=", ".join(
                     f"{name.removeprefix('val/')} {value:.4g}" for name, value in scores.items()
@@ -227,4 +228,4 @@ class PictureFiles(Callback):
             low, high = trainer.strategy.reduce(ends, reduce_op="max").tolist()  # type: ignore[union-attr]
             sides.low, sides.high = -int(low), int(high)
         if trainer.is_global_zero:
-            self.gallery.publish(stem="grid", loggers=(), step=0, caption="", latest=False)
+            self.gallery.publish(stem="grid", boards=(), step=0, caption="", latest=False)

@@ -1,10 +1,9 @@
-"""Loggers: metrics as a CSV file that survives interruption, and Weights & Biases where it is asked for."""
+"""Loggers: metrics as a CSV file that survives interruption, and the boards that a config asks for."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -16,8 +15,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dvsn.atomic import replacing
 from dvsn.config.build import build
+from dvsn.engine.boards.find import is_board, prepared
+from dvsn.engine.boards.ids import read_ids
+from dvsn.engine.boards.keys import has_wandb_key
+from dvsn.engine.boards.labels import Labels, labels_of
 from dvsn.errors import ConfigError
-from dvsn.pictures.grids import define_wandb, finish_wandb
 
 log = logging.getLogger(__name__)
 
@@ -108,13 +110,25 @@ class CsvLogger(Logger):
         self.save()
 
 
-def build_loggers(config: dict[str, Any]) -> list[Any]:
-    """The loggers of the group; W&B goes offline, and says so, when there is no key to log in with."""
+def build_loggers(config: dict[str, Any], *, labels: Labels | None = None) -> list[Any]:
+    """The loggers of the group; W&B goes offline, and says so, when there is no key to log in with.
+
+    Those that show more than scalars get a name, tags and the id of a run that goes on where the config leaves them open.
+    `labels` are those of an evaluation; None: of the training in the folder `run_dir`.
+    """
     nodes = {key: dict(node) for key, node in (config.get("logger") or {}).items() if isinstance(node, dict)}
-    wandb_node = nodes.get("wandb")
-    if wandb_node is not None and not wandb_node.get("offline") and not has_wandb_key():
-        log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
-        wandb_node["offline"] = True
+    folder = Path(config["run_dir"])
+    for key, node in nodes.items():
+        if (
+            str(node.get("_target_")).endswith(".WandbLogger")
+            and not node.get("offline")
+            and not has_wandb_key()
+        ):
+            log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
+            node["offline"] = True
+        if is_board(node):
+            known = labels or labels_of(config, folder=folder)
+            nodes[key] = prepared(node, known, {} if labels else read_ids(folder), folder=folder)
     return build_parts({"logger": nodes}, "logger")
 
 
@@ -130,40 +144,8 @@ def build_parts(config: dict[str, Any], group: str) -> list[Any]:
     return list(build(nodes, path=group).values())
 
 
-def has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import netrc
-
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
 def resume_csv(trainer: pl.Trainer, step: int) -> None:
     """Drop the rows that were logged after the step from which a run continues."""
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger):
             logger.resume(step)
-
-
-def wandb_logger(trainer: pl.Trainer) -> Any:
-    """The logger of Weights & Biases, or None. Its class is not imported to find out."""
-    return next((item for item in trainer.loggers if type(item).__name__ == "WandbLogger"), None)
-
-
-def open_wandb(trainer: pl.Trainer, config: dict[str, Any]) -> None:
-    """Give W&B the config and the score to judge the run by."""
-    logger, monitor = wandb_logger(trainer), config.get("monitor") or {}
-    if logger is not None:
-        define_wandb(logger, config=config, monitor=monitor.get("name"), mode=monitor.get("mode", "min"))
-
-
-def close_wandb(trainer: pl.Trainer, config: dict[str, Any], *, best: float | None, folder: Path) -> None:
-    """Give W&B the best score and, where `logger.artifact` asks for it, the best checkpoint."""
-    logger, wanted = wandb_logger(trainer), (config.get("logger") or {}).get("artifact")
-    if logger is not None:
-        checkpoint = folder / "checkpoints" / "best.ckpt" if wanted else None
-        name = (config.get("monitor") or {}).get("name")
-        finish_wandb(logger, best=best, monitor=name, checkpoint=checkpoint)

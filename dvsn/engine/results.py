@@ -1,4 +1,4 @@
-"""What a finished training gives: the content of result.json."""
+"""The content of result.json, written when a training has ended."""
 
 from __future__ import annotations
 
@@ -82,18 +82,21 @@ def find(trainer: pl.Trainer, kind: type) -> Any:
 def how_measured(task: Task, precision: str) -> Config:
     """What a score depends on beside weights and data: the precision, and how the task asks its network in a test.
 
-    `mirror`, `scales` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a task without a
-    choice looks at whole pictures once.
+    `mirror`, `scales`, `resize` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a
+    task without a choice looks at whole pictures once. Of a task that `measures_in_float32` a mixed precision is that
+    of training alone.
     """
     asked = getattr(task, "inference", None)
     measured: Config = {
-        "precision": precision,
+        "precision": "32-true" if task.measures_in_float32 and precision.endswith("-mixed") else precision,
         "mode": getattr(asked, "mode", "whole"),
         "scales": list(getattr(asked, "scales", (1.0,))),
         "mirror": bool(getattr(asked, "flip", getattr(task, "flip_test", False))),
     }
     if measured["mode"] == "slide":
         measured |= {"window": list(asked.window), "stride": asked.stride and list(asked.stride)}  # type: ignore[union-attr]
+    if getattr(asked, "resize", None) is not None:
+        measured["resize"] = asked.resize if isinstance(asked.resize, int) else list(asked.resize)  # type: ignore[union-attr]
     for key in ("test_dropout", "test_norm"):
         if hasattr(task, key):
             measured[key] = getattr(task, key)
@@ -101,6 +104,7 @@ def how_measured(task: Task, precision: str) -> Config:
 
 
 def epoch_seconds(seconds: float, trainer: pl.Trainer, before: int) -> float | None:
-    """How long an epoch took, with its validation; `before` is the number of batches that an earlier part of the run did."""
+    """How long an epoch took, with its validation; `before` is the number of batches that an earlier part of
+    the run did."""
     batches = trainer.fit_loop.epoch_loop._batches_that_stepped - before
     return round(seconds * int(trainer.num_training_batches) / batches, 3) if batches > 0 else None

@@ -1,4 +1,5 @@
-"""What is recorded in the folder of a run. Imports torch only where it is asked for its version."""
+"""Files that record how a run was started: config, command, environment. Imports torch only to ask for its
+version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training from its config to result.json, in the order in which it happens."""
+"""One training, from its resolved config to result.json: the steps in order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 from dvsn.atomic import write_json
 from dvsn.config.build import inspect_tree
+from dvsn.config.folders import requeued
 from dvsn.config.partners import check_partners
 from dvsn.engine import console, loggers, results, resume, run_folder, teaching
 from dvsn.engine import trainer as runtime
+from dvsn.engine.boards import runs
+from dvsn.engine.boards.ids import keep_ids
 from dvsn.engine.faults import told
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
@@ -39,6 +42,7 @@ def train(config: Config) -> dict[str, Any]:
     teaching.distil(task, config, data, ran)
     if checkpoint is not None:
         resume.require_weights(task, checkpoint)
+    keep_ids(folder, checkpoint, again=bool(config.get("resume")) or requeued())
     trainer = runtime.build_trainer(config, task)
     if forced:
         trainer.callbacks.append(resume.ForcedOptions(forced))  # type: ignore[attr-defined]
@@ -46,7 +50,7 @@ def train(config: Config) -> dict[str, Any]:
     if trainer.is_global_zero:
         run_folder.record_run(folder, config)
         console.describe(config, task, trainer, folder, teacher_score=teacher.score)
-        loggers.open_wandb(trainer, config)
+        runs.begin(trainer.loggers, config)
     before = 0 if checkpoint is None else resume.step_of(checkpoint)
     if checkpoint is not None:
         loggers.resume_csv(trainer, before)
@@ -71,5 +75,5 @@ def train(config: Config) -> dict[str, Any]:
             next_lines(config, task, trainer, folder),
             advice=times.advice() if times else None,
         )
-        loggers.close_wandb(trainer, config, best=result["best"], folder=folder)
+        runs.finish(trainer.loggers, config, result=result, folder=folder)
     return result

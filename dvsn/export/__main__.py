@@ -44,6 +44,7 @@ COMMAND = Command(
         Option("target", "cpu", "int8: cpu (ONNX Runtime, OpenVINO) or gpu (symmetric scales, as TensorRT wants them)"),
         Option("score", False, "measure the file on val of the recipe's data set, as dvsn.evaluate does, and keep that in "
                         "the manifest beside it"),
+        Option("artifact", False, "log the file to W&B, as made from the checkpoint of a run with logger=wandb"),
         Option("overwrite", False, "replace a file that is there"),
         UNPACKED,
     ),
@@ -60,15 +61,19 @@ COMMAND = Command(
 def export(options: dict[str, Any]) -> Path:
     """Write the file, check it, and return its path. Nothing is left of a file that does not pass."""
     import_lightning()
+    from dvsn.engine.boards.exported import keep_export, source_of
     from dvsn.export.run import Export
 
     target = options["output"]
     if target is not None and not isinstance(target, str):
         raise ConfigError(f"output: found {target!r}, expected the path of a file.")
     with unpacking(options):
+        source = source_of(Path(str(options["checkpoint"]))) if options["artifact"] else None
         path = Export(settled(options)).run()
         if options["score"]:
             keep_score(path, options["root"])
+        if source is not None:
+            keep_export(path, source)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Picture grids: drawn here, sent to W&B, TensorBoard or files. The only module that knows W&B."""
+"""Picture grids: drawn here, written as files and given to loggers."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Gallery:
                 self.names.append(name)
 
     def publish(
-        self, *, stem: str, loggers: Iterable[Any], step: int, caption: str, latest: bool = True
+        self, *, stem: str, boards: Iterable[Any], step: int, caption: str, latest: bool = True
     ) -> Path | None:
-        """Write `stem`.png and, if wanted, latest.png with the layout of both; send the grid to the loggers; start anew."""
+        """Write `stem`.png and, if wanted, latest.png with the layout of both; give the grid to the boards; start anew."""
         if not self.rows:
             return None
         layout = place(self.rows, self.names, self.titles)
@@ -57,8 +57,10 @@ class Gallery:
         if latest:
             write_picture(self.folder / "latest.png", picture)
             keep_layout(layout, self.folder, stem=stem)
-        for logger in loggers:
-            send(logger, picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}")
+        for board in boards:
+            board.picture(
+                "val/pictures", picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}"
+            )
         self.rows, self.names = [], []
         return path
 
@@ -116,68 +118,11 @@ def write_picture(path: Path, picture: Array) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def send(logger: Any, picture: Array, *, step: int, caption: str) -> None:
-    """To loggers that take pictures; the others have the file."""
-    name = type(logger).__name__
-    if name == "WandbLogger":
-        logger.log_image(key="val/pictures", images=[picture], caption=[caption], step=step)
-    elif name == "TensorBoardLogger":
-        logger.experiment.add_image("val/pictures", picture, step, dataformats="HWC")
-
-
-def define_wandb(logger: Any, *, config: dict[str, Any], monitor: str | None, mode: str) -> None:
-    """The resolved config, one step axis for every metric, and the best value in the summary."""
-    run = logger.experiment
-    run.config.update(config, allow_val_change=True)
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step")
-    if monitor:
-        run.define_metric(monitor, step_metric="trainer/global_step", summary="last")
-        run.define_metric(monitor, summary=mode)
-
-
-def finish_wandb(logger: Any, *, best: float | None, monitor: str | None, checkpoint: Path | None) -> None:
-    """The best value by name in the summary and, when asked, the checkpoint as an artifact."""
-    import wandb
-
-    run = logger.experiment
-    if monitor and best is not None:
-        run.summary[f"best/{monitor}"] = best
-    if checkpoint is not None and checkpoint.is_file():
-        artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
-        artifact.add_file(str(checkpoint))
-        run.log_artifact(artifact, aliases=["best"])
-    run.finish()
-
-
 def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:
-    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. Rows and columns by name.
+    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. True classes are rows, predictions columns.
 
-    Each cell holds its percentage as long as there are at most 40 of them a side.
+    A cell has a side of about `cell` pixels, and holds its percentage as long as there are at most 40 of them a side.
     """
-    side, font = len(names), cv2.FONT_HERSHEY_SIMPLEX
-    cell = cell if side <= 40 else max(4, 1200 // side)
-    left = 12 + max((cv2.getTextSize(name, font, 0.4, 1)[0][0] for name in names), default=0)
-    canvas = np.full((left + side * cell + MARGIN, left + side * cell + MARGIN, 3), 255, np.uint8)
-    dark = np.array([8, 48, 107], np.float64)
-    for row in range(side):
-        for column in range(side):
-            share = float(shares[row, column])
-            color = 255 + (dark - 255) * share if np.isfinite(share) else np.full(3, 200.0)
-            top, start = left + row * cell, left + column * cell
-            canvas[top : top + cell - 1, start : start + cell - 1] = color.astype(np.uint8)
-            if side <= 40 and np.isfinite(share) and share >= 0.005:
-                ink = (255, 255, 255) if share > 0.5 else (40, 40, 40)
-                text = f"{100 * share:.0f}"
-                width = cv2.getTextSize(text, font, 0.36, 1)[0][0]
-                place = (start + (cell - width) // 2, top + cell // 2 + 4)
-                cv2.putText(canvas, text, place, font, 0.36, ink, 1, cv2.LINE_AA)
-    if cell >= 10:
-        turned = np.full((left, side * cell + MARGIN, 3), 255, np.uint8)
-        upright = np.rot90(turned, -1).copy()  # (side * cell + MARGIN, left): columns' names, read from below
-        for number, name in enumerate(names):
-            spot = number * cell + cell // 2 + 4
-            cv2.putText(canvas, name, (4, left + spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-            cv2.putText(upright, name, (6, spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-        canvas[:left, left:] = np.rot90(upright)
-    return canvas
+    from dvsn.pictures import matrices  # matplotlib, which most evaluations do without
+
+    return matrices.picture(shares, names, cell=cell)

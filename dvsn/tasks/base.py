@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from dvsn.analysis.record import Matrix
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
 from dvsn.networks.graft import Graft
 from dvsn.optim.schedules import Schedule
+from dvsn.pictures.layers import Layers
 from dvsn.tasks.loop import OptimizerFactory
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
@@ -41,6 +43,9 @@ class Task(Student):
 
     optimizer_names: ClassVar[tuple[str, ...]] = ("network",)
     """The name of each optimiser of `configure_optimizers`, for the log."""
+
+    measures_in_float32: ClassVar[bool] = False
+    """Whether validation is in float32 also where training is mixed."""
 
     answers: ClassVar[tuple[str, ...]] = ()
     """The kinds of picture that `answer` can make, the usual first."""
@@ -98,6 +103,14 @@ class Task(Student):
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """Pictures of a batch by column title: uint8 RGB (N, 3, H, W), all of one size."""
         raise NotImplementedError
+
+    def layers(self, batch: Batch, output: Any) -> list[Layers]:
+        """The pictures of a batch, with answer and truth as layers; empty where an answer has no such form."""
+        return []
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Counts by true and predicted class since the metrics were reset, over all processes; each has to ask."""
+        return ()
 
     def answer(self, image: Tensor, kind: str) -> Tensor:
         """uint8 inputs (N, C, H, W) -> uint8 pictures (N, 3, H, W), or ids (N, H, W), of one of `answers`."""

@@ -19,12 +19,15 @@ from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
+from dvsn.pictures.layers import Box, Layers
 from dvsn.portable.draw import draw_boxes
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
 from dvsn.types import Batch, Terms, Vocabulary
 
 Found = dict[str, Any]
+SEEN = 0.05
+"""The score from which on a box is given to loggers, which can hide those below another."""
 
 
 class ObjectDetector(torch.nn.Module):
@@ -225,6 +228,35 @@ class Detection(ScoredTask):
         return {title: torch.stack([on_white(each, height, width) for each in pictures])
                 for title, pictures in columns.items()}  # fmt: skip
 
+    def layers(self, batch: Batch, output: list[Found]) -> list[Layers]:
+        """Objects from a score of `SEEN` on, and the masks of those that are drawn; crowd regions are left out."""
+        answers = {"prediction": output}
+        if "target" in batch:
+            answers["label"] = [without_crowds(target) for target in batch["target"]]
+        return [
+            Layers(
+                name,
+                batch["image"][i].permute(1, 2, 0).cpu().numpy(),
+                self.vocabulary.names,
+                masks={key: self.ids_of(found[i]) for key, found in answers.items() if "masks" in found[i]},
+                boxes={key: boxes_of(found[i]) for key, found in answers.items()},
+            )
+            for i, name in enumerate(batch["name"])
+        ]
+
+    def ids_of(self, found: Found) -> np.ndarray:
+        """The masks of a picture's objects as one map (H, W) uint8 of their classes, 255 where there is none; the best lies
+        on top."""
+        ids = np.full(found["masks"][0]["size"] if len(found["masks"]) else (1, 1), 255, np.uint8)
+        labels = found["labels"].tolist()
+        scores = found["scores"].tolist() if "scores" in found else [1.0] * len(labels)
+        for score, label, mask in sorted(
+            zip(scores, labels, found["masks"], strict=True), key=lambda each: each[0]
+        ):
+            if score >= self.shown_from:
+                ids[rle.decode(mask).astype(bool)] = label
+        return ids
+
     def draw(self, photo: np.ndarray, found: Found) -> np.ndarray:
         """A copy of a picture (H, W, 3) uint8 with its objects: boxes, names, scores and masks."""
         picture, words = np.array(photo, order="C"), self.vocabulary
@@ -269,6 +301,17 @@ def without_crowds(target: dict[str, Tensor]) -> dict[str, Tensor]:
         return target
     kept = target["crowd"] == 0
     return {key: value[kept] for key, value in target.items() if key != "crowd"}
+
+
+def boxes_of(found: Found) -> tuple[Box, ...]:
+    """The boxes of a picture, with their scores where it has any."""
+    labels, places = found["labels"].tolist(), found["boxes"].tolist()
+    scores = found["scores"].tolist() if "scores" in found else [None] * len(labels)
+    return tuple(
+        Box(left, top, right, bottom, label, score)
+        for (left, top, right, bottom), label, score in zip(places, labels, scores, strict=True)
+        if score is None or score >= SEEN
+    )
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:

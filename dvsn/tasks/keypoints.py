@@ -16,6 +16,8 @@ from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
+from dvsn.pictures.grids import to_array
+from dvsn.pictures.layers import Layers, Point
 from dvsn.portable.draw import draw_skeleton
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from dvsn.tasks.scored import ScoredTask
@@ -47,6 +49,7 @@ class KeypointTask(ScoredTask):
     kind: ClassVar[str] = "keypoints"
     measured: ClassVar[str] = "people"
     samples: ClassVar[str | None] = "people"
+    measures_in_float32: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -160,10 +163,14 @@ class KeypointTask(ScoredTask):
         """Hand an answer (N, K, 3), as `forward` gives it, to the score."""
         self.score.update(
             index=batch["index"],
-            points=to_picture(answer[..., :2], batch["inverse"]),
+            points=self.in_picture(batch, answer),
             confidence=answer[..., 2],
             extent=batch["extent"],
         )
+
+    def in_picture(self, batch: Batch, answer: Tensor) -> Tensor:
+        """The points (N, K, 2) of an answer in pixels of their pictures."""
+        return to_picture(answer[..., :2], batch["inverse"])
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         columns = {"photo": batch["image"], "prediction": self._drawn(batch, output)}
@@ -172,12 +179,32 @@ class KeypointTask(ScoredTask):
             columns["label"] = self._drawn(batch, truth)
         return columns
 
+    def layers(self, batch: Batch, output: Tensor) -> list[Layers]:
+        answers = {"prediction": in_crop(output, batch)}
+        if "keypoints" in batch:
+            truth = torch.cat([batch["keypoints"], batch["weight"].unsqueeze(-1)], dim=-1)
+            answers["label"] = in_crop(truth, batch)
+        pictures, names = to_array(batch["image"]), self.keypoints.names
+        return [
+            Layers(
+                name,
+                pictures[i],
+                tuple(names),
+                points={
+                    key: tuple(
+                        Point(x, y, number, None if key == "label" else seen)
+                        for number, (x, y, seen) in enumerate(found[i].float().tolist())
+                        if seen > 0
+                    )
+                    for key, found in answers.items()
+                },
+            )
+            for i, name in enumerate(batch["name"])
+        ]
+
     def _drawn(self, batch: Batch, answer: Tensor) -> Tensor:
         """The crops (N, 3, H, W) with skeletons of (N, K, 3)."""
-        image = batch["image"]
-        if "offset" in batch:
-            places = answer[..., :2] - batch["offset"].view(-1, 1, 1)
-            answer = torch.cat([places, answer[..., 2:]], dim=-1)
+        image, answer = batch["image"], in_crop(answer, batch)
         pictures = image.permute(0, 2, 3, 1).cpu().contiguous().numpy().copy()
         for picture, points in zip(pictures, answer.float().cpu().numpy(), strict=True):
             draw_skeleton(picture, points[:, :2], points[:, 2], self.keypoints)
@@ -212,6 +239,14 @@ class KeypointTask(ScoredTask):
         return given
 
     shows: ClassVar[str] = "people"
+
+
+def in_crop(answer: Tensor, batch: Batch) -> Tensor:
+    """Keypoints (N, K, 3) of a batch in the pixels of its crops, which may be counted from an `offset`."""
+    if "offset" not in batch:
+        return answer
+    places = answer[..., :2] - batch["offset"].view(-1, 1, 1)
+    return torch.cat([places, answer[..., 2:]], dim=-1)
 
 
 def to_picture(points: Tensor, inverse: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from dvsn.analysis.record import Matrix
 from dvsn.config.build import build
 from dvsn.data.boundary import boundary_map
 from dvsn.data.class_ids import distinct_palette
@@ -16,7 +18,8 @@ from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
-from dvsn.pictures.grids import matrix_picture
+from dvsn.pictures.grids import matrix_picture, to_array
+from dvsn.pictures.layers import Layers
 from dvsn.tasks.inference import Inference, answers, read_options, resize
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
@@ -56,6 +59,9 @@ class Segmentation(NetworkTask):
     - `shared`: the options of every `NetworkTask`.
 
     Logits are resized to the label with the network's own `align_corners`.
+
+    `listener`, where it is set, hears the scores of each picture of which ids are made, (1, K, H, W) at the picture's size,
+    and whether they are probabilities, as those of several scales, or logits.
     """
 
     kind: ClassVar[str] = "segmentation"
@@ -83,6 +89,7 @@ class Segmentation(NetworkTask):
             loss.align_corners = self.align_corners
         self.inference = read_options(inference)
         self.absent = absent
+        self.listener: Callable[[Tensor, bool], None] | None = None
         self.use_metrics()
 
     @property
@@ -145,8 +152,13 @@ class Segmentation(NetworkTask):
         scores = answers(
             self.ask, self.normalise(image), self.inference, align_corners=self.align_corners, swaps=swaps
         )
-        # the place of the maximum: on a CPU 2 to 4 times as fast as argmax, which leaves the channels' order in memory
-        return torch.cat([score.max(dim=1).indices.to(torch.uint8) for score in scores])
+        found = []
+        for score in scores:
+            if self.listener is not None:
+                self.listener(score, self.inference.scales != (1.0,))
+            # the place of the maximum: on a CPU 2 to 4 times as fast as argmax, which leaves the channels' order in memory
+            found.append(score.max(dim=1).indices.to(torch.uint8))
+        return torch.cat(found)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.predict_ids(image)
@@ -165,6 +177,24 @@ class Segmentation(NetworkTask):
             faded = (batch["image"].float() * 0.4).to(torch.uint8)
             columns["errors"] = torch.where(wrong, torch.full_like(faded, 255), faded)
         return columns
+
+    def layers(self, batch: Batch, output: Tensor) -> list[Layers]:
+        pictures = to_array(batch["image"])
+        masks = {"prediction": to_array(output)}
+        if "target" in batch:
+            masks["label"] = to_array(batch["target"][:, 0])
+        return [
+            Layers(
+                name, pictures[i], self.vocabulary.names, masks={key: ids[i] for key, ids in masks.items()}
+            )
+            for i, name in enumerate(batch["name"])
+        ]
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
+            counts = self.score.confusion.tolist()
+        names = tuple(self.vocabulary.names)
+        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts)), unit="pixels"),)
 
     def answer(self, image: Tensor, kind: str) -> Tensor:
         return self._as(self.predict_ids(image), kind, image)

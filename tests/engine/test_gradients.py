@@ -13,7 +13,7 @@ from dvsn.engine.callbacks import GradientNorm
 
 
 class Run:
-    """A trainer and a task with as much as `GradientNorm` looks at. An optimiser has three weights, one without gradient."""
+    """A trainer and a task with as much as `GradientNorm` looks at. An optimiser has two weights, one without gradient."""
 
     def __init__(self, *names: str, scaler: Any = None) -> None:
         self.weights = [

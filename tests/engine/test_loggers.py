@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dvsn.pictures.layout import read_layout
 from dvsn.pictures.strip import strip
 from dvsn.train import train
 from tests.support.tiny import TINY, composed, write_pairs
+from tests.support.wandb_files import keep_quiet, records, values
 
 OPTIONS = [
     *TINY, "callbacks=default", "callbacks.rates.every_n_steps=1", "trainer.log_every_n_steps=1", "data.batch_size=2",
@@ -223,39 +223,9 @@ def test_the_rows_before_a_resume_are_kept_under_accumulation(pairs: Path, tmp_p
 # W&B -------------------------------------------------------------------------------------------------
 
 
-def records(path: Path) -> Iterator[Any]:
-    """The records of an offline run: a LevelDB log of protobuf messages."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, position, buffer = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        position += 7
-        if not kind and not length:
-            break
-        buffer += data[position : position + length]
-        position += length
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(buffer)
-            buffer = b""
-            yield record
-
-
-def values(items: Any) -> dict[str, Any]:
-    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
-
-
 def test_wandb_offline(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
-        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path))
+    keep_quiet(monkeypatch, tmp_path)
     options = ["logger=wandb_offline", "trainer.max_epochs=2", "optim.lr=0.00025", "logger.artifact=true"]
     result = train(composed([*OPTIONS, f"data.root={pairs}", *options], tmp_path))
     (log,) = tmp_path.rglob("*.wandb")

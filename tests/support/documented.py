@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.convert import command as convert
+from dvsn.dashboard import command as dashboard
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import tap_table
@@ -53,6 +54,7 @@ WORK = (
     (hub, "push"),
     (export, "export"),
     (serve, "serve"),
+    (dashboard, "dashboard"),
     (init, "init"),
 )
 """The last function of each command, which does the work."""

@@ -1,0 +1,1 @@
+"""Workspaces and reports of W&B, described as data in `conf/dashboard/`."""

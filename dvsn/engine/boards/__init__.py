@@ -1,0 +1,1 @@
+"""What a run shows in W&B, TensorBoard, MLflow and Comet: one interface (`board.py`), a file for each."""

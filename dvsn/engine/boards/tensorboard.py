@@ -1,0 +1,60 @@
+"""TensorBoard: pictures, the config as text, matrices and charts as pictures, tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dvsn.analysis.record import Chart, Matrix, Row
+from dvsn.engine.boards.board import Array, Board, Config, as_yaml
+from dvsn.engine.boards.figures import chart_picture, matrix_picture
+from dvsn.engine.boards.labels import Labels, command
+
+
+def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Path) -> Config:
+    return {**node, "save_dir": node.get("save_dir") or str(folder)}
+
+
+class TensorBoard(Board):
+    """Its writer has one tag for a picture, and shows that of each step."""
+
+    def begin(self, config: Config, labels: Labels) -> None:
+        writer = self.logger.experiment
+        writer.add_text("config", fenced(as_yaml(config), "yaml"))
+        writer.add_text("command", fenced(command(labels.job), "bash"))
+
+    def picture(self, key: str, picture: Array, *, caption: str, step: int) -> None:
+        self.logger.experiment.add_image(key, picture, step, dataformats="HWC")
+
+    def rows(self, key: str, rows: Sequence[Row], *, step: int) -> None:
+        if rows:
+            self.logger.experiment.add_text(key, markdown(rows), step)
+
+    def chart(self, chart: Chart, *, step: int) -> None:
+        """A picture: its own `add_pr_curve` wants the answer for every sample, which no record holds."""
+        self.picture(f"plots/{chart.key}", chart_picture(chart), caption=chart.title, step=step)
+
+    def matrix(self, matrix: Matrix, *, step: int) -> None:
+        self.picture(f"plots/{matrix.key}", matrix_picture(matrix), caption=matrix.title, step=step)
+
+    def end(self, *, failed: bool = False) -> None:
+        self.logger.experiment.flush()
+
+
+def fenced(text: str, language: str) -> str:
+    """Text as a block of code in Markdown, whatever is in it."""
+    longest = max((len(run) for run in text.split("\n") if set(run) == {"`"}), default=2)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[said(row.get(name)) for name in columns] for row in rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def said(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
