@@ -1,15 +1,15 @@
-"""What it costs a training to be logged: PIDNet-S on CamVid with everything on and with nothing on.
+"""What it costs a training to be logged: PIDNet-S on CamVid, crops of 288x384, with everything on and with nothing on.
 
     DVSN_DATA=data python experiments/speed/logged_run.py rounds=4 > experiments/speed/logged_run.md
 
 On: `callbacks=default` (pictures of each validation, rates, gradient norms, times) with `logger=tensorboard`, which is
 metrics.csv and TensorBoard. Nothing: `callbacks=none logger=none`. Two measurements:
 
-1. In turns: short epochs of both, trained one after the other in one process, whose order is turned round every other
-   round. Their ratio holds everything, and the noise of the machine.
+1. In turns: the second short epochs of runs of both, trained one after the other in one process, whose order is turned
+   round every other round. Their ratio holds everything, and the noise of the machine.
 2. Within the epochs that have everything on: the processor time spent inside of the callbacks, the loggers, and the
    scores by class. What is spent a step and what is spent an epoch are told apart, so that the share of a whole epoch of
-   CamVid can be said: 367 pictures in batches of 12, and a validation of 101.
+   CamVid can be said: 367 pictures and a validation of 101.
 
 The loader's clocks run in both; their cost is measured beside a loader without. `strip.png`, which a run writes once within
 about a second where it has several epochs, is not in it. One thread. `rounds=`, `batches=`, `batch=`, `pictures=` and
@@ -46,14 +46,13 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.console import quiet
 from dvsn.engine.run_folder import environment
 
-SETTINGS = {"rounds": "4", "batches": "10", "batch": "4", "pictures": "24", "logger": "tensorboard"}
+SETTINGS = {"rounds": "4", "batches": "10", "batch": "8", "pictures": "24", "logger": "tensorboard"}
 SHARED = [
-    "task=segmentation", "data=camvid", "network=pidnet_s", "loss=pidnet", "trainer=cpu", "trainer.max_epochs=1",
+    "experiment=pidnet_s_camvid_scratch", "trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1",
     "data.workers=0", "trainer.enable_progress_bar=false", "data.check_classes=skip",
 ]  # fmt: skip
-TRAIN, VAL, BATCH = 367, 101, 12
+TRAIN, VAL = 367, 101
 GOAL = 0.01
-LOGGER_METHODS = ("log_metrics", "save", "log_hyperparams", "log_graph", "finalize", "after_save_checkpoint")
 
 
 class Spent:
@@ -81,7 +80,8 @@ class Spent:
 
 
 class Epoch:
-    """One short epoch with its validation: processor seconds and seconds by the clock of its two parts."""
+    """The second short epoch of a run, with its validation: processor seconds, those of its validation, and seconds by the
+    clock."""
 
     def __init__(self, settings: dict[str, str], *, on: bool) -> None:
         self.spent = Spent()
@@ -99,51 +99,47 @@ class Epoch:
             trainer = runtime.build_trainer(config, task)
             if on:
                 self.watch(trainer, task)
-            parts = Parts()
+            parts = Parts(self.spent)
             trainer.callbacks.insert(0, parts)  # type: ignore[attr-defined]
             trainer.fit(task, datamodule=data)
-            self.processor, self.clock = parts.taken()
-            self.validation = parts.validation
+        self.processor, self.clock, self.validation = parts.processor, parts.clock, parts.validation
 
     def watch(self, trainer: Any, task: Any) -> None:
+        """The callbacks of the group with the scores, the loggers, and the scores by class."""
         for callback in trainer.callbacks:
             name = type(callback).__name__
-            if name in ("PictureGrid", "Rates", "GradientNorm", "Times", "Scores"):
-                for method in dir(Callback):
-                    if method.startswith("on_") and getattr(type(callback), method) is not getattr(
-                        Callback, method
-                    ):
-                        kind = (
-                            "step"
-                            if "train_batch" in method or "optimizer" in method or "backward" in method
-                            else "epoch"
-                        )
-                        self.spent.watch(callback, method, f"{name} a {kind}")
+            if name not in ("PictureGrid", "Rates", "GradientNorm", "Times", "Scores"):
+                continue
+            own = [method for method in dir(Callback) if method.startswith("on_")]
+            for method in own:
+                if getattr(type(callback), method) is not getattr(Callback, method):
+                    step = any(part in method for part in ("train_batch", "optimizer", "backward"))
+                    self.spent.watch(callback, method, f"{name}, {'a step' if step else 'an epoch'}")
         for logger in trainer.loggers:
-            for method in LOGGER_METHODS:
-                if hasattr(logger, method):
-                    self.spent.watch(logger, method, "loggers a step")
-        self.spent.watch(task, "by_class", "by_class an epoch")
+            self.spent.watch(logger, "log_metrics", "rows of the loggers, a step")
+            self.spent.watch(logger, "save", "files of the loggers, an epoch")
+        self.spent.watch(task, "by_class", "by_class, an epoch")
 
 
 class Parts(Callback):
-    """When the epoch and its validation begin and end; the fit is taken up to the end of its last hook."""
+    """The second epoch from its start to the end of its last hook. It is the first of the callbacks."""
 
-    def now(self) -> tuple[float, float]:
-        return time.process_time(), time.perf_counter()
+    def __init__(self, spent: Spent) -> None:
+        self.spent = spent
 
-    def on_train_start(self, *_: Any) -> None:
-        self.began = self.now()
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.began = time.process_time(), time.perf_counter()
+        self.spent.seconds.clear()
 
     def on_validation_start(self, *_: Any) -> None:
-        self.validated = self.now()
+        self.validated = time.process_time()
 
     def on_validation_epoch_end(self, *_: Any) -> None:
-        self.validation = time.process_time() - self.validated[0]
+        self.validation = time.process_time() - self.validated
 
-    def taken(self) -> tuple[float, float]:
-        end = self.now()
-        return end[0] - self.began[0], end[1] - self.began[1]
+    def on_train_end(self, *_: Any) -> None:
+        self.processor, self.clock = time.process_time() - self.began[0], time.perf_counter() - self.began[1]
+        self.spent.inside = True  # what follows is of the run
 
 
 def clocks(batches: int = 2000) -> float:
@@ -177,7 +173,7 @@ def main() -> None:
     quiet()
     logging.getLogger("dvsn").setLevel(logging.ERROR)
     rounds, load = int(settings["rounds"]), os.getloadavg()[0]
-    Epoch({**settings, "batches": "2", "pictures": "2"}, on=True)  # warm
+    Epoch({**settings, "batches": "1", "batch": "2", "pictures": "1"}, on=True)  # warm
     epochs: dict[bool, list[Epoch]] = {True: [], False: []}
     for number in range(rounds):
         for on in (True, False) if number % 2 else (False, True):
@@ -209,13 +205,13 @@ def tell_parts(on: list[Epoch], off: list[Epoch], settings: dict[str, str]) -> N
     print("\n## Inside of it, milliseconds of processor time\n")
     print("| what | a short epoch | a step |\n|---|---|---|")
     for name in sorted(means, key=lambda each: -means[each]):
-        step = "" if name.endswith(" an epoch") else f"{1000 * means[name] / batches:.2f}"
+        step = "" if name.endswith(", an epoch") else f"{1000 * means[name] / batches:.2f}"
         print(f"| {name} | {1000 * means[name]:.1f} | {step} |")
-    by_epoch = sum(value for name, value in means.items() if name.endswith(" an epoch"))
+    by_epoch = sum(value for name, value in means.items() if name.endswith(", an epoch"))
     by_step = (sum(means.values()) - by_epoch) / batches
     picture = statistics.median(each.processor - each.validation for each in off) / (batches * batch)
     validated = statistics.median(each.validation for each in off) / pictures
-    whole, steps = TRAIN * picture + VAL * validated, -(-TRAIN // BATCH)
+    whole, steps = TRAIN * picture + VAL * validated, -(-TRAIN // batch)
     extra = steps * by_step + by_epoch
     print(f"\n## A whole epoch of CamVid: {TRAIN} pictures in {steps} batches, {VAL} validated\n")
     print(
