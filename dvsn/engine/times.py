@@ -143,6 +143,11 @@ class Times(Callback):
         self._work = getattr(loader, "work", Work())
         self._last = None
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """After the line of the epoch before."""
+        if trainer.is_global_zero and not self._said:
+            self._say()
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         waited = getattr(trainer.train_dataloader, "waited", 0.0)
         wait, self._waited = waited - self._waited, waited
@@ -193,8 +198,6 @@ class Times(Callback):
             )  # where the scores of its validation are
             for logger in trainer.loggers:
                 logger.log_metrics({f"time/{part}": value for part, value in parts.items()}, step)
-        if trainer.is_global_zero and not self._said:
-            self._say()
         self._begin(trainer)
 
     def _close(self) -> dict[str, float]:

@@ -86,7 +86,9 @@ def test_a_slow_disk_is_said() -> None:
     """As many workers as cores, each of which waits for files most of the time."""
     text = sentence(pipeline(workers=4, cores=4, made=4.0, made_processor=0.2))
     assert (
-        text is not None and "3.8 s of a batch are waits for files" in text and " would shorten" not in text
+        text is not None
+        and "3.8 s of a batch because its maker waits for files" in text
+        and " would shorten" not in text
     )
 
 
