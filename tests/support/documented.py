@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from dvsn import evaluate, train
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.convert import command as convert
+from dvsn.dashboard import command as dashboard
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import tap_table
@@ -45,6 +46,7 @@ WORK = (
     (predict, "run"),
     (convert, "convert"),
     (report, "report"),
+    (dashboard, "dashboard"),
     (check, "check"),
     (show, "draw"),
     (weights, "weigh"),
