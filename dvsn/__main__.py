@@ -22,7 +22,7 @@ COMMANDS = {
     "data": "check, show or weigh a data set",
     "distill": "list where a network can be tapped",
     "completion": "print a script by which bash, zsh or fish completes what you type",
-    "report": "compare the runs of a sweep or a search",
+    "report": "show a run as a page, compare runs, or rank those of a sweep or a search",
     "dashboard": "make a workspace and a report of W&B for each task",
 }
 

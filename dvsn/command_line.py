@@ -236,7 +236,7 @@ def run(main: Callable[[], Any], *, command: Command | None = None, debug: bool 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
         raise SystemExit(1) from error
     except Exception as error:  # noqa: BLE001 - the one place where every fault ends
-        _leave(*_explain(error, debug), error, debug)
+        _leave(*_explain(error, debug, command), error, debug)
 
 
 def wants_debug(argv: Sequence[str]) -> bool:
@@ -262,8 +262,11 @@ def _interrupted(error: BaseException) -> str:
     return f"interrupted{f': {error}' if str(error) else ''}"
 
 
-def _explain(error: Exception, debug: bool) -> tuple[int, str]:
-    """(exit code, message) of a fault."""
+def _explain(error: Exception, debug: bool, command: Command | None) -> tuple[int, str]:
+    """(exit code, message) of a fault of a command."""
+    data = (
+        "" if command is not None and command.name == "evaluate" else "data."
+    )  # where its options of loading are
     kind, text, module = type(error).__name__, str(error).strip(), type(error).__module__ or ""
     if isinstance(error, UserError):
         return 2, f"error: {_without_worker(text, kind)}"
@@ -274,10 +277,10 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
     if kind == "SIGTERMException":
         return 143, "stopped by SIGTERM"
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
-        hint = "Lower data.batch_size or the size of the pictures."
+        hint = f"Lower {data}batch_size or the size of the pictures."
         return 1, f"error: out of memory. {hint} {_first_line(text)}".rstrip()
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        return 1, f"error: {_first_line(text)} {_why_a_worker_ended(text)}"
+    if ended := _end_of_a_worker(error):
+        return 1, f"error: {ended.removesuffix('.')}. {_why_a_worker_ended(ended, data, command)}"
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or "No space left" in text:
         return 1, f"error: the disk is full: {_first_line(text)}. Free some space, or write elsewhere."
@@ -287,19 +290,39 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
     return 1, f"internal error: {kind}: {_first_line(text)}{again}"
 
 
-def _why_a_worker_ended(text: str) -> str:
-    """What ends a DataLoader worker, by the signal that torch names."""
+def _end_of_a_worker(error: BaseException) -> str:
+    """What torch says of a DataLoader worker that has ended, with the signal where an error names it that led to this one;
+    empty for another fault."""
+    said, seen = "", error
+    for _ in range(20):
+        text = _first_line(str(seen))
+        if "DataLoader worker" in text and "killed by signal" in text:
+            return text
+        if "DataLoader worker" in text and "exited unexpectedly" in text:
+            said = said or text
+        before = seen.__cause__ or seen.__context__
+        if before is None:
+            break
+        seen = before
+    return said
+
+
+def _why_a_worker_ended(text: str, data: str, command: Command | None) -> str:
+    """What ends a DataLoader worker, by the signal that torch names. `data` stands before the options of loading."""
     named = re.search(r"killed by signal: ([A-Za-z]+(?: [a-z]+)*)", text)
-    name, memory = named.group(1).lower() if named else "", "lower data.workers or data.batch_size"
+    name, memory = named.group(1).lower() if named else "", f"lower {data}workers or {data}batch_size"
     if name in ("terminated", "interrupt", "hangup"):
-        return "Somebody or the system has asked it to stop, such as a scheduler. Continue with resume=auto"
+        again = (
+            "Continue with resume=auto" if command is None or command.name == "train" else "Start it again."
+        )
+        return f"Somebody or the system has asked it to stop, such as a scheduler. {again}"
     if name == "bus error":
         return f"/dev/shm is full: {memory}, or enlarge /dev/shm."
     if name == "killed":
         return f"The system ends processes like that when memory runs out: {memory}."
     if name:
-        return "A library that reads pictures has crashed. Set data.workers=0 to see at which file."
-    return "Set data.workers=0 to see why."
+        return f"A library that reads pictures has crashed. Set {data}workers=0 to see at which file."
+    return f"Set {data}workers=0 to see why."
 
 
 def _first_line(text: str) -> str:

@@ -12,7 +12,6 @@ from dvsn.config import python
 from dvsn.config.callable_module import make_callable
 from dvsn.config.light_imports import import_lightning
 from dvsn.engine.records import Evaluation, Run
-from dvsn.errors import ConfigError
 
 Config = dict[str, Any]
 
@@ -30,6 +29,10 @@ COMMAND = Command(
         Option("output", "null", "folder of metrics.json and pictures; null: beside the checkpoint"),
         Option("batch_size", "null", "null: as in training's validation"),
         Option("trainer.precision", "32-true", "of the measurement; published numbers are float32"),
+        Option("worst", "null", "such as 50: a score for every picture in pictures.csv, and so many of the worst and of the "
+                        "best side by side in worst/ and best/"),
+        Option("teacher", "null", "with worst: a checkpoint to set beside it; auto: the run's own teacher"),
+        Option("fiftyone", "null", "a name: every picture with truth and prediction in fiftyone/, as FiftyOne imports it"),
         Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
                         "there is one, the test server's form"),
         Option("test_dropout", "null", "pix2pix: dropout at test time; null: as the recipe"),
@@ -38,6 +41,7 @@ COMMAND = Command(
         Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
         Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
         Option("inference.flip", "null", "true: averaged with the mirrored picture"),
+        Option("inference.resize", "null", "pictures to [HEIGHT,WIDTH], or to a shorter side such as 520"),
         Option("metrics.boundary_score", "null", "segmentation: true adds the boundary F-score"),
         Option("metrics.absent", "null", "segmentation: skip or zero, for classes that are nowhere"),
         Option("metrics.segmenter", "null", "pix2pix: a segmentation checkpoint: adds the FCN score"),
@@ -51,6 +55,7 @@ COMMAND = Command(
     ),
     examples=(
         "python -m dvsn.evaluate checkpoint=runs/demo/pix2pix/checkpoints/best.ckpt split=test",
+        "python -m dvsn.evaluate checkpoint=best.ckpt worst=50",
         "python -m dvsn.evaluate checkpoint=best.ckpt data=cityscapes data.root=/data/cityscapes",
         "python -m dvsn.evaluate checkpoint=hrnet.ckpt data=coco data.people.boxes=COCO_val2017_detections.json",
         "python -m dvsn.evaluate checkpoint=pidnet.ckpt inference.scales=[0.75,1,1.25] inference.flip=true",
@@ -98,10 +103,7 @@ def called(
     Raises `ConfigError`, `DataError` and `CheckpointError`.
     """
     if isinstance(checkpoint, Run):
-        found = checkpoint.best or checkpoint.last
-        if found is None:
-            raise ConfigError(f"checkpoint: the run in {checkpoint.folder} has left none.")
-        checkpoint = found
+        checkpoint = checkpoint.kept
 
     def job(config: Config) -> Evaluation:
         evaluate(config, shown=False)

@@ -22,6 +22,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def disk_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody pulls the plug of a test: files are written, but not waited for until they are on the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
     """What a command that runs in this process adds to the loggers is taken away again, so that no test hears another."""
     loggers = [logging.getLogger(), logging.getLogger("dvsn")]

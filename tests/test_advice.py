@@ -33,6 +33,7 @@ OTHERS = {
     "portable/": ("predict",),
     "predict/": ("predict",),
     "publish/": ("hub push",),
+    "report/": ("evaluate",),
     "data_tools/init/": ("data init", "predict"),
     "tasks/exported": ("export",),
 }

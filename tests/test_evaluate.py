@@ -19,7 +19,15 @@ from dvsn.engine import trainer as runtime
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
 from dvsn.weights import read_checkpoint
-from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_pairs, write_scenes
+from tests.support.tiny import (
+    TINY,
+    TINY_POSE,
+    TINY_SEGMENTATION,
+    composed,
+    write_pairs,
+    write_people,
+    write_scenes,
+)
 
 
 def untrained(words: list[str], folder: Path) -> Path:
@@ -107,6 +115,32 @@ def test_of_pix2pix_dropout_and_statistics_are_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["segmentation", "pose", "pix2pix"])
+def test_the_precision_that_is_told_is_the_networks(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keypoints and painted pictures are measured in float32 also where bfloat16 is asked for."""
+    words, write = {
+        "segmentation": (TINY_SEGMENTATION, write_scenes),
+        "pose": (TINY_POSE, write_people),
+        "pix2pix": (TINY, write_pairs),
+    }[kind]
+    checkpoint = untrained([*words, f"data.root={write(tmp_path / 'set', train=2, val=2)}"], tmp_path)
+    seen, forward = set(), torch.nn.Conv2d.forward
+
+    def watched(self: Any, image: torch.Tensor) -> torch.Tensor:
+        answer = forward(self, image)
+        seen.add(answer.dtype)
+        return answer
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    record = measured(
+        f"checkpoint={checkpoint}", f"output={tmp_path / 'out'}", "trainer.precision=bf16-mixed"
+    )
+    told = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}[record["precision"]]
+    assert seen == {told} and (told == torch.float32) == (kind != "segmentation")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value: float, segmenter: Path, tmp_path: Path) -> None:
     content = read_checkpoint(segmenter)
@@ -122,6 +156,8 @@ def test_weights_that_are_not_finite_are_refused(value: float, segmenter: Path, 
 
 EVALUATIONS = {
     "trainer.limit_test_batches=0": r"limit_test_batches: found 0, so nothing .* Set trainer\.limit_test_batches=1\.0",
+    "inference.resize=x": r"^inference\.resize: found 'x', expected \[HEIGHT, WIDTH\]",
+    "inference.flip=often": "^inference.flip: found 'often'",
     "checkpoint=5": "checkpoint: found 5, expected the path",
     "checkpoint=null": "checkpoint: found None, expected the path",
 }

@@ -73,6 +73,10 @@ def test_a_run_is_the_commands(inside: Path, monkeypatch: pytest.MonkeyPatch) ->
         scores.samples == 3 and scores["l1"] == scores.metrics["l1"] and set(scores) == {"l1", "psnr", "ssim"}
     )
     assert scores.folder == first.folder / "evaluation" / f"{Path(scores.checkpoint).stem}_val"
+    answers = [
+        dvsn.predict(made, np.zeros((32, 32, 3), np.uint8)).picture for made in (first, dvsn.load(first))
+    ]
+    assert np.array_equal(*answers)
     other = dvsn.evaluate(
         first.last, split="test", accelerator="cpu", output=inside / "out", enable_progress_bar=False
     )

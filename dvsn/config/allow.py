@@ -80,7 +80,10 @@ GROUPS: dict[str, Group] = {
         LOGGER,
     ),
     "callbacks": Group(
-        {"dvsn.engine.callbacks.": CALLBACK, "pytorch_lightning.callbacks.": CALLBACK}, CALLBACK
+        dict.fromkeys(
+            ("dvsn.engine.callbacks.", "dvsn.engine.times.", "pytorch_lightning.callbacks."), CALLBACK
+        ),
+        CALLBACK,
     ),
     "metrics": Group({"dvsn.metrics.": MODULE, "torchmetrics.": MODULE}, MODULE),
 }

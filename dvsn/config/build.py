@@ -61,7 +61,7 @@ def inspect_tree(tree: Any, *, path: str = "", between: Callable[[Any], None] | 
 
 
 def _names_class(node: Any) -> bool:
-    """Whether anything in a tree is to be built."""
+    """Whether a tree holds a `_target_`."""
     if isinstance(node, Mapping):
         return "_target_" in node or any(map(_names_class, node.values()))
     return isinstance(node, list | tuple) and any(map(_names_class, node))
@@ -174,7 +174,7 @@ class Option(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The arguments of a class; `others` when it takes any further keyword."""
+    """The arguments of a class; `others` if it takes further keywords."""
 
     owner: str
     named: dict[str, Option]
@@ -207,7 +207,8 @@ def _check_options(kind: type, given: Mapping[str, Any], path: str, partial: boo
 
 
 def class_options(target: str, path: str) -> Options | None:
-    """The arguments of the class that a node at `path` names, by its present or an earlier name. Raises `ConfigError`."""
+    """The arguments of the class that a node at `path` names, by its present or an earlier name. Raises
+    `ConfigError`."""
     node = renamed({"_target_": target})
     check(node, path=path)
     return options_of(locate(node["_target_"], path))

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def make_callable(name: str, function: Callable[..., Any]) -> None:
-    """Let the module of this name be called as `function`. Nothing where it runs as a program, by the name `__main__`."""
+    """Make the module of this name callable: calling it calls `function`. Does nothing for `__main__`."""
 
     class Called(ModuleType):
         __call__ = staticmethod(function)

@@ -47,7 +47,7 @@ class Session(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A composed config, with what it was made of."""
+    """A composed config, its defaults before values were set, and the values of the command line."""
 
     cfg: DictConfig
     """With its `hydra` node, not resolved."""
@@ -100,7 +100,7 @@ def hydra_main(
 
 
 def bounded(job: Job) -> Job:
-    """A job that reads checkpoints within the bound of its config."""
+    """Wrap a job so that checkpoints are read within `max_unpacked` of its config."""
 
     @functools.wraps(job)
     def within(tree: Config) -> Any:
@@ -194,13 +194,17 @@ def _repair(loader: ConfigLoader, overrides: Sequence[str]) -> list[str]:
 
     `debug=true` is the name of a file, which Hydra would read as a boolean: it is quoted. `discriminator=null` leaves a
     group out, which Hydra writes `~discriminator`, or is the group's choice `none`. `run_dir=FOLDER` is the folder of the
-    run by its shorter name.
+    run by its shorter name, in which `~` is the home folder also where the shell has left it.
     """
     repaired = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        if key == "run_dir" and equals:
-            override = f"hydra.run.dir={value}"
+        if key in ("run_dir", "hydra.run.dir", "hydra.sweep.dir") and equals:
+            key = "hydra.run.dir" if key == "run_dir" else key
+            quote = value[:1] if value[:1] in ("'", '"') else ""
+            if value.startswith(f"{quote}~"):
+                value = quote + str(folders.at_home(value[len(quote) :], option=key))
+            override = f"{key}={value}"
         if equals and value == "null":
             override = _without(key, loader.get_group_options(key)) or override
         number = (
@@ -341,7 +345,8 @@ def checked(cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, train
 
 
 def modernise(cfg: DictConfig) -> None:
-    """Put the facts of a data set where they are today, in a config of YAML files of which some were written before."""
+    """Move the facts of a data set (mean, std, names ...) to `data.facts` in configs whose YAML files were
+    written for an earlier version."""
     from omegaconf import OmegaConf, open_dict
 
     data = OmegaConf.to_container(cfg.data, resolve=False) if OmegaConf.is_config(cfg.get("data")) else None

@@ -17,14 +17,15 @@ _WORDS: ContextVar[Sequence[str] | None] = ContextVar("words", default=None)
 
 
 def command_words() -> list[str]:
-    """The words of the command line after the command's name; those that stand for it where Python calls a command."""
+    """The words of the command line after the command's name, or the words given to `standing_for` when
+    Python calls a command."""
     given = _WORDS.get()
     return list(sys.argv[1:] if given is None else given)
 
 
 @contextmanager
 def standing_for(words: Sequence[str]) -> Iterator[None]:
-    """Within it these are `command_words`."""
+    """While the context lasts, `command_words` returns these words."""
     token = _WORDS.set(tuple(words))
     try:
         yield

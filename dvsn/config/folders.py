@@ -1,4 +1,4 @@
-"""Where a run writes: the name of its folder, where that may lie, and that it belongs to this run alone."""
+"""The folder of a run: its name, the places where it may lie, and a lock that keeps other runs out."""
 
 from __future__ import annotations
 
@@ -33,6 +33,32 @@ def at_home(path: str | Path, *, option: str) -> Path:
         raise ConfigError(f"{option}: {path} names a user who is not there. Write the whole path.") from error
 
 
+def require_writable(folder: str | Path, *, option: str) -> Path:
+    """A folder that can be written to, `~` replaced; it need not be there, and is not made. Raises `ConfigError`, before any
+    work is done for it, where a file or a broken link is in the way or the system refuses."""
+    path = at_home(folder, option=option)
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # a name may be too long
+        near = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+        if not near.is_dir():
+            state = "is a file" if near.exists() else "is a link to what is not there"
+            raise NotADirectoryError(0, f"{near} {state}, expected a folder")
+        probe = near / f".dvsn.{os.getpid()}.tmp"
+        probe.mkdir()
+        probe.rmdir()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{option}: {path} cannot be written: {reason_of(error)}. Give another folder."
+        ) from error
+    return path
+
+
+def reason_of(error: Exception) -> str:
+    """What the system says, such as `File name too long`."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def run_stamp(name: str, resume: str | None) -> str:
     """The folder of a run below its name: new, unless it is to be continued.
 
@@ -53,7 +79,8 @@ def run_stamp(name: str, resume: str | None) -> str:
 
 
 def check_place(key: str, folder: Any, *, spelt: Any = None, inside: Sequence[str | Path] = ()) -> Path:
-    """The absolute path of a folder that lies in the working directory, links followed, or where the command line says.
+    """The absolute path of a folder that lies in the working directory, links followed, or where the command
+    line says.
 
     `key` is the option that names it; `spelt` what the command line has for it, None where a YAML file names it. Of
     a text with interpolations, such as /data/runs/${name}, the part before them counts. `runs` may be a link of the
@@ -117,6 +144,7 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
+    require_writable(folder, option="hydra.run.dir")
     for place in next_free(folder):
         missing = not_there(place)
         made = _make(place)
@@ -135,7 +163,7 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
 
 
 def not_there(folder: Path) -> list[Path]:
-    """A folder and those above it, as far as they do not exist, the innermost first."""
+    """Those of a folder and its parents that do not exist, the innermost first."""
     return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
@@ -163,7 +191,7 @@ def clear_begun(folder: Path) -> None:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those that are empty, in this order."""
+    """Remove the empty ones of these folders, in this order."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -188,18 +216,22 @@ def same_command(folder: Path) -> bool:
 
 
 def _make(folder: Path) -> bool:
-    """Make a folder; False where it was there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Make a folder; False where it was there. Raises `ConfigError` where the system refuses."""
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     except FileExistsError:
-        return False
+        if folder.is_dir():
+            return False
+        raise ConfigError(f"{folder}: a file is in the way, expected a folder. Give another one.") from None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made: {reason_of(error)}. Give another folder.") from error
     return True
 
 
 _held: set[int] = set()
-"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a run that is
-killed, whose folder must be free at once."""
+"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a
+run that is killed, whose folder must be free at once."""
 
 
 def _let_go() -> None:
@@ -229,6 +261,7 @@ def new_sweep(folder: Path, *, given: bool, again: bool) -> Path:
 
     One that is `given` and holds jobs is refused, unless it is completed (`again`). Raises `ConfigError`.
     """
+    require_writable(folder, option="hydra.sweep.dir")
     if given or again:
         if not again and any(folder.glob("*/job.json")):
             raise ConfigError(

@@ -76,8 +76,8 @@ def before_values(look: Callable[[DictConfig], None] | None = None) -> Iterator[
 
 @contextmanager
 def names_start_anew() -> Iterator[None]:
-    """Within it, what a file or the command line says of a data set's names and tables replaces what the files before it
-    say, see `dvsn.config.own_sets`. Hydra has no public way to the single files."""
+    """While the context lasts, names and tables of a data set in a later file or on the command line replace those
+    of earlier files, see `dvsn.config.own_sets`. Hydra has no public way to the single files."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     original, load = ConfigLoaderImpl._apply_overrides_to_config, ConfigLoaderImpl._load_single_config
@@ -112,7 +112,7 @@ _usual: dict[
 
 
 def delivered(loader: ConfigLoader, line: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Hydra's node as Hydra delivers it, with the groups that the command line chooses: the value of each path."""
+    """The values of Hydra's own node by path, as Hydra ships it, with the groups that the command line chooses."""
     from hydra.types import RunMode
 
     groups = [f"{key}={line[key]}" for key in GROUPS if key in line]

@@ -47,12 +47,12 @@ class Deferred:
         return DeferredCall(self, args, kwargs) if Deferred.importing else self.real()(*args, **kwargs)
 
     def real(self) -> Any:
-        """What it stands for."""
+        """Import and return the real object."""
         return pkgutil.resolve_name(self.path)
 
 
 class DeferredCall(Deferred):
-    """Stands for what a call returns: the call waits too."""
+    """The result of a call that has not been made yet."""
 
     def __init__(self, function: Deferred, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         super().__init__(f"{function.path}()")
@@ -70,7 +70,8 @@ class DeferredCall(Deferred):
 
 @contextmanager
 def deferring(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
-    """Inside it, an import statement of a package in `deferred` gets a `Deferred` for each of the modules listed there."""
+    """Inside it, an import statement of a package in `deferred` gets a `Deferred` for each of the modules
+    listed there."""
     plain_import = builtins.__import__
 
     def deferring_import(
@@ -89,7 +90,8 @@ def deferring(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
 
 
 def import_light(package: str, deferred: Mapping[str, Sequence[str]]) -> None:
-    """Import `package` with `deferred` imports, or in full where it needs one of them at once. One that is there stays."""
+    """Import `package` with `deferred` imports, or in full where it needs one of them at once. One that is
+    there stays."""
     if package in sys.modules:
         return
     try:

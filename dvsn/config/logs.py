@@ -49,7 +49,8 @@ def _stop() -> None:
 
 @contextmanager
 def hosted() -> Iterator[None]:
-    """Within it `start` leaves the root logger alone, which is the calling program's; at the end all is as before."""
+    """While the context lasts, `start` does not touch the root logger, which belongs to the calling program.
+    Afterwards all loggers are as before."""
     global _hosted
     names = (*OURS, "pytorch_lightning.utilities.rank_zero", "torch.distributed")
     levels = {name: logging.getLogger(name).level for name in names}

@@ -1,4 +1,5 @@
-"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is imported."""
+"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is
+imported."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def choices() -> dict[str, list[str]]:
 
 
 def networks_by_task() -> dict[str, list[str]]:
-    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do not say it.
+    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do
+    not say it.
 
     Tasks that take the same kind stand together, such as `pose, landmarks_heatmaps`.
     """
@@ -90,6 +92,6 @@ LISTED = 20
 
 
 def listed(group: str, names: Sequence[str], *, rest: str = "", which: str = "") -> str:
-    """A sentence with choices of a group, and the `rest` that helps as well; `which` says what they are."""
+    """A sentence that lists choices of a group. `which` describes them; `rest` is further advice at its end."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"Choices of {group}=...{which}: {', '.join(names[:LISTED]) or 'none'}{more}{rest}."

@@ -1,5 +1,4 @@
-"""What a YAML file says of a data set replaces what the files below it say: sets of names with all that is about them, and
-tables.
+"""Names and tables of a data set in a YAML file replace those of the files it inherits from.
 
 Hydra merges dicts by their keys. That is right for options, and wrong for a table such as the lengths of `normalise`, of
 which a file of one's own would keep the rows of its parent; and wrong for what stands beside a list of names, such as the
@@ -43,7 +42,8 @@ ABOUT: dict[str, dict[str, Any]] = {
     },
     "data.objects.names": {"data.objects.ids": None},
 }
-"""A list of names, and what is said about those names: it starts anew where a file gives other names, and has none of it."""
+"""A list of names, and what is said about those names: it starts anew where a file gives other names, and has
+none of it."""
 
 COUNTS = {
     "data.keypoints.names": "data.joints",
@@ -60,8 +60,8 @@ ABSENT = object()
 
 
 class OwnSets:
-    """The bookkeeping of one composition: files are `read` in the order in which they are merged, then `settle` puts right
-    what the merging has mixed."""
+    """The bookkeeping of one composition: files are `read` in the order in which they are merged, then `settle`
+    puts right what the merging has mixed."""
 
     def __init__(self) -> None:
         self.pending: dict[str, Any] = {}  # what is to stand there after all
@@ -81,7 +81,7 @@ class OwnSets:
             self.take({path: value for path in PATHS if (value := at({"data": data}, path)) is not ABSENT})
 
     def take(self, said: Mapping[str, Any]) -> None:
-        """What one file, or the command line, says, by path."""
+        """Record the values of one file, or of the command line, by path."""
         for path in said:
             self.pending.pop(path, None)
         for names, about in ABOUT.items():
@@ -156,8 +156,8 @@ def joined(one: Any, other: Any) -> Any:
 
 
 def how_many(names: Any) -> int:
-    """How many classes or keypoints a list or table of names makes; 0 where that cannot be told. Labels of objects count
-    from 1, with the background as 0."""
+    """How many classes or keypoints a list or table of names makes; 0 where that cannot be told. Labels of
+    objects count from 1, with the background as 0."""
     if isinstance(names, Mapping):
         return max(names) + 1 if names and all(isinstance(label, int) for label in names) else 0
     return len(names) if isinstance(names, Sequence) and not isinstance(names, str) else 0

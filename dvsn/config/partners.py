@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit each other, by what their classes say. Nothing is built, and no data is opened.
+"""Checks that the parts of a run fit each other, by their class attributes. Nothing is built, and no data is opened.
 
 A class says what it is for in class attributes; one that says nothing is let through:
 
@@ -40,7 +40,7 @@ Fits = Callable[[Node], bool]
 
 
 class Run(NamedTuple):
-    """What is looked at of a resolved config."""
+    """The parts of a resolved config that are compared."""
 
     tree: Node
     task: type
@@ -96,7 +96,7 @@ def class_of(node: Any, path: str) -> type | None:
 
 
 def followed(tree: Node, value: Any) -> Any:
-    """What `${a.b}` refers to; a node with its values followed; any other value as it is."""
+    """Resolve `${a.b}` in a value, or in the values of a node; return anything else as it is."""
     if isinstance(value, str) and (found := REFERENCE.fullmatch(value)):
         at: Any = tree
         for key in found[1].split("."):
@@ -136,7 +136,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def fitting(group: str, fits: Fits, rest: str = "") -> str:
-    """A sentence with the shipped choices of a group that fit, and the `rest` that helps as well."""
+    """A sentence that lists the shipped choices of a group that fit; `rest` is further advice at its end."""
     names = [name for name, node in shipped(group).items() if fits(node)]
     return listed(group, names, rest=rest, which=" that fit")
 
@@ -201,7 +201,7 @@ def _needs(task: type, part: str) -> bool:
 
 
 def _without_class(node: Any) -> str:
-    """What a node is that names no class."""
+    """What was found in place of a node with `_target_`, in words."""
     return f"found {json.dumps(node)[:80]} without _target_" if isinstance(node, Mapping) else "found null"
 
 
@@ -334,7 +334,8 @@ def _check_transform(run: Run, data: Node) -> None:
 
 
 def _wrong_mode(run: Run, score: str) -> str | None:
-    """The mode that `monitor` should have for a score of keypoints; None where it has it, or watches something else."""
+    """The mode that `monitor` should have for a score of keypoints; None where it has it, or watches
+    something else."""
     monitor = run.tree.get("monitor") or {}
     watched = str(monitor.get("name", "")).removeprefix("val/")
     right = "min" if score in LOWER else "max" if score in HIGHER else None

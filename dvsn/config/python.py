@@ -1,4 +1,5 @@
-"""A command's config composed for a caller in Python: its words from arguments, and nothing of the caller's taken over.
+"""Commands called from Python: arguments become the words of a command line, and the caller's logging,
+warnings and environment are left as they are.
 
 In a script or a notebook logging, warnings, Hydra's own state and the environment belong to the caller. Within `called`
 they are as a run wants them; afterwards they are as before.

@@ -1,4 +1,4 @@
-"""Options with a meaning of their own, and everything that can be said of a config before torch is loaded."""
+"""Checks of options whose values have a meaning, made before torch is imported."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ TRAINER_REFUSED: dict[str, tuple[Any, str]] = {
     "plugins": (None, "are dvsn's own: whole checkpoint files. Leave it out."),
     "default_root_dir": (None, "is the folder of the run. Set hydra.run.dir=FOLDER"),
 }  # fmt: skip
-"""Options of Lightning's trainer that would do nothing here, or harm: the value that is allowed all the same, and what to
-do instead."""
+"""Options of Lightning's trainer that would do nothing here, or harm: the value that is allowed all the same,
+and what to do instead."""
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -126,8 +126,8 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_length(trainer: Mapping[str, Any]) -> None:
-    """Refuse a run in which nothing is trained, or too short for its first validation, as far as that can be said before
-    batches are counted; `dvsn.engine.validations` counts them."""
+    """Refuse a run in which nothing is trained, or too short for its first validation, as far as that can be
+    said before batches are counted; `dvsn.engine.validations` counts them."""
     if trainer.get("fast_dev_run"):
         return  # which is one epoch with a validation, whatever else is said
     epochs: Any = trainer.get("max_epochs")
@@ -218,7 +218,7 @@ def check_distillation(config: Mapping[str, Any]) -> None:
         )
     if teachers and network is not None:
         raise ConfigError("teacher, distillation.network: found both, expected one of them.")
-    if chosen is None and (teachers or network is not None):
+    if "distill" in config and chosen is None and (teachers or network is not None):
         raise ConfigError(
             "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "
             "student alone."
@@ -340,7 +340,7 @@ def _validate(node: Any, default: Any, path: str) -> None:
 
 
 def _usual_hint(default: Any) -> Any:
-    """What may replace a default value whose class is not known: null, or the same kind of thing."""
+    """The type that may replace a default value whose class is not known: null, or a value of the same kind."""
     if isinstance(default, bool):
         return bool | None
     if isinstance(default, int | float):

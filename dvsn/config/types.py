@@ -81,7 +81,7 @@ Rules = Iterable[tuple[str, Any, Any, str]]
 
 
 def require(rules: Rules, path: str = "") -> None:
-    """Raise `ConfigError` for the first value that is not right; `path` stands before the paths of the rules."""
+    """Raise `ConfigError` for the first value that breaks its rule. `path` is put before the paths of the rules."""
     for key, value, right, expected in rules:
         if not right:
             raise ConfigError(f"{path}{key}: found {value!r}, expected {expected}.")
@@ -113,7 +113,7 @@ def spell(hint: Any) -> str:
 
 
 def found(value: Any) -> str:
-    """The value as the user knows it, with its type in words."""
+    """A value as the user wrote it, with its type in words."""
     if value is None or isinstance(value, bool):
         return f"found {json.dumps(value)}"
     kind = SCALARS.get(type(value)) or ("a list" if isinstance(value, list | tuple) else "a mapping")

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from dvsn.config import menu
 from dvsn.config.compose import initialized
+from dvsn.config.folders import at_home, require_writable
 from dvsn.config.menu import conf_dir
 from dvsn.convert.options import COMMAND
 from dvsn.convert.release import shorten
@@ -71,6 +72,8 @@ def convert_file(path: str, options: dict[str, Any] | None = None, container: st
 
 def convert(options: dict[str, Any]) -> Path:
     """Write the checkpoint. Its recipe holds the inferred architecture; it is loaded strictly before it is saved."""
+    path = at_home(str(options["output"]), option="output")
+    require_writable(path.parent, option="output")
     told = ("heads", "align_corners", "channels", "joints")
     chosen = {name: options[name] for name in told if options[name] is not None}
     if options["dropout"] is not None:
@@ -98,7 +101,6 @@ def convert(options: dict[str, Any]) -> Path:
     load_state(task, state, options["source"])
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)
-    path = Path(options["output"])
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
     log.info("written %s", path)
     return path

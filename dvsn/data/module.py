@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from dvsn.data import presence
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.facts import DataFacts
 from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
+from dvsn.data.loading import Clocked, Loader
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
@@ -97,21 +99,40 @@ def rule_by(dataset: ImageDataset, rule: Rule) -> ImageDataset:
     return dataset
 
 
-LOOKED_AT = 64
-"""Pictures, evenly spread, that the range of 16 bits is measured on; a few of them say whether there are any."""
+LOOKED_AT, HEADERS = 64, 2000
+"""16-bit pictures of a kind, evenly spread, that their range is measured on; and items whose headers say which these are (of
+files called .jpg, which have 8 bits, no more than the former)."""
+APART = 2
+"""Bits by which the ranges of two kinds of pictures may differ before it is said."""
 
 
-def measure_depth(dataset: ImageDataset) -> tuple[int, int] | None:
-    """0 and the highest value of the fewest bits, 8 to 16, that the 16-bit photos of a split use; None of 8-bit photos."""
-    step = max(1, len(dataset) // LOOKED_AT)
-    places = range(0, len(dataset), step)
-    files = [path for place in places for path in dataset.photos(place)]
-    if not any(deep_file(path) for path in files[:: max(1, len(files) // 8)]):
+def measure_depth(*datasets: ImageDataset) -> tuple[int, int] | None:
+    """0 and the highest value of the fewest bits, 8 to 16, that the 16-bit photos of the splits use; None of 8-bit photos.
+
+    Of pairs each kind is looked at by itself; where the one uses far fewer bits than the other, a warning says so.
+    """
+    used: dict[int, tuple[int, Path]] = {}  # by kind: the most bits, and a file that uses them
+    for dataset in datasets:
+        kinds: dict[int, list[Path]] = {}
+        few = set(range(0, len(dataset), max(1, len(dataset) // LOOKED_AT)))
+        for place in sorted(few.union(range(0, len(dataset), max(1, len(dataset) // HEADERS)))):
+            for kind, path in enumerate(dataset.photos(place)):
+                if (place in few or path.suffix.lower() not in (".jpg", ".jpeg")) and deep_file(path):
+                    kinds.setdefault(kind, []).append(path)
+        for kind, files in kinds.items():
+            for path in files[:: max(1, len(files) // LOOKED_AT)]:
+                bits = max(8, (highest_deep(path) or 0).bit_length())
+                used[kind] = max(used.get(kind, (0, path)), (bits, path))
+    if not used:
         return None
-    values = [value for path in files if (value := highest_deep(path)) is not None]
-    if not values:
-        return None
-    return 0, (1 << max(8, max(values).bit_length())) - 1
+    (least, dark), (most, bright) = min(used.values()), max(used.values())
+    if most - least >= APART:
+        log.warning(
+            "data.deep_range: 16-bit pictures such as %s use 0 to %d, others such as %s 0 to %d. One range holds for both, "
+            "so that the first become dark; write them again with the range of the others",
+            dark, (1 << least) - 1, bright, (1 << most) - 1,
+        )  # fmt: skip
+    return 0, (1 << most) - 1
 
 
 def calm_opencv() -> None:
@@ -407,7 +428,7 @@ class DataModule(pl.LightningDataModule):
         """The range of 16-bit pictures, where nobody has stated one: measured, said, and kept in the task's recipe."""
         if self.rule.deep_range is not None:
             return
-        found = measure_depth(self.datasets["train"])
+        found = measure_depth(*self.datasets.values())
         if found is None:
             return
         log.info(
@@ -427,6 +448,9 @@ class DataModule(pl.LightningDataModule):
         if self.wanted == "objects":
             assert isinstance(train, ObjectDataset) and isinstance(val, ObjectDataset)
             presence.check_objects(train, val)
+        if self.wanted == "people":
+            assert isinstance(train, presence.People) and isinstance(val, presence.People)
+            presence.check_keypoints(train, val, where=str(self.root))
         if self.wanted != "dataset" or not self.classes or self.check_classes == "skip":
             return
         target, where = self.pair.target, str(self.root)
@@ -445,10 +469,12 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, split: str, batches: Any) -> DataLoader[Any]:
         if self.workers:
             calm_opencv()
-        return DataLoader(
-            self.datasets[split],
+        data = self.datasets[split]
+        clocked = Clocked(data, getattr(data, "collate", collate), workers=self.workers)
+        return Loader(
+            clocked,
             batch_sampler=batches,
-            collate_fn=getattr(self.datasets[split], "collate", collate),
+            collate_fn=clocked.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),

@@ -11,12 +11,14 @@ import numpy as np
 
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.objects import ObjectDataset
+from dvsn.data.people import JoinedPeople, PeopleDataset
 from dvsn.errors import DataError
 from dvsn.types import IGNORE
 
 log = logging.getLogger("dvsn")
 
 Mode = Literal["refuse", "warn", "skip"]
+People = PeopleDataset | JoinedPeople
 LOOKED_AT = 500
 """Label files of a split, drawn evenly, after which only classes are looked for that neither split has shown."""
 
@@ -131,6 +133,26 @@ def advice(train: Seen, val: Seen) -> str:
     if train.classes != 2 or (train.found | val.found).all():
         return share
     return f"{share} Of masks of 0 and 255: 'data.dataset.id_map={{0: 0, 255: 1}}'."
+
+
+def check_keypoints(train: People, val: People, *, where: str) -> None:
+    """Refuse a split without a labelled keypoint, and warn of keypoints that one split lacks, or both: they are left out of
+    the mean. People of detected boxes have no labels of their own, and are passed over."""
+    found = []
+    for split, people in (("train", train), ("val", val)):
+        rows = [record.labelled for record in people.records if record.number >= 0]
+        seen = np.any(rows, axis=0) if rows else np.ones(len(people.keypoints), bool)
+        if not seen.any():
+            raise DataError(
+                f"{where}: the split '{split}' has no labelled keypoint, in {len(rows)} people or faces: nothing could be "
+                f"{'learnt' if split == 'train' else 'measured'}. Expected one or more; a keypoint counts where its flag of "
+                "visibility is above 0."
+            )
+        found.append(seen)
+    report(
+        ~(found[0] | found[1]), found[0] & ~found[1], found[1] & ~found[0], train.keypoints.names,
+        f"among {len(train.records) + len(val.records)} people or faces", mode="warn", where=where, hint="",
+    )  # fmt: skip
 
 
 def check_objects(train: ObjectDataset, val: ObjectDataset) -> None:

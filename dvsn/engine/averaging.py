@@ -14,7 +14,8 @@ DISTILLER = "distiller"
 
 @contextmanager
 def apart(task: pl.LightningModule) -> Iterator[None]:
-    """The task without its distiller inside, so that a copy or a walk over its weights passes it by."""
+    """Take the distiller out of the task while the context lasts, so that copies of the task and loops over
+    its weights leave it out."""
     found = task._modules.pop(DISTILLER, None)
     try:
         if found is not None:
@@ -27,7 +28,7 @@ def apart(task: pl.LightningModule) -> Iterator[None]:
 
 
 def _apart(event: str) -> Callable[..., None]:
-    """Lightning's method for an event, called without the distiller inside the task."""
+    """Wrap a hook of Lightning's callback: it runs while the distiller is outside the task."""
 
     def method(
         self: EMAWeightAveraging, trainer: pl.Trainer, task: pl.LightningModule, *rest: Any, **named: Any

@@ -12,10 +12,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from dvsn.engine.boards.find import find_boards
-from dvsn.errors import ConfigError
+from dvsn.engine.run_folder import peak_memory
+from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import Gallery, to_array, write_picture
+from dvsn.pictures.strip import affordable, strip
 from dvsn.seeding import seed_everything
 
 log = logging.getLogger(__name__)
@@ -48,8 +53,9 @@ class StatelessRandom(Callback):
 class PictureGrid(Callback):
     """After each validation, a grid of its first pictures: a row a sample, a column a panel of the task.
 
-    It is written to `folder` as `epoch_0007.png` (or `step_...` inside an epoch) and `latest.png`, and sent to every
-    logger that takes pictures.
+    It is written to `folder` as `epoch_0007.png` (or `step_...` inside an epoch) and `latest.png`, with the places of
+    its pictures in `layout.json`, and sent to every logger that takes pictures. At the end of training `strip.png` and
+    `strip.webp` show the first of them through the epochs.
     """
 
     def __init__(self, *, folder: str, count: int = 6, every_n_epochs: int = 1, max_side: int = 512) -> None:
@@ -88,9 +94,20 @@ class PictureGrid(Callback):
                 ),
             )
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        try:
+            most = affordable(self.gallery.folder)
+            if most > 1:
+                strip(self.gallery.folder, most=most).write(self.gallery.folder)
+        except (DataError, OSError) as error:  # the run is done, and the pictures are there
+            log.warning("%s. strip.png is not written.", str(error).rstrip("."))
+
 
 class Rates(Callback):
-    """Logs images per second, the learning rate and peak GPU memory."""
+    """Logs images per second, the learning rate, and the most memory so far: of the GPU, or of the process without its
+    workers."""
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
         if every_n_steps < 1:
@@ -98,8 +115,13 @@ class Rates(Callback):
         self.every_n_steps = every_n_steps
         self._since, self._images = 0.0, 0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._since, self._images = time.perf_counter(), 0
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._since, self._images = (
+            time.perf_counter(),
+            0,
+        )  # an epoch that is resumed in its middle does not start
+
+    on_train_epoch_start = on_train_start
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -107,15 +129,56 @@ class Rates(Callback):
         self._images += len(batch["index"])
         if (batch_idx + 1) % self.every_n_steps and batch_idx + 1 < trainer.num_training_batches:
             return
-        if torch.cuda.is_available():
+        on_gpu = pl_module.device.type == "cuda"
+        if on_gpu:
             torch.cuda.synchronize()
-            peak = torch.cuda.max_memory_allocated() / 2**30
-            pl_module.log("system/peak_gpu_memory_gib", peak, batch_size=1)
+        pl_module.log("system/memory_gib", peak_memory(on_gpu=on_gpu) / 2**30, batch_size=1)
         rate = self._images / max(1e-9, time.perf_counter() - self._since) * trainer.world_size
         pl_module.log("system/images_per_second", rate, batch_size=1)
         for optimizer, label in zip(trainer.optimizers, pl_module.optimizer_names, strict=True):
             pl_module.log(f"system/lr_{label}", optimizer.param_groups[0]["lr"], batch_size=1)
         self._since, self._images = time.perf_counter(), 0
+
+
+class GradientNorm(Callback):
+    """Logs `system/gradient_norm`, the length of the gradient of all weights before it is clipped, where losses are logged.
+    A task with several optimisers logs one for each: `system/gradient_norm_discriminator`.
+
+    It is of the accumulated gradient, joined over processes, and without float16's scale. Where steps are logged between
+    two of an optimiser, the value is that of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._owed = False  # a step was logged within an accumulation: the norm at its end is wanted
+        self._norms: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._owed = False
+        self._norms.clear()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
+        """Before the task's own hook, and Lightning, clip."""
+        if not (pl_module.logs_now or self._owed):
+            return
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        if not gradients:
+            return
+        norm = get_total_norm(gradients)
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            norm = norm / scaler.get_scale()  # a fused optimiser takes the scale away itself, in its step
+        number = next(n for n, each in enumerate(trainer.optimizers) if each is optimizer)
+        names = pl_module.optimizer_names
+        self._norms["system/gradient_norm" + (f"_{names[number]}" if len(names) > 1 else "")] = norm
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.logs_now and self._norms:
+            pl_module.log_dict(self._norms, batch_size=1)
+        self._owed = pl_module.window_open and (self._owed or pl_module.logs_now)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The git checkout that dvsn runs from, for the record of a run."""
+"""The commit of the git checkout that dvsn runs from, for environment.json."""
 
 from __future__ import annotations
 

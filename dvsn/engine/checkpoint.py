@@ -44,7 +44,8 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `AtomicCheckpointIO` that killed processes of this machine have left in a folder."""
+    """Remove the temporary files of `AtomicCheckpointIO` that killed processes of this machine have left in a
+    folder."""
     for path in folder.glob(".*.ckpt.*.tmp"):
         number = path.name.split(".")[-2]
         if number.isdecimal() and int(number) != os.getpid() and not _lives(int(number)):
@@ -63,8 +64,8 @@ def _lives(process: int) -> bool:
 
 
 def _own_error(error: RuntimeError) -> BaseException:
-    """torch.save reports a failed write as a RuntimeError, with the reason as its context at best. The end of a worker that
-    loads data, which PyTorch raises wherever the main process is, is no failed write."""
+    """The error behind a RuntimeError of torch.save: an OSError if the write failed, or the RuntimeError of a
+    data loader's worker that died meanwhile, which PyTorch raises wherever the main process happens to be."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) or "DataLoader worker" in str(cause):
@@ -74,7 +75,7 @@ def _own_error(error: RuntimeError) -> BaseException:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system can."""
+    """Flush the folder, so that the rename survives a power failure. Systems that cannot do this are left alone."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

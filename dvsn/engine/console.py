@@ -10,6 +10,7 @@ from typing import Any
 from dvsn.engine import teaching
 from dvsn.engine.devices import precision_reason
 from dvsn.engine.records import measured_line
+from dvsn.engine.summary import class_table, score_table, scores_of, time_line
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -55,13 +56,20 @@ def describe(
     )  # fmt: skip
 
 
-def report(result: dict[str, Any], folder: Path, lines: dict[str, str]) -> None:
-    """Where to look, and the `lines` with which to go on, by what they do."""
-    values = {k.removeprefix("val/"): v for k, v in result["metrics"].items() if k.startswith("val/")}
+def report(result: dict[str, Any], folder: Path, lines: dict[str, str], *, advice: str | None = None) -> None:
+    """What came of the run, where to look, and the `lines` with which to go on, by what they do. `advice` is what to do
+    about a device that waited for data."""
     log.info("")
     log.info("trained     %d epochs, %d steps, %.0f s", result["epochs"], result["steps"], result["seconds"])
-    if values:
-        log.info("validation  %s", ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    if spent := time_line(result["times"]):
+        log.info("times       %s", spent)
+    if advice:
+        log.info("data        %s", advice)
+    for table in (score_table(result), class_table(result["classes"])):
+        for line in ["", *table] if table else []:
+            log.info("%s", line)
+    log.info("")
+    if scores_of(result["metrics"]):
         log.info("measured    %s", measured_line(result["measured"]))
     for title, path in (
         ("pictures", folder / "pictures" / "latest.png"),

@@ -1,4 +1,5 @@
-"""The form in which each teacher of a run teaches: what was asked for and fits, or what a short measurement chooses."""
+"""The form in which each teacher runs (eager, folded, channels_last, compiled, onnx): the one asked for, or
+the fastest by a short measurement."""
 
 from __future__ import annotations
 
@@ -32,11 +33,11 @@ WORTH = 0.97
 
 
 class Unfit(Exception):
-    """Why a teacher cannot teach in a form: half a sentence for the log."""
+    """A teacher cannot run in a form. The message is the reason, for the log."""
 
 
 class Case(NamedTuple):
-    """A teacher with its taps, what it is shown of one sample, and how many samples a batch of the run has."""
+    """A teacher with its taps, its input for one sample, and the batch size of the run."""
 
     teacher: Teacher
     shown: Tensor
@@ -45,7 +46,7 @@ class Case(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A teacher that was asked once as it is: what its network was given, and all that is read of it."""
+    """One pass of the unchanged teacher: the input of its network, its output and the tapped tensors."""
 
     given: Tensor
     read: dict[str, Tensor]
@@ -116,7 +117,7 @@ def ask_once(case: Case) -> Asked:
 
 
 def reading(teacher: Teacher, shown: Tensor) -> dict[str, Tensor]:
-    """The answer and the taps of one pass, which leaves no trace."""
+    """The output and the tapped tensors of one pass. Buffers, random state and mode stay as they were."""
     with taps.undisturbed(teacher.taught_by):
         teacher.taps.install()
         try:
@@ -129,8 +130,9 @@ def reading(teacher: Teacher, shown: Tensor) -> dict[str, Tensor]:
 
 
 def fitting(case: Case, engine: str, *, settled: bool = False) -> Deployed:
-    """What stands for the teacher in this form, after it has answered the same: for one sample, in ONNX Runtime for a batch
-    of it. A form that is `settled`, since the run has had it, is taken as it answers. Raises `Unfit`."""
+    """The teacher in this form, after its outputs were compared with those of the unchanged one: for one sample,
+    with ONNX Runtime for a batch of it. A form that is `settled`, since the run has had it, is taken as it answers. Raises
+    `Unfit`."""
     teacher = case.teacher
     if engine == "onnx" and teacher.taps.paths:
         raise Unfit("methods read its maps, and ONNX Runtime gives the answer alone")
@@ -161,7 +163,8 @@ def fitting(case: Case, engine: str, *, settled: bool = False) -> Deployed:
 
 
 def choose(case: Case) -> str:
-    """Give the teacher the fastest form for a batch, the simpler of two that are alike. Returns the line for the log."""
+    """Give the teacher the fastest form for a batch, the simpler of two that are alike. Returns the line for
+    the log."""
     teacher = case.teacher
     if device_count(case.config["trainer"]) > 1:
         teacher.deploy(fitting(case, "folded"))
@@ -184,8 +187,9 @@ def choose(case: Case) -> str:
 
 
 def candidates(case: Case) -> list[str]:
-    """What `auto` tries: ONNX Runtime where it is installed and the answer alone is read; torch.compile, which takes longer
-    to compile than `auto` may measure, where the run asks for it anyway; channels_last where the run has it not already."""
+    """What `auto` tries: ONNX Runtime where it is installed and the answer alone is read; torch.compile, which
+    takes longer to compile than `auto` may measure, where the run asks for it anyway; channels_last where the
+    run has it not already."""
     without = {"eager", "channels_last"} if in_channels_last(case.config) else {"eager"}
     if case.teacher.taps.paths or not has_onnxruntime() or uses_cuda(case.config["trainer"]):
         without.add("onnx")
@@ -226,7 +230,7 @@ def measure(case: Case, forms: Mapping[str, Deployed | None]) -> dict[str, float
 
 
 def repeated(one: Tensor, batch_size: int) -> Tensor:
-    """A batch of one sample's shape."""
+    """Repeat one sample to a batch."""
     return one.expand(batch_size, *one.shape[1:]).contiguous()
 
 

@@ -41,7 +41,7 @@ def cpu_has_bf16() -> bool:
 
 
 class Choice(NamedTuple):
-    """What `auto` has chosen, and why in a few words."""
+    """The precision that `auto` chose, and the reason in a few words."""
 
     fast: bool
     why: str
@@ -100,7 +100,7 @@ def uses_cuda(trainer: Config) -> bool:
 
 
 def device_count(trainer: Config) -> int:
-    """How many processes the trainer's `devices` and `num_nodes` mean."""
+    """The number of processes that the trainer's `devices` and `num_nodes` stand for."""
     devices = trainer.get("devices", 1)
     here = torch.cuda.device_count() if uses_cuda(trainer) else 1
     if isinstance(devices, list):

@@ -1,4 +1,5 @@
-"""What differs between the options of an earlier run and those of now, and what that means for going on."""
+"""The options in which a resumed run differs from the run that wrote its checkpoint, and whether it may go on
+with them."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ APPLIED = (
     "trainer.strategy", "trainer.process_timeout", "trainer.deterministic", "trainer.benchmark", "trainer.profiler",
     "trainer.detect_anomaly", "trainer.enable_progress_bar", "trainer.enable_model_summary",
 )  # fmt: skip
-"""What a resumed run takes as it is now, with all below it: what the network learns from the next batch does not depend
-on it. Everything else must be as it was."""
+"""What a resumed run takes as it is now, with all below it: what the network learns from the next batch does
+not depend on it. Everything else must be as it was."""
 
 PASSING = ("name", "run_dir", "resume", "resume_force", "debug", "sweep", "max_unpacked")
 """What is of one call alone, and not kept in a checkpoint."""
@@ -40,7 +41,7 @@ PLACE = ("data", "transform", "trainer.limit_train_batches", "trainer.accumulate
 
 
 class Difference(NamedTuple):
-    """An option that was otherwise."""
+    """An option with another value in the earlier run."""
 
     path: str
     there: Any
@@ -55,8 +56,8 @@ class Difference(NamedTuple):
 
 
 def kept(config: Tree) -> dict[str, Any]:
-    """What a checkpoint keeps of a config: all but `PASSING`, without the name of the run's folder, so that a run that was
-    resumed, or lies elsewhere, writes the same file."""
+    """The part of a config that a checkpoint stores: all but `PASSING`, without the name of the run's folder,
+    so that a run that was resumed, or lies elsewhere, writes the same file."""
     place = str(config.get("run_dir") or "")
 
     def portable(node: Any) -> Any:
@@ -102,7 +103,7 @@ def _compare(there: Any, now: Any, path: str, whole: bool) -> Iterator[Differenc
 
 
 def _defaults(node: Tree, path: str) -> dict[str, Any]:
-    """What options of a node are where they are not given."""
+    """The default values of the options of a node."""
     if path == "trainer":
         signature = inspect.signature(pl.Trainer)
         return {name: option.default for name, option in signature.parameters.items()}

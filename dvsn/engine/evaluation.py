@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from pathlib import Path
@@ -12,13 +13,18 @@ from rich.table import Table
 
 from dvsn.atomic import write_csv, write_json
 from dvsn.config.build import inspect_tree
+from dvsn.config.folders import at_home, require_writable
 from dvsn.config.outputs import check_drawn
+from dvsn.config.types import whole
 from dvsn.engine import trainer as runtime
+from dvsn.engine.analysing import Analysing
 from dvsn.engine.boards.evaluated import show_on_boards
 from dvsn.engine.callbacks import PictureFiles
+from dvsn.engine.compared import find_teacher, load_teacher
 from dvsn.engine.console import quiet
 from dvsn.engine.devices import measuring
 from dvsn.engine.faults import told
+from dvsn.engine.fiftyone import FiftyOneFolder
 from dvsn.engine.records import measured_line
 from dvsn.engine.results import how_measured
 from dvsn.engine.run_folder import environment
@@ -28,6 +34,7 @@ from dvsn.hub.resolve import local, read
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.engine import open_engine
 from dvsn.tasks.exported import answer_by, header_of, is_exported
+from dvsn.tasks.inference import read_options
 from dvsn.tasks.recipe import build_task, load_state, read_recipe
 
 log = logging.getLogger("dvsn")
@@ -40,11 +47,12 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     quiet()
     inspect_tree({key: config.get(key) for key in ("data", "trainer")})
     started, (path, split) = time.time(), asked(config)
+    check_analysis(config)
     engine = open_engine(path) if is_exported(path) else None
     content = {} if engine else read(path)
     header = header_of(engine) if engine else read_recipe(content, path)
     recipe = chosen_recipe(config, header, path, fixed=engine is not None)
-    output = output_of(config)
+    output = require_writable(output_of(config), option="output")
     task = build_task(recipe, data=header.get("data"), path=path)
     task.data_recipe = data_of(config, header, path, task)
     data = runtime.build_data({"data": task.data_recipe})
@@ -57,9 +65,10 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
     pictures = PictureFiles(
         folder=output, count=int(config["pictures"] or 0), save_all=bool(config["save_all"])
     )
+    analysing = analysis_of(config, task, path, output)
     own = {"run_dir": str(output), "callbacks": {}, "trainer": measuring(config["trainer"])}
     trainer = runtime.build_trainer({**config, **own}, task, fitting=False)
-    trainer.callbacks.append(pictures)  # type: ignore[attr-defined]
+    trainer.callbacks += [pictures, analysing, *export_of(config, task, output, analysing)]  # type: ignore[attr-defined]
     data.prepare_data()
     data.test_split = split
     with told(trainer, config):
@@ -84,8 +93,41 @@ def evaluate(config: Config, *, shown: bool = True) -> dict[str, float]:
             },
         }
         write(about, values, task, output, shown=shown)
+        analysing.write(about, task.test_details)
         show_on_boards(config, about, values, task, output, since=started)
     return values
+
+
+def check_analysis(config: Config) -> None:
+    """Raise `ConfigError` for options of the analysis that have no meaning."""
+    worst, teacher = config.get("worst"), config.get("teacher")
+    if worst is not None and not whole(worst, 1):
+        raise ConfigError(
+            f"worst: found {worst!r}, expected null or how many pictures to keep, 1 or more, such as worst=50."
+        )
+    if teacher is not None and (not isinstance(teacher, str) or not teacher):
+        raise ConfigError(f"teacher: found {teacher!r}, expected null, auto, or the path of one checkpoint.")
+    if teacher is not None and worst is None:
+        raise ConfigError("teacher: is set beside the checkpoint picture by picture. Set worst=50 as well.")
+    name = config.get("fiftyone")
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ConfigError(f"fiftyone: found {name!r}, expected null, or a name for the data set in FiftyOne.")
+
+
+def analysis_of(config: Config, task: Any, path: Path, output: Path) -> Analysing:
+    """What watches the test for the analysis, with the teacher that is set beside the task."""
+    named = find_teacher(config.get("teacher"), path)
+    teacher = None if named is None else load_teacher(named, task)
+    return Analysing(task, folder=output, worst=config.get("worst"), teacher=teacher)
+
+
+def export_of(config: Config, task: Any, output: Path, analysing: Analysing) -> list[FiftyOneFolder]:
+    """What writes the data set for FiftyOne, where one is wanted."""
+    name = config.get("fiftyone")
+    if name is None:
+        return []
+    scores = functools.partial(getattr, analysing, "latest")
+    return [FiftyOneFolder(task, folder=output / "fiftyone", name=name, split=config["split"], scores=scores)]
 
 
 def asked(config: Config) -> tuple[Path, str]:
@@ -121,6 +163,7 @@ def chosen_recipe(config: Config, header: Config, path: Path, *, fixed: bool = F
         raise ConfigError(f"inference: the task '{kind}' of {path} has no such options.")
     if chosen:
         recipe["inference"] = {**(recipe.get("inference") or {}), **chosen}
+        read_options(recipe["inference"], path="inference")
     return recipe
 
 
@@ -178,7 +221,8 @@ def default_output(path: Path, split: str) -> Path:
 
 def output_of(config: Config) -> Path:
     """The folder that an evaluation writes."""
-    return Path(config["output"] or default_output(*asked(config)))
+    given = config["output"]
+    return default_output(*asked(config)) if not given else at_home(given, option="output")
 
 
 def show(values: dict[str, float], path: Path, split: str, how: str) -> None:

@@ -1,4 +1,5 @@
-"""Errors inside Lightning's loops that are the user's to mend, as messages: options, callbacks, other processes."""
+"""Errors inside Lightning's loops that the user can mend, turned into plain messages: wrong options,
+callbacks, lost processes."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ GRACE = 2.0
 
 @contextmanager
 def told(trainer: pl.Trainer, config: Mapping[str, Any]) -> Iterator[None]:
-    """Around a fit or a test: raises `UserError` in place of what Lightning says of wrong options, of a callback or a logger
-    of the config that fails, and of a process that the others have waited for in vain."""
+    """Around a fit or a test: raises `UserError` in place of what Lightning says of wrong options, of a
+    callback or a logger of the config that fails, and of a process that the others have waited for in vain."""
     try:
         yield
     except UserError:
@@ -40,7 +41,7 @@ def told(trainer: pl.Trainer, config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def of_options(error: Exception) -> UserError | None:
-    """What Lightning notices when it has counted the batches."""
+    """The message for a wrong option that Lightning finds only after it has counted the batches."""
     text = str(error)
     between = re.search(r"`val_check_interval` \((\d+)\) must be .* training batches \((\d+)\)", text)
     if between is not None:
@@ -62,7 +63,7 @@ def of_options(error: Exception) -> UserError | None:
 
 
 def of_processes(error: Exception, trainer: pl.Trainer, config: Mapping[str, Any]) -> UserError | None:
-    """A process that waited for another until `trainer.process_timeout`."""
+    """The message for a process that waited for another until `trainer.process_timeout`."""
     waited = re.search(r"[Tt]imed out|[Tt]imeout", str(error))
     if trainer.world_size < 2 or not isinstance(error, RuntimeError) or waited is None:
         return None
@@ -78,7 +79,7 @@ def of_processes(error: Exception, trainer: pl.Trainer, config: Mapping[str, Any
 
 
 def silent_processes(own: int, world: int) -> list[int]:
-    """The processes that do not say, within `OTHERS` seconds, that they have waited too."""
+    """The ranks that did not report, within `OTHERS` seconds, that they were waiting as well."""
     others = [rank for rank in range(world) if rank != own]
     if len(others) == 1:
         return others
@@ -101,7 +102,7 @@ def silent_processes(own: int, world: int) -> list[int]:
 
 
 def of_parts(error: Exception, parts: Mapping[str, list[Any]], config: Mapping[str, Any]) -> UserError | None:
-    """A callback or a logger that the config names, in whose own code the error arose."""
+    """The message for an error in the code of a callback or a logger of the config."""
     if isinstance(error, OSError | MemoryError | torch.OutOfMemoryError):
         return None  # of the machine
     trace = error.__traceback__

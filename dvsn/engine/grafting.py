@@ -1,4 +1,5 @@
-"""What a method of distillation changes in the student: layers that it adds (grafts), and heads that start anew."""
+"""Changes that a method of distillation makes to the student: added layers (grafts), and heads that are
+initialised again."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ Notes = list[tuple[str, str]]
 
 
 def only_one(names: list[str], *, beside: str | None = None) -> str | None:
-    """The method of a run that changes the student, where there is one. Raises `ConfigError` for a second."""
+    """The one method of a run that changes the student, or None. Raises `ConfigError` if there are two."""
     every = [*names, *([beside] if beside and names else [])]
     if len(every) > 1:
         raise ConfigError(
@@ -41,8 +42,9 @@ def only_one(names: list[str], *, beside: str | None = None) -> str | None:
 def graft(
     task: Task, name: str, method: Method, names: Names, rehearse: Callable[[], Any], notes: Notes
 ) -> Names:
-    """Add the layers of `method.change` to the student and check them by a dry run. Returns the taps of all methods in the
-    changed student. Raises `ConfigError` for a tap that is no longer there, or a map that the class layer does not read."""
+    """Add the layers of `method.change` to the student and check them by a dry run. Returns the taps of all
+    methods in the changed student. Raises `ConfigError` for a tap that is no longer there, or a map that the
+    class layer does not read."""
     change, student = method.change, task.student
     assert change is not None
     at, head, without = change.node["at"], change.node["head"], change.node.get("without", [])
@@ -72,7 +74,7 @@ def graft(
 
 
 def told(task: Task, reused: nn.Module | None, before: int) -> str:
-    """A line about the parameters of a graft and of the shipped student, which had `before`."""
+    """A line for the log: the parameters of a graft, and of the shipped student, which had `before` of them."""
     own = next(module for module in task.student.modules() if isinstance(module, Graft))
     words = [f"{count(own):,} parameters behind {own.at}"]
     with taps.undisturbed(task):  # what is shipped is in eval mode
@@ -150,7 +152,8 @@ def renew(
 
 
 def head_paths(student: nn.Module, chosen: Sequence[str], where: str) -> tuple[str, ...]:
-    """The modules of the head: those chosen, else the network's class layers. Raises `ConfigError` for what is not there."""
+    """The modules of the head: those chosen, else the network's class layers. Raises `ConfigError` for what
+    is not there."""
     modules = dict(student.named_modules())
     paths = tuple(chosen or class_layers(student))
     for path in paths:
@@ -168,5 +171,5 @@ def head_paths(student: nn.Module, chosen: Sequence[str], where: str) -> tuple[s
 
 
 def count(module: nn.Module) -> int:
-    """How many parameters it has."""
+    """The number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Weights to start from: those of another checkpoint that fit."""
+"""Initial weights from another checkpoint (option `weights`)."""
 
 from __future__ import annotations
 

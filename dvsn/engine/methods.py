@@ -1,4 +1,4 @@
-"""The methods of a run: their classes, whether they fit the task and its data, and their weights."""
+"""The methods of distillation of a run: their classes, whether they fit the task and its data, and their weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Config = dict[str, Any]
 
 
 def method_class(node: Config, name: str) -> type[Method]:
-    """The class of a method's node."""
+    """The class that the node of a method names."""
     factory = build(node["method"], path=f"distill.{name}.method")
     found = factory.func if isinstance(factory, functools.partial) else None
     if not (isinstance(found, type) and issubclass(found, Method)):
@@ -42,7 +42,7 @@ def require_reads(name: str, found: type[Method], kind: Kind) -> None:
 
 
 def fitting(kind: Kind) -> list[str]:
-    """The shipped methods that understand a kind of answer."""
+    """The shipped methods for a kind of answer, such as pixels."""
     import yaml
 
     result = []
@@ -55,7 +55,8 @@ def fitting(kind: Kind) -> list[str]:
 
 
 def require_company(name: str, found: type[Method], node: Config, config: Config) -> None:
-    """Refuse a method of relations for batches of one item, unless it gathers those of several processes."""
+    """Refuse a method that compares samples of a batch where the batch has one sample, unless it gathers the
+    batches of several processes."""
     if not found.relates or config["data"].get("batch_size") != 1:
         return
     if not (node["method"].get("gather") and device_count(config["trainer"]) > 1):
@@ -66,7 +67,7 @@ def require_company(name: str, found: type[Method], node: Config, config: Config
 
 
 def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Side], facts: Facts) -> Method:
-    """The method of a node for two networks."""
+    """Build the method of a node for a student and a teacher."""
     given: dict[str, Any] = dict(sides)
     if "facts" in inspect.signature(kind).parameters:
         given["facts"] = facts
@@ -80,9 +81,10 @@ def make_method(node: Config, name: str, kind: type[Method], sides: dict[str, Si
 
 
 def task_weight(chosen: Config, options: Config, *, in_company: bool = False) -> float:
-    """What the task's own loss is multiplied by: `distillation.task_weight`; else the `task_weight` of a method that is
-    alone, for published weights hold for that; else 1. A method that states 0 takes the place of the labels, also beside
-    others. `in_company`: as earlier versions had it, where what a method states counted beside others too."""
+    """What the task's own loss is multiplied by: `distillation.task_weight`; else the `task_weight` of a method
+    that is alone, for published weights hold for that; else 1. A method that states 0 takes the place of the
+    labels, also beside others. `in_company`: as earlier versions had it, where what a method states counted
+    beside others too."""
     if options.get("task_weight") is not None:
         return float(options["task_weight"])
     stated = [float(node["task_weight"]) for node in chosen.values() if node.get("task_weight") is not None]

@@ -1,4 +1,4 @@
-"""What can be done with a run once it has ended, as lines for the shell: measure it, use it, go on with it."""
+"""Command lines to use after a run has ended: evaluate, predict, continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def word(key: str, value: str) -> str:
 
 
 def short(path: Path) -> str:
-    """A path as it is shortest in the working directory."""
+    """A path relative to the working directory if it lies in it, else as it is."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
@@ -31,7 +31,8 @@ def short(path: Path) -> str:
 
 
 def command_of(folder: Path) -> list[str] | None:
-    """The arguments of `python -m dvsn.train` that the run in a folder was last started with; None where it was not."""
+    """The arguments of `python -m dvsn.train` that the run in a folder was last started with; None where it
+    was not."""
     file = folder / "command.txt"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     words = shlex.split(lines[-1]) if lines else []

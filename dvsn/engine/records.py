@@ -1,4 +1,4 @@
-"""What Python gets of a training and of an evaluation: small records of what the files of both say."""
+"""The records that `dvsn.train` and `dvsn.evaluate` return in Python."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from dvsn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Run:
     seconds: float
     result: dict[str, Any] = field(repr=False)
     """All of result.json."""
+
+    @property
+    def kept(self) -> Path:
+        """The best checkpoint, else the last. Raises `ConfigError` where the run has left none."""
+        found = self.best or self.last
+        if found is None:
+            raise ConfigError(f"checkpoint: the run in {self.folder} has left none.")
+        return found
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Run:
@@ -105,6 +115,11 @@ def measured_line(measured: Mapping[str, Any]) -> str:
         mode = f"windows of {window[0]}x{window[1]}" + (f" by {stride[0]}x{stride[1]}" if stride else "")
     parts += [mode, f"scales {', '.join(f'{scale:g}' for scale in measured['scales'])}"]
     parts.append("averaged with the mirrored" if measured["mirror"] else "not mirrored")
+    if "resize" in measured:
+        to = measured["resize"]
+        parts.append(
+            f"resized to {to[0]}x{to[1]}" if isinstance(to, list) else f"resized to a shorter side of {to}"
+        )
     if measured.get("test_dropout"):
         parts.append("with dropout")
     if "test_norm" in measured:

@@ -1,4 +1,5 @@
-"""The student and its teachers on one training sample: the shapes that methods are built for."""
+"""A dry run of the student and its teachers on one training sample, which finds the shapes that methods are
+built for."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ class Rehearsal:
         return self.task.rehearse(self.batch)
 
     def run_teacher(self) -> Any:
-        """The first teacher's answer; a method of features has no other."""
+        """The output of the first teacher. Methods on features use no other."""
         return self.teachers[0].ask(self.shown)
 
     def graft(self, paths: Names) -> None:
@@ -86,7 +87,7 @@ def rehearse(task: Task, teachers: Sequence[Teacher], paths: Names, data: DataMo
 
 
 def own_paths(paths: Names) -> list[str]:
-    """The student's taps of all methods."""
+    """The paths that all methods tap in the student."""
     return [path for own, _ in paths.values() for path in own]
 
 
@@ -99,7 +100,7 @@ def sample(data: DataModule) -> dict[str, Any]:
 
 
 def facts_of(data: DataModule) -> Facts:
-    """How many samples the training has, and the class of each where they have one."""
+    """The number of training samples, and the class of each if there is one."""
     training: Any = data.datasets["train"]
     count = min(len(training), data.train_samples or len(training))
     parts = getattr(training, "parts", [training])
@@ -125,7 +126,7 @@ def probe(network: nn.Module, paths: Sequence[str], forward: Any) -> Probe:
 
 
 def side(kind: Kind, network: nn.Module, seen: Probe, paths: Sequence[str]) -> Side:
-    """What a method is built for on one side."""
+    """The shapes, norms and head of one network, student or teacher, that a method is built for."""
     output = () if kind == "objects" else seen.output
     features = tuple(seen.features[path] for path in paths)
     return Side(kind, output, features, taps.norms(network, paths), taps.head(network))

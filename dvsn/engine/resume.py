@@ -1,4 +1,4 @@
-"""Continuing a run: which checkpoint, whether it belongs to this config, and where in the run it was written."""
+"""Resuming a run: which checkpoint to use, whether it fits this config, and at which step it was written."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def loads(path: Path) -> Path:
 
 
 def option(name: str, value: Any) -> str:
-    """An option as it is pasted into a shell."""
+    """An option as text to paste into a shell."""
     return shlex.quote(f"{name}={value}")
 
 
 class Resumption(NamedTuple):
-    """A run that is to be continued: the config as it will run, the options that were forced, and the form in which each
-    teacher has taught; None where that is chosen anew."""
+    """A run that is to be continued: the config as it will run, the options that were forced, and the form in
+    which each teacher has taught; None where that is chosen anew."""
 
     config: Config
     forced: tuple[str, ...]
@@ -114,8 +114,8 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
 
 
 def as_it_ran(config: Config, header: Config) -> Config:
-    """The config with what the run has had where it leaves the choice: precision and layout of `auto`, and the weights
-    that the run started from."""
+    """The config with what `auto` chose in the earlier run (precision and memory layout), and the weights that it
+    started from."""
     ran, there = header.get("ran") or {}, header.get("config") or {}
     trainer = dict(config["trainer"])
     if "precision" in ran and trainer.get("precision", "auto") == "auto":
@@ -132,7 +132,7 @@ def as_it_ran(config: Config, header: Config) -> Config:
 
 
 def _earlier(header: Config) -> Config:
-    """The config of the run that wrote a checkpoint; of one before 2026-12, what it tells of it."""
+    """The config of the run that wrote a checkpoint. Checkpoints written before 2026-12 hold only parts of it."""
     if "config" in header:
         there = {**renamed(header["config"])}
         there["trainer"] = {**there["trainer"], "precision": header["ran"]["precision"]}
@@ -179,7 +179,7 @@ def _refusal(path: Path, refused: list[Difference], task: Task, named: tuple[str
 
 
 def _unforceable(each: Difference) -> bool:
-    """What has no meaning in the middle of a run: another task or optimiser, and an average that starts or ends."""
+    """Differences that no option can force: another task or optimiser, and a moving average that starts or ends."""
     other = each.path.endswith("_target_") and each.path.startswith(
         ("task.", "optim", "network", "discriminator")
     )

@@ -1,4 +1,5 @@
-"""What is recorded in the folder of a run. Imports torch only where it is asked for its version."""
+"""Files that record how a run was started: config, command, environment. Imports torch only to ask for its
+version."""
 
 from __future__ import annotations
 
@@ -54,11 +55,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def peak_memory() -> int:
-    """The most bytes that this process has held so far: on the GPU if there is one, else in main memory."""
-    import torch
+def peak_memory(*, on_gpu: bool) -> int:
+    """The most bytes that this process has held so far, without its workers: on the GPU, or in main memory."""
+    if on_gpu:
+        import torch
 
-    if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     import resource
 

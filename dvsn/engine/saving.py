@@ -1,4 +1,4 @@
-"""`last.ckpt` and `best.ckpt`: when they are written, and how a run that is told to stop ends."""
+"""When `last.ckpt` and `best.ckpt` are written, and how a run ends that gets a signal to stop."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Checkpoints(Checkpoint):
     # Signals ----------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take the signals over from Lightning, which would act in the middle of a step."""
+        """Handle the signals here: Lightning would act in the middle of a step."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
@@ -270,7 +270,7 @@ class Checkpoints(Checkpoint):
 
 
 def log_step(trainer: pl.Trainer) -> None:
-    """Give the loggers the values of the batch that has just ended, which Lightning does only after its callbacks."""
+    """Log the values of the batch that has just ended. Lightning does this only after its callbacks."""
     connector = trainer._logger_connector
     if connector.should_update_logs:
         connector.log_metrics(connector.metrics["log"])

@@ -1,4 +1,4 @@
-"""Where progress is shown: the last line of a terminal, or an output in a notebook."""
+"""Where the progress line is drawn: the last line of a terminal, or an output of a notebook."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Screen(Protocol):
 
 
 class Terminal:
-    """The last line of a terminal. The cursor waits at its start, so that a foreign message is not written behind it."""
+    """The last line of a terminal. The cursor waits at its start, so that a foreign message is not written
+    behind it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -68,7 +69,7 @@ class Notebook:
 
 
 def find_screen() -> Screen | None:
-    """The terminal or the notebook in which this process is watched; None where nobody is."""
+    """The terminal or the notebook of this process; None if its output goes to a file."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if hasattr(shell, "kernel"):
         return Notebook()

@@ -1,4 +1,5 @@
-"""`python -m dvsn.distill taps network=...`: where a network can be tapped, and with which shapes."""
+"""`python -m dvsn.distill taps network=...`: the modules of a network that can be tapped, and the shapes of
+their outputs."""
 
 from __future__ import annotations
 

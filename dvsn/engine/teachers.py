@@ -1,4 +1,5 @@
-"""The teachers of a run: checkpoints of dvsn or a network of the user's own; whether they fit, and their own score."""
+"""The teachers of a run: checkpoints of dvsn or a network of the user's own; whether they fit, and their own
+score."""
 
 from __future__ import annotations
 
@@ -112,7 +113,7 @@ def require_alike(task: Task, data: DataModule, student: Shape, teacher: Shape, 
 
 
 def unlike_answer(task: Task, student: Shape, teacher: Shape, which: Teacher) -> str:
-    """In what the answer of a teacher is another one than the student's, and what to do; empty where it is not."""
+    """How the output of a teacher differs from the student's, and what to do about it; empty if both are alike."""
     what = WHAT[task.response]
     if task.response == "objects":
         mine, theirs = (getattr(each, "classes", None) for each in (task.student, which.network))
@@ -126,7 +127,8 @@ def unlike_answer(task: Task, student: Shape, teacher: Shape, which: Teacher) ->
 
 
 def unlike_names(data: DataModule, which: Teacher) -> str:
-    """In what a teacher numbers the same classes in another way, where both name them."""
+    """The classes that teacher and student number differently, where both have class names; empty if there
+    are none."""
     vocabulary = data.vocabulary
     own = tuple(getattr(data.datasets["train"], "class_names", ())) or (
         vocabulary.names if vocabulary else ()
@@ -152,9 +154,9 @@ ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
 
 
 def measure(task: Task, config: Config) -> float | None:
-    """The score on the validation split, by the run's monitor, of what the teacher teaches: at the size that it is shown,
-    and of one view. In float32, as published; teachers of classes teach in the run's precision, which moves their
-    answers by rounding alone, all others in float32 too.
+    """The score on the validation split, by the run's monitor, of what the teacher teaches: at the size that it
+    is shown, and of one view. In float32, as published; teachers of classes teach in the run's precision, which
+    moves their answers by rounding alone, all others in float32 too.
 
     None where it cannot be had here: several teachers or devices, a network of the user's own, one that takes crops of
     another size, or one that answers about other classes.

@@ -1,4 +1,4 @@
-"""From a config to a distiller: teachers are loaded, networks rehearsed, methods built for what was found."""
+"""Build the distiller of a config: load the teachers, find shapes in a dry run, build the methods for them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def build_methods(found: Rehearsal, chosen: Config, kinds: dict[str, type[Method
 
 
 def part_of(found: Rehearsal, name: str, node: Config, method: Method) -> Part:
-    """What a method counts for in the objective, and when."""
+    """The weight of a method in the objective, and the epochs in which it counts."""
     own, other = found.paths[name]
     staged = method.stage is not None and method.stage.student
     return Part(
@@ -141,8 +141,8 @@ def part_of(found: Rehearsal, name: str, node: Config, method: Method) -> Part:
 def answers_on_disk(
     config: Config, data: DataModule, found: Rehearsal, parts: dict[str, Part]
 ) -> Answers | None:
-    """The cache that `distillation.cache` asks for. Raises `ConfigError` where the same item looks otherwise in another
-    epoch, where a method wants more of the teacher than its output, or where items are not numbered."""
+    """The cache that `distillation.cache` asks for. Raises `ConfigError` where the same item looks otherwise in
+    another epoch, where a method wants more of the teacher than its output, or where items are not numbered."""
     chosen = (config.get("distillation") or {}).get("cache")
     if chosen is None:
         return None
@@ -183,7 +183,7 @@ def random_items(data: DataModule, samples: int) -> str:
 
 
 def describe(distiller: Distiller) -> list[tuple[str, str]]:
-    """What a run says of its distillation before it starts: (title, text)."""
+    """Lines about the distillation for the log, before training starts: (title, text)."""
     lines = [
         ("teacher", f"{each.name}, {sum(p.numel() for p in each.network.parameters()):,} parameters")
         for each in distiller.teachers

@@ -1,4 +1,4 @@
-"""From a resolved config to a data module, a task and a trainer."""
+"""Build the data module, the task and the trainer of a resolved config."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precisio
 from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
 from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
+from dvsn.engine.scores import Scores
 from dvsn.engine.screens import Screen, Terminal, find_screen
 from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
@@ -52,8 +53,8 @@ def make_task(config: Config) -> Task:
 
 
 def measure_by(task: Task, given: Config) -> None:
-    """Give a task the metrics that the options `metrics` ask for; null: as the task has it. Raises `ConfigError` for an
-    option that the task has not, and a value that it cannot have."""
+    """Give a task the metrics that the options `metrics` ask for; null: as the task has it. Raises
+    `ConfigError` for an option that the task has not, and a value that it cannot have."""
     owners = [owner for owner in type(task).__mro__ if "use_metrics" in vars(owner)]
     known: Config = {}
     for owner in owners:
@@ -125,14 +126,14 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
 
 
 def in_channels_last(config: Config) -> bool:
-    """Whether the networks of a run work with channels innermost in memory."""
+    """Whether the networks of a run use the memory layout channels_last."""
     wanted, cuda = config.get("channels_last", "auto"), uses_cuda(config["trainer"])
     return wanted is True or (wanted == "auto" and (cuda or bf16_choice(cuda=False).fast))
 
 
 def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> list[Any]:
-    """dvsn's callbacks and those of the group; when fitting also the lines of the log, the average of the weights and the
-    checkpoints. `screen` is where the progress is drawn."""
+    """dvsn's callbacks and those of the group; when fitting also the lines of the log, the average of the
+    weights and the checkpoints. `screen` is where the progress is drawn."""
     callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
     if screen is not None:
         callbacks.append(Bar(screen))
@@ -145,6 +146,7 @@ def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> 
     monitor, saving = config.get("monitor") or {}, config.get("checkpoint") or {}
     width = screen.width() if isinstance(screen, Terminal) else None
     callbacks.append(EpochLines(monitor=monitor.get("name"), width=width))
+    callbacks.append(Scores(monitor=monitor.get("name"), mode=monitor.get("mode", "min")))
     if config.get("ema"):
         callbacks.append(WeightAverage(decay=float(config["ema"])))
     saved = Checkpoints(
@@ -160,8 +162,8 @@ def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> 
 
 
 def smoke(options: Config) -> bool:
-    """Whether this is a `fast_dev_run`, whose trainer has one epoch of a few batches. Checkpoints are written and pictures
-    drawn, as Lightning's own would not."""
+    """Whether this is a `fast_dev_run`, whose trainer has one epoch of a few batches. Checkpoints are written
+    and pictures drawn, as Lightning's own would not."""
     batches = int(options.pop("fast_dev_run", 0) or 0)
     if batches:
         options.update(

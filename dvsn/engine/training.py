@@ -1,4 +1,4 @@
-"""A training from its config to result.json, in the order in which it happens."""
+"""One training, from its resolved config to result.json: the steps in order."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dvsn.engine.boards.ids import keep_ids
 from dvsn.engine.faults import told
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
+from dvsn.engine.times import Times
 
 Config = dict[str, Any]
 
@@ -67,6 +68,12 @@ def train(config: Config) -> dict[str, Any]:
     )
     if trainer.is_global_zero:
         write_json(folder / "result.json", result)
-        console.report(result, folder, next_lines(config, task, trainer, folder))
+        times = results.find(trainer, Times)
+        console.report(
+            result,
+            folder,
+            next_lines(config, task, trainer, folder),
+            advice=times.advice() if times else None,
+        )
         runs.finish(trainer.loggers, config, result=result, folder=folder)
     return result

@@ -1,4 +1,4 @@
-"""When a run will be validated: whether it is long enough for that, by the batches that it has."""
+"""When a run will be validated first, counted in batches, and a warning if it ends before that."""
 
 from __future__ import annotations
 

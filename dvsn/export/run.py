@@ -61,6 +61,7 @@ class Export:
             size=self.options["size"],
             like=self.shown[0] if self.shown else None,
         )
+        require_sides(self.task, shape)
         about = manifest(graph, shape, precision=self.precision, header=self.header)
         model = formats.onnx_model(graph, shape) if self.kind in ("onnx", "openvino") else None
         if self.precision == "int8":
@@ -162,6 +163,16 @@ def target(options: dict[str, Any], checkpoint: Path, suffix: str) -> Path:
             f"output: {path} is there already. Give overwrite=true, or another output=NAME{suffix}"
         )
     return path
+
+
+def require_sides(task: Any, shape: Shape) -> None:
+    """Raise `ConfigError` where pictures of any sides would have to be resized by their shorter one, which no graph does."""
+    side = getattr(getattr(task, "inference", None), "resize", None)
+    if isinstance(side, int) and shape.sides is None:
+        raise ConfigError(
+            f"size: the recipe resizes every picture to a shorter side of {side} (task.inference.resize), for which a file "
+            f"must know both sides of its pictures. Give size=HEIGHTxWIDTH, such as size={side}x{side}."
+        )
 
 
 def read(path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -43,6 +43,7 @@ class DetectionScore(Metric):
         self._dataset: tuple[Any, ...] = ()  # in a tuple: no part of the metric's state
         self.results: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
+        self.curves: dict[str, np.ndarray] = {}
         for name in STATES:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -51,11 +52,16 @@ class DetectionScore(Metric):
         self._dataset = (dataset,)
         self.update([], [])  # a process without a picture has states to gather, too
 
+    @property
+    def dataset(self) -> Any:
+        """The `ObjectDataset` that is measured."""
+        return self._dataset[0]
+
     def coverage(self) -> tuple[int, int]:
         """How many pictures were seen, and of how many."""
         with self.gathered():
             seen = len(set(self._all("images").tolist()))
-        return seen, len(self._dataset[0].image_ids)
+        return seen, len(self.dataset.image_ids)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
@@ -94,33 +100,35 @@ class DetectionScore(Metric):
             part = slice(end - count, end)
             found: dict[str, Any] = {"boxes": rows[part], "scores": scores[part], "labels": labels[part]}
             if len(lengths):
-                size = list(self._dataset[0].size(picture))
+                size = list(self.dataset.size(picture))
                 codes = [data[places[n] : places[n + 1]].tobytes() for n in range(end - count, end)]
                 found["masks"] = [{"size": size, "counts": code} for code in codes]
             results += coco_results(found, self._image_id(picture))
         return results
 
     def compute(self) -> dict[str, Tensor]:
-        """Also sets `results`, COCO's form of all detections, and `rows`, a table by class."""
-        truth, self.results = self.truth(), self.detections()
+        """Also sets `results`, COCO's form of all detections, `rows`, a table by class, and `curves`: of boxes ("") and of
+        masks ("mask_") the precision (T, R, K) at each overlap and recall of COCO's, of each class; -1 without an object."""
+        truth, self.results, self.curves = self.truth(), self.detections(), {}
         figures: dict[str, Tensor] = {}
-        self.rows = [{"class": name} for name in self._dataset[0].categories.values()]
+        self.rows = [{"class": name} for name in self.dataset.categories.values()]
         counts = Counter(each["category_id"] for each in truth["annotations"] if not each["iscrowd"])
         for prefix, kind in {"": "bbox", **({"mask_": "segm"} if self.masks else {})}.items():
             found = evaluate(truth, self.results, kind)
             named = zip(FIGURES, found.stats, strict=True)
             figures |= {f"{prefix}{name}": torch.tensor(float(value)) for name, value in named}
             by_class = precisions(found)
-            for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
+            self.curves[prefix] = found.eval["precision"][:, :, :, 0, -1].copy()  # all areas, all detections
+            for row, label in zip(self.rows, self.dataset.categories, strict=True):
                 row |= {f"{prefix}{name}": value for name, value in by_class[label].items()}
-        for row, label in zip(self.rows, self._dataset[0].categories, strict=True):
+        for row, label in zip(self.rows, self.dataset.categories, strict=True):
             row["objects"] = counts[label]
-        self.results = with_file_ids(self.results, getattr(self._dataset[0], "file_ids", {}))
+        self.results = with_file_ids(self.results, getattr(self.dataset, "file_ids", {}))
         return figures
 
     def truth(self) -> dict[str, Any]:
         """The objects of the pictures that were seen, as a COCO annotation file holds them."""
-        dataset, seen = self._dataset[0], self._all("images").tolist()
+        dataset, seen = self.dataset, self._all("images").tolist()
         images, annotations = [], []
         for index in sorted(set(seen)):
             height, width = dataset.size(index)
@@ -133,7 +141,7 @@ class DetectionScore(Metric):
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _image_id(self, index: int) -> int:
-        return int(self._dataset[0].image_ids[index])
+        return int(self.dataset.image_ids[index])
 
     def _all(self, name: str) -> np.ndarray:
         """A state's values on this process or, while gathered, on all."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from dvsn.types import IGNORE
+
 
 class FcnScore(Metric):
     """Per-pixel accuracy, per-class accuracy and class IoU of a segmenter on generated photos.
@@ -66,3 +68,13 @@ class FcnScore(Metric):
             .float(),
             "class_iou": (right / (union + tiny))[every if self.absent_as_zero else union > 0].mean().float(),
         }
+
+
+def ids_of_colors(colors: Tensor, palette: Tensor) -> Tensor:
+    """uint8 RGB (N, 3, H, W) -> the class (N, H, W) of exactly that colour in `palette` (K, 3), else 255."""
+    place = torch.tensor([65536, 256, 1], device=colors.device)
+    packed = (colors.long() * place.view(1, 3, 1, 1)).sum(dim=1)
+    ids = torch.full_like(packed, IGNORE)
+    for number, code in enumerate((palette.long().to(colors.device) * place).sum(dim=1).tolist()):
+        ids[packed == code] = number
+    return ids

@@ -13,11 +13,15 @@ from torch import Tensor
 
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.metrics.keypoint_score import KeypointScore, Row
+from dvsn.metrics.keypoint_score import Compared, KeypointScore, Row
 from dvsn.metrics.truths import Truths
-from dvsn.portable.oks import keypoint_similarity, oks_nms, rescore
+from dvsn.portable.oks import TINY, keypoint_similarity, oks_nms, rescore
 
 AP_NAMES = ("ap", "ap50", "ap75", "apm", "apl", "ar", "ar50", "ar75", "arm", "arl")
+SIMILAR = 0.5
+"""The least part in OKS with which a keypoint is called right."""
+LIKE = 0.5
+"""The least intersection over union of a detected box with that of the person whom it shows."""
 
 
 class KeypointAP(KeypointScore):
@@ -32,8 +36,14 @@ class KeypointAP(KeypointScore):
     handed over: see `counted`.
     """
 
+    person_score = "oks"
+    person_better = "more"
+    unit = "the root of the person's area"
+    threshold = 0.15
+
     def __init__(self, *, keypoints: KeypointSet, nms: float = 0.9, confident: float = 0.2) -> None:
         super().__init__(keypoints=keypoints)
+        self.curves: np.ndarray = np.zeros((0, 0))
         if not keypoints.sigmas:
             raise ConfigError(
                 "data.keypoints.sigmas: none are given, but data.facts.score=ap measures by them. Give one number a "
@@ -51,6 +61,46 @@ class KeypointAP(KeypointScore):
         self._content = content
         self._category = int(content["categories"][0]["id"])
         self._all = as_coco(content, content["annotations"])
+        self._by_image: dict[int, list[Row]] = {}
+        for each in content["annotations"]:
+            self._by_image.setdefault(int(each["image_id"]), []).append(each)
+
+    def compared(self, index: np.ndarray) -> Compared:
+        """The annotation of each person; of a detected box the one whose box is most like it, from an overlap of `LIKE` on.
+        Nothing is labelled of a person without one, or whose annotation has no area."""
+        count = len(self.keypoints)
+        triples, area = np.zeros((len(index), count, 3)), np.zeros(len(index))
+        for place, number in enumerate(index.tolist()):
+            annotation = self._annotation_of(number)
+            if annotation is not None:
+                triples[place], area[place] = _three(annotation), annotation["area"]
+        labelled = (triples[..., 2] > 0) & (area > 0)[:, None]
+        return Compared(triples[..., :2], labelled, np.sqrt(area + TINY))
+
+    def each(self, errors: np.ndarray) -> np.ndarray:
+        """OKS: the mean similarity of the labelled keypoints."""
+        return super().each(self.similarity(errors))
+
+    def right(self, errors: np.ndarray) -> np.ndarray:
+        return self.similarity(errors) >= SIMILAR
+
+    right_words = f"similarity of {SIMILAR} or more"
+
+    def similarity(self, errors: np.ndarray) -> np.ndarray:
+        """Errors (N, K) relative to the root of the area -> each keypoint's part in OKS; NaN stays."""
+        return np.exp(-np.square(errors) / (2 * (2 * np.array(self.keypoints.sigmas)) ** 2))
+
+    def _annotation_of(self, number: int) -> Row | None:
+        image_id, own = int(self.truths.image_id[number]), int(self.truths.annotation[number])
+        rows = self._by_image.get(image_id, [])
+        if own >= 0:
+            return next((each for each in rows if each.get("number", each["id"]) == own), None)
+        people = [each for each in rows if not each["iscrowd"]]
+        like = [
+            float(overlaps(np.array([each["bbox"]], np.float64), self.truths.box[number])[0])
+            for each in people
+        ]
+        return people[int(np.argmax(like))] if max(like, default=0.0) >= LIKE else None
 
     def truth(self) -> Any:
         """The annotations that count, indexed by pycocotools."""
@@ -102,7 +152,11 @@ class KeypointAP(KeypointScore):
         return evaluator
 
     def compute(self) -> dict[str, Tensor]:
+        """Also sets `curves`: the precision (T, R) at each of COCO's OKS and recalls, -1 where no person counts."""
         evaluator = self.evaluate()
+        self.curves = (
+            np.zeros((0, 0)) if evaluator is None else evaluator.eval["precision"][:, :, 0, 0, -1].copy()
+        )
         values = [0.0] * len(AP_NAMES) if evaluator is None else evaluator.stats
         return {name: torch.tensor(float(value)) for name, value in zip(AP_NAMES, values, strict=True)}
 

@@ -11,7 +11,7 @@ Scored are the people that were given to `update`, each once; `coverage` counts 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -38,11 +38,30 @@ class Answers:
     """(N, 2) width and height of the crop, in pixels of the picture."""
 
 
+class Compared(NamedTuple):
+    """What N answers are compared with."""
+
+    points: np.ndarray
+    """(N, K, 2) pixels of the picture."""
+    labelled: np.ndarray
+    """(N, K) bool; none of those who cannot be measured."""
+    length: np.ndarray
+    """(N,) what errors are relative to, in pixels of the picture; anything where nothing is labelled."""
+
+
 class KeypointScore(Metric):
     """A metric that collects predictions, and gathers them from all processes."""
 
     full_state_update = False
     higher_is_better = True
+    person_score: ClassVar[str] = "error"
+    """The name of the score of one person, as `each` gives it."""
+    person_better: ClassVar[str] = "less"
+    """`more` or `less`."""
+    unit: str
+    """What errors are relative to, in words."""
+    threshold: float
+    """The largest error, relative to that, with which a keypoint is right."""
     index: list[Tensor]
     points: list[Tensor]
     confidence: list[Tensor]
@@ -70,6 +89,34 @@ class KeypointScore(Metric):
 
     def _prepare(self, truths: Truths) -> None:
         raise NotImplementedError
+
+    def compared(self, index: np.ndarray) -> Compared:
+        """What answers about the people of these numbers (N,) are compared with."""
+        raise NotImplementedError
+
+    def relative(self, index: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Errors (N, K) of answers (N, K, 2) about the people of these numbers (N,), relative to each one's length: NaN
+        where not labelled or not measured, infinity where an answer is not finite."""
+        truth = self.compared(index)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            errors = np.linalg.norm(points - truth.points, axis=-1) / truth.length[:, None]
+        errors = np.where(np.isfinite(points).all(axis=-1), errors, np.inf)
+        return np.where(truth.labelled, errors, np.nan)
+
+    def each(self, errors: np.ndarray) -> np.ndarray:
+        """The score of each person (N,), of its errors (N, K) as `relative` gives them: here their mean. NaN of none."""
+        known = ~np.isnan(errors)
+        total, count = np.where(known, errors, 0).sum(axis=1), known.sum(axis=1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def right(self, errors: np.ndarray) -> np.ndarray:
+        """Which keypoints (N, K) are right, of their errors as `relative` gives them."""
+        return errors <= self.threshold
+
+    @property
+    def right_words(self) -> str:
+        """When a keypoint is right."""
+        return f"within {self.threshold:g} of {self.unit}"
 
     def coverage(self) -> tuple[int, int]:
         """How many people were handed over, and of how many."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.ced import area_under_curve, cumulative, draw_curves, failure_rate
-from dvsn.metrics.keypoint_score import KeypointScore, Row
+from dvsn.metrics.keypoint_score import Compared, KeypointScore, Row
 from dvsn.metrics.truths import Truths
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class NME(KeypointScore):
     """
 
     higher_is_better = False
+    person_score = "nme"
 
     def __init__(
         self,
@@ -118,6 +119,19 @@ class NME(KeypointScore):
             for name, reason, which in [*lost, ("any", UNLABELLED, handed & ~self._known)]
             for number in np.flatnonzero(which)
         ]
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        what = self.lengths[self.main]
+        return WORDS[what] if isinstance(what, str) else f"the {self.main.replace('_', '-')} distance"
+
+    @property
+    def threshold(self) -> float:  # type: ignore[override]
+        return max(self.thresholds)
+
+    def compared(self, index: np.ndarray) -> Compared:
+        labelled = self.truths.labelled[index] & self._usable[self.main][index, None]
+        return Compared(self.truths.keypoints[index], labelled, self._length[self.main][index])
 
     def errors(self, length: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the measured faces (N,), and their errors (N,), relative to the length of this name.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.metrics.keypoint_score import KeypointScore, Row
+from dvsn.metrics.keypoint_score import Compared, KeypointScore, Row
 from dvsn.metrics.truths import Truths
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ class JointShare(KeypointScore):
     def _lengths(self, truths: Truths) -> np.ndarray:
         """A reference for each person, (R,), in pixels."""
         raise NotImplementedError
+
+    def compared(self, index: np.ndarray) -> Compared:
+        labelled = self.truths.labelled[index] & self._usable[index, None]
+        return Compared(self.truths.keypoints[index], labelled, self._reference[index])
 
     def left_out(self) -> list[Row]:
         handed = self.handed_over()
@@ -105,6 +109,11 @@ class PCK(JointShare):
             "box": "its labelled keypoints are one point",
             "length": "its file gives no reference length",
         }[reference]
+        self.unit = {
+            "torso": f"the distance from {' to '.join(torso_ends)}",
+            "box": "the longer side of the box around the keypoints",
+            "length": "the reference length of the file",
+        }[reference]
 
     def _lengths(self, truths: Truths) -> np.ndarray:
         if self.reference == "length":
@@ -142,10 +151,16 @@ class PCKh(JointShare):
     """
 
     reason = "its file gives no head size"
+    unit = "the head size"
+    threshold = 0.5
 
     def __init__(self, *, keypoints: KeypointSet, unscored: Sequence[str] = ("pelvis", "thorax")) -> None:
         super().__init__(keypoints=keypoints)
         self.scored = np.array([name not in unscored for name in keypoints.names])
+
+    def each(self, errors: np.ndarray) -> np.ndarray:
+        """Of the keypoints that are scored."""
+        return super().each(errors[:, self.scored])
 
     def _lengths(self, truths: Truths) -> np.ndarray:
         return truths.length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from dvsn.atomic import replacing
+from dvsn.errors import DataError
+from dvsn.pictures.layout import HEADER as HEADER
+from dvsn.pictures.layout import MARGIN as MARGIN
+from dvsn.pictures.layout import Layout, place, read_layout
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
-
-MARGIN, HEADER = 6, 26
 
 
 class Gallery:
@@ -44,14 +47,16 @@ class Gallery:
     def publish(
         self, *, stem: str, boards: Iterable[Any], step: int, caption: str, latest: bool = True
     ) -> Path | None:
-        """Write `stem`.png and, if wanted, latest.png; give the grid to the boards; start anew."""
+        """Write `stem`.png and, if wanted, latest.png with the layout of both; give the grid to the boards; start anew."""
         if not self.rows:
             return None
-        picture = grid(self.rows, self.titles)
+        layout = place(self.rows, self.names, self.titles)
+        picture = painted(self.rows, layout)
         path = self.folder / f"{stem}.png"
         write_picture(path, picture)
         if latest:
             write_picture(self.folder / "latest.png", picture)
+            keep_layout(layout, self.folder, stem=stem)
         for board in boards:
             board.picture(
                 "val/pictures", picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}"
@@ -77,25 +82,29 @@ def shrink(picture: Array, max_side: int) -> Array:
 
 def grid(rows: list[list[Array]], titles: list[str]) -> Array:
     """Rows of RGB pictures with a title above each column, on white."""
-    widths = [max(row[column].shape[1] for row in rows) for column in range(len(titles))]
-    heights = [max(picture.shape[0] for picture in row) for row in rows]
-    canvas = np.full(
-        (HEADER + sum(heights) + MARGIN * len(rows), sum(widths) + MARGIN * (len(widths) + 1), 3),
-        255,
-        np.uint8,
-    )
-    left = MARGIN
-    for column, title in enumerate(titles):
-        cv2.putText(
-            canvas, title, (left, HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA
-        )
-        top = HEADER
-        for row, height in zip(rows, heights, strict=True):
-            picture = row[column]
-            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-            top += height + MARGIN
-        left += widths[column] + MARGIN
+    return painted(rows, place(rows, [""] * len(rows), titles))
+
+
+def painted(rows: list[list[Array]], layout: Layout) -> Array:
+    """The grid of a layout."""
+    canvas = np.full((*layout.size, 3), 255, np.uint8)
+    for row, boxes in zip(rows, layout.boxes, strict=True):
+        for picture, box in zip(row, boxes, strict=True):
+            canvas[box.top : box.top + box.height, box.left : box.left + box.width] = picture
+    for box, title in zip(layout.boxes[0], layout.columns, strict=True):
+        corner = (box.left, HEADER - 8)
+        cv2.putText(canvas, title, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
     return canvas
+
+
+def keep_layout(layout: Layout, folder: Path, *, stem: str) -> None:
+    """Write the layout beside the grids, unless it stands there; `stem` is the first grid that has it."""
+    try:
+        there = read_layout(folder)
+    except DataError:
+        there = None
+    if there is None or replace(there, since="") != layout:
+        replace(layout, since=stem).write(folder)
 
 
 def write_picture(path: Path, picture: Array) -> None:
@@ -110,33 +119,10 @@ def write_picture(path: Path, picture: Array) -> None:
 
 
 def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:
-    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. Rows and columns by name.
+    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. True classes are rows, predictions columns.
 
-    Each cell holds its percentage as long as there are at most 40 of them a side.
+    A cell has a side of about `cell` pixels, and holds its percentage as long as there are at most 40 of them a side.
     """
-    side, font = len(names), cv2.FONT_HERSHEY_SIMPLEX
-    cell = cell if side <= 40 else max(4, 1200 // side)
-    left = 12 + max((cv2.getTextSize(name, font, 0.4, 1)[0][0] for name in names), default=0)
-    canvas = np.full((left + side * cell + MARGIN, left + side * cell + MARGIN, 3), 255, np.uint8)
-    dark = np.array([8, 48, 107], np.float64)
-    for row in range(side):
-        for column in range(side):
-            share = float(shares[row, column])
-            color = 255 + (dark - 255) * share if np.isfinite(share) else np.full(3, 200.0)
-            top, start = left + row * cell, left + column * cell
-            canvas[top : top + cell - 1, start : start + cell - 1] = color.astype(np.uint8)
-            if side <= 40 and np.isfinite(share) and share >= 0.005:
-                ink = (255, 255, 255) if share > 0.5 else (40, 40, 40)
-                text = f"{100 * share:.0f}"
-                width = cv2.getTextSize(text, font, 0.36, 1)[0][0]
-                place = (start + (cell - width) // 2, top + cell // 2 + 4)
-                cv2.putText(canvas, text, place, font, 0.36, ink, 1, cv2.LINE_AA)
-    if cell >= 10:
-        turned = np.full((left, side * cell + MARGIN, 3), 255, np.uint8)
-        upright = np.rot90(turned, -1).copy()  # (side * cell + MARGIN, left): columns' names, read from below
-        for number, name in enumerate(names):
-            spot = number * cell + cell // 2 + 4
-            cv2.putText(canvas, name, (4, left + spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-            cv2.putText(upright, name, (6, spot), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-        canvas[:left, left:] = np.rot90(upright)
-    return canvas
+    from dvsn.pictures import matrices  # matplotlib, which most evaluations do without
+
+    return matrices.picture(shares, names, cell=cell)

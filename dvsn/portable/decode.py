@@ -257,8 +257,8 @@ def deep_file(path: str | Path) -> bool:
     try:
         with Path(path).open("rb") as file:
             start = file.read(headers.PEEK)
-        return headers.is_deep(_read_bytes(path) if start.startswith(headers.TIFF_STARTS) else start)
-    except (OSError, DataError):
+        return headers.deep_tiff(path) if start.startswith(headers.TIFF_STARTS) else headers.is_deep(start)
+    except OSError:
         return False
 
 

@@ -102,13 +102,18 @@ def is_deep(data: bytes) -> bool:
     if data.startswith(PNG_START):
         return data[24:25] == b"\x10"
     if data.startswith(TIFF_STARTS):
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
-                return max(bits if isinstance(bits, tuple) else (bits,)) == 16
-        except Exception:  # noqa: BLE001 - as above
-            return False
+        return deep_tiff(io.BytesIO(data))
     return data[:2] in (b"P5", b"P6") and b"\n65535\n" in data[:64]
+
+
+def deep_tiff(file: str | Path | io.BytesIO) -> bool:
+    """Whether a channel of a TIFF has 16 bits, by its tags, which may stand at its end."""
+    try:
+        with Image.open(file) as image:
+            bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
+            return max(bits if isinstance(bits, tuple) else (bits,)) == 16
+    except Exception:  # noqa: BLE001 - as above
+        return False
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -178,3 +183,16 @@ def turn(picture: np.ndarray, orientation: int, *, back: bool = False) -> np.nda
     else:  # TRANSVERSE
         result = picture[::-1, ::-1].swapaxes(0, 1)
     return np.ascontiguousarray(result)
+
+
+def turn_corners(corners: np.ndarray, orientation: int, size: tuple[int, int]) -> np.ndarray:
+    """Boxes (N, 4) x1, y1, x2, y2 of a picture of `size` (H, W) as stored -> of the upright one, edges being numbers."""
+    height, width = size
+    x1, y1, x2, y2 = np.asarray(corners, np.float64).reshape(-1, 4).T
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    if orientation > 4:
+        x1, y1, x2, y2 = y1, x1, y2, x2
+    return np.stack([x1, y1, x2, y2], axis=-1)

@@ -15,7 +15,7 @@ from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import Predictor
 
-INFERENCE = ("mode", "window", "stride", "scales", "flip")
+INFERENCE = ("mode", "window", "stride", "scales", "flip", "resize")
 SHARED = ("batch_size", "seed", "max_pixels", "upright")
 USUAL: dict[str, Any] = {"original_size": True}
 """Where Python differs from the command: answers are as large as their pictures, so that both lie on each other."""

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dvsn.config.folders import require_writable
 from dvsn.config.light_imports import import_lightning
 from dvsn.data.files import make_rule, read_by
 from dvsn.errors import ConfigError
@@ -63,6 +64,7 @@ def run(options: dict[str, Any]) -> Outcome:
 
 def run_all(options: dict[str, Any]) -> Outcome:
     """`run`, within its bound of checkpoints."""
+    options = options | {"output": str(require_writable(str(options["output"]), option="output"))}
     choices, skipped = read_choices(options), Skipped()
     names = options["input"] if isinstance(options["input"], list) else [str(options["input"])]
     sources = open_sources(names, Path(options["output"]), skipped, choices)

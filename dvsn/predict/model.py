@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from dvsn.data.files import make_rule
+from dvsn.engine.records import Run
+from dvsn.errors import ConfigError
 from dvsn.portable.result import Result
 from dvsn.predict.asked import make_predictor, python_options
 from dvsn.predict.following import make_following
 from dvsn.predict.inputs import Taking, open_given
-from dvsn.predict.predictor import reads_of
+from dvsn.predict.predictor import find_device, reads_of
+from dvsn.reading import unpacking
 from dvsn.tasks.base import Task
+from dvsn.tasks.exported import is_exported, open_task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,6 +121,39 @@ def as_model(task: Task) -> Model:
         task.__class__ = model_class(type(task))  # type: ignore[arg-type]
     assert isinstance(task, Model)
     return task
+
+
+def open_model(
+    checkpoint: str | os.PathLike[str] | Run | Model,
+    *,
+    device: str | None = None,
+    max_unpacked: int | None = None,
+) -> Model:
+    """What is in a checkpoint or an exported file, as `dvsn.load` says, on `device` (None: cpu); of a run its best, else its
+    last. A model is given back, and a device for it is refused."""
+    if isinstance(checkpoint, Model):
+        if device is not None:
+            raise ConfigError(
+                f"device: found '{device}' with a loaded model, which is on {checkpoint.device} and stays there. Load it "
+                f"there, dvsn.load(..., device='{device}'), or leave device out."
+            )
+        return checkpoint
+    path = os.path.expanduser(_file_of(checkpoint))  # noqa: PTH111 - a name on the hub has two slashes
+    with unpacking({"max_unpacked": max_unpacked}):
+        place = device or "cpu"
+        return as_model(open_task(path, device=place if is_exported(path) else find_device(place)))
+
+
+def _file_of(checkpoint: Any) -> str:
+    """The checkpoint as a path or a name. Raises `ConfigError` for what is none."""
+    if isinstance(checkpoint, Run):
+        checkpoint = checkpoint.kept
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise ConfigError(
+            f"checkpoint: found {type(checkpoint).__name__}, expected a path, hf://OWNER/NAME, what dvsn.train gave or "
+            "what dvsn.load gave. The checkpoint comes first, the picture second."
+        )
+    return os.fspath(checkpoint)
 
 
 def _empty(kind: type[Task]) -> Model:

@@ -41,6 +41,8 @@ COMMAND = Command(
         Option("inference.stride", None, "slide: [HEIGHT,WIDTH]; null: two thirds of the window"),
         Option("inference.scales", None, "segmentation: such as [0.75,1,1.25]: averaged"),
         Option("inference.flip", None, "segmentation: true: averaged with the mirrored picture"),
+        Option("inference.resize", None, "segmentation: to [HEIGHT,WIDTH], or to a shorter side such as 520; the answer has "
+                        "the picture's size"),
         Option("flip", None, "pose, landmarks: average with the mirrored crop, as flip_test of evaluate; null: as the "
                         "recipe"),
         Option("original_size", False, "resize each result to its picture's size at the end"),

@@ -15,6 +15,7 @@ from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.hub.resolve import local
 from dvsn.portable.boxes import SCORE, Boxes, given_boxes, picture_numbers, whole_picture
 from dvsn.portable.frame import Frame
+from dvsn.portable.headers import orientation_of, turn_corners
 from dvsn.reading import read_json, to_text, to_whole
 from dvsn.tasks.recipe import load
 from dvsn.weights import read_checkpoint, require_equal
@@ -117,7 +118,11 @@ class PictureIds:
 
 
 def from_annotations(file: Path, category: int | None, *, name: str = PERSON) -> Finder:
-    """The true boxes, clipped as in training and evaluation; crowd regions and boxes without an inside are left out."""
+    """The true boxes, clipped as in training and evaluation; crowd regions and boxes without an inside are left out.
+
+    They count pixels of the pictures as stored, as in training, and are turned with a picture that is looked at upright;
+    not where the file gives the upright picture's sides.
+    """
     content = read_coco(file, needs="bbox")
     number = named_category(content["categories"], file, name) if category is None else int(category)
     chosen = [
@@ -130,14 +135,32 @@ def from_annotations(file: Path, category: int | None, *, name: str = PERSON) ->
         each.setdefault("id", f"number {place} of the category")
         listed.setdefault(each.get("image_id", -1), []).append(each)
     table(chosen, "bbox", 4, file, "x, y, width, height")
+    sides = {each.get("id"): (each.get("height"), each.get("width")) for each in content["images"]}
 
     def find(frame: Frame, image_id: int) -> Boxes:
         picture = Picture(frame.path or Path(frame.name), frame.size[1], frame.size[0])
-        clipped = [clip(each["bbox"], picture) for each in listed.get(image_id, [])]
+        found = upright([each["bbox"] for each in listed.get(image_id, [])], frame, sides.get(image_id))
+        clipped = [clip(box, picture) for box in found]
         boxes = np.array([box for box in clipped if box is not None]).reshape(-1, 4)
         return Boxes(boxes, np.ones(len(boxes)))
 
     return find
+
+
+def upright(boxes: list[Any], frame: Frame, size: tuple[Any, Any] | None) -> list[Any]:
+    """Boxes x, y, width, height of a picture as stored -> of the frame, which may show it upright. `size` (H, W) is what
+    their file says of the picture."""
+    orientation = 1
+    if frame.rule.upright and frame.path is not None and frame.seconds is None:
+        orientation = orientation_of(frame.path)
+    height, width = frame.size
+    stored = (width, height) if orientation > 4 else (height, width)
+    if orientation == 1 or not boxes or (stored != frame.size and size == frame.size):
+        return boxes
+    given = np.asarray(boxes, np.float64)
+    corners = turn_corners(np.hstack([given[:, :2], given[:, :2] + given[:, 2:]]), orientation, stored)
+    turned: list[Any] = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).tolist()
+    return turned
 
 
 def from_detections(file: Path, ids: PictureIds, least: float, category: int) -> Finder:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dvsn.atomic import write_json
+from dvsn.config.folders import require_writable
 from dvsn.errors import ConfigError
 from dvsn.hub.folder import RECIPE, WEIGHTS, write_header, write_weights
 from dvsn.hub.resolve import local, read
@@ -83,6 +84,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise ConfigError(
             f"local: {folder} is there already and was not written by this command. Choose another one: local=FOLDER"
         )
+    require_writable(folder, option="local")
     folder.parent.mkdir(parents=True, exist_ok=True)
     place = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     older = folder.with_name(f".{folder.name}.{os.getpid()}.old")

@@ -1,16 +1,19 @@
-"""The runs of a sweep of distillation: read from their folders, grouped by setting and method, ranked by score."""
+"""The runs below a folder, read from their files: what each was asked for, and what came of it."""
 
 from __future__ import annotations
 
 import json
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dvsn.errors import DataError
+from dvsn.reading import read_json, read_text
 
 Config = dict[str, Any]
 ALONE = "student alone"
@@ -28,6 +31,10 @@ SETTINGS = (
     "distillation",
 )
 """The keys of a config that make runs comparable; runs that differ in them get sections of their own."""
+ACCURACIES = ("top1", "accuracy")
+"""Scores whose value by chance is one in the number of classes."""
+LIMIT = 16 << 20
+"""Bytes of a config.yaml or result.json; a run's own have some kilobytes."""
 
 
 @dataclass
@@ -36,6 +43,7 @@ class Run:
 
     folder: Path
     method: str
+    """The names of its methods of distillation, or `student alone`."""
     weight: str
     seed: int
     options: Config
@@ -44,86 +52,118 @@ class Run:
     monitor: str
     sign: float
     """1 where more is better, -1 where less is."""
-    last: float
-    best: float
+    last: float | None
+    """None where the score is not finite: the run has collapsed."""
+    best: float | None
     teacher: float | None
     epoch_seconds: float | None
-    peak_bytes: int | None
-    parameters: int | None = None
+    peak_bytes: float | None
+    parameters: float | None = None
     """Of the network as it is shipped."""
+    task: str = ""
+    """The class of its task."""
+    name: str = ""
+    overrides: tuple[str, ...] | None = None
+    """Those of its job in a sweep; None for a run that was started by itself."""
+    chance: float | None = None
+    """The score of guessing, where it is known."""
+    latency: float | None = None
+    """Milliseconds of a picture, where a benchmark says it."""
+    collapsed: str = ""
+    """Why the run counts as collapsed; empty for one that has not."""
 
 
-@dataclass
-class Row:
-    """The runs of one method in one setting."""
+@dataclass(frozen=True)
+class Open:
+    """A run without a result: it still runs, was killed, or failed."""
 
+    folder: Path
     method: str
-    weight: str
-    runs: list[Run] = field(default_factory=list)
-    gain: float | None = None
-    """Of the mean last score over the student alone; positive is better."""
-    share: float | None = None
-    """Of the gap between the student alone and its teacher."""
-
-    @property
-    def seeds(self) -> int:
-        return len(self.runs)
-
-    def mean(self, name: str) -> float | None:
-        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
-        return statistics.fmean(values) if values else None
-
-    def deviation(self, name: str) -> float | None:
-        """Standard deviation of a sample (n - 1); None for a single run."""
-        values = [getattr(run, name) for run in self.runs]
-        return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass
-class Section:
-    """Comparable runs, the best method first."""
+class Found:
+    """What lies below a folder."""
 
-    title: str
-    monitor: str
-    teacher: float | None
-    rows: list[Row]
+    runs: list[Run] = field(default_factory=list)
+    open: list[Open] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Of runs that could not be read, a sentence each."""
+    remarks: list[str] = field(default_factory=list)
+    """Of the report itself, such as a latency that fits no run."""
 
 
-def read_runs(folder: Path) -> tuple[list[Run], int]:
-    """The finished runs below a folder, and how many began and have no result."""
-    import yaml
-
-    runs, open_ones = [], 0
-    for file in sorted(folder.rglob("config.yaml")):
-        if not (file.parent / "result.json").is_file():
-            open_ones += 1
+def read_runs(folder: Path) -> Found:
+    """The runs below a folder. One that is damaged is left out and named in the notes."""
+    found = Found()
+    for file in sorted(folder.rglob("config.yaml"), key=lambda each: natural(str(each))):
+        place = file.parent
+        if not (place / "result.json").is_file():
+            found.open.append(Open(place, method_of(place)))
             continue
         try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-            result = json.loads((file.parent / "result.json").read_text(encoding="utf-8"))
-        except (ValueError, yaml.YAMLError) as error:
-            raise DataError(
-                f"{file.parent}: its config.yaml or result.json cannot be read: {error}"
-            ) from error
-        try:
-            run = read_run(file.parent, config, result)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{file.parent}: its config.yaml or result.json is not as a run of dvsn leaves it: {error}. Restore both, "
-                "or leave the folder out."
-            ) from error
-        if run is not None:
-            runs.append(run)
-    return runs, open_ones
+            found.runs.append(read_folder(place))
+        except DataError as error:
+            found.notes.append(str(error))
+    return found
 
 
-def read_run(folder: Path, config: Config, result: Config) -> Run | None:
-    """One run from its config.yaml and result.json; None where it has no score."""
+def natural(text: str) -> list[str | int]:
+    """A key that sorts `2` before `10`."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", text))]
+
+
+def read_folder(folder: Path) -> Run:
+    """The run of a folder. Raises `DataError`, naming the file, where one of its files is not as a run leaves it."""
+    config = read_yaml(folder / "config.yaml")
+    result = read_json(folder / "result.json", expected="the result of a run", limit=LIMIT)
+    try:
+        run = read_run(folder, config, result)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{folder}: its config.yaml or result.json is not as a run of dvsn leaves it: {error}. Restore both, "
+            "or leave the folder out."
+        ) from error
+    run.overrides = overrides_of(folder)
+    return run
+
+
+def read_yaml(path: Path) -> Any:
+    text = read_text(path, expected="the config of a run", limit=LIMIT)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+    try:
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: cannot be read as YAML: {reason}. Restore it, or leave the run out."
+        ) from error
+
+
+def overrides_of(folder: Path) -> tuple[str, ...] | None:
+    try:
+        found = read_json(folder / "job.json", limit=LIMIT)["overrides"]
+    except (DataError, KeyError, TypeError):
+        return None
+    return tuple(map(str, found)) if isinstance(found, list) else None
+
+
+def method_of(folder: Path) -> str:
+    """The method of a run that is not finished, as far as its config says it."""
+    try:
+        parts = (read_yaml(folder / "config.yaml") or {}).get("distill")
+    except (DataError, AttributeError):
+        return ""
+    return " + ".join(map(str, parts)) if isinstance(parts, Mapping) and parts else ""
+
+
+def read_run(folder: Path, config: Config, result: Config) -> Run:
+    """One run from its config.yaml and result.json. Raises `KeyError` where it has no score of its monitor."""
     monitor = config.get("monitor") or {}
     name = str(monitor.get("name"))
-    last, best = (result.get("metrics") or {}).get(name), result.get("best")
-    if last is None or not math.isfinite(last):
-        return None
+    metrics = result.get("metrics") or {}
+    if name not in metrics:
+        raise KeyError(f"it has no score {name}")
     parts = {key: node for key, node in (config.get("distill") or {}).items() if node}
     weights = [f"{node['weight']:g}" for node in parts.values()]
     setting: Config = stated({key: config.get(key) for key in SETTINGS})
@@ -131,6 +171,7 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         setting.get("distillation", {}).pop(key, None)
     if "data" in setting:
         setting["data"] = {key: value for key, value in setting["data"].items() if key != "seed"}
+    last, best = score_of(metrics[name]), score_of(result.get("best"))
     return Run(
         folder=folder,
         method=" + ".join(parts) or ALONE,
@@ -142,13 +183,33 @@ def read_run(folder: Path, config: Config, result: Config) -> Run | None:
         setting=setting,
         monitor=name,
         sign=-1.0 if monitor.get("mode") == "min" else 1.0,
-        last=float(last),
-        best=float(last if best is None else best),
-        teacher=result.get("teacher_score"),
-        epoch_seconds=result.get("epoch_seconds"),
-        peak_bytes=result.get("peak_memory_bytes"),
-        parameters=result.get("parameters"),
+        last=last,
+        best=last if best is None else best,
+        teacher=score_of(result.get("teacher_score")),
+        epoch_seconds=score_of(result.get("epoch_seconds")),
+        peak_bytes=score_of(result.get("peak_memory_bytes")),
+        parameters=score_of(result.get("parameters")),
+        task=str((config.get("task") or {}).get("_target_", "")).rpartition(".")[2],
+        name=str(config.get("name") or ""),
+        chance=chance(config, name),
     )
+
+
+def score_of(value: Any) -> float | None:
+    """A number, or None for null and for one that is not finite. Raises `TypeError` for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"found {value!r}, expected a number")
+    return float(value) if math.isfinite(value) else None
+
+
+def chance(config: Config, monitor: str) -> float | None:
+    """What guessing gives: one in the number of classes for accuracies; None for other scores."""
+    data = config.get("data") or {}
+    classes = data.get("classes") if isinstance(data, Mapping) else None
+    known = monitor.rpartition("/")[2] in ACCURACIES and type(classes) is int and classes > 1
+    return 1.0 / classes if known else None  # type: ignore[operator]
 
 
 def stated(node: Any) -> Any:
@@ -158,78 +219,10 @@ def stated(node: Any) -> Any:
     return {key: stated(value) for key, value in node.items() if value is not None}
 
 
-def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, json.dumps(node)
-
-
 def same_for_all(run: Run) -> Config:
     """The part of a run's setting that a student trained alone shares with a distilled one: no teacher, no distillation."""
     return {key: value for key, value in run.setting.items() if key not in ("teacher", "distillation")}
 
 
-def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Section]:
-    """The runs by setting and method. Students alone count in every section that differs from theirs only in the teacher."""
-    taught = [run for run in runs if run.method != ALONE]
-    alone = [run for run in runs if run.method == ALONE]
-    groups: dict[str, list[Run]] = {}
-    for run in taught:
-        groups.setdefault(json.dumps(run.setting, sort_keys=True), []).append(run)
-    bare = {json.dumps(same_for_all(run), sort_keys=True) for run in taught}
-    for run in alone:
-        key = json.dumps(same_for_all(run), sort_keys=True)
-        if key not in bare:
-            groups.setdefault(key, []).append(run)
-    titles = titled([members[0] for members in groups.values()])
-    found = []
-    for title, members in zip(titles, groups.values(), strict=True):
-        if members[0].method != ALONE:
-            members = [*members, *(run for run in alone if same_for_all(run) == same_for_all(members[0]))]
-        found.append(section(title, members, teacher))
-    return found
-
-
-def titled(firsts: Sequence[Run]) -> list[str]:
-    """A title for each setting: `key=value` of the options in which the settings differ."""
-    tables = [dict(flat(run.setting)) for run in firsts]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    differ = [key for key in keys if len({table.get(key) for table in tables}) > 1]
-    return [", ".join(f"{key}={table[key]}" for key in differ[:6] if key in table) for table in tables]
-
-
-def name_options(rows: Sequence[Row]) -> None:
-    """Add to the names of rows of the same method and weight the options in which they differ: `dkd beta=2`."""
-    for row in rows:
-        twins = [
-            each for each in rows if (each.runs[0].method, each.weight) == (row.runs[0].method, row.weight)
-        ]
-        tables = [dict(flat(each.runs[0].options)) for each in twins]
-        own = dict(flat(row.runs[0].options))
-        keys = [key for key in own if len({table.get(key) for table in tables}) > 1]
-        row.method = " ".join(
-            [row.method, *(f"{key.rpartition('.')[2]}={json.loads(own[key])}" for key in keys)]
-        )
-
-
-def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
-    rows: dict[tuple[str, str, str], Row] = {}
-    for run in runs:
-        key = run.method, run.weight, json.dumps(run.options, sort_keys=True)
-        rows.setdefault(key, Row(run.method, run.weight)).runs.append(run)
-    name_options(list(rows.values()))
-    sign = runs[0].sign
-    known = [run.teacher for run in runs if run.teacher is not None]
-    score = teacher if teacher is not None else statistics.fmean(known) if known else None
-    base = next((row.mean("last") for row in rows.values() if row.method == ALONE), None)
-    for row in rows.values():
-        last = row.mean("last")
-        if base is None or last is None or row.method == ALONE:
-            continue
-        row.gain = sign * (last - base)
-        gap = None if score is None else sign * (score - base)
-        row.share = row.gain / gap if gap is not None and gap > 0 else None
-    ranked = sorted(rows.values(), key=lambda row: -sign * (row.mean("last") or 0.0))
-    return Section(title, runs[0].monitor, score, ranked)
+def key_of(node: Any) -> str:
+    return json.dumps(node, sort_keys=True, default=str)

@@ -1,37 +1,44 @@
-"""The report of a sweep of distillation: a table for each setting, and a picture of the scores."""
+"""The report of a sweep in words and numbers: a ranked table for each setting, as text, Markdown and CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from dvsn.report.painter import BLUE, GREEN, GREY, Axis, Canvas
-from dvsn.report.runs import ALONE, Row, Section
+from dvsn.report.paired import CHANCE, LEVEL, compare, lowest_p
+from dvsn.report.ranking import Row, Section, Spread, scores, unit
+from dvsn.report.runs import ALONE, Found, Open
 from dvsn.report.table import Report, Table
 
-COLUMNS = ("method", "weight", "seeds", "last", "best", "gain", "gap closed", "s/epoch", "peak MiB")
+COLUMNS = (
+    "method", "weight", "seeds", "last", "best", "gain", "gap closed", "pairs", "p", "verdict", "s/epoch", "peak MiB",
+    "parameters",
+)  # fmt: skip
+LEFT = frozenset((0, 1, 9))
 EXPLANATION = (
     "Last and best score: mean and standard deviation over seeds; ranked by the last epoch's. Gain: over the student",
-    "alone, positive is better. Gap closed: share of the way from the student alone to the teacher.",
+    "alone, positive is better. Gap closed: share of the way from the student alone to the teacher. Pairs, p: seeds that a",
+    "row shares with the row it is compared with, and the exact paired permutation test of their differences, two-sided.",
 )
+SHOWN = 8
+"""So many runs are named in a note; the rest are counted."""
 
 
-def report(sections: Sequence[Section], unfinished: int) -> Report:
-    """All forms of the report. `unfinished` counts the runs that have no result."""
+def report(sections: Sequence[Section], found: Found) -> Report:
+    """The report as text, Markdown and CSV."""
     lines, marked = [], []
-    note = [f"{unfinished} runs have no result yet, or failed."] if unfinished else []
     for section in sections:
-        table = Table(head(section), COLUMNS, [cells(row) for row in section.rows], left=frozenset((0, 1)))
-        lines += [*table.text(), *shipped(section), ""]
-        marked += [*table.markdown(), "", *([*shipped(section), ""] if shipped(section) else [])]
+        names, rows, left = columns(section)
+        table = Table(head(section), names, rows, left=left)
+        notes = notes_of(section)
+        lines += [*table.text(), *notes, ""]
+        marked += [*table.markdown(), "", *(line for note in notes for line in (note, ""))]
+    last = [*unfinished(found.open), *left_out(found.notes), *found.remarks]
     return Report(
         name="report",
-        text="\n".join([*lines, *note]) + "\n",
-        markdown="\n".join([*marked, *EXPLANATION, *note]) + "\n",
+        text="\n".join([*lines, *last]) + "\n",
+        markdown="\n".join([*marked, *EXPLANATION, *([""] if last else []), *last]) + "\n",
         rows=csv_rows(sections),
-        picture=picture(sections),
     )
 
 
@@ -39,42 +46,153 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def spread(row: Row, name: str) -> str:
+def spread(value: Spread) -> str:
     """Mean and deviation, such as 0.7312 +- 0.0021."""
-    deviation = row.deviation(name)
-    return number(row.mean(name)) + ("" if deviation is None else f" +- {deviation:.4f}")
+    return number(value.mean) + ("" if value.deviation is None else f" +- {value.deviation:.4f}")
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    peak = row.mean("peak_bytes")
+    tested = row.comparison
     return (
         row.method,
         row.weight,
         str(row.seeds),
-        spread(row, "last"),
-        spread(row, "best"),
+        spread(row.last),
+        spread(row.best),
         "-" if row.gain is None else f"{row.gain:+.4f}",
         "-" if row.share is None else f"{100 * row.share:.0f} %",
-        number(row.mean("epoch_seconds"), 2),
-        "-" if peak is None else f"{peak / 2**20:.0f}",
+        "-" if tested is None else str(tested.pairs),
+        "-" if tested is None or tested.p is None else f"{tested.p:.2g}",
+        verdict(row),
+        number(row.epoch_seconds, 2),
+        "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
+        "-" if row.parameters is None else f"{row.parameters:,.0f}",
     )
 
 
+def verdict(row: Row) -> str:
+    """What the comparison says, and how many runs have collapsed; `-` for a row that is compared with none."""
+    said = [] if row.comparison is None else [row.comparison.verdict]
+    if row.collapsed:
+        said.append(f"{row.collapsed} of {row.seeds} collapsed")
+    return ", ".join(said) or "-"
+
+
+def columns(section: Section) -> tuple[list[str], list[list[str]], frozenset[int]]:
+    """Names, rows and the left-aligned columns, without columns in which no row says anything."""
+    rows = [cells(row) for row in section.rows]
+    kept = [
+        place for place in range(len(COLUMNS)) if place in (0, 2, 3) or any(row[place] != "-" for row in rows)
+    ]
+    left = frozenset(new for new, old in enumerate(kept) if old in LEFT)
+    return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows], left
+
+
+def measured(monitor: str) -> str:
+    """A score with its unit, such as `val/top1 (share, 0 to 1)`."""
+    return f"{monitor} ({unit(monitor)})" if unit(monitor) else monitor
+
+
 def head(section: Section) -> str:
-    teacher = "" if section.teacher is None else f", teacher {section.teacher:.4f}"
-    return f"{section.monitor}{teacher}{': ' if section.title else ''}{section.title}"
+    parts = [measured(section.monitor), "more is better" if section.sign > 0 else "less is better"]
+    if section.teacher is not None:
+        parts.append(f"teacher {section.teacher:.4f}")
+    task = f"{section.task}: " if section.task else ""
+    return f"{task}{', '.join(parts)}{'; ' if section.title else ''}{section.title}"
+
+
+def named(row: Row) -> str:
+    """The method with its weight."""
+    return row.method if row.weight == "-" else f"{row.method}, {row.weight}"
+
+
+# Sentences ------------------------------------------------------------------------------------------------
+
+
+def notes_of(section: Section) -> list[str]:
+    """What a reader of the table must know, a sentence each."""
+    return [*first_rows(section), *doubt(section), *fallen(section), *shipped(section), *section.notes]
+
+
+def first_rows(section: Section) -> list[str]:
+    """How far the first row is before the second."""
+    if len(section.rows) < 2:
+        return []
+    first, second = section.rows[:2]
+    if first.last.mean is None or second.last.mean is None or not first.dots or not second.dots:
+        return []
+    found = compare(scores(first), scores(second), sign=section.sign)
+    ahead = section.sign * (first.last.mean - second.last.mean)
+    return [f"First and second ({named(first)}; {named(second)}) differ by {ahead:.4f}; {found.reason}."]
+
+
+def doubt(section: Section) -> list[str]:
+    """How many of the comparisons may be chance, and why."""
+    tested = [row.comparison for row in section.rows if row.comparison is not None]
+    if not tested or not section.reference:
+        return []
+    open_ones = sum(each.verdict == CHANCE for each in tested)
+    said = [
+        f"Compared with {section.reference}, {open_ones} of {len(tested)} rows {'differ' if len(tested) > 1 else 'differs'} "
+        f"by what {CHANCE} (p above {LEVEL:g}, or too few seeds to tell)."
+    ]
+    most = max(each.pairs for each in tested)
+    if most < 6:
+        said.append(
+            f"With {most} pairs of seeds p cannot be below {lowest_p(most):.2g}; six or more could show a difference."
+        )
+    if len(tested) - open_ones and len(tested) > 1:
+        said.append(
+            f"p is of each row by itself: of 20 methods without an effect one would have p below {LEVEL:g}."
+        )
+    return [" ".join(said)]
+
+
+def fallen(section: Section) -> list[str]:
+    """The collapsed runs by name."""
+    found = [
+        f"{named(row)}, seed {dot.seed}: {dot.collapsed}"
+        for row in section.rows
+        for dot in row.dots
+        if dot.collapsed
+    ]
+    found += [named(row) for row in section.rows if row.collapsed and not row.dots]
+    return [f"Collapsed: {several(found, '; ')}."] if found else []
 
 
 def shipped(section: Section) -> list[str]:
     """A line where methods ship networks of unequal size, which a comparison of scores must know."""
-    sizes: dict[int, list[str]] = {}
+    sizes: dict[float, list[str]] = {}
     for row in section.rows:
-        for size in sorted({run.parameters for run in row.runs if run.parameters is not None}):
-            sizes.setdefault(size, []).append(row.method)
-    if len(sizes) < 2:
+        if row.parameters is not None:
+            sizes.setdefault(row.parameters, []).append(row.method)
+    if len(sizes) < 2 or section.reference != ALONE:
         return []
-    listed = "; ".join(f"{', '.join(rows)} {size:,}" for size, rows in sizes.items())
+    listed = "; ".join(f"{several(rows)} {size:,.0f}" for size, rows in sizes.items())
     return [f"Parameters as shipped: {listed}."]
+
+
+def several(names: Sequence[str], between: str = ", ") -> str:
+    more = len(names) - SHOWN
+    return between.join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def unfinished(runs: Sequence[Open]) -> list[str]:
+    if not runs:
+        return []
+    names = [f"{run.folder.name}{f' ({run.method})' if run.method else ''}" for run in runs]
+    return [
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''} without a result, still running, killed or failed: {several(names)}."
+    ]
+
+
+def left_out(notes: Sequence[str]) -> list[str]:
+    """Of the runs that could not be read."""
+    if not notes:
+        return []
+    more = len(notes) - SHOWN
+    listed = [f"  {note}" for note in notes[:SHOWN]] + ([f"  and {more} more"] if more > 0 else [])
+    return [f"{len(notes)} run{'s' if len(notes) > 1 else ''} left out:", *listed]
 
 
 def csv_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -82,51 +200,14 @@ def csv_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
         {
             "setting": section.title, "monitor": section.monitor, "teacher": section.teacher,
             "method": row.method, "weight": row.weight, "seeds": row.seeds,
-            "last_mean": row.mean("last"), "last_deviation": row.deviation("last"),
-            "best_mean": row.mean("best"), "best_deviation": row.deviation("best"),
+            "last_mean": row.last.mean, "last_deviation": row.last.deviation,
+            "best_mean": row.best.mean, "best_deviation": row.best.deviation,
             "gain": row.gain, "gap_closed": row.share,
-            "epoch_seconds": row.mean("epoch_seconds"), "peak_memory_bytes": row.mean("peak_bytes"),
-            "parameters": row.mean("parameters"),
+            "epoch_seconds": row.epoch_seconds, "peak_memory_bytes": row.peak_bytes, "parameters": row.parameters,
+            "latency_ms": row.latency, "pairs": row.comparison and row.comparison.pairs,
+            "p": row.comparison and row.comparison.p, "verdict": row.comparison and row.comparison.verdict,
+            "collapsed": row.collapsed, "better": "more" if section.sign > 0 else "less", "task": section.task,
         }
         for section in sections
         for row in section.rows
     ]  # fmt: skip
-
-
-# The picture ---------------------------------------------------------------------------------------------
-
-LINE, LEFT, WIDE = 26, 230, 460  # pixels: the height of a row, where the axis begins, and its length
-
-
-def picture(sections: Sequence[Section]) -> np.ndarray:
-    """(H, W, 3) RGB: of each method the last score of every seed as a dot and their mean as a bar; the scores of the
-    student alone and of the teacher as lines."""
-    canvas = Canvas(sum(LINE * (len(section.rows) + 3) for section in sections), LEFT + WIDE + 130)
-    top = 0
-    for section in sections:
-        plot(canvas, section, top)
-        top += LINE * (len(section.rows) + 3)
-    return canvas.pixels
-
-
-def plot(canvas: Canvas, section: Section, top: int) -> None:
-    """One section, from the pixel row `top` on."""
-    scores = [run.last for row in section.rows for run in row.runs]
-    place = Axis([*scores, *([] if section.teacher is None else [section.teacher])], LEFT, WIDE)
-    canvas.words(head(section)[:90], 8, top + LINE - 8)
-    first, last = top + LINE + 4, top + LINE * (len(section.rows) + 1) + 4
-    alone = next((row.mean("last") for row in section.rows if row.method == ALONE), None)
-    for score, colour, word in ((section.teacher, GREEN, "teacher"), (alone, GREY, "alone")):
-        if score is not None:
-            canvas.line((place(score), first), (place(score), last), colour)
-            canvas.words(word, place(score) - 20, last + 16, colour, 0.38)
-    for index, row in enumerate(section.rows):
-        middle = first + LINE * index + LINE // 2
-        colour = GREY if row.method == ALONE else BLUE
-        mean, deviation = row.mean("last") or 0.0, row.deviation("last") or 0.0
-        canvas.words(row.method[:26], 8, middle + 5)
-        canvas.line((place(mean - deviation), middle), (place(mean + deviation), middle), colour, 2)
-        canvas.line((place(mean), middle - 7), (place(mean), middle + 7), colour, 3)
-        for run in row.runs:
-            canvas.dot((place(run.last), middle), colour, 3, filled=False)
-        canvas.words(f"{mean:.4f}", LEFT + WIDE + 20, middle + 5, colour)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dvsn.atomic import replacing
-from dvsn.report.painter import png
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,13 @@ class Table:
     def markdown(self) -> list[str]:
         """Lines of a Markdown table below its title."""
         ruler = "".join("|---" if column in self.left else "|---:" for column in range(len(self.names)))
-        rows = [f"| {' | '.join(line)} |".replace("+-", "±") for line in self.rows]
-        return [f"**{self.title}**", "", f"| {' | '.join(self.names)} |", f"{ruler}|", *rows]
+        rows = [f"| {' | '.join(map(escaped, line))} |".replace("+-", "±") for line in self.rows]
+        return [f"**{escaped(self.title)}**", "", f"| {' | '.join(self.names)} |", f"{ruler}|", *rows]
+
+
+def escaped(cell: str) -> str:
+    """A cell whose text is not read as markup: a name may hold a bar or an angle bracket."""
+    return re.sub(r"([|<>`])", r"\\\1", " ".join(cell.split()))
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,23 @@ class Report:
     markdown: str
     rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """Of the CSV file, by column; all rows have the same columns."""
-    picture: np.ndarray | None = None
-    """(H, W, 3) uint8, RGB; None where there is nothing to draw."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Further files by name, such as `report.png`."""
 
     def write(self, folder: Path) -> str:
-        """Write NAME.txt, .md, .csv and .png, each at once, and return the text."""
+        """Write NAME.txt, .md, .csv and the further files, each whole or not at all, and return the text."""
         sheet = io.StringIO(newline="")
         writer = csv.DictWriter(sheet, fieldnames=list(self.rows[0]) if self.rows else [])
         writer.writeheader()
         writer.writerows(self.rows)
-        contents = {"txt": self.text.encode(), "md": self.markdown.encode(), "csv": sheet.getvalue().encode()}
-        if self.picture is not None:
-            contents["png"] = png(self.picture)
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, content in contents.items():
-            with replacing(folder / f"{self.name}.{ending}") as temporary:
-                temporary.write_bytes(content)
+        texts = {"txt": self.text, "md": self.markdown, "csv": sheet.getvalue()}
+        contents = {f"{self.name}.{ending}": text.encode() for ending, text in texts.items()}
+        write_files(folder, contents | dict(self.files))
         return self.text
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Files by name, each whole or not at all."""
+    for name, content in contents.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)

@@ -365,7 +365,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except ImportError:
             raise ConfigError("dvsn.search: Optuna is not installed. pip install 'dvsn[hpo]'.") from None
         chosen = plan(session, name=name, trial=trial, module=module)
-    from dvsn.report import search_table  # OpenCV, which `--help` does without
+    from dvsn.report import search as report  # optuna's parts and plotly, which `--help` does without
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -376,7 +376,7 @@ def search(*, name: str = "search", trial: str = "train", module: str = "dvsn.tr
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(f"{stop}. The same line goes on from there") from None
         finally:
-            table = search_table.report(study).write(chosen.folder)
+            table = report.write(study, chosen.folder, chosen.folder)
     sys.stdout.write(f"{table}results: {chosen.folder}\n")
     if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise SystemExit(1)

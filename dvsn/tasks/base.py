@@ -44,6 +44,9 @@ class Task(Student):
     optimizer_names: ClassVar[tuple[str, ...]] = ("network",)
     """The name of each optimiser of `configure_optimizers`, for the log."""
 
+    measures_in_float32: ClassVar[bool] = False
+    """Whether validation is in float32 also where training is mixed."""
+
     answers: ClassVar[tuple[str, ...]] = ()
     """The kinds of picture that `answer` can make, the usual first."""
 
@@ -64,6 +67,7 @@ class Task(Student):
         super().__init__(optim=optim, schedule=schedule)
         self.recipe: dict[str, Any] = {}
         self.data_recipe: dict[str, Any] = {}
+        self.validated_classes: list[dict[str, Any]] = []  # `by_class` of the last validation
         self.test_details: dict[str, list[dict[str, Any]]] = {}
         self.test_pictures: dict[str, Any] = {}
         self.test_files: dict[str, Any] = {}
@@ -120,6 +124,15 @@ class Task(Student):
         """Pictures or ids that evaluation writes as files when all results are wanted, by the name of their folder; in the
         form of `answer`."""
         return {}
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """The scores of a validation by class, or by keypoint: a row each with its name first, all with the same columns.
+        Empty for a task that has none, or for which they would cost much."""
+        return []
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated_classes = self.by_class()
+        super().on_validation_epoch_end()
 
     def details(self) -> dict[str, list[dict[str, Any]]]:
         """Tables behind the scores of a test, by title: a list of rows, each with the same columns."""

@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy
 
 from dvsn.analysis.record import Matrix
 from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
+from dvsn.metrics.classification import ClassScore
 from dvsn.networks.graft import shipped
+from dvsn.pictures.grids import matrix_picture
 from dvsn.portable.cards import GREY, card
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
@@ -25,6 +27,7 @@ from dvsn.types import Batch, Terms
 
 log = logging.getLogger("dvsn")
 
+DRAWN = 200  # classes of a confusion matrix that is drawn
 ENLARGED = 16  # times as many pixels
 GREEN, RED = (0, 130, 0), (200, 0, 0)
 
@@ -138,22 +141,10 @@ class Classification(NetworkTask):
             for count in top
             if count < self.classes
         }
-        scores["ece"] = CalibrationError(bins=calibration_bins)
+        scores["ece"] = CalibrationError(self.classes, bins=calibration_bins)
+        self._class_score = (ClassScore(self.classes),)
         # torchmetrics would merge metrics for good whose counts are equal after the first batch
         self._metrics = (MetricCollection(scores, compute_groups=False),)
-        self._confusion = (MulticlassConfusionMatrix(self.classes, validate_args=False),)
-
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self._confusion[0].to(self.device).reset()
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        self._confusion[0].to(self.device).reset()
-
-    def matrices(self) -> tuple[Matrix, ...]:
-        counts, names = self._confusion[0].compute().tolist(), self.names
-        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts))),)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> logits (N, classes) float32."""
@@ -164,8 +155,53 @@ class Classification(NetworkTask):
     def _evaluate(self, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         self.metrics.update(logits, batch["target"])
-        self._confusion[0].update(logits, batch["target"])
+        self.class_score.update(logits, batch["target"])
         return logits
+
+    @property
+    def class_score(self) -> ClassScore:
+        """The counts behind the table by class, which are no score of their own."""
+        return self._class_score[0]
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self.class_score.to(self.device).reset()
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self.class_score.to(self.device).reset()
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        counts, names = self.class_score.compute().tolist(), self.names
+        return (Matrix("confusion", "Confusion", names, names, tuple(map(tuple, counts))),)
+
+    def by_class(self) -> list[dict[str, Any]]:
+        return self.details()["classes"]
+
+    def details(self) -> dict[str, list[dict[str, Any]]]:
+        with self.class_score.sync_context(should_sync=self.class_score.distributed_available_fn()):
+            table = self.class_score.table()
+            pictures = self.class_score.confmat.sum(dim=1).tolist()
+        columns = {name: [None if v != v else v for v in values.tolist()] for name, values in table.items()}
+        return {
+            "classes": [
+                {
+                    "class": name,
+                    **{key: values[i] for key, values in columns.items()},
+                    "pictures": int(pictures[i]),
+                }
+                for i, name in enumerate(self.names)
+            ]
+        }
+
+    def detail_pictures(self) -> dict[str, Any]:
+        """The confusion matrix, as long as its cells can be told apart."""
+        if self.classes > DRAWN:
+            return {}
+        with self.class_score.sync_context(should_sync=self.class_score.distributed_available_fn()):
+            matrix = self.class_score.confmat.double()
+        shares = matrix / matrix.sum(dim=1, keepdim=True)
+        return {"confusion": matrix_picture(shares.cpu().numpy(), self.names)}
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """One column: each picture in a square, and below it what it was taken for and what it is."""

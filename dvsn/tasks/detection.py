@@ -282,6 +282,9 @@ class Detection(ScoredTask):
         tables = {"scored": self.coverage_table(), "classes": self.score.rows}
         return {title: rows for title, rows in tables.items() if rows}
 
+    def by_class(self) -> list[dict[str, Any]]:
+        return self.details().get("classes", [])
+
     def files(self) -> dict[str, Any]:
         self.score.compute()
         return {"detections.json": self.score.results}

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
 from dvsn.pictures.grids import to_array
@@ -48,6 +49,7 @@ class KeypointTask(ScoredTask):
     kind: ClassVar[str] = "keypoints"
     measured: ClassVar[str] = "people"
     samples: ClassVar[str | None] = "people"
+    measures_in_float32: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -161,10 +163,14 @@ class KeypointTask(ScoredTask):
         """Hand an answer (N, K, 3), as `forward` gives it, to the score."""
         self.score.update(
             index=batch["index"],
-            points=to_picture(answer[..., :2], batch["inverse"]),
+            points=self.in_picture(batch, answer),
             confidence=answer[..., 2],
             extent=batch["extent"],
         )
+
+    def in_picture(self, batch: Batch, answer: Tensor) -> Tensor:
+        """The points (N, K, 2) of an answer in pixels of their pictures."""
+        return to_picture(answer[..., :2], batch["inverse"])
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         columns = {"photo": batch["image"], "prediction": self._drawn(batch, output)}
@@ -215,6 +221,10 @@ class KeypointTask(ScoredTask):
             "not measured": self.score.left_out(),
         }
         return {title: rows for title, rows in tables.items() if rows}
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """By keypoint, or by part of the data set; not of COCO's precision, whose evaluation would be made twice."""
+        return [] if isinstance(self.score, KeypointAP) else self.score.table()
 
     def detail_pictures(self) -> dict[str, Any]:
         draw = getattr(self.score, "curve_picture", None)

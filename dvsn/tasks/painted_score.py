@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import CheckpointError, ConfigError
-from dvsn.metrics.fcn_score import FcnScore
+from dvsn.metrics.fcn_score import FcnScore, ids_of_colors
 from dvsn.tasks.recipe import load
 from dvsn.tasks.segmentation import Segmentation
-from dvsn.types import IGNORE
 
 
 class PaintedScore(FcnScore):
@@ -58,13 +57,3 @@ class PaintedScore(FcnScore):
 
     def update(self, generated: Tensor, colors: Tensor) -> None:
         super().update(generated, ids_of_colors(colors, self._palette))
-
-
-def ids_of_colors(colors: Tensor, palette: Tensor) -> Tensor:
-    """uint8 RGB (N, 3, H, W) -> the class (N, H, W) of exactly that colour in `palette` (K, 3), else 255."""
-    place = torch.tensor([65536, 256, 1], device=colors.device)
-    packed = (colors.long() * place.view(1, 3, 1, 1)).sum(dim=1)
-    ids = torch.full_like(packed, IGNORE)
-    for number, code in enumerate((palette.long().to(colors.device) * place).sum(dim=1).tolist()):
-        ids[packed == code] = number
-    return ids

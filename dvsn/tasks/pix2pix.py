@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
@@ -13,20 +14,22 @@ from pytorch_lightning.loops.utilities import _block_parallel_sync_behavior
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dvsn.data.cityscapes_labels import PALETTE, TRAIN_PALETTE
+from dvsn.config.build import build
+from dvsn.data.cityscapes_labels import CLASS_NAMES, LABELS, PALETTE, TRAIN_PALETTE
 from dvsn.data.class_ids import distinct_palette
 from dvsn.data.street_parts import PART_PALETTE, PARTS
 from dvsn.distill.distiller import Distiller
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.translation import TranslationLoss
+from dvsn.metrics.fcn_score import ids_of_colors
 from dvsn.metrics.translation import translation_metrics
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
 from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore
 from dvsn.tasks.student import Student, Translate
-from dvsn.types import Batch, Terms
+from dvsn.types import Batch, Terms, Vocabulary
 
 
 class Encoder(nn.Module):
@@ -108,6 +111,7 @@ class Pix2Pix(Task):
     """
 
     kind: ClassVar[str] = "pix2pix"
+    measures_in_float32: ClassVar[bool] = True
     response: ClassVar[Kind] = "image"
     samples: ClassVar[str | None] = "dataset"
     targets: ClassVar[tuple[str, ...] | None] = ("photo", "label")
@@ -450,6 +454,29 @@ class Pix2Pix(Task):
         palette = label_palette(self.encoder.label_classes).to(image.device)
         return palette[image[:, 0].long()].permute(0, 3, 1, 2)
 
+    def label_map(self, image: Tensor) -> tuple[Tensor, tuple[str, ...]] | None:
+        """The classes (N, H, W) of a condition that is a label map, 255 where there is none, and their names; None where
+        it is none, or its colours have no known meaning."""
+        classes = self.encoder.label_classes
+        if classes:
+            return image[:, 0].long(), label_names(classes) or tuple(
+                f"class {number}" for number in range(classes)
+            )
+        if self.data_recipe.get("pair", {}).get("source") != "label" or image.shape[1] != 3:
+            return None
+        found = self.vocabulary
+        if found is None:
+            return None
+        return ids_of_colors(image, torch.tensor(found.palette, dtype=torch.uint8)), found.names
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """Names and colours of the classes of the data set of the recipe; None where it has none."""
+        found: Vocabulary | None = (
+            build(self.data_recipe, path="data").vocabulary if self.data_recipe else None
+        )
+        return found
+
     def deployable(self) -> nn.Module:
         return Translator(self.encoder, self.network, self.value_range).eval()
 
@@ -486,3 +513,14 @@ def label_palette(classes: int) -> Tensor:
     if classes == len(PARTS):
         return torch.from_numpy(PART_PALETTE[:classes].copy())
     return torch.tensor(distinct_palette(classes), dtype=torch.uint8)
+
+
+def label_names(classes: int) -> tuple[str, ...] | None:
+    """The names of classes by the same rule as their colours in `label_palette`; None where they have none."""
+    if classes in (34, 35):
+        return (*(label.name for label in LABELS if label.id >= 0), "license plate")[:classes]
+    if classes in (19, 20):
+        return (*CLASS_NAMES, "void")[:classes]
+    if classes == len(PARTS):
+        return tuple(f"{part.label} {part.piece}".strip() for part in PARTS)
+    return None

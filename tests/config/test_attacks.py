@@ -186,22 +186,49 @@ def ways(tree: dict[str, Any], folder: Path) -> Iterator[list[str]]:
 # Every key, by every way ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_a_file_cannot_set(key: str, attack: Attack, tmp_path: Path) -> None:
+def trees(key: str) -> list[dict[str, Any]]:
     """A class to build and a value of the key's own type, as they are and behind an interpolation."""
     values = (EVIL, typical(key, KEYS[key]))
     plain = [nested(key, value) for value in values]
-    hidden = [{**nested(key, "${unseen}"), "unseen": value} for value in values]
-    for number, tree in enumerate((*plain, *hidden), list(KEYS).index(key)):
+    return [*plain, *({**nested(key, "${unseen}"), "unseen": value} for value in values)]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_file_cannot_set(key: str, attack: Attack, tmp_path: Path) -> None:
+    """One value as it is and the other behind an interpolation, in turns from key to key."""
+    number = list(KEYS).index(key)
+    for tree in (trees(key)[number % 2], trees(key)[3 - number % 2]):
         attack(*list(ways(tree, tmp_path / "work" / "mine"))[number % 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", KEYS)
+def test_no_file_can_set(key: str, attack: Attack, tmp_path: Path) -> None:
+    for tree in trees(key):
+        for arguments in ways(tree, tmp_path / "work" / "mine"):
+            attack(*arguments)
+
+
+def overrides(key: str) -> list[str]:
+    folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # the command line may say where
+    values = (EVIL, *([] if folder else [typical(key, KEYS[key])]))
+    return [f"{plus}{key}={spelt(value)}" for value in values for plus in ("", "++")]
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_command_line_cannot_set(key: str, attack: Attack) -> None:
-    folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # the command line may say where
-    for value in (EVIL, *([] if folder else [typical(key, KEYS[key])])):
-        for plus in ("", "++"):
-            attack(f"{plus}{key}={spelt(value)}")
+    """One value with ++ and the other without it, in turns from key to key."""
+    turn = list(KEYS).index(key) % 2
+    for number, override in enumerate(overrides(key)):
+        if number in (turn, 3 - turn):
+            attack(override)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", KEYS)
+def test_no_command_line_can_set(key: str, attack: Attack) -> None:
+    for override in overrides(key):
+        attack(override)
 
 
 def test_there_are_enough() -> None:
@@ -291,6 +318,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_a_hostile_tree(name: str, attack: Attack, tmp_path: Path) -> None:
+    """By one of the ways each; `make test-slow` takes every way."""
+    attack(*list(ways(SPECIAL[name], tmp_path / "work" / "mine"))[list(SPECIAL).index(name) % 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_hostile_tree_by_every_way(name: str, attack: Attack, tmp_path: Path) -> None:
     for arguments in ways(SPECIAL[name], tmp_path / "work" / "mine"):
         attack(*arguments)
 

@@ -374,6 +374,13 @@ def worker_ended(signal: str) -> RuntimeError:
     return RuntimeError(f"DataLoader worker (pid 7) is killed by signal: {signal}. ")
 
 
+def worker_ended_at_once(signal: str) -> RuntimeError:
+    """What torch raises where it has waited for the first batch of a worker that is gone."""
+    error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    error.__cause__ = worker_ended(signal)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -386,6 +393,16 @@ def worker_ended(signal: str) -> RuntimeError:
             worker_ended("Terminated"),
             1,
             "has asked it to stop, such as a scheduler. Continue with resume=auto\n",
+        ),
+        (
+            worker_ended_at_once("Terminated"),
+            1,
+            "by signal: Terminated. Somebody or the system has asked it to stop",
+        ),
+        (
+            worker_ended_at_once("Killed"),
+            1,
+            "by signal: Killed. The system ends processes like that when memory runs",
         ),
         (worker_ended("Segmentation fault"), 1, "has crashed. Set data.workers=0 to see at which file.\n"),
         (
@@ -413,6 +430,28 @@ def test_errors_become_a_message_and_a_code(
     shown = capsys.readouterr().err
     assert stop.value.code == code and text in shown and "Traceback" not in shown
     assert bool(shown) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (worker_ended_at_once("Killed"), "memory runs out: lower workers or batch_size.\n"),
+        (worker_ended("Terminated"), "such as a scheduler. Start it again.\n"),
+        (worker_ended("Segmentation fault"), "has crashed. Set workers=0 to see at which file.\n"),
+        (MemoryError(), "Lower batch_size or"),
+    ],
+)
+def test_advice_is_in_the_commands_own_options(
+    error: BaseException, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dvsn.evaluate import COMMAND
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit):
+        command_line.run(main, debug=False, command=COMMAND)
+    assert text in capsys.readouterr().err
 
 
 def test_lightnings_exit_after_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:

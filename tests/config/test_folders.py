@@ -279,3 +279,56 @@ def test_a_home_of_nobody_is_refused_in_words() -> None:
         ConfigError, match=r"^data\.root: ~nobody-of-this-name/x names a user who is not there"
     ):
         folders.at_home("~nobody-of-this-name/x", option="data.root")
+
+
+BLOCKED = {
+    "file": "file is a file, expected a folder",
+    "file/below": "file is a file, expected a folder",
+    "gone": "gone is a link to what is not there, expected a folder",
+    "gone/below": "gone is a link to what is not there, expected a folder",
+    "x" * 300: "File name too long",
+    "a\0b": "null",
+    "/proc/mine": "No such file or directory",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_a_folder_that_cannot_be_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    """Before any work; of a run, of a sweep, and of what commands write."""
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    said = rf"^output: \S+ cannot be written: .*{BLOCKED[name]}.*\. Give another folder\.$"
+    with pytest.raises(ConfigError, match=said):
+        folders.require_writable(name, option="output")
+    for given in (True, False):
+        with (
+            pytest.raises(ConfigError, match=BLOCKED[name]),
+            folders.claimed(Path(name), given=given, resume=False),
+        ):
+            raise AssertionError
+        with pytest.raises(ConfigError, match=BLOCKED[name]):
+            folders.new_sweep(Path(name), given=given, again=False)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_can_be_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "there").mkdir()
+    for name in ("new", "new/below", "there", "there/below"):
+        assert folders.require_writable(f"~/{name}", option="output") == tmp_path / name
+    assert [each.name for each in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("word", ["run_dir=~/here", "hydra.run.dir='~/here'", "hydra.run.dir=~/here"])
+def test_a_run_may_lie_at_home(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the shell has not replaced `~`."""
+    from dvsn.config.compose import hydra_main
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    found = []
+    hydra_main(
+        "train", lambda tree: found.append(tree["run_dir"]), argv=["task=classification", word], keeps=True
+    )
+    assert found == [str(tmp_path / "home" / "here")] and not (tmp_path / "~").exists()

@@ -31,15 +31,17 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", DATA)
 def test_a_missing_root_is_answered_with_the_tree_and_the_option(name: str, tmp_path: Path) -> None:
-    node = composed(["task=pix2pix", f"data={name}"], tmp_path)["data"]
-    options = [f"data.root={tmp_path}/nowhere"]
+    line = ["task=pix2pix", f"data={name}", f"data.root={tmp_path}/nowhere"]
+    config = composed(line, tmp_path)
+    node, more = config["data"], []
     if not node["dataset"]:
-        options += ["codec=msra", "transform=pose"] if node["people"] else ["transform=detection"]
+        more += ["codec=msra", "transform=pose"] if node["people"] else ["transform=detection"]
     if (node["keypoints"] or {}).get("names") == "???":  # a set of one's own, which says them
-        options += ["data.keypoints.names=[left, right]"]
+        more += ["data.keypoints.names=[left, right]"]
     if (node["objects"] or {}).get("names") == "???":
-        options += ["data.objects.names={1: bolt}"]
-    data = module([f"data={name}", *options], tmp_path)  # building opens nothing
+        more += ["data.objects.names={1: bolt}"]
+    config = composed([*line, *more], tmp_path) if more else config
+    data = runtime.build_data(config)  # building opens nothing
     for split in ("train", "val", "test"):
         with pytest.raises(DataError) as caught:
             data.open(split)

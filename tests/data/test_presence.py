@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from dvsn.data.presence import Seen, labels_of, look_for_classes
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from tests.support.coco import content_of, save, write_coco
-from tests.support.tiny import composed, write_pairs, write_scenes
+from tests.support.tiny import TINY_POSE, composed, write_pairs, write_people, write_scenes
 
 MASKS = ["task=segmentation", "data=segmentation", "data.workers=0"]
 SCENES = [*MASKS, "data.dataset.names=[left,right,rest]", "data.dataset.palette=null", "data.classes=3"]
@@ -215,6 +216,31 @@ def test_the_range_of_16_bits_is_measured_once_and_kept(tmp_path: Path, highest:
         assert int(picture["a"].max()) == highest >> 8
 
 
+@pytest.mark.parametrize(("folder", "split"), [("a", "train"), ("b", "train"), ("b", "val")])
+def test_a_few_pictures_of_16_bits_are_found(tmp_path: Path, folder: str, split: str) -> None:
+    """In either half of the pairs, in either split, one among forty."""
+    write_pairs(tmp_path, train=40, val=40)
+    deep = np.full((16, 16, 3), 4000, np.uint16)
+    assert cv2.imwrite(str(tmp_path / split / folder / "017.png"), deep)
+    data = module(tmp_path, "task=pix2pix", "data=folders", "transform=none", "data.workers=0")
+    data.setup("fit")
+    assert data.rule.deep_range == (0, 4095)
+    pictures = [data.datasets[split][17][key] for key in ("image", "target")]
+    assert [int(each.min()) == int(each.max()) == 4000 >> 4 for each in pictures].count(True) == 1
+
+
+def test_halves_of_far_different_ranges_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_deep(tmp_path, 65535)
+    for path in sorted(root.rglob("a/*.png")):
+        assert cv2.imwrite(str(path), np.full((16, 16), 3000, np.uint16))
+    data = module(root, "task=pix2pix", "data=folders", "transform=none", "data.workers=0")
+    with caplog.at_level(logging.INFO, logger="dvsn"):
+        data.setup("fit")
+    assert data.rule.deep_range == (0, 65535)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(r"/a/00.\.png use 0 to 4095, others such as \S*/b/00.\.png 0 to 65535", said)
+
+
 def test_a_stated_range_is_not_measured(tmp_path: Path) -> None:
     options = ("task=pix2pix", "data=folders", "transform=none", "data.workers=0", "data.deep_range=[0,1000]")
     data = module(write_deep(tmp_path, 500), *options)
@@ -234,3 +260,49 @@ def test_the_limit_of_pixels_reaches_the_reader(tmp_path: Path) -> None:
                   "data.max_pixels=255")  # fmt: skip
     with pytest.raises(DataError, match=r"a picture of 16x16 .* 256 pixels; expected 255 at most"):
         data.open("train")
+
+
+# Keypoints -------------------------------------------------------------------------------------------
+
+
+def without(root: Path, split: str, *joints: str) -> None:
+    """Take the labels of joints from the table of a split."""
+    rows = [line.split(",") for line in (root / f"{split}.csv").read_text().splitlines()]
+    for row in rows[1:]:
+        for number, name in enumerate(rows[0]):
+            if name.rpartition("_")[0] in joints:
+                row[number] = "0"
+    (root / f"{split}.csv").write_text("\n".join(map(",".join, rows)) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "val"), "neither train nor val has 3 tail, among 16 people or faces"),
+        (("train",), "in val, but never in train, so nobody can learn it: 3 tail"),
+        (("val",), "not in val, so not in its score: 3 tail"),
+        ((), None),
+    ],
+)
+def test_keypoints_that_nobody_has_are_named(
+    splits: tuple[str, ...], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_people(tmp_path)
+    for split in splits:
+        without(tmp_path, split, "tail")
+    data = module(tmp_path, *TINY_POSE)
+    data.use("people")
+    with caplog.at_level(logging.INFO, logger="dvsn"):
+        data.setup("fit")
+    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert found == ([] if said is None else [f"{tmp_path}: {said}"])
+
+
+@pytest.mark.parametrize(("split", "what"), [("train", "learnt"), ("val", "measured")])
+def test_a_split_without_a_labelled_keypoint_is_refused(split: str, what: str, tmp_path: Path) -> None:
+    write_people(tmp_path)
+    without(tmp_path, split, "nose", "left_hand", "right_hand", "tail")
+    data = module(tmp_path, *TINY_POSE)
+    data.use("people")
+    with pytest.raises(DataError, match=rf"the split '{split}' has no labelled keypoint, .* be {what}"):
+        data.setup("fit")

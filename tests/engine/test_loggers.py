@@ -15,6 +15,8 @@ import wandb
 import yaml
 
 from dvsn.engine.loggers import CsvLogger
+from dvsn.pictures.layout import read_layout
+from dvsn.pictures.strip import strip
 from dvsn.train import train
 from tests.support.tiny import TINY, composed, write_pairs
 from tests.support.wandb_files import keep_quiet, records, values
@@ -151,7 +153,23 @@ def test_metrics_csv_has_every_step_once(run: Path) -> None:
         "val/ssim",
     } <= names
     assert {"system/images_per_second", "system/lr_network", "system/lr_discriminator"} <= names
-    assert {name.partition("/")[0] for name in names} <= {"step", "epoch", "train", "val", "system"}
+    assert {name.partition("/")[0] for name in names} <= {"step", "epoch", "train", "val", "system", "time"}
+    assert all(0.01 < float(value) < 100 for value in column(run, "system/memory_gib"))
+
+
+def test_the_gradient_norm_of_each_optimiser_is_in_the_table(run: Path) -> None:
+    for name in ("discriminator", "network"):
+        norms = [float(value) for value in column(run, f"system/gradient_norm_{name}")]
+        assert len(norms) == 9 and all(norm > 0 for norm in norms) and len(set(norms)) > 1
+
+
+def test_the_times_of_every_epoch_stand_in_the_row_of_its_scores(run: Path) -> None:
+    rows = [row for row in rows_of(run / "metrics.csv") if row["val/l1"]]
+    assert len(rows) == 3
+    for row in rows:
+        parts = [float(row[f"time/{part}"]) for part in ("data", "forward", "backward", "validation", "rest")]
+        assert all(part > 0 for part in parts)
+    assert len(column(run, "time/data")) == 3, "and nowhere else"
 
 
 def test_the_rows_before_the_resume_are_kept(run: Path) -> None:
@@ -163,12 +181,20 @@ def test_the_rows_before_the_resume_are_kept(run: Path) -> None:
 
 def test_pictures_of_every_epoch(run: Path) -> None:
     files = sorted(p.name for p in (run / "pictures").iterdir())
-    assert files == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png", "latest.png"]
+    grids = ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
+    assert files == [*grids, "latest.png", "layout.json", "strip.png", "strip.webp"]
     picture = cv2.imread(str(run / "pictures" / "latest.png"))
     assert picture.shape[0] >= 2 * 16 and picture.shape[1] >= 3 * 16  # two rows of input, generated, real
     assert (run / "pictures" / "latest.png").read_bytes() == (
         run / "pictures" / "epoch_0003.png"
     ).read_bytes()
+
+
+def test_the_pictures_of_a_resumed_run_are_the_same(run: Path) -> None:
+    layout = read_layout(run / "pictures")
+    assert layout.since == "epoch_0001" and len(layout.rows) == 2, "rows and places have not changed"
+    found = strip(run / "pictures")
+    assert (found.column, found.numbers, list(found.fixed)) == ("generated", (1, 2, 3), ["input a", "real"])
 
 
 def test_tensorboard_has_metrics_and_a_picture(run: Path) -> None:
@@ -220,7 +246,13 @@ def test_wandb_offline(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     logged = {name for row in history for name in row}
     assert {"train/l1", "val/l1", "val/psnr", "system/lr_network", "trainer/global_step"} <= logged
     named = [name for name in logged if not name.startswith("_") and name != "epoch"]
-    assert {name.partition("/")[0] for name in named} == {"train", "val", "system", "trainer"}  # sections
+    assert {name.partition("/")[0] for name in named} == {
+        "train",
+        "val",
+        "system",
+        "time",
+        "trainer",
+    }  # sections
     assert all("trainer/global_step" in row for row in history if "val/l1" in row or "train/l1" in row)
     pictures = [row for row in history if any(name.startswith("val/pictures") for name in row)]
     scores = [row for row in history if "val/l1" in row]

@@ -89,7 +89,7 @@ def test_two_processes_score_each_picture_once(trained: dict[str, Path]) -> None
 def test_two_processes_killed_and_resumed_end_bit_equal(pairs: Path, tmp_path: Path) -> None:
     """Batch norm, dropout, EMA, unequal validation counts (3 samples on 2 ranks)."""
     options = [*TINY, "trainer.devices=2", f"data.root={pairs}", "data.batch_size=4", "trainer.max_epochs=3",
-               "checkpoint.every_n_steps=1", "ema=0.9"]  # fmt: skip
+               "checkpoint.every_n_steps=1", "ema=0.9", "callbacks=default", "logger=csv"]  # fmt: skip
     two_ranks(composed(options, tmp_path / "whole"))
     for point in (2, 3):
         two_ranks(composed(options, tmp_path / "broken"), dies_after=point)

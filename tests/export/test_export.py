@@ -23,6 +23,7 @@ from dvsn.export.samples import Samples
 from dvsn.portable.engine import open_engine
 from dvsn.tasks.exported import answer_by, open_task
 from dvsn.tasks.recipe import load
+from dvsn.weights import read_checkpoint
 
 TASKS = ("segmentation", "pix2pix", "classification", "pose", "landmarks", "landmarks_heatmaps", "detection")
 FORMATS = {
@@ -148,6 +149,25 @@ def test_a_file_of_onnx_says_what_it_is(pixels: Path) -> None:
 def test_the_task_of_a_file_answers_as_the_checkpoint(pixels: Path) -> None:
     image = example(load(pixels.with_suffix(".ckpt")), 2, (96, 192))
     assert torch.equal(open_task(pixels)(image), load(pixels.with_suffix(".ckpt"))(image))
+
+
+def test_a_recipe_that_resizes_is_exported_with_it(tmp_path: Path) -> None:
+    """Pictures of any size to a fixed one; by their shorter side only where both sides are known."""
+    need("onnx")
+    content = read_checkpoint(unpack("segmentation", tmp_path))
+    content["dvsn"]["recipe"]["inference"] = {"resize": [64, 128]}
+    torch.save(content, tmp_path / "resized.ckpt")
+    file = asked(tmp_path / "resized.ckpt", tmp_path / "resized.onnx")
+    task: Any = load(tmp_path / "resized.ckpt")
+    image = example(task, 2, (96, 160))
+    assert torch.equal(open_task(file)(image), task(image))
+    assert not torch.equal(task(image), load(tmp_path / "segmentation.ckpt")(image))
+    content["dvsn"]["recipe"]["inference"] = {"resize": 64}
+    torch.save(content, tmp_path / "shorter.ckpt")
+    with pytest.raises(
+        ConfigError, match=r"a shorter side of 64 .* Give size=HEIGHTxWIDTH, such as size=64x64"
+    ):
+        asked(tmp_path / "shorter.ckpt", tmp_path / "shorter.onnx")
 
 
 def test_landmarks_averaged_with_the_mirror_take_the_offset_of_their_crop(tmp_path: Path) -> None:

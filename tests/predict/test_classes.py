@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassCalibrationError
 
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError
-from dvsn.metrics.calibration import CalibrationError
+from dvsn.metrics.calibration import CalibrationError, Reliability
 from dvsn.predict.command import predict
 from dvsn.predict.options import COMMAND
 from dvsn.tasks.classification import warn_of_enlarging
@@ -29,26 +28,31 @@ def logits_of(shares: list[list[float]]) -> torch.Tensor:
 
 
 def test_the_calibration_error_by_hand() -> None:
-    """Bins (0, 0.5] and (0.5, 1]: two pictures at 0.4 and 0.5, one right; three at 0.6, 0.8 and 1, two right."""
-    metric = CalibrationError(bins=2)
+    """Bins [0, 0.5), [0.5, 1) and 1: a picture at 0.4, right; three at 0.5, 0.6 and 0.8, one right; one at 1, right."""
+    metric = CalibrationError(3, bins=2)
     metric.update(logits_of([[0.4, 0.3, 0.3], [0.5, 0.2, 0.3]]), torch.tensor([0, 1]))
     metric.update(logits_of([[0.6, 0.4, 0], [0.1, 0.8, 0.1], [0, 0, 1]]), torch.tensor([0, 0, 2]))
-    expected = abs(1 - 0.9) / 5 + abs(2 - 2.4) / 5
-    assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
-    metric.reset()
-    assert float(metric.compute()) == 0
+    assert float(metric.compute()) == pytest.approx(abs(1 - 0.4) / 5 + abs(1 - 1.9) / 5, abs=1e-6)
     with pytest.raises(ConfigError, match="calibration_bins"):
-        CalibrationError(bins=0)
+        CalibrationError(3, bins=0)
 
 
-def test_the_calibration_error_is_torchmetrics_own() -> None:
+def test_logits_between_0_and_1_are_no_probabilities() -> None:
+    """torchmetrics takes them for such; so do the sums of the reliability diagram know better."""
     torch.manual_seed(0)
-    logits, target = 2 * torch.randn(500, 10), torch.randint(0, 10, (500,))
-    ours, theirs = CalibrationError(), MulticlassCalibrationError(10, n_bins=15, norm="l1")
-    for part in range(0, 500, 100):
-        ours.update(logits[part : part + 100], target[part : part + 100])
-        theirs.update(logits[part : part + 100].softmax(1), target[part : part + 100])
-    torch.testing.assert_close(ours.compute(), theirs.compute(), rtol=1e-5, atol=1e-6)
+    logits, target = torch.rand(500, 10), torch.randint(0, 10, (500,))
+    metric, diagram = CalibrationError(10), Reliability()
+    metric.update(logits, target)
+    confidence, answer = logits.softmax(dim=1).max(dim=1)
+    diagram.add(confidence, answer == target)
+    bins = np.minimum((confidence.numpy() * 15).astype(int), 14)
+    expected = sum(
+        abs((answer == target).numpy()[bins == n].mean() - confidence.numpy()[bins == n].mean())
+        * (bins == n).mean()
+        for n in np.unique(bins)
+    )
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
+    assert diagram.error() == pytest.approx(expected, abs=1e-6)
 
 
 # Pictures -----------------------------------------------------------------------------------------------
@@ -167,4 +171,4 @@ def test_what_a_real_evaluation_reports(checkpoint: Path) -> None:
     task: Any = dvsn.load(checkpoint)
     assert set(task.metrics) == {"top1", "ece"}
     task.use_metrics(top=[1, 2], calibration_bins=10)
-    assert set(task.metrics) == {"top1", "top2", "ece"} and task.metrics["ece"].bins == 10
+    assert set(task.metrics) == {"top1", "top2", "ece"} and task.metrics["ece"].n_bins == 10

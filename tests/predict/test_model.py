@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -419,6 +420,39 @@ def test_a_model_is_the_task(models: dict[str, Model], folder: Path) -> None:
         same(model.predict(image[0]), dvsn.load(folder / "segmentation.ckpt").predict(image[0]))
         and not model.training
     )
+
+
+def test_the_module_is_one_call(models: dict[str, Model], folder: Path) -> None:
+    """`dvsn.predict(...)` is load and predict, by a file or by a model, whatever is returned."""
+    import dvsn.predict as module
+    from dvsn.predict.options import COMMAND
+
+    photo, file = folder / "photos" / "0.png", folder / "segmentation.ckpt"
+    expected = models["segmentation"].predict(photo, size=(64, 128))
+    for checkpoint in (file, str(file), models["segmentation"]):
+        assert same(dvsn.predict(checkpoint, photo, size=(64, 128)), expected)
+    assert [each.frame.name for each in dvsn.predict(file, [photo, photo])] == ["0", "0"]
+    stream = dvsn.predict(file, folder / "photos", stream=True)
+    assert same(next(stream), models["segmentation"].predict(photo)) and len(list(stream)) == 4
+    blue_first = read(photo)[..., ::-1]
+    assert same(dvsn.predict(file, blue_first, bgr=True), models["segmentation"].predict(read(photo)))
+    assert callable(module) and module.options.COMMAND is COMMAND  # the package is still there
+
+
+WRONG_CALLS = {
+    "expected a path, hf://OWNER/NAME, what dvsn.train gave": lambda folder, model: dvsn.predict(
+        np.zeros((8, 8, 3), np.uint8), folder / "segmentation.ckpt"
+    ),
+    "stays there. Load it there": lambda folder, model: dvsn.predict(model, folder / "photos", device="cpu"),
+    "sise: ": lambda folder, model: dvsn.predict(model, folder / "photos", sise=(8, 8)),
+    "expected a path": lambda folder, model: dvsn.load(None),
+}
+
+
+@pytest.mark.parametrize("said", WRONG_CALLS)
+def test_a_wrong_call_is_told(said: str, models: dict[str, Model], folder: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        WRONG_CALLS[said](folder, models["segmentation"])  # type: ignore[no-untyped-call]
 
 
 def test_models_are_copied_and_pickled(models: dict[str, Model]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from torch import Tensor, nn
 
@@ -136,6 +137,42 @@ def test_people_are_found_where_they_are(task: Pose, tmp_path: Path, batch_size:
     drawn, blank = (cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png"))
     assert drawn.shape == (*SIZE, 3) and drawn[40, 27].max() > 100  # a limb, where the picture is black
     assert not blank.any()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("said", ["stored", "upright"])
+def test_boxes_of_a_file_are_turned_with_their_picture(
+    task: Pose, tmp_path: Path, orientation: int, said: str
+) -> None:
+    """Boxes of the picture as stored, as it is trained on; or upright, where the file gives those sides. The people are
+    found where Pillow shows them."""
+    source = paint(tmp_path / "a.png", PEOPLE)
+    picture = Image.open(source)
+    picture.load()
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(source, exif=exif)
+    numbers = Image.fromarray(np.arange(SIZE[0] * SIZE[1], dtype=np.int32).reshape(SIZE))
+    numbers.getexif()[0x0112] = orientation
+    shown = np.array(ImageOps.exif_transpose(numbers))
+
+    def turned(point: Any) -> list[float]:
+        """Where Pillow shows the pixel of a stored point."""
+        rows, columns = np.nonzero(shown == round(point[1]) * SIZE[1] + round(point[0]))
+        return [float(columns[0]), float(rows[0])]
+
+    content = annotations({5: "a.png"}, [(5, BOXES[0]), (5, BOXES[1])])
+    if said == "upright" and shown.shape != SIZE:  # else nobody can tell
+        content["images"][0] |= {"width": shown.shape[1], "height": shown.shape[0]}
+        for each, (x, y, width, height) in zip(content["annotations"], BOXES, strict=True):
+            corners = np.array([turned((x, y)), turned((x + width - 1, y + height - 1))])
+            each["bbox"] = [*corners.min(axis=0).tolist(), *(np.ptp(corners, axis=0) + 1).tolist()]
+    truth = write(tmp_path / "truth.json", content)
+    _, entries = predicted(source, tmp_path / "out", boxes=truth)
+    found = sorted(points(entry).tolist() for entry in entries)
+    np.testing.assert_allclose(
+        found, sorted([turned(each) for each in person] for person in PEOPLE), atol=0.8
+    )
 
 
 def test_the_results_are_read_by_cocos_own_code(task: Pose, tmp_path: Path) -> None:

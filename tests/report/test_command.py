@@ -6,41 +6,15 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import pytest
-import yaml
 
-from dvsn.errors import DataError
+from dvsn.errors import ConfigError, DataError
 from dvsn.report import command as report
-from dvsn.report import runs
+from dvsn.report import ranking, runs
 from dvsn.sweep import job
-
-
-def write_run(
-    root: Path,
-    number: int,
-    method: str | None,
-    score: float,
-    *,
-    seed: int = 0,
-    mode: str = "max",
-    **changes: Any,
-) -> None:
-    folder = root / str(number)
-    folder.mkdir(parents=True)
-    chosen = {} if method is None else {method: {"weight": 0.5, "method": {}}}
-    config = {
-        "seed": seed, "monitor": {"name": "val/top1", "mode": mode}, "network": {"depth": 8}, "data": {"seed": seed},
-        "teacher": "t.ckpt", "distill": chosen, **changes,
-    }  # fmt: skip
-    result = {
-        "metrics": {"val/top1": score}, "best": score + 0.01, "epoch_seconds": 2.0, "peak_memory_bytes": 2**20 * 100,
-        "teacher_score": None if method is None else 0.8,
-    }  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "result.json").write_text(json.dumps(result))
+from tests.support.hand_made_runs import write_run
 
 
 @pytest.fixture
@@ -67,8 +41,14 @@ def test_the_table_by_hand(sweep: Path) -> None:
     assert float(kd["gap_closed"]) == pytest.approx(0.5) and float(at["gap_closed"]) == pytest.approx(-0.2)
     assert alone["gain"] == "" and kd["weight"] == "0.5" and float(kd["epoch_seconds"]) == 2
     assert "0.7500 +- 0.0141" in text and "+0.0500" in text and "50 %" in text and "teacher 0.8000" in text
-    assert "1 runs have no result" in text and (sweep / "report.txt").read_text() == text
+    assert (
+        "1 run without a result, still running, killed or failed: 5." in text
+        and (sweep / "report.txt").read_text() == text
+    )
     assert "| kd | 0.5 | 2 | 0.7500 ± 0.0141 |" in (sweep / "report.md").read_text()
+    assert kd["pairs"] == "2" and float(kd["p"]) == 0.5 and kd["verdict"] == "may be chance"
+    assert at["pairs"] == "1" and at["p"] == "" and at["verdict"] == "may be chance"
+    assert "2 pairs of seeds p cannot be below 0.5" in text
     picture = cv2.imread(str(sweep / "report.png"))
     assert picture.shape[2] == 3 and 0 < (picture < 250).mean() < 0.3
 
@@ -76,7 +56,7 @@ def test_the_table_by_hand(sweep: Path) -> None:
 def test_less_may_be_better_and_the_teacher_may_be_told(tmp_path: Path) -> None:
     write_run(tmp_path, 0, None, 4.0, mode="min")
     write_run(tmp_path, 1, "kd", 3.0, mode="min")
-    (section,) = runs.sections(runs.read_runs(tmp_path)[0], teacher=2.0)
+    (section,) = ranking.sections(runs.read_runs(tmp_path).runs, teacher=2.0)
     assert [row.method for row in section.rows] == ["kd", runs.ALONE]
     assert section.rows[0].gain == 1.0 and section.rows[0].share == 0.5
 
@@ -84,7 +64,7 @@ def test_less_may_be_better_and_the_teacher_may_be_told(tmp_path: Path) -> None:
 def test_other_students_have_a_table_of_their_own(sweep: Path) -> None:
     write_run(sweep, 6, "kd", 0.9, network={"depth": 20})
     write_run(sweep, 7, "kd", 0.8, teacher="u.ckpt")
-    found = runs.sections(runs.read_runs(sweep)[0])
+    found = ranking.sections(runs.read_runs(sweep).runs)
     titles = {section.title: [row.method for row in section.rows] for section in found}
     assert titles == {
         'network.depth=8, teacher="t.ckpt"': ["kd", runs.ALONE, "at"],
@@ -99,7 +79,7 @@ def test_options_set_rows_apart_and_nulls_do_not(tmp_path: Path) -> None:
         node = {"weight": 0.5, "method": {"alpha": 1.0, "beta": beta}}
         more = {"distillation": {"size": None, "measure": False} if number == 3 else {"size": None}}
         write_run(tmp_path, number, "dkd", score, seed=number, distill={"dkd": node}, **more)
-    (section,) = runs.sections(runs.read_runs(tmp_path)[0])
+    (section,) = ranking.sections(runs.read_runs(tmp_path).runs)
     assert [(row.method, row.seeds) for row in section.rows] == [
         ("dkd beta=2.0", 2), ("dkd beta=8.0", 1), (runs.ALONE, 1)
     ]  # fmt: skip
@@ -116,15 +96,30 @@ def test_options_set_rows_apart_and_nulls_do_not(tmp_path: Path) -> None:
         ("[1, 2]\n", "{}"),
         ("monitor: {name: x}\nseed: many\n", '{"metrics": {"x": 1.0}}'),
         ("monitor: {name: x}\ndistill: {kd: 3}\n", '{"metrics": {"x": 1.0}}'),
+        ("monitor: {name: x}\n", '{"metrics": {"y": 1.0}}'),
     ],
 )
-def test_a_damaged_run_is_named(config: str, result: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(config)
-    (tmp_path / "result.json").write_text(result)
+def test_a_damaged_run_is_named_and_the_others_are_reported(config: str, result: str, tmp_path: Path) -> None:
+    write_run(tmp_path, 0, "kd", 0.7)
+    damaged = tmp_path / "1"
+    damaged.mkdir()
+    (damaged / "config.yaml").write_text(config)
+    (damaged / "result.json").write_text(result)
+    found = runs.read_runs(tmp_path)
+    assert [run.method for run in found.runs] == ["kd"]
+    (note,) = found.notes
+    assert re.match(rf"^{re.escape(str(damaged))}: its config.yaml or result.json is not as", note)
+
+
+def test_a_sweep_of_damaged_runs(tmp_path: Path) -> None:
+    for number in range(2):
+        (write_run(tmp_path, number, "kd", 0.7) / "result.json").write_text("{")
     with pytest.raises(
-        DataError, match=rf"^{re.escape(str(tmp_path))}: its config.yaml or result.json is not as"
+        DataError, match=r"no run below it can be read: .*0/result\.json: not a JSON file .* and 1 more"
     ):
-        runs.read_runs(tmp_path)
+        report.report(tmp_path)
+    with pytest.raises(ConfigError, match="teacher, latency: are for the report of a sweep"):
+        report.report(tmp_path / "0", teacher=0.5)
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:

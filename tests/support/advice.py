@@ -56,9 +56,11 @@ def found_texts(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def advice(package: Path) -> Iterator[Advice]:
-    """Every `key=value` of the texts of a package."""
+    """Every `key=value` of the texts of a package; HTML, whose attributes look like some, is none."""
     for file in sorted(package.rglob("*.py")):
         for line, text in texts(file):
+            if text.startswith("<"):
+                continue
             for match in KEY.finditer(text):
                 value = match.group(2).rstrip(".:)'")
                 named = re.match(r" of python -m dvsn\.(\w+)", text[match.end() :])

@@ -46,7 +46,6 @@ WORK = (
     (predict, "run"),
     (convert, "convert"),
     (report, "report"),
-    (dashboard, "dashboard"),
     (check, "check"),
     (show, "draw"),
     (weights, "weigh"),
@@ -55,6 +54,7 @@ WORK = (
     (hub, "push"),
     (export, "export"),
     (serve, "serve"),
+    (dashboard, "dashboard"),
     (init, "init"),
 )
 """The last function of each command, which does the work."""

@@ -354,6 +354,7 @@ def test_numbers_of_jobs_that_mean_nothing(tmp_path: Path, words: list[str], mes
     assert done.returncode == 2 and done.stderr.startswith(message) and done.stdout == ""
 
 
+@pytest.mark.slow  # tests/test_readme.py has the same rule for every documented sweep, and one that trains
 def test_a_sweep_of_the_real_command_has_a_folder_named_after_its_choices(tmp_path: Path) -> None:
     """`name` in conf/train.yaml reads `${hydra:...}`, which must resolve before any job is composed."""
     words = [

@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.models.detection.image_list import ImageList
 
 import dvsn
+from dvsn.analysis.record import read as read_analysis
 from dvsn.data.objects import CocoObjects
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
@@ -104,7 +105,7 @@ def slim(detector: Any, **options: Any) -> Detector:
 def test_an_answer_does_not_depend_on_the_picture_before(detector: Any) -> None:
     """Where the first one is 33 pixels high and padded to 64, torchvision takes a stride of 32 for one of 16."""
     torch.manual_seed(0)
-    network = slim(detector, min_size=33, score_threshold=0.0).eval()
+    network = slim(detector, min_size=33, score_threshold=0.0, detections=5).eval()
     long, square = torch.rand(3, 33, 150), torch.rand(3, 90, 90)
     other = copy.deepcopy(network)
     with torch.no_grad():
@@ -309,6 +310,8 @@ def check_against_coco(data: CocoObjects, folder: Path) -> None:
         expected = by_coco_itself(folder, data, answers, kind)
         assert 0.02 < expected[0] < 0.95
         np.testing.assert_allclose([found[f"{prefix}{name}"] for name in FIGURES], expected, atol=1e-7)
+        curves = score.curves[prefix]
+        assert curves[curves > -1].mean() == pytest.approx(expected[0])
 
 
 def test_the_score_is_that_of_coco_on_its_files(tree: Path, tmp_path: Path) -> None:
@@ -436,15 +439,15 @@ def test_a_killed_run_ends_bit_equal(tree: Path, tmp_path: Path) -> None:
         assert equal(whole[part], resumed[part]), part
 
 
-def evaluated(checkpoint: Path, output: Path) -> dict[str, float]:
+def evaluated(checkpoint: Path, output: Path, worst: int | None = None) -> dict[str, float]:
     config = composed(["task=detection", "trainer=cpu", "trainer.enable_progress_bar=false"], output)
     extra = {"checkpoint": str(checkpoint), "split": "val", "output": str(output), "data": None, "metrics": {},
-             "save_all": False, "pictures": 2, "root": None, "batch_size": 2, "workers": 0}  # fmt: skip
+             "save_all": False, "pictures": 2, "root": None, "batch_size": 2, "workers": 0, "worst": worst}  # fmt: skip
     return evaluate({key: node for key, node in config.items() if key != "task"} | extra)
 
 
 def test_evaluation_writes_a_table_and_what_coco_reads(trained: Path, tree: Path, tmp_path: Path) -> None:
-    values = evaluated(trained, tmp_path)
+    values = evaluated(trained, tmp_path, worst=1)
     assert set(values) == set(FIGURES)
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert [row["class"] for row in written["details"]["classes"]] == ["red", "blue"]
@@ -456,6 +459,12 @@ def test_evaluation_writes_a_table_and_what_coco_reads(trained: Path, tree: Path
     evaluator.accumulate()
     evaluator.summarize()
     np.testing.assert_allclose([values[name] for name in FIGURES], evaluator.stats, atol=1e-6)
+    found = read_analysis(tmp_path / "analysis.json")
+    assert (found.score, found.classes, len(found.pictures)) == ("f1", ("red", "blue"), 3)
+    assert len(list((tmp_path / "worst").iterdir())) == len(list((tmp_path / "best").iterdir())) == 1
+    assert [row["class"] for row in found.tables["classes"]] == ["red", "blue"]
+    objects = sum(not each["iscrowd"] for each in truth.dataset["annotations"])
+    assert sum(sum(row) for row in found.matrices[0].counts[:2]) == objects
 
 
 def test_the_checkpoint_knows_the_names(trained: Path, tree: Path) -> None:

@@ -85,6 +85,34 @@ def test_scales_are_averaged_as_probabilities(image: Tensor) -> None:
     torch.testing.assert_close(scores(image, Inference(scales=(0.5, 1.0, 1.5))), expected)
 
 
+@pytest.mark.parametrize(("to", "seen"), [((15, 15), (15, 15)), (30, (30, 42)), (10, (10, 14))])
+def test_a_resized_picture_is_asked_at_that_size_and_answered_at_its_own(
+    to: Any, seen: tuple[int, int], image: Tensor
+) -> None:
+    options = Inference(resize=to)
+    assert options.seen(20, 28) == seen and Inference(resize=7).seen(20, 10) == (14, 7)
+    small = F.interpolate(image, size=seen, mode="bilinear", align_corners=False)
+    expected = F.interpolate(ask(small), size=(20, 28), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(scores(image, options), expected)
+    mirrored = F.interpolate(ask(small.flip(-1)), size=seen, mode="bilinear", align_corners=False).flip(-1)
+    both = (F.interpolate(ask(small), size=seen, mode="bilinear", align_corners=False) + mirrored) / 2
+    both = F.interpolate(both, size=(20, 28), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(scores(image, options._replace(flip=True)), both)
+
+
+def test_scales_and_windows_are_of_the_resized_picture(image: Tensor) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def watched(given: Tensor) -> Tensor:
+        seen.append(tuple(given.shape[-2:]))
+        return ask(given)
+
+    options = Inference("slide", (30, 30), (30, 12), (1.0, 2.0), resize=30)
+    found = torch.cat(list(answers(watched, image[:1], options, align_corners=False)))
+    assert found.shape == (1, 3, 20, 28)
+    assert seen == [(30, 30)] * (2 + 2 * 6)  # 30x42: starts 0, 12; 60x84: two rows of 0, 12, 24, 36, 48, 54
+
+
 def test_resize_keeps_what_fits_and_works_in_float32() -> None:
     logits = torch.randn(1, 2, 3, 3)
     assert resize(logits, (3, 3), align_corners=True) is logits
@@ -101,6 +129,9 @@ def test_resize_keeps_what_fits_and_works_in_float32() -> None:
         ({"mode": "slide", "window": [3]}, r"task.inference.window: found \[3\]"),
         ({"scales": [0]}, "task.inference.scales"),
         ({"flip": "yes"}, "task.inference.flip"),
+        ({"resize": 0}, r"task.inference.resize: found 0, expected .* or one for the shorter side"),
+        ({"resize": True}, "task.inference.resize: found True"),
+        ({"resize": [473]}, r"task.inference.resize: found \[473\]"),
         ({"scale": [1]}, "task.inference.scale: unknown option. Did you mean 'scales'"),
     ],
 )

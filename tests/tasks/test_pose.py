@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import dvsn
+from dvsn.analysis.record import read as read_analysis
 from dvsn.codecs.heatmaps import HeatmapCodec
 from dvsn.data.people import JoinedPeople
 from dvsn.engine import trainer as runtime
@@ -142,7 +143,7 @@ def test_what_is_shipped_equals_the_task_without_its_mirror(trained: Path) -> No
 
 
 def test_it_learns(trained: Path, people: Path, tmp_path: Path) -> None:
-    values = evaluate(evaluation(trained, tmp_path))
+    values = evaluate(evaluation(trained, tmp_path, "worst=2", f"teacher={trained}"))
     assert values["pck"] > 0.8, values
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "scored" not in metrics["details"]  # all of it
@@ -153,6 +154,15 @@ def test_it_learns(trained: Path, people: Path, tmp_path: Path) -> None:
         "tail",
     ]
     assert [row["labelled"] for row in metrics["details"]["keypoints"]] == [4, 4, 4, 3]
+    found = read_analysis(tmp_path / "analysis.json")
+    rows = found.tables["error by keypoint"]
+    assert sum(float(row["measured"]) * float(row["right"]) for row in rows) == pytest.approx(
+        15 * values["pck"]
+    )
+    assert found.score == "error" and len(found.pictures) == 4
+    assert all(each.values["teacher"] == pytest.approx(each.score) for each in found.pictures)  # itself
+    assert found.tables["student and teacher"][-1]["apart"] == pytest.approx(0, abs=1e-6)
+    assert len(list((tmp_path / "worst").glob("*.jpg"))) == 2
 
 
 def test_a_limited_test_says_of_how_many_it_speaks(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.atomic import replacing
+from dvsn.config.folders import require_writable
 from dvsn.config.menu import choices
 from dvsn.data_tools.init import choose, published, splits, write
 from dvsn.data_tools.init.listing import Listing
@@ -23,7 +24,9 @@ log = logging.getLogger("dvsn")
 
 def init(options: dict[str, Any]) -> list[Path]:
     """Writes the files; returns them. Raises `ConfigError` and `DataError` before anything is written."""
-    name, into = checked_name(str(options["name"])), Path(options["into"])
+    name = checked_name(str(options["name"]))
+    into = require_writable(str(options["into"]), option="into")
+    options = options | {"into": str(into)}
     files = [into / "data" / f"{name}.yaml", into / "experiment" / f"{name}.yaml"]
     write.refuse_existing(files, bool(options["overwrite"]))
     ratio = splits.shares(str(options["ratio"]))

@@ -125,7 +125,7 @@ def test_names_that_tell_runs_apart(parts: tuple[OfflineRun, OfflineRun]) -> Non
 def test_sections(parts: tuple[OfflineRun, OfflineRun]) -> None:
     logged = {name for part in parts for row in part.history for name in row if not name.startswith("_")}
     sections = {name.partition("/")[0] for name in logged} - {"epoch"}
-    assert sections == {"train", "val", "system", "trainer", "Custom Chart Tables"}
+    assert sections == {"train", "val", "system", "time", "trainer", "Custom Chart Tables"}
 
 
 def test_overlays_are_masks_with_their_classes(parts: tuple[OfflineRun, OfflineRun], place: Path) -> None:
@@ -203,15 +203,14 @@ def test_an_evaluation_is_a_run_beside_the_training(
     from dvsn.engine import evaluation
 
     monkeypatch.setattr("sys.argv", ["dvsn.evaluate", "checkpoint=best.ckpt", "inference.flip=true"])
-    write = evaluation.write
-    monkeypatch.setattr(evaluation, "write", lambda *args, **kw: (write(*args, **kw), RECORD.write(args[3])))
+    folder = place / "run" / "evaluation" / "best_val"
+    monkeypatch.setattr(evaluation.Analysing, "write", lambda *_: RECORD.write(folder))
     checkpoint = place / "run" / "checkpoints" / "best.ckpt"
     with initialized(conf_dir()):
         options = [f"checkpoint={checkpoint}", "logger=wandb_offline", "trainer=cpu"]
         config = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
     evaluate(config, shown=False)  # type: ignore[arg-type]
     wandb.teardown()
-    folder = place / "run" / "evaluation" / "best_val"
     (file,) = folder.rglob("*.wandb")
     run = read_run(file)
     assert run.run.run_id != parts[0].run.run_id and run.run.job_type == "evaluate"

@@ -1,0 +1,151 @@
+"""What is found of segmentation: which classes are taken for which, by picture too; calibration; a teacher beside it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dvsn.analysis import confusion, reliability, versus
+from dvsn.analysis.analyst import Analyst, Gather, add_up
+from dvsn.analysis.confusion import Confusion
+from dvsn.analysis.record import Chart, Curve, Matrix, Picture, Row
+from dvsn.analysis.versus import Versus
+from dvsn.metrics.calibration import Reliability
+from dvsn.metrics.segmentation import confusion_matrix
+from dvsn.types import IGNORE, Batch
+
+SAMPLED = 10_000
+"""Pixels of a picture, at most, that calibration is measured on."""
+UNIT = "pixels"
+BOTH_WRONG, STUDENT_RIGHT, TEACHER_RIGHT = (255, 255, 255), (0, 190, 0), (255, 140, 0)
+
+
+class Found(Analyst):
+    """The score of a picture is its own mIoU: the mean, over the classes in its label, of the IoU in this picture.
+
+    Of its values `pixel_accuracy` is the share of labelled pixels that are right. Classes that are found where the label has
+    none of them cost the classes in whose place they are. Pixels labelled 255 do not count.
+    """
+
+    score: str = "miou"
+    compares: ClassVar[bool] = True
+
+    def __init__(self, task: Any, teacher: Any = None) -> None:
+        super().__init__(task, teacher)
+        self.reliability = Reliability()
+        self.sampled = 0
+        self._heard: list[
+            tuple[Tensor, Tensor, int]
+        ] = []  # confidence and ids of sampled pixels, and their step
+        self._versus = Versus(task.classes)
+        self._confusion: Confusion | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        names: tuple[str, ...] = self.task.vocabulary.names
+        return names
+
+    def begin(self, *, look: bool = True) -> None:
+        self.task.listener = self.hear if look else None
+
+    def hear(self, scores: Tensor, probabilities: bool) -> None:
+        """Confidences of every n-th row and column, of `scores` (1, K, H, W): logits, or probabilities."""
+        step = max(1, math.ceil(math.sqrt(scores.shape[-2] * scores.shape[-1] / SAMPLED)))
+        some = scores[0, :, step // 2 :: step, step // 2 :: step].float()
+        confidence, ids = (some if probabilities else some.softmax(dim=0)).max(dim=0)
+        self._heard.append((confidence, ids, step))
+
+    def look(self, batch: Batch, output: Tensor) -> list[Picture]:
+        heard, self._heard = self._heard, []
+        for (confidence, ids, step), truth in zip(heard, batch["target"][:, 0], strict=False):
+            some = truth[step // 2 :: step, step // 2 :: step]
+            known = some != IGNORE
+            self.reliability.add(confidence[known], ids[known] == some[known])
+            self.sampled += int(known.sum())
+        if self.teacher is not None:
+            batch["teacher"] = self.teacher.predict_ids(batch["image"])
+        return [self._picture(batch, output, number) for number in range(len(output))]
+
+    def _picture(self, batch: Batch, output: Tensor, number: int) -> Picture:
+        truth, ids = batch["target"][number, 0], output[number]
+        counts = confusion_matrix(ids, truth, classes=self.task.classes).cpu()
+        cells = confusion.largest(counts)
+        values = {"pixel_accuracy": share(counts)}
+        if self.teacher is not None:
+            taught, known = batch["teacher"][number], truth != IGNORE
+            values[versus.TEACHER] = mean_iou(
+                confusion_matrix(taught, truth, classes=self.task.classes).cpu()
+            )
+            values |= self._versus.add(truth[known], ids[known], taught[known])
+        note = confusion.words(cells, self.classes, UNIT)
+        return Picture(batch["name"][number], mean_iou(counts), values, cells=cells, note=note)
+
+    def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.task.panels(batch, output)
+        if self.teacher is None:
+            return found
+        truth, taught = batch["target"][:, 0], batch["teacher"]
+        faded = (batch["image"].float() * 0.4).to(torch.uint8)
+        for own, other, colour in (
+            (False, False, BOTH_WRONG), (True, False, STUDENT_RIGHT), (False, True, TEACHER_RIGHT),
+        ):  # fmt: skip
+            mask = ((output == truth) == own) & ((taught == truth) == other) & (truth != IGNORE)
+            paint = torch.tensor(colour, dtype=torch.uint8, device=faded.device).view(1, 3, 1, 1)
+            faded = torch.where(mask.unsqueeze(1), paint, faded)
+        found.pop("errors", None)
+        return found | {
+            "teacher": self.task.paint(taught),
+            "right alone: student green, teacher orange": faded,
+        }
+
+    def close(self, gather: Gather) -> None:
+        self.task.listener = None
+        self._versus.close(gather)
+        self.reliability.sums = add_up(gather, self.reliability.sums)
+        self.sampled = int(add_up(gather, torch.tensor(self.sampled)))
+        score = self.task.score
+        with score.sync_context(should_sync=score.distributed_available_fn()):
+            self._confusion = Confusion(score.confusion, self.classes, unit=UNIT)
+
+    def settle(self, picture: Picture) -> Picture:
+        return picture if self._confusion is None else self._confusion.settle(picture)
+
+    def tables(self) -> dict[str, list[Row]]:
+        assert self._confusion is not None
+        found = {confusion.TABLE: self._confusion.table()}
+        if self.teacher is not None:
+            found[versus.TABLE] = self._versus.table(self.classes, UNIT)
+        return found
+
+    def charts(self) -> tuple[Chart, ...]:
+        assert self._confusion is not None
+        counts = self._confusion.counts
+        right = counts.diagonal()
+        iou = (right / (counts.sum(dim=0) + counts.sum(dim=1) - right)).tolist()
+        there = [number for number, value in enumerate(iou) if value == value]
+        names, values = [self.classes[n] for n in there], [iou[n] for n in there]
+        bars = Chart(
+            "iou", "IoU by class", "class", "IoU", (Curve("IoU", tuple(names), tuple(values)),), kind="bars"
+        )
+        if not self.sampled:
+            return (bars,)
+        return (bars, reliability.chart(self.reliability, what=f"{self.sampled:,} sampled pixels"))
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        assert self._confusion is not None
+        return (self._confusion.matrix(title="Which class is taken for which"),)
+
+
+def mean_iou(counts: Tensor) -> float:
+    """Of (K, K) counts: the mean over the classes that the label holds; NaN where it holds none."""
+    right, truth, answer = counts.diagonal().double(), counts.sum(dim=1), counts.sum(dim=0)
+    there = truth > 0
+    return float((right / (truth + answer - right))[there].mean())
+
+
+def share(counts: Tensor) -> float:
+    """Of (K, K) counts: the share on the diagonal; NaN where nothing is counted."""
+    return float(counts.diagonal().sum() / counts.sum())

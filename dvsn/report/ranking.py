@@ -1,0 +1,383 @@
+"""The runs of a sweep by setting and method: comparable ones in a section, ranked by score, with gain and doubt."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dvsn.report.paired import Comparison, compare
+from dvsn.report.runs import ALONE, Run, key_of, same_for_all
+
+FAR = 5.0
+"""A run is collapsed where it lies more than so many robust deviations below the median of its section."""
+ENOUGH = 5
+"""Runs of a section, at least, for its median to judge one of them."""
+NEAR = 1.1
+"""A score below 1.1 times that of guessing is no better than guessing."""
+SHARES = (
+    "top1",
+    "top5",
+    "accuracy",
+    "miou",
+    "iou",
+    "dice",
+    "pck",
+    "ap",
+    "map",
+    "ap50",
+    "ar",
+    "f1",
+    "ssim",
+    "auc",
+)
+UNITS = {
+    "psnr": "dB",
+    "nme": "share of the reference distance",
+    "l1": "colours in [0, 1]",
+    "fid": "distance",
+    "mae": "degrees",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean, and the standard deviation of a sample (n - 1), None for a single value."""
+
+    mean: float | None = None
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Dot:
+    """The last score of one run."""
+
+    seed: int
+    score: float | None
+    collapsed: str = ""
+    folder: str = ""
+
+
+@dataclass
+class Row:
+    """The runs of one method in one setting."""
+
+    method: str
+    weight: str
+    seeds: int
+    last: Spread
+    best: Spread
+    epoch_seconds: float | None = None
+    peak_bytes: float | None = None
+    parameters: float | None = None
+    latency: float | None = None
+    dots: tuple[Dot, ...] = ()
+    """Empty where only mean and deviation were kept."""
+    collapsed: int = 0
+    alone: bool = False
+    """Whether it is the student without a teacher, with which the others are compared."""
+    gain: float | None = None
+    """Of the mean last score over the student alone; positive is better."""
+    share: float | None = None
+    """Of the gap between the student alone and its teacher."""
+    comparison: Comparison | None = None
+    """With the student alone, or with the first row where no method of distillation is compared."""
+    runs: tuple[Run, ...] = ()
+
+
+@dataclass
+class Section:
+    """Comparable runs, the best row first."""
+
+    title: str
+    monitor: str
+    sign: float
+    teacher: float | None
+    rows: list[Row]
+    task: str = ""
+    arena: int = 0
+    """Sections with the same number have the same task, score and data, so that their scores lie on one axis."""
+    reference: str = ALONE
+    """The name of the row that the others are compared with; empty for none."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def alone(self) -> float | None:
+        """The mean score of the student alone."""
+        return next((row.last.mean for row in self.rows if row.alone), None)
+
+
+def unit(monitor: str) -> str:
+    """The unit of a score as far as its name says it; empty where it does not."""
+    name = monitor.rpartition("/")[2].lower()
+    if name in UNITS:
+        return UNITS[name]
+    return "share, 0 to 1" if name in SHARES else ""
+
+
+# Sections -------------------------------------------------------------------------------------------------
+
+
+def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Section]:
+    """The runs by task, score and data, and among these by setting.
+
+    Students alone count in every section that differs from theirs only in the teacher. Where no run is distilled, the
+    settings themselves are compared, a row each. `teacher` is the teacher's score where the runs do not know it.
+    """
+    arenas: dict[str, list[Run]] = {}
+    for run in runs:
+        arenas.setdefault(arena_of(run), []).append(run)
+    names = arena_titles(list(arenas.values()))
+    found = []
+    for number, (name, members) in enumerate(zip(names, arenas.values(), strict=True)):
+        made = distilled(members, teacher) if any(r.method != ALONE for r in members) else [plain(members)]
+        for each in made:
+            each.arena, each.title = number, ", ".join(part for part in (name, each.title) if part)
+        found += made
+    return found
+
+
+def arena_of(run: Run) -> str:
+    """What must be equal for scores to lie on one axis: the task, the score, and the data it is measured on."""
+    data = run.setting.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    measured_on = {key: data.get(key) for key in ("root", "dataset", "splits", "split_seed")}
+    return key_of([run.task, run.monitor, run.sign, measured_on])
+
+
+def arena_titles(arenas: Sequence[Sequence[Run]]) -> list[str]:
+    """What tells arenas of the same task and score apart: their data. Empty where task or score do."""
+    firsts = [members[0] for members in arenas]
+    found = []
+    for first in firsts:
+        twins = [each for each in firsts if (each.task, each.monitor) == (first.task, first.monitor)]
+        data = [{"data": each.setting.get("data")} for each in twins]
+        found.append(titled(data)[twins.index(first)] if len(twins) > 1 else "")
+    return found
+
+
+def distilled(runs: Sequence[Run], teacher: float | None) -> list[Section]:
+    """A section for each setting of distillation, and for each of students alone that is compared with none."""
+    taught = [run for run in runs if run.method != ALONE]
+    alone = [run for run in runs if run.method == ALONE]
+    groups: dict[str, list[Run]] = {}
+    for run in taught:
+        groups.setdefault(key_of(run.setting), []).append(run)
+    bare = {key_of(same_for_all(run)) for run in taught}
+    for run in alone:
+        key = key_of(same_for_all(run))
+        if key not in bare:
+            groups.setdefault(key, []).append(run)
+    titles = titled([members[0].setting for members in groups.values()])
+    found = []
+    for title, members in zip(titles, groups.values(), strict=True):
+        if members[0].method != ALONE:
+            members = [*members, *(run for run in alone if same_for_all(run) == same_for_all(members[0]))]
+        mark_collapsed(members)
+        found.append(section(title, members, teacher))
+    return found
+
+
+def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
+    """One setting: a row for each method, weight and options."""
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.method, run.weight, key_of(run.options)), []).append(run)
+    rows = [row_of(members[0].method, members) for members in groups.values()]
+    name_options(rows)
+    known = [run.teacher for run in runs if run.teacher is not None]
+    score = teacher if teacher is not None else statistics.fmean(known) if known else None
+    sign, base = runs[0].sign, next((row for row in rows if row.runs[0].method == ALONE), None)
+    for row in rows if base is not None else ():
+        assert base is not None
+        row.alone = row is base
+        if row is not base:
+            add_gain(row, base, sign, score)
+    made = Section(title, runs[0].monitor, sign, score, ranked(rows, sign), task=runs[0].task)
+    made.reference = ALONE if base is not None else ""
+    return made
+
+
+def add_gain(row: Row, base: Row, sign: float, teacher: float | None) -> None:
+    row.comparison = compare(scores(row), scores(base), sign=sign)
+    if row.last.mean is None or base.last.mean is None:
+        return
+    row.gain = sign * (row.last.mean - base.last.mean)
+    gap = None if teacher is None else sign * (teacher - base.last.mean)
+    row.share = row.gain / gap if gap is not None and gap > 0 else None
+
+
+def plain(runs: Sequence[Run]) -> Section:
+    """Runs without distillation: a row for each setting, named by the options that tell it from the others."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key_of(run.setting), []).append(run)
+    mark_collapsed(runs)
+    names = labels(list(groups.values()))
+    rows = [row_of(name, members) for name, members in zip(names, groups.values(), strict=True)]
+    sign = runs[0].sign
+    rows = ranked(rows, sign)
+    for row in rows[1:]:
+        row.comparison = compare(scores(row), scores(rows[0]), sign=sign)
+    made = Section("", runs[0].monitor, sign, None, rows, task=runs[0].task)
+    made.reference = rows[0].method if len(rows) > 1 else ""
+    return made
+
+
+def ranked(rows: Sequence[Row], sign: float) -> list[Row]:
+    """The best mean first; rows without a score at the end."""
+    return sorted(rows, key=lambda row: math.inf if row.last.mean is None else -sign * row.last.mean)
+
+
+def row_of(name: str, runs: Sequence[Run]) -> Row:
+    return Row(
+        method=name,
+        weight=runs[0].weight,
+        seeds=len(runs),
+        last=spread([run.last for run in runs]),
+        best=spread([run.best for run in runs]),
+        epoch_seconds=spread([run.epoch_seconds for run in runs]).mean,
+        peak_bytes=spread([run.peak_bytes for run in runs]).mean,
+        parameters=spread([run.parameters for run in runs]).mean,
+        latency=spread([run.latency for run in runs]).mean,
+        dots=tuple(Dot(run.seed, run.last, run.collapsed, str(run.folder)) for run in runs),
+        collapsed=sum(bool(run.collapsed) for run in runs),
+        runs=tuple(runs),
+    )
+
+
+def spread(values: Iterable[float | None]) -> Spread:
+    """Of the values that are there."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return Spread()
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+
+
+def scores(row: Row) -> list[tuple[int, float]]:
+    return [(dot.seed, dot.score) for dot in row.dots if dot.score is not None]
+
+
+# Collapsed runs -------------------------------------------------------------------------------------------
+
+
+def mark_collapsed(runs: Sequence[Run]) -> None:
+    """Says of each run of a section why it counts as collapsed, if it does: see `why_collapsed`."""
+    known = [run.sign * run.last for run in runs if run.last is not None]
+    for run in runs:
+        run.collapsed = why_collapsed(run.last, known, sign=run.sign, chance=run.chance)
+
+
+def why_collapsed(
+    score: float | None, known: Sequence[float], *, sign: float, chance: float | None = None
+) -> str:
+    """Why a run counts as collapsed; empty where it does not.
+
+    It is, where its score is not finite, is below 1.1 times that of guessing, or lies more than five robust standard
+    deviations (1.4826 times the median absolute deviation) on the bad side of the median of `known`, the scores of the
+    section times their sign, five or more. The deviation is taken as one percent of the median at least.
+    """
+    if score is None:
+        return "no finite score"
+    if chance is not None and sign > 0 and score < NEAR * chance:
+        return f"no better than guessing, {chance:.3g}"
+    if len(known) < ENOUGH:
+        return ""
+    middle = statistics.median(known)
+    usual = 1.4826 * statistics.median(abs(value - middle) for value in known)
+    usual = max(usual, 0.01 * abs(middle))
+    if usual > 0 and middle - sign * score > FAR * usual:
+        return f"{(middle - sign * score) / usual:.0f} deviations from the median {sign * middle:.4g}"
+    return ""
+
+
+def limits(section: Section, rows: Sequence[Row]) -> tuple[float, float]:
+    """The ends of an axis on which all that has not collapsed lies, with the student alone, the teacher and a margin."""
+    sound = [dot.score for row in rows for dot in row.dots if dot.score is not None and not dot.collapsed]
+    sound += [row.last.mean for row in rows if row.last.mean is not None and not row.collapsed]
+    sound += [
+        row.last.mean + side * row.last.deviation for row in rows for side in (-1, 1)
+        if row.last.mean is not None and row.last.deviation is not None and not row.collapsed
+    ]  # fmt: skip
+    sound += [value for value in (section.teacher, section.alone) if value is not None]
+    if not sound:
+        sound = [row.last.mean for row in rows if row.last.mean is not None] or [0.0]
+    low, high = min(sound), max(sound)
+    margin = 0.06 * (high - low) or 0.01 * (abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+# Names ----------------------------------------------------------------------------------------------------
+
+
+def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, json.dumps(node, default=str, ensure_ascii=False)
+
+
+def differing(nodes: Sequence[Any]) -> list[dict[str, str]]:
+    """Of each node the flat options in which the nodes differ."""
+    tables = [dict(flat(node)) for node in nodes]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    differ = [key for key in keys if len({table.get(key) for table in tables}) > 1]
+    return [{key: table[key] for key in differ if key in table} for table in tables]
+
+
+def titled(settings: Sequence[Any]) -> list[str]:
+    """A title for each setting: `key=value` of the options in which they differ, six at most."""
+    return [
+        ", ".join(f"{key}={value}" for key, value in list(table.items())[:6]) for table in differing(settings)
+    ]
+
+
+def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each group of runs: the overrides that its jobs do not share with all others, else the options of the
+    configs that differ, three at most; numbered where that leaves two alike."""
+    if len(groups) == 1:
+        return [groups[0][0].name or "all runs"]
+    given = [first_overrides(members) for members in groups]
+    found = [""] * len(groups)
+    if all(each is not None for each in given):
+        words = [each or [] for each in given]
+        shared = set(words[0]).intersection(*words[1:])
+        found = [" ".join(word for word in each if word not in shared) for each in words]
+    if "" in found or len(set(found)) < len(found):
+        tables = differing([members[0].setting for members in groups])
+        found = [short(table) for table in tables]
+    return [
+        name if found.count(name) == 1 else f"{name} #{found[: place + 1].count(name)}"
+        for place, name in enumerate(found)
+    ]
+
+
+def first_overrides(runs: Sequence[Run]) -> list[str] | None:
+    """Those of the first run, without its seed."""
+    given = runs[0].overrides
+    if given is None:
+        return None
+    return [word for word in given if word.lstrip("+").partition("=")[0] not in ("seed", "data.seed")]
+
+
+def short(table: Mapping[str, str]) -> str:
+    words = [
+        f"{key.removesuffix('._target_')}={json.loads(value)}".replace("dvsn.", "")
+        for key, value in list(table.items())[:3]
+    ]
+    return " ".join([*words, *([f"and {len(table) - 3} more"] if len(table) > 3 else [])])
+
+
+def name_options(rows: Sequence[Row]) -> None:
+    """Add to the names of rows of the same method and weight the options in which they differ: `dkd beta=2`."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.weight), []).append(row)
+    for twins in groups.values():
+        for row, own in zip(twins, differing([each.runs[0].options for each in twins]), strict=True):
+            words = [f"{key.rpartition('.')[2]}={json.loads(value)}" for key, value in own.items()]
+            row.method = " ".join([row.method, *words])

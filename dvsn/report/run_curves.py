@@ -1,0 +1,197 @@
+"""The curves of one run, or of several in the same charts: losses, scores, rates, memory and times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from dvsn.report import html
+from dvsn.report.run_folder import Folder
+from dvsn.report.run_metrics import Metrics, thinned
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+SYSTEM: dict[str, tuple[tuple[str, ...], str]] = {
+    "learning rate": (("system/lr_",), "learning rate"),
+    "gradient norm": (("system/gradient_norm",), "norm of the gradient"),
+    "images per second": (("system/images_per_second",), "images/s"),
+    "memory": (("system/memory_gib", "system/peak_gpu_memory_gib"), "GiB"),
+}
+"""Charts of the machine: their columns, and the name of the axis."""
+SIDE = 330
+
+
+def chart(title: str, axis: str, unit: str = "") -> Figure:
+    from plotly.graph_objects import Figure
+
+    found = Figure()
+    found.update_layout(
+        title={"text": html.plain(title)},
+        xaxis={"title": {"text": axis}},
+        yaxis={"title": {"text": html.plain(unit)}},
+    )
+    return found
+
+
+def add(
+    found: Figure, metrics: Metrics, column: str, name: str, *, colour: int = 0, dash: str = "solid"
+) -> None:
+    """Add a column of a run as a curve; single points are drawn as such."""
+    series = metrics.series[column]
+    x, y = thinned(metrics.places(series), series.values)
+    few = len(x) <= 40
+    found.add_scatter(
+        x=x, y=y, name=html.plain(name), mode="lines+markers" if few else "lines",
+        line={"color": html.COLOURS[colour % len(html.COLOURS)], "dash": dash, "width": 2}, marker={"size": 5},
+        hovertemplate=f"{metrics.axis} %{{x}}: %{{y:.5g}}",
+    )  # fmt: skip
+
+
+def draw(found: Figure, label: str) -> Markup:
+    several = len(found.data) > 1
+    found.update_layout(showlegend=several)
+    return html.figure(found, height=SIDE + (30 if several else 0), label=label, smooth=True)
+
+
+# One run ---------------------------------------------------------------------------------------------------
+
+
+def losses(run: Folder) -> list[Markup]:
+    """A chart for each term of the loss, weighted as it is trained by. A score of the same name is another quantity."""
+    metrics, drawn = run.metrics, []
+    for column in metrics.names("train/"):
+        term = column.removeprefix("train/")
+        found = chart(term, metrics.axis)
+        add(found, metrics, column, term)
+        drawn.append(draw(found, f"{term} by {metrics.axis}"))
+    return drawn
+
+
+def scores(run: Folder) -> list[Markup]:
+    """The score that the run is judged by, with its best; the others between 0 and 1 together; each further one alone."""
+    metrics, monitor = run.metrics, run.monitor
+    names = metrics.names("val/")
+    unmeasured = [name for name in names if set(metrics.series[name].values) == {-1.0}]
+    names = [name for name in names if name not in unmeasured]
+    drawn = []
+    if monitor in metrics.names(""):
+        names = [name for name in names if name != monitor]
+        drawn.append(_judged(run, str(monitor)))
+    shares = [name for name in names if all(0 <= value <= 1 for value in metrics.series[name].finite)]
+    if shares:
+        found = chart("other scores" if drawn else "scores", metrics.axis)
+        for number, name in enumerate(shares):
+            add(found, metrics, name, name.removeprefix("val/"), colour=number)
+        drawn.append(draw(found, "scores in validation"))
+    for name in names:
+        if name not in shares:
+            found = chart(name.removeprefix("val/"), metrics.axis)
+            add(found, metrics, name, name.removeprefix("val/"))
+            drawn.append(draw(found, f"{name} in validation"))
+    if unmeasured:
+        listed = ", ".join(name.removeprefix("val/") for name in unmeasured)
+        drawn.append(html.paragraph(f"Nothing to measure (-1 in all validations): {listed}.", quiet=True))
+    return drawn
+
+
+def _judged(run: Folder, monitor: str) -> Markup:
+    metrics, series = run.metrics, run.metrics.series[monitor]
+    found = chart(monitor.removeprefix("val/"), metrics.axis)
+    add(found, metrics, monitor, monitor.removeprefix("val/"))
+    best = best_place(run)
+    if best is not None:
+        x, y = metrics.places(series)[best], series.values[best]
+        found.add_scatter(
+            x=[x], y=[y], mode="markers", name=f"best: {html.number(y)}",
+            marker={"size": 12, "symbol": "star", "color": html.COLOURS[1]},
+            hovertemplate=f"best, {metrics.axis} %{{x}}: %{{y:.5g}}",
+        )  # fmt: skip
+    return draw(found, f"{monitor} by {metrics.axis}")
+
+
+def best_place(run: Folder) -> int | None:
+    """Which value of the score is the best one."""
+    series = run.metrics.series.get(run.monitor or "")
+    if series is None:
+        return None
+    known = [number for number, value in enumerate(series.values) if math.isfinite(value)]
+    return max(known, key=lambda number: run.sign * series.values[number], default=None)
+
+
+def system(run: Folder) -> list[Markup]:
+    """Learning rate, gradient norm, speed, memory, and where the time of each epoch went."""
+    metrics, drawn = run.metrics, []
+    shown: set[str] = set()
+    for title, (starts, unit) in SYSTEM.items():
+        names = [name for name in metrics.names("system/") if name.startswith(starts)]
+        shown |= set(names)
+        if not names:
+            continue
+        found = chart(title, metrics.axis, unit)
+        for number, name in enumerate(names):
+            add(found, metrics, name, spoken(name), colour=number)
+        drawn.append(draw(found, f"{title} by {metrics.axis}"))
+    for name in metrics.names("system/"):
+        if name not in shown:
+            found = chart(spoken(name), metrics.axis)
+            add(found, metrics, name, spoken(name))
+            drawn.append(draw(found, f"{name} by {metrics.axis}"))
+    times = metrics.names("time/")
+    if times:
+        drawn.append(_times(metrics, times))
+    return drawn
+
+
+def spoken(column: str) -> str:
+    """The name of a column in words: `system/lr_network` is `network`, for its learning rate."""
+    return column.rpartition("/")[2].removeprefix("lr_").replace("_", " ")
+
+
+def _times(metrics: Metrics, names: Sequence[str]) -> Markup:
+    """Seconds of each epoch by part, stacked."""
+    found = chart("time of an epoch", metrics.axis, "seconds")
+    for number, name in enumerate(names):
+        series = metrics.series[name]
+        x, y = thinned(metrics.places(series), series.values)
+        found.add_bar(
+            x=x, y=y, name=html.plain(spoken(name)), marker={"color": html.COLOURS[number % len(html.COLOURS)]},
+            hovertemplate=f"{metrics.axis} %{{x}}: %{{y:.4g}} s",
+        )  # fmt: skip
+    found.update_layout(barmode="stack", showlegend=True)
+    return html.figure(found, height=SIDE + 30, label="seconds of each epoch by part")
+
+
+# Several runs ----------------------------------------------------------------------------------------------
+
+
+def together(runs: Sequence[Folder], names: Sequence[str]) -> dict[str, list[Markup]]:
+    """Charts of the columns of all runs, a colour a run: `scores`, `losses`, `system`. Each first has what runs share."""
+    groups: dict[str, list[Markup]] = {"scores": [], "losses": [], "system": []}
+    columns: dict[str, int] = {}
+    for run in runs:
+        for name in run.metrics.names(""):
+            columns[name] = columns.get(name, 0) + 1
+    monitors = {run.monitor for run in runs}
+    order = sorted(columns, key=lambda name: (name not in monitors, -columns[name]))
+    parts = {"val": "scores", "train": "losses"}
+    for column in order:
+        having = [(number, run) for number, run in enumerate(runs) if column in run.metrics.names("")]
+        axes = {run.metrics.axis for _, run in having}
+        found = chart(column, " or ".join(sorted(axes)))
+        for number, run in having:
+            dash = ("solid", "dash", "dot")[number // len(html.COLOURS) % 3]
+            add(found, run.metrics, column, names[number], colour=number, dash=dash)
+        found.update_layout(showlegend=True)
+        groups[parts.get(column.partition("/")[0], "system")].append(
+            html.figure(
+                found,
+                height=SIDE + 30 + 20 * len(having),
+                label=f"{column} of {len(having)} runs",
+                smooth=True,
+            )
+        )
+    return groups
