@@ -15,7 +15,8 @@ from dvsn.hub.names import is_name
 from dvsn.portable.decode import read_rgb
 from dvsn.tasks.base import Task
 
-OWN = (*NAMED, "checkpoint", "split", "output", "root", "batch_size", "workers", "save_all", "trainer")
+OWN = (*NAMED, "checkpoint", "split", "output", "root", "batch_size", "workers", "save_all", "worst", "fiftyone",
+       "trainer")  # fmt: skip
 """Options that the name of an evaluation has already, or on which its scores do not depend."""
 
 
@@ -54,7 +55,7 @@ def show(board: Board, output: Path, task: Task, *, split: str, step: int, since
     """Tables, plots, and the grid of pictures."""
     record = output / FILE
     if record.is_file() and record.stat().st_mtime >= since - 1:
-        board.analysis(read(record), step=step)
+        board.analysis(read(record), output, step=step)
     else:
         for title, rows in task.test_details.items():
             board.rows(f"{split}/{title}", rows, step=step)

@@ -19,7 +19,7 @@ from pytorch_lightning import loggers
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from wandb.plot.custom_chart import CustomChart
 
-from dvsn.analysis.record import Chart, Matrix, Row
+from dvsn.analysis.record import Analysis, Chart, Matrix, Row
 from dvsn.engine.boards.board import Array, Board, Config, File, Shown
 from dvsn.engine.boards.ids import read_ids, write_ids
 from dvsn.engine.boards.labels import Labels, command
@@ -182,9 +182,21 @@ class WandbBoard(Board):
         if rows:
             columns: list[str | int] = list(rows[0])
             table = wandb.Table(
-                columns=columns, data=[[row.get(str(name)) for name in columns] for row in rows]
+                columns=columns,
+                data=[[row.get(str(name)) for name in columns] for row in rows],
+                allow_mixed_types=True,
             )
             self.log({key: table}, step=step)
+
+    def pictures(self, found: Analysis, folder: Path, *, step: int) -> None:
+        """A table, the worst first."""
+        kept = [each for each in found.pictures if each.file and (folder / each.file).is_file()]
+        if kept:
+            columns: list[str | int] = ["name", found.score, "what", "picture"]
+            rows = [
+                [each.name, each.score, each.note, wandb.Image(str(folder / str(each.file)))] for each in kept
+            ]
+            self.log({f"{found.split}/worst_and_best": wandb.Table(columns=columns, data=rows)}, step=step)
 
     def chart(self, chart: Chart, *, step: int) -> None:
         self.log({f"plots/{safe(chart.key)}": plot_of(chart)}, step=step)

@@ -18,7 +18,7 @@ import wandb
 from hydra import compose
 from omegaconf import OmegaConf
 
-from dvsn.analysis.record import Analysis, Chart, Curve, Matrix
+from dvsn.analysis.record import Analysis, Chart, Curve, Matrix, Picture
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine.boards.board import File
@@ -187,7 +187,10 @@ def test_the_best_checkpoint_and_where_it_comes_from(parts: tuple[OfflineRun, Of
 
 RECORD = Analysis(
     task="segmentation", checkpoint="best.ckpt", split="val", samples=2, score="miou", better="more", classes=NAMES,
-    tables={"classes": [{"class": "left", "iou": 0.5}, {"class": "rest", "iou": None}]},
+    tables={"classes": [{"class": "left", "iou": 0.5}, {"class": "rest", "iou": None}, {"class": "all", "iou": "none"}]},
+    pictures=(
+        Picture("val0", 0.25, file="grid.png", note="a for b"), Picture("val1", 0.5), Picture("x", 1.0, file="worst/x"),
+    ),
     charts=(
         Chart("calibration", "Reliability", "sure", "right", (Curve("all", (0.0, 0.5), (0.1, None)),), diagonal=True),
         Chart("iou", "IoU", "class", "IoU", (Curve("", ("left", "rest"), (0.5, 0.25)),), kind="bars"),
@@ -217,7 +220,11 @@ def test_an_evaluation_is_a_run_beside_the_training(
     assert run.run.display_name == "run/best.ckpt on val flip=true"
     assert run.config["trained_by"]["wandb"]["id"] == parts[0].run.run_id
     assert run.summary["val/miou"] == pytest.approx(parts[1].summary["best/val/miou"])
-    assert table_of(folder, run.history, "val/classes") == [["left", 0.5], ["rest", None]]
+    assert table_of(folder, run.history, "val/classes") == [
+        ["left", 0.5], ["rest", None], ["all", "none"],
+    ]  # fmt: skip
+    (shown,) = table_of(folder, run.history, "val/worst_and_best")
+    assert shown[:3] == ["val0", 0.25, "a for b"]
     points = table_of(folder, run.history, "Custom Chart Tables/plots/calibration_table")
     assert sorted(points) == sorted([[0.0, "all", 0.1], [0.0, "y = x", 0.0], [1.0, "y = x", 1.0]])
     assert table_of(folder, run.history, "Custom Chart Tables/plots/iou_table") == [
