@@ -104,7 +104,7 @@ def test_tensorboard_shows_a_record(tmp_path: Path) -> None:
     loggers = pytest.importorskip("pytorch_lightning.loggers")
     logger = loggers.TensorBoardLogger(str(tmp_path), name="tensorboard", version="")
     (board,) = find_boards([logger])
-    board.analysis(RECORD, step=5)
+    board.analysis(RECORD, tmp_path, step=5)
     board.end()
     events = events_of(tmp_path / "tensorboard")
     assert set(events.Tags()["images"]) == {"plots/precision", "plots/iou", "plots/confusion"}
