@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dvsn.report.ranking import limits, sections, unit, why_collapsed
+from dvsn.report.collapsed import why_collapsed
+from dvsn.report.ranking import limits, sections, unit
 from dvsn.report.runs import Found, natural, read_runs
 from dvsn.report.sweep_table import report
 from tests.support.hand_made_runs import write_run
