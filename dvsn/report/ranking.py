@@ -106,7 +106,8 @@ def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Secti
     """The runs by task, score and data, and among these by setting.
 
     Students alone count in every section that differs from theirs only in the teacher. Where no run is distilled, the
-    settings themselves are compared, a row each. `teacher` is the teacher's score where the runs do not know it.
+    settings themselves are compared, a row each. The best setting comes first. `teacher` is the teacher's score where the
+    runs do not know it.
     """
     arenas: dict[str, list[Run]] = {}
     for run in runs:
@@ -117,7 +118,7 @@ def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Secti
         made = distilled(members, teacher) if any(r.method != ALONE for r in members) else [plain(members)]
         for each in made:
             each.arena, each.title = number, ", ".join(part for part in (name, each.title) if part)
-        found += made
+        found += sorted(made, key=lambda each: place_of(each.rows[0], each.sign))
     return found
 
 
@@ -210,7 +211,12 @@ def plain(runs: Sequence[Run]) -> Section:
 
 def ranked(rows: Sequence[Row], sign: float) -> list[Row]:
     """The best mean first; rows without a score at the end."""
-    return sorted(rows, key=lambda row: math.inf if row.last.mean is None else -sign * row.last.mean)
+    return sorted(rows, key=lambda row: place_of(row, sign))
+
+
+def place_of(row: Row, sign: float) -> float:
+    """By which rows are sorted."""
+    return math.inf if row.last.mean is None else -sign * row.last.mean
 
 
 def row_of(name: str, runs: Sequence[Run]) -> Row:
