@@ -39,7 +39,7 @@ MEANINGS = {
     "wrong class": f"IoU of {MATCHED} or more with an object of another class",
     "badly placed": f"IoU of {NEAR} to {MATCHED} with an object of its class",
     "both": f"IoU of {NEAR} to {MATCHED} with an object of another class",
-    "double": "of an object that a better scored detection has found",
+    "double": f"IoU of {MATCHED} or more with an object of its class that a better scored one has found",
     "background": f"IoU of {NEAR} or less with every object",
     MISSED: "an object that no detection has found, and none of a wrong class or badly placed would",
 }

@@ -44,7 +44,7 @@ def by_class(curves: np.ndarray, names: Sequence[str]) -> tuple[tuple[Curve, ...
     drawn = tuple(
         Curve(f"{name}, AP {line.mean():.3f}", recalls, tuple(line.tolist())) for name, line in lines
     )
-    note = "The area below a curve is its average precision; the least one first."
+    note = "The area below a curve is its average precision. The classes with the least come first."
     if len(order) > len(chosen):
         note += f" Of {len(order)} classes the {MOST // 2} worst and the {MOST // 2} best; the table has all."
     return drawn, note

@@ -62,6 +62,7 @@ class KeypointAP(KeypointScore):
         self._category = int(content["categories"][0]["id"])
         self._all = as_coco(content, content["annotations"])
         self._by_image: dict[int, list[Row]] = {}
+        self._shown: dict[int, Row | None] = {}  # the annotation of a person, by number
         for each in content["annotations"]:
             self._by_image.setdefault(int(each["image_id"]), []).append(each)
 
@@ -91,16 +92,20 @@ class KeypointAP(KeypointScore):
         return np.exp(-np.square(errors) / (2 * (2 * np.array(self.keypoints.sigmas)) ** 2))
 
     def _annotation_of(self, number: int) -> Row | None:
-        image_id, own = int(self.truths.image_id[number]), int(self.truths.annotation[number])
-        rows = self._by_image.get(image_id, [])
+        if number not in self._shown:
+            self._shown[number] = self._find_annotation(number)
+        return self._shown[number]
+
+    def _find_annotation(self, number: int) -> Row | None:
+        own = int(self.truths.annotation[number])
+        rows = self._by_image.get(int(self.truths.image_id[number]), [])
         if own >= 0:
             return next((each for each in rows if each.get("number", each["id"]) == own), None)
         people = [each for each in rows if not each["iscrowd"]]
-        like = [
-            float(overlaps(np.array([each["bbox"]], np.float64), self.truths.box[number])[0])
-            for each in people
-        ]
-        return people[int(np.argmax(like))] if max(like, default=0.0) >= LIKE else None
+        if not people:
+            return None
+        like = overlaps(np.array([each["bbox"] for each in people], np.float64), self.truths.box[number])
+        return people[int(like.argmax())] if like.max() >= LIKE else None
 
     def truth(self) -> Any:
         """The annotations that count, indexed by pycocotools."""
