@@ -37,6 +37,14 @@ def test_the_calibration_error_by_hand() -> None:
         CalibrationError(3, bins=0)
 
 
+def test_the_bins_of_the_diagram_by_hand() -> None:
+    """Bins [0, 0.5) and [0.5, 1]."""
+    diagram = Reliability(2)
+    diagram.add(torch.tensor([0.25, 0.5, 1.0]), torch.tensor([False, True, True]))
+    assert diagram.points() == [(0.25, 0.0, pytest.approx(1 / 3)), (0.75, 1.0, pytest.approx(2 / 3))]
+    assert diagram.error() == pytest.approx(0.25 / 3 + 0.25 * 2 / 3) and Reliability().points() == []
+
+
 def test_logits_between_0_and_1_are_no_probabilities() -> None:
     """torchmetrics takes them for such; so do the sums of the reliability diagram know better."""
     torch.manual_seed(0)
