@@ -59,5 +59,4 @@ class FiftyOneFolder(Callback):
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self.folder.finish(name=self.name, info=self.part.info(self.task))
-            log.info("%s, for fiftyone.Dataset.from_dir(%r, dataset_type=fiftyone.types.FiftyOneDataset, name=%r)",
-                     self.folder.path, str(self.folder.path), self.name)  # fmt: skip
+            log.info("%s (fiftyone.types.FiftyOneDataset, called %s)", self.folder.path, self.name)

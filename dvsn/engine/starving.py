@@ -120,8 +120,8 @@ def limit(seen: Pipeline) -> str:
         )
     if idle >= 0.5 * seen.made:
         return (
-            f", and {spoken(idle)} of a batch are waits for files. Data on a faster disk, or in memory (data.root=...), "
-            "would help."
+            f", {spoken(idle)} of a batch because its maker waits for files, or for a core that another program has. Data "
+            "on a faster disk, or in memory (data.root=...), would help with the former."
         )
     return f", with data.workers={seen.workers} where {cores_of(seen)} there."
 

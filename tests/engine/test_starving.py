@@ -76,11 +76,19 @@ def test_cores_that_are_busy_are_said() -> None:
     assert "Smaller pictures (transform=...)" in text
 
 
+def test_free_workers_do_not_help_busy_cores() -> None:
+    """Four cores, two workers: (2 + 2) / 4 = 1 s a batch at least, as long as it takes."""
+    text = sentence(pipeline(cores=4, made=2.0, made_processor=2.0, own_processor=2.0))
+    assert text is not None and "more workers will not help: 4 cores are busy" in text
+
+
 def test_a_slow_disk_is_said() -> None:
     """As many workers as cores, each of which waits for files most of the time."""
     text = sentence(pipeline(workers=4, cores=4, made=4.0, made_processor=0.2))
     assert (
-        text is not None and "3.8 s of a batch are waits for files" in text and " would shorten" not in text
+        text is not None
+        and "3.8 s of a batch because its maker waits for files" in text
+        and " would shorten" not in text
     )
 
 

@@ -212,6 +212,7 @@ def test_the_waiting_is_said_once_and_at_the_end(
             for number in range(3):
                 run.step(number, **STEP)
             run.end()
+            run.times.on_train_epoch_start(run.trainer, run.task)
     (text,) = caplog.messages
     assert text.startswith("The device waited 13% of the time for data (3.0 s of 22 s an epoch)")
     assert "data.workers=2 would" not in text and run.times.advice() == text
@@ -234,6 +235,7 @@ def test_short_and_fed_trainings_are_left_alone(
     for number in range(3):
         run.step(number, wait=0.01, forward=0.01, backward=0.01, optimise=0.0)
     run.end()
+    run.times.on_train_epoch_start(run.trainer, run.task)
     assert run.times.advice() is None, "too short to say anything"
     run = Run(monkeypatch)
     run.start()
