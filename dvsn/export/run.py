@@ -14,6 +14,7 @@ import torch
 
 from dvsn.errors import ConfigError
 from dvsn.export import check, formats
+from dvsn.export.finetune import read_plan
 from dvsn.export.graph import Graph, graph_of
 from dvsn.export.manifest import manifest
 from dvsn.export.parting import first_parting
@@ -36,6 +37,7 @@ class Export:
         self.options = options
         self.kind, self.precision = str(options["format"]), str(options["precision"])
         formats.require(self.kind, self.precision)
+        read_plan(options)
         self.checkpoint = Path(str(options["checkpoint"]))
         self.path = target(options, self.checkpoint, formats.SUFFIX[self.kind])
         self.header, self.task = read(self.checkpoint, options)
