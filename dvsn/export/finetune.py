@@ -106,11 +106,11 @@ def tuned(
     """A copy of the graph's network, rounded to 8 bits and trained on `data`, the data module of the recipe.
 
     `task` is that of the checkpoint, with what only training reads; `images` are inputs of the graph, of which the first
-    scales are. Raises `ConfigError` for a task that cannot be trained so.
+    scales are. The task must be one that `require_tunable` lets through.
     """
-    require_tunable(task)
     graph = copy.deepcopy(graph)
-    network = placing.rounding(graph.task.network, given_to(graph.task.network, graph, images), gpu=gpu)
+    plain_network: Any = graph.task.network
+    network = placing.rounding(plain_network, given_to(plain_network, graph, images), gpu=gpu)
     count = len(placing.roundings(network))
     log.info("int8  %d epochs of fine-tuning with %d places rounded", plan.epochs, count)
     name = learn(learner(task, network), plan, data)
@@ -213,6 +213,7 @@ def learn(task: Any, plan: Plan, data: Any) -> str:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")
         trainer.fit(task, datamodule=data)
+    task.check_finite()
     task.distiller = None
     return name
 

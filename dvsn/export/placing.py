@@ -152,8 +152,9 @@ def named_as(model: Any, plain: Any) -> None:
     """Give the operations with weights in 8 bits, in place, the names that they have in the `plain` model, which is the same
     network without roundings; others get names that it has not."""
     makers = {output: node for node in model.graph.node for output in node.output}
-    known = {node.input[1]: node.name for node in plain.graph.node if len(node.input) > 1}
+    known = {node.input[1]: node.name for node in plain.graph.node if len(node.input) > 1 and node.input[1]}
     for node in model.graph.node:
         maker = makers.get(node.input[1]) if len(node.input) > 1 else None
         weight = maker.input[0] if maker is not None and maker.op_type == "DequantizeLinear" else ""
-        node.name = known.get(weight.removesuffix(BITS), f"rounded/{node.name}")
+        found = known.get(weight.removesuffix(BITS)) if weight.endswith(BITS) else None
+        node.name = found or f"rounded/{node.name}"
