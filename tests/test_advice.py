@@ -34,7 +34,6 @@ OTHERS = {
     "predict/": ("predict",),
     "publish/": ("hub push",),
     "report/": ("evaluate",),
-    "engine/boards/exported": ("export",),
     "data_tools/init/": ("data init", "predict"),
     "tasks/exported": ("export",),
     "engine/boards/exported": ("export",),
