@@ -82,6 +82,8 @@ def report(result: dict[str, Any], folder: Path, lines: dict[str, str], *, advic
         if path.exists() and (name == "last" or result["best"] is not None):
             score = score_of(result, name)
             log.info("%-11s %s", name, f"{score}, in {path}" if score else path)
+        elif score := score_of(result, name):
+            log.info("%-11s %s, whose checkpoint is no longer there", name, score)
     if lines:
         log.info("")
     for title, line in lines.items():

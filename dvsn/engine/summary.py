@@ -9,6 +9,8 @@ from dvsn.engine.progress_line import clock
 
 FEW = 20
 """Classes that are listed."""
+F1 = "f1"
+"""Named instead of the first score: precision, which stands first then, says little without recall."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -38,7 +40,7 @@ def scores_of(metrics: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def class_table(classes: Mapping[str, Any] | None, *, few: int = FEW) -> list[str]:
-    """The first score of each class at the best and the last validation, and how much of the class there is; none of more
+    """One score of each class at the best and the last validation, and how much of the class there is; none of more
     than `few` classes."""
     last: Rows = (classes or {}).get("last") or []
     best: Rows = (classes or {}).get("best") or []
@@ -49,7 +51,8 @@ def class_table(classes: Mapping[str, Any] | None, *, few: int = FEW) -> list[st
     counts = [name for name in columns if all(type(row[name]) is int for row in last)]
     if not scores:
         return []
-    score, earlier = scores[0], {row[title]: row for row in best}
+    score = F1 if F1 in scores else scores[0]
+    earlier = {row[title]: row for row in best}
     shown = ["best", "last"] if earlier else ["last"]
     lines = [[title, *(f"{score} {which}" for which in shown), *counts[:1]]]
     for row in last:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from dvsn.data.loading import Work
-from dvsn.engine.starving import Pipeline, cores, enough, sentence
+from dvsn.engine.starving import Pipeline, cores, enough, left_by_others, sentence
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
@@ -138,10 +138,15 @@ class Times(Callback):
         loader = trainer.train_dataloader
         self._began, self._own = time.perf_counter(), time.process_time()
         self._validated = self._validation_own = 0.0  # of the processor's clocks, for the pipeline
-        self._first, self._batches, self._whole = 0.0, 0, False
+        self._first, self._batches = 0.0, 0
         self._waited = getattr(loader, "waited", 0.0)
         self._work = getattr(loader, "work", Work())
         self._last = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """After the line of the epoch before."""
+        if trainer.is_global_zero and not self._said:
+            self._say()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         waited = getattr(trainer.train_dataloader, "waited", 0.0)
@@ -152,7 +157,7 @@ class Times(Callback):
         else:
             self._spans.add(Span("data", self._last, now, most=wait))
         if not self._batches:
-            self._first, self._whole = wait, batch_idx == 0
+            self._first = wait
         self._batches += 1
         self._last = now
 
@@ -182,20 +187,17 @@ class Times(Callback):
             self._spans.add(Span("validation", mark, self._spans.marks.mark()))
             self._validated += time.perf_counter() - seconds
             self._validation_own += time.process_time() - own
-            self._last = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         parts = self._close()
         self._pipelines.append(self._pipeline(trainer, parts["data"]))
-        whole = self._whole and self._batches >= trainer.num_training_batches
+        whole = self._batches >= trainer.num_training_batches  # else it was resumed, or is ended, within
         if whole and trainer.is_global_zero:
             step = (
                 trainer.fit_loop.epoch_loop._batches_that_stepped - 1
             )  # where the scores of its validation are
             for logger in trainer.loggers:
                 logger.log_metrics({f"time/{part}": value for part, value in parts.items()}, step)
-        if trainer.is_global_zero and not self._said:
-            self._say()
         self._begin(trainer)
 
     def _close(self) -> dict[str, float]:
@@ -235,6 +237,9 @@ class Times(Callback):
             cores=max(1, cores() // max(1, trainer.num_devices)),
             made=done.seconds / max(1.0, done.batches),
             made_processor=done.processor_seconds / max(1.0, done.batches),
+            free=left_by_others(
+                workers + (torch.get_num_threads() if trainer.strategy.root_device.type == "cpu" else 1)
+            ),
             own_processor=max(0.0, own - (0.0 if workers else done.processor_seconds))
             / max(1, self._batches),
         )

@@ -53,9 +53,10 @@ class Gallery:
         layout = place(self.rows, self.names, self.titles)
         picture = painted(self.rows, layout)
         path = self.folder / f"{stem}.png"
-        write_picture(path, picture)
+        data = encoded(picture, path)
+        write_bytes(path, data)
         if latest:
-            write_picture(self.folder / "latest.png", picture)
+            write_bytes(self.folder / "latest.png", data)
             keep_layout(layout, self.folder, stem=stem)
         for board in boards:
             board.picture(
@@ -109,13 +110,22 @@ def keep_layout(layout: Layout, folder: Path, *, stem: str) -> None:
 
 def write_picture(path: Path, picture: Array) -> None:
     """An RGB picture, or ids (H, W) below 65536, as a file, atomically; the format is the ending's."""
+    write_bytes(path, encoded(picture, path))
+
+
+def encoded(picture: Array, path: Path) -> bytes:
+    """The content of a picture's file, by the ending of its name."""
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
     stored = stored.astype(np.uint16) if stored.dtype == np.int32 else stored
     done, data = cv2.imencode(path.suffix, stored)
     if not done:
         raise OSError(f"{path}: the picture could not be encoded as '{path.suffix}'")
+    return data.tobytes()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     with replacing(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(data)
 
 
 def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:

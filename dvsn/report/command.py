@@ -55,8 +55,7 @@ def report(
     The files are called report; compare for a few runs, search for a search. They lie in `output`, by default in the folder.
     A report.csv in the place of a folder is drawn again. `teacher` is the teacher's score where the runs of a sweep do not
     know it, `latency` a file of `python -m dvsn.benchmark` about them; `evaluation` is the folder of the analysis that is
-    shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is nothing to
-    report.
+    shown of a run; `evaluate` measures a checkpoint before, and leaves one. Raises `DataError` where there is no run.
     """
     # pictures and charts, which `--help` does without
     from dvsn.report import compare_page, run_page, search, sweep

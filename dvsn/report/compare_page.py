@@ -16,7 +16,7 @@ from dvsn.errors import DataError
 from dvsn.report import html, run_curves
 from dvsn.report.findings import REPEATED
 from dvsn.report.html import Cell, Encoded, Page
-from dvsn.report.run_folder import Folder, duration, leaves, read_folder, short
+from dvsn.report.run_folder import Folder, data_of, duration, leaves, read_folder, short
 from dvsn.report.run_page import best_of, evaluate_line, score_rows
 from dvsn.report.run_pictures import fitted
 from dvsn.report.table import Report, Table
@@ -113,7 +113,7 @@ def unlike(runs: Sequence[Folder], names: Sequence[str]) -> list[str]:
     for what, values in {
         "tasks": [short(run.config.get("task")) for run in runs],
         "scores to judge by": [run.monitor or "" for run in runs],
-        "data sets": [data_of(run) for run in runs],
+        "data sets": [data_of(run.config) for run in runs],
     }.items():
         if len(set(values)) > 1:
             said = ", ".join(
@@ -123,11 +123,6 @@ def unlike(runs: Sequence[Folder], names: Sequence[str]) -> list[str]:
                 f"The runs have different {what}: {said}. Only what all of them have can be compared."
             )
     return notes
-
-
-def data_of(run: Folder) -> str:
-    node = run.config.get("data")
-    return (short(node.get("dataset")) or short(node)) if isinstance(node, dict) else ""
 
 
 # Configs ---------------------------------------------------------------------------------------------------
@@ -185,7 +180,7 @@ def overview(runs: Sequence[Folder], names: Sequence[str]) -> Markup:
     rows: list[list[Any]] = []
     for run, name in zip(runs, names, strict=True):
         seconds, parameters = run.result.get("seconds"), run.result.get("parameters")
-        time = Cell(duration(seconds), seconds) if isinstance(seconds, int | float) else None
+        time = Cell(duration(seconds), seconds) if html.is_number(seconds) else None
         rows.append(
             [
                 name, short(run.config.get("task")) or None, short(run.config.get("network")) or None,
@@ -255,7 +250,7 @@ def class_tables(title: str, runs: Sequence[Folder], names: Sequence[str]) -> li
     if first is None or sum(bool(rows) for rows in tables) < 2:
         return []
     key = next((name for name, value in first.items() if isinstance(value, str)), None)
-    numbers = [name for name, value in first.items() if _is_number(value) or value is None][:COLUMNS]
+    numbers = [name for name, value in first.items() if html.is_number(value) or value is None][:COLUMNS]
     if key is None or not numbers:
         return []
     by_class = [{str(row.get(key)): row for row in rows or ()} for rows in tables]
@@ -291,12 +286,8 @@ def _gains(values: dict[str, list[float | None]], title: str) -> Markup:
     return html.figure(drawn, height=90 + 22 * len(order), label=title)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _number(value: Any) -> float | None:
-    return float(value) if _is_number(value) else None
+    return float(value) if html.is_number(value) else None
 
 
 def changes(runs: Sequence[Folder]) -> list[Change]:

@@ -42,23 +42,16 @@ def table(rows: Sequence[Row]) -> Markup:
 
 def _scale(values: Sequence[Any]) -> float | None:
     """What a bar of full length stands for: 1 for shares, else the largest value; None where no bars are drawn."""
-    known = [
-        float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    known = [value for value in known if math.isfinite(value)]
+    known = [float(value) for value in values if html.is_number(value)]
     if not known or min(known) < 0 or max(known) <= 0:
         return None
     return 1.0 if max(known) <= 1 else max(known)
 
 
 def _value(value: Any, scale: float | None) -> Any:
-    if scale is None or not isinstance(value, int | float) or isinstance(value, bool):
+    if scale is None or not html.is_number(value):
         return value if value is None or isinstance(value, str | int | float) else str(value)
-    shown = (
-        f"{value:.4f}"
-        if scale == 1 and isinstance(value, float) and math.isfinite(value)
-        else html.number(value)
-    )
+    shown = f"{value:.4f}" if scale == 1 and isinstance(value, float) else html.number(value)
     return Cell(shown, float(value), bar=value / scale)
 
 
@@ -84,11 +77,18 @@ def chart(source: Chart) -> Markup:
         title={"text": html.plain(source.title)}, xaxis={"title": {"text": html.plain(source.x)}},
         yaxis={"title": {"text": html.plain(source.y)}}, showlegend=several, barmode="group",
     )  # fmt: skip
-    bars = max((len(curve.x) for curve in source.curves), default=0) if source.kind == "bars" else 0
+    height, width = 340 + (24 * math.ceil(len(source.curves) / 4) if several else 0), None
+    names = [str(name) for curve in source.curves for name in curve.x] if source.kind == "bars" else []
+    if sum(map(len, set(names))) > 40:  # they stand upright below the bars, so the legend goes above
+        found.update_layout(
+            legend={"y": 1.01, "yanchor": "bottom"},
+            margin={"t": 80 if several else 40},
+            xaxis={"tickangle": -60},
+        )
+        height, width = height + 6 * max(map(len, names)), 22 * len(set(names))
     drawn = html.figure(
-        found, height=340 + (24 * math.ceil(len(source.curves) / 4) if several else 0), label=source.title,
-        least_width=max(340, 22 * bars) if bars > 14 else None,
-    )  # fmt: skip
+        found, height=height, label=source.title, least_width=width if width and width > 340 else None
+    )
     return drawn + html.paragraph(source.note, quiet=True) if source.note else drawn
 
 
@@ -171,6 +171,20 @@ def absent(matrix: Matrix) -> list[str]:
     )
 
 
+def sparse(source: Matrix, kept: Sequence[Sequence[int]]) -> dict[str, float]:
+    """What the cells that are shown count, by `ROW-COLUMN`, and the largest confusions; without those of nothing."""
+    places = [(row, column) for row in kept[0] for column in kept[1]]
+    places += [(each.row, each.column) for each in confusions(source)[:CONFUSIONS]]
+    return {
+        f"{row}-{column}": whole(count) for row, column in places if (count := source.counts[row][column])
+    }
+
+
+def whole(value: float) -> float:
+    """A whole number without its .0, which is shorter to write."""
+    return int(value) if float(value).is_integer() else round(value, 4)
+
+
 def matrix(source: Matrix, pictures: Sequence[Picture], shown: dict[int, str]) -> list[Markup]:
     """A matrix, and its largest confusions as a table. `pictures` lie behind its cells; `shown` are the anchors of those
     that the page shows, by their number. `#KEY-ROW-COLUMN` opens a cell."""
@@ -188,7 +202,8 @@ def matrix(source: Matrix, pictures: Sequence[Picture], shown: dict[int, str]) -
     listed = {name: sorted(found, key=lambda pair: -pair[1])[:BEHIND] for name, found in cells.items()}
     used = sorted({int(number) for found in listed.values() for number, _ in found})
     data = {
-        "key": key, "rows": source.rows, "columns": source.columns, "counts": source.counts, "unit": source.unit,
+        "key": key, "rows": source.rows, "columns": source.columns, "unit": source.unit,
+        "counts": sparse(source, kept), "totals": [whole(sum(counts)) for counts in source.counts],
         "given": given, "sorted": kept, "cells": listed,
         "pictures": {number: [pictures[number].name, shown.get(number, "")] for number in used},
     }  # fmt: skip

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -43,6 +43,8 @@ COLOURS = (
     "#6b8e23",
 )
 """Of curves, in their order; legible on light and on dark paper."""
+LARGE = 1e300
+"""Above it a number of JSON may not be one of a computer."""
 SHORT = 36
 """Letters of a cell that is not broken into lines."""
 NOTHING = "–"
@@ -197,9 +199,14 @@ def folded(title: str, *parts: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>{}</details>").format(title, Markup("").join(parts))
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a number that can be shown: finite, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number in `digits` significant digits; a dash for none and for what is not finite."""
-    if value is None or not math.isfinite(value):
+    if not is_number(value):
         return NOTHING
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
         return f"{int(value):,}"
@@ -261,7 +268,7 @@ def _fit(text: str) -> str:
 def _key(value: float | str | None) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return repr(float(value)) if math.isfinite(value) else ""
+    return repr(float(value)) if is_number(value) else ""
 
 
 def _is_numeric(values: Sequence[Value]) -> bool:

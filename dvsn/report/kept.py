@@ -10,13 +10,14 @@ from pathlib import Path
 
 from dvsn.errors import DataError
 from dvsn.reading import read_text
+from dvsn.report.collapsed import why_collapsed
 from dvsn.report.paired import Comparison
-from dvsn.report.ranking import Row, Section, Spread, why_collapsed
+from dvsn.report.ranking import Row, Section, Spread
 from dvsn.report.runs import ALONE
 
 NEEDED = ("setting", "monitor", "teacher", "method", "weight", "seeds", "last_mean", "last_deviation")
-LESS = ("nme", "l1", "fid", "loss", "mae", "mse", "error")
-"""Ends of scores of which less is better, for files that do not say it."""
+LESS = ("nme", "l1", "fid", "kid", "lpips", "loss", "angle_error")
+"""How scores begin of which less is better, for files that do not say it."""
 
 
 def read(path: Path) -> list[Section]:

@@ -7,39 +7,20 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from dvsn.report.collapsed import mark_collapsed
+from dvsn.report.naming import differing, labels, titled
 from dvsn.report.paired import Comparison, compare
 from dvsn.report.runs import ALONE, Run, key_of, same_for_all
 
-FAR = 5.0
-"""A run is collapsed where it lies more than so many robust deviations below the median of its section."""
-ENOUGH = 5
-"""Runs of a section, at least, for its median to judge one of them."""
-NEAR = 1.1
-"""A score below 1.1 times that of guessing is no better than guessing."""
-SHARES = (
-    "top1",
-    "top5",
-    "accuracy",
-    "miou",
-    "iou",
-    "dice",
-    "pck",
-    "ap",
-    "map",
-    "ap50",
-    "ar",
-    "f1",
-    "ssim",
-    "auc",
+SHARES = frozenset(
+    ("top1", "top5", "accuracy", "miou", "dice", "pck", "pckh", "ap", "ap50", "map", "map_50", "ar")
 )
 UNITS = {
     "psnr": "dB",
     "nme": "share of the reference distance",
-    "l1": "colours in [0, 1]",
-    "fid": "distance",
-    "mae": "degrees",
+    "l1": "share of the range of colours",
+    "angle_error_degrees": "degrees",
 }
 
 
@@ -125,7 +106,8 @@ def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Secti
     """The runs by task, score and data, and among these by setting.
 
     Students alone count in every section that differs from theirs only in the teacher. Where no run is distilled, the
-    settings themselves are compared, a row each. `teacher` is the teacher's score where the runs do not know it.
+    settings themselves are compared, a row each. The best setting comes first. `teacher` is the teacher's score where the
+    runs do not know it.
     """
     arenas: dict[str, list[Run]] = {}
     for run in runs:
@@ -136,7 +118,7 @@ def sections(runs: Sequence[Run], *, teacher: float | None = None) -> list[Secti
         made = distilled(members, teacher) if any(r.method != ALONE for r in members) else [plain(members)]
         for each in made:
             each.arena, each.title = number, ", ".join(part for part in (name, each.title) if part)
-        found += made
+        found += sorted(made, key=lambda each: place_of(each.rows[0], each.sign))
     return found
 
 
@@ -229,7 +211,12 @@ def plain(runs: Sequence[Run]) -> Section:
 
 def ranked(rows: Sequence[Row], sign: float) -> list[Row]:
     """The best mean first; rows without a score at the end."""
-    return sorted(rows, key=lambda row: math.inf if row.last.mean is None else -sign * row.last.mean)
+    return sorted(rows, key=lambda row: place_of(row, sign))
+
+
+def place_of(row: Row, sign: float) -> float:
+    """By which rows are sorted."""
+    return math.inf if row.last.mean is None else -sign * row.last.mean
 
 
 def row_of(name: str, runs: Sequence[Run]) -> Row:
@@ -261,39 +248,6 @@ def scores(row: Row) -> list[tuple[int, float]]:
     return [(dot.seed, dot.score) for dot in row.dots if dot.score is not None]
 
 
-# Collapsed runs -------------------------------------------------------------------------------------------
-
-
-def mark_collapsed(runs: Sequence[Run]) -> None:
-    """Says of each run of a section why it counts as collapsed, if it does: see `why_collapsed`."""
-    known = [run.sign * run.last for run in runs if run.last is not None]
-    for run in runs:
-        run.collapsed = why_collapsed(run.last, known, sign=run.sign, chance=run.chance)
-
-
-def why_collapsed(
-    score: float | None, known: Sequence[float], *, sign: float, chance: float | None = None
-) -> str:
-    """Why a run counts as collapsed; empty where it does not.
-
-    It is, where its score is not finite, is below 1.1 times that of guessing, or lies more than five robust standard
-    deviations (1.4826 times the median absolute deviation) on the bad side of the median of `known`, the scores of the
-    section times their sign, five or more. The deviation is taken as one percent of the median at least.
-    """
-    if score is None:
-        return "no finite score"
-    if chance is not None and sign > 0 and score < NEAR * chance:
-        return f"no better than guessing, {chance:.3g}"
-    if len(known) < ENOUGH:
-        return ""
-    middle = statistics.median(known)
-    usual = 1.4826 * statistics.median(abs(value - middle) for value in known)
-    usual = max(usual, 0.01 * abs(middle))
-    if usual > 0 and middle - sign * score > FAR * usual:
-        return f"{(middle - sign * score) / usual:.0f} deviations from the median {sign * middle:.4g}"
-    return ""
-
-
 def limits(section: Section, rows: Sequence[Row]) -> tuple[float, float]:
     """The ends of an axis on which all that has not collapsed lies, with the student alone, the teacher and a margin."""
     sound = [dot.score for row in rows for dot in row.dots if dot.score is not None and not dot.collapsed]
@@ -308,68 +262,6 @@ def limits(section: Section, rows: Sequence[Row]) -> tuple[float, float]:
     low, high = min(sound), max(sound)
     margin = 0.06 * (high - low) or 0.01 * (abs(high) or 1.0)
     return low - margin, high + margin
-
-
-# Names ----------------------------------------------------------------------------------------------------
-
-
-def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, json.dumps(node, default=str, ensure_ascii=False)
-
-
-def differing(nodes: Sequence[Any]) -> list[dict[str, str]]:
-    """Of each node the flat options in which the nodes differ."""
-    tables = [dict(flat(node)) for node in nodes]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    differ = [key for key in keys if len({table.get(key) for table in tables}) > 1]
-    return [{key: table[key] for key in differ if key in table} for table in tables]
-
-
-def titled(settings: Sequence[Any]) -> list[str]:
-    """A title for each setting: `key=value` of the options in which they differ, six at most."""
-    return [
-        ", ".join(f"{key}={value}" for key, value in list(table.items())[:6]) for table in differing(settings)
-    ]
-
-
-def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group of runs: the overrides that its jobs do not share with all others, else the options of the
-    configs that differ, three at most; numbered where that leaves two alike."""
-    if len(groups) == 1:
-        return [groups[0][0].name or "all runs"]
-    given = [first_overrides(members) for members in groups]
-    found = [""] * len(groups)
-    if all(each is not None for each in given):
-        words = [each or [] for each in given]
-        shared = set(words[0]).intersection(*words[1:])
-        found = [" ".join(word for word in each if word not in shared) for each in words]
-    if "" in found or len(set(found)) < len(found):
-        tables = differing([members[0].setting for members in groups])
-        found = [short(table) for table in tables]
-    return [
-        name if found.count(name) == 1 else f"{name} #{found[: place + 1].count(name)}"
-        for place, name in enumerate(found)
-    ]
-
-
-def first_overrides(runs: Sequence[Run]) -> list[str] | None:
-    """Those of the first run, without its seed."""
-    given = runs[0].overrides
-    if given is None:
-        return None
-    return [word for word in given if word.lstrip("+").partition("=")[0] not in ("seed", "data.seed")]
-
-
-def short(table: Mapping[str, str]) -> str:
-    words = [
-        f"{key.removesuffix('._target_')}={json.loads(value)}".replace("dvsn.", "")
-        for key, value in list(table.items())[:3]
-    ]
-    return " ".join([*words, *([f"and {len(table) - 3} more"] if len(table) > 3 else [])])
 
 
 def name_options(rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ from dvsn.analysis import record
 from dvsn.analysis.record import Analysis
 from dvsn.errors import DataError
 from dvsn.reading import MEGABYTE, read_json, read_text
+from dvsn.report.html import is_number
 from dvsn.report.run_metrics import Metrics, read_metrics
 
 CONFIG = "config.yaml"
@@ -186,7 +187,7 @@ def facts(run: Folder) -> list[tuple[str, str]]:
     parameters = result.get("parameters")
     network = short(config.get("network"))
     size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
-    data = short(of("data.dataset")) or short(config.get("data"))
+    data = data_of(config)
     root, classes = of("data.root"), of("data.classes")
     taught = [
         f"{name} (weight {node.get('weight')})" for name, node in (of("distill") or {}).items() if isinstance(node, Mapping)
@@ -211,13 +212,23 @@ def facts(run: Folder) -> list[tuple[str, str]]:
         "seed": "" if config.get("seed") is None else str(config["seed"]),
         "teacher": "" if not config.get("teacher") else str(config["teacher"]),
         "distillation": ", ".join(taught),
-        "time": duration(seconds) if isinstance(seconds, int | float) else "",
+        "time": duration(seconds) if is_number(seconds) else "",
         "device": device,
         "precision": str(of("trainer.precision") or ""),
         "versions": _versions(run.environment),
         "folder": str(run.path),
     }
     return [(name, value) for name, value in rows.items() if value]
+
+
+def data_of(config: Mapping[str, Any]) -> str:
+    """The class of a run's data set: of the part of `data` that is built for each split, else of the whole."""
+    node = config.get("data")
+    if not isinstance(node, Mapping):
+        return ""
+    parts = [node.get("dataset"), *node.values()]
+    built = (short(part) for part in parts if isinstance(part, Mapping) and part.get("_partial_") is True)
+    return next(built, "") or short(node.get("dataset")) or short(node)
 
 
 def _lookup(config: Mapping[str, Any]) -> Any:

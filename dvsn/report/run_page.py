@@ -16,6 +16,8 @@ from dvsn.report.run_pictures import film, write_strip
 from dvsn.report.table import Report, Table
 
 NAME = "report"
+STARVED = 0.1
+"""Share of the time spent waiting for data above which it is said."""
 WORST = 50
 """Pictures that an evaluation for a report keeps."""
 
@@ -54,14 +56,15 @@ def subtitle_of(run: Folder) -> str:
 def best_of(run: Folder) -> str:
     """The best score in words."""
     value, epoch = run.result.get("best"), run.result.get("best_epoch")
-    if isinstance(value, int | float) and run.monitor:
+    if html.is_number(value) and run.monitor:
         when = f" in epoch {epoch}" if isinstance(epoch, int) else ""
         return f"best {run.monitor} {html.number(value)}{when}"
     place = run_curves.best_place(run)
     if place is None:
         return ""
     series = run.metrics.series[str(run.monitor)]
-    return f"best {run.monitor} {html.number(series.values[place])} at step {series.steps[place]}"
+    when = f"in {run.metrics.axis} {run.metrics.places(series)[place]:g}"
+    return f"best {run.monitor} {html.number(series.values[place])} {when}"
 
 
 # Parts -----------------------------------------------------------------------------------------------------
@@ -69,12 +72,13 @@ def best_of(run: Folder) -> str:
 
 def summary(run: Folder) -> list[Markup]:
     """Facts, scores and the command, side by side."""
-    what = html.pairs(facts(run))
-    rows = score_rows(run)
-    parts = [html.columns(what, score_table(rows))] if rows else [what]
+    what, beside = html.pairs(facts(run)), Markup()
+    if rows := score_rows(run):
+        beside += score_table(rows)
     times = run.result.get("times")
     if isinstance(times, dict) and times:
-        parts.append(times_table(times))
+        beside += times_table(times)
+    parts = [html.columns(what, beside)] if beside else [what]
     if run.command:
         parts.append(html.heading("Command") + html.code(run.command))
     return parts
@@ -116,19 +120,19 @@ def score_table(rows: list[dict[str, Any]]) -> Markup:
 
 def times_table(times: dict[str, Any]) -> Markup:
     """Where the time of a run went, as its result.json says it."""
-    known = {
-        name: value
-        for name, value in times.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    known = {name: value for name, value in times.items() if html.is_number(value)}
     total = sum(known.values())
-    said = [str(value) for value in times.values() if isinstance(value, str)]
     rows: list[list[Any]] = [
         [name.replace("_", " "), Cell(duration(value), value, bar=value / total if total else None)]
         for name, value in known.items()
     ]
     table = html.heading("Where the time went") + html.table(["part", "time"], rows)
-    return table + Markup("").join(html.paragraph(text) for text in said)
+    waited = known.get("data", 0.0) / total if total else 0.0
+    if waited > STARVED:
+        table += html.paragraph(
+            f"The device waited {100 * waited:.0f} % of the time for data; train.log says what would help."
+        )
+    return table
 
 
 def add_curves(page: Page, run: Folder) -> None:
@@ -228,11 +232,7 @@ def measured(run: Folder) -> Markup:
     """The scores of the evaluation."""
     source = run.scores.get("metrics", run.scores)
     values = source if isinstance(source, dict) else {}
-    rows = [
-        [name, value]
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    rows = [[name, value] for name, value in values.items() if html.is_number(value)]
     return html.table(["score", "value"], rows) if rows else Markup()
 
 

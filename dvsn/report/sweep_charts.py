@@ -144,7 +144,8 @@ def cost_plot(section: Section, cost: Cost, points: Sequence[Point]) -> Figure:
         if marked:
             chart.add_scatter(
                 x=[point.cost for point in marked], y=[point.score for point in marked], name=name,
-                mode="markers+text" if colour == GREEN else "markers", textposition="top left", cliponaxis=False,
+                mode="markers+text" if colour == GREEN else "markers", cliponaxis=False,
+                textposition=["top left" if place else "top right" for place in range(len(marked))],
                 marker={"color": colour, "symbol": mark, "size": 9}, textfont={"size": 11},
                 text=[shown(point.name, 28) for point in marked], hovertext=[shown(point.name, 80) for point in marked],
                 hovertemplate="%{hovertext}<br>%{y:.4f} at %{x:.4g}<extra></extra>",

@@ -14,7 +14,7 @@ from dvsn.report.ranking import Row, Section
 from dvsn.report.runs import Found
 
 CHARTS = 12
-"""So many settings have charts; of further ones only the tables are shown."""
+"""So many settings have a section with a chart; the tables of further ones are folded."""
 RUNS = 500
 """Runs whose curves are read, at most."""
 FEW = 100
@@ -45,8 +45,23 @@ def page(name: str, sections: Sequence[Section], found: Found) -> Page:
         made.note(note)
     for note in found.notes:
         made.note(f"Left out: {note}")
-    for number, section in enumerate(sections):
-        made.section(title_of(section, sections), *parts_of(section, charts=number < CHARTS))
+    overviews = sweep_table.overviews(sections)
+    if overviews:
+        made.section(
+            "Settings", *(html.table(each.names, each.rows, caption=each.title) for each in overviews)
+        )
+    for section in sections[:CHARTS]:
+        made.section(title_of(section, sections), *parts_of(section))
+    if sections[CHARTS:]:
+        further = [
+            html.folded(
+                title_of(section, sections),
+                table(section),
+                *map(html.paragraph, sweep_table.notes_of(section)),
+            )
+            for section in sections[CHARTS:]
+        ]
+        made.section("Further settings", *further)
     add_costs(made, sections)
     add_curves(made, sections, found)
     add_runs(made, sections)
@@ -61,17 +76,19 @@ def title_of(section: Section, sections: Sequence[Section]) -> str:
     return f"{task}{score}{section.title}".removesuffix("; ") or f"Ranking by {section.monitor}"
 
 
-def parts_of(section: Section, *, charts: bool) -> list[str | Markup]:
-    parts: list[str | Markup] = [html.paragraph(sweep_table.head(section), quiet=True), table(section)]
-    parts += sweep_table.notes_of(section)
-    if charts:
-        chart, height = sweep_charts.dot_plot(section)
-        said = f"{section.monitor} of every seed by method"
-        parts.append(html.figure(chart, height=height, label=said, least_width=520))
-        left = len(section.rows) - sweep_charts.MOST_ROWS
-        if left > 0:
-            parts.append(html.paragraph(f"{left} further rows are in the table.", quiet=True))
-    return parts
+def parts_of(section: Section) -> list[str | Markup]:
+    """The table, what must be known of it, and every seed as a dot."""
+    chart, height = sweep_charts.dot_plot(section)
+    said = f"{section.monitor} of every seed by method"
+    left = len(section.rows) - sweep_charts.MOST_ROWS
+    more = [html.paragraph(f"{left} further rows are in the table.", quiet=True)] if left > 0 else []
+    return [
+        html.paragraph(sweep_table.head(section), quiet=True),
+        table(section),
+        *sweep_table.notes_of(section),
+        html.figure(chart, height=height, label=said, least_width=520),
+        *more,
+    ]
 
 
 NONE = (None, Cell("-", "-"))

@@ -27,6 +27,9 @@ SHOWN = 8
 def report(sections: Sequence[Section], found: Found) -> Report:
     """The report as text, Markdown and CSV."""
     lines, marked = [], []
+    for overview in overviews(sections):
+        lines += [*overview.text(), ""]
+        marked += [*overview.markdown(), ""]
     for section in sections:
         names, rows, left = columns(section)
         table = Table(head(section), names, rows, left=left)
@@ -59,7 +62,7 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.seeds),
         spread(row.last),
         spread(row.best),
-        "-" if row.gain is None else f"{row.gain:+.4f}",
+        gain_of(row),
         "-" if row.share is None else f"{100 * row.share:.0f} %",
         "-" if tested is None else str(tested.pairs),
         "-" if tested is None or tested.p is None else f"{tested.p:.2g}",
@@ -86,6 +89,35 @@ def columns(section: Section) -> tuple[list[str], list[list[str]], frozenset[int
     ]
     left = frozenset(new for new, old in enumerate(kept) if old in LEFT)
     return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows], left
+
+
+def overviews(sections: Sequence[Section]) -> list[Table]:
+    """The best row of each setting, for tasks and data with several of them; the best setting first."""
+    arenas: dict[int, list[Section]] = {}
+    for section in sections:
+        arenas.setdefault(section.arena, []).append(section)
+    names = ("setting", "best row", "seeds", "last", "gain", "verdict")
+    found = []
+    for arena in (each for each in arenas.values() if len(each) > 1):
+        rows = [
+            (
+                section.title or "-",
+                named(best),
+                str(best.seeds),
+                spread(best.last),
+                gain_of(best),
+                verdict(best),
+            )
+            for section in arena
+            for best in section.rows[:1]
+        ]
+        title = f"The best row of each of {len(arena)} settings by {arena[0].monitor}"
+        found.append(Table(title, names, rows, left=frozenset((0, 1, 5))))
+    return found
+
+
+def gain_of(row: Row) -> str:
+    return "-" if row.gain is None else f"{row.gain:+.4f}"
 
 
 def measured(monitor: str) -> str:
@@ -137,7 +169,9 @@ def doubt(section: Section) -> list[str]:
         f"by what {CHANCE} (p above {LEVEL:g}, or too few seeds to tell)."
     ]
     most = max(each.pairs for each in tested)
-    if most < 6:
+    if most < 2:
+        said.append("There are no two pairs of seeds, so that nothing can be tested.")
+    elif most < 6:
         said.append(
             f"With {most} pairs of seeds p cannot be below {lowest_p(most):.2g}; six or more could show a difference."
         )

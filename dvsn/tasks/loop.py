@@ -123,6 +123,12 @@ class Loop(pl.LightningModule):
         self.finite.clear()
         self.latest.clear()
 
+    def on_train_start(self) -> None:
+        """Log an epoch that is shorter than `trainer.log_every_n_steps` at its end, so that every epoch has its losses."""
+        batches = self.trainer.num_training_batches
+        if 0 < batches < self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self.trainer.log_every_n_steps = int(batches)  # type: ignore[attr-defined]
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Decide whether this step logs: when a logger takes the values, and first and last in an epoch.
 

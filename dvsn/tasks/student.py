@@ -169,6 +169,7 @@ class Student(Loop):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         if self.distiller is not None:
             self.distiller.begin(self.device)
         require_statistics(self)

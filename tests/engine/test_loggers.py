@@ -267,3 +267,12 @@ def test_wandb_offline(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = [row["val/l1"] for row in history if "val/l1" in row]
     assert summary["best/val/l1"] == pytest.approx(result["best"]) == pytest.approx(min(found))
     assert "artifact" in kinds  # the checkpoint
+
+
+def test_an_epoch_shorter_than_the_interval_of_the_log_is_logged_once(tmp_path: Path) -> None:
+    """trainer.log_every_n_steps is 10; a small set of pictures has fewer batches."""
+    pairs = write_pairs(tmp_path / "pairs", train=6, val=1)
+    options = [*TINY, "logger=csv", "data.batch_size=2", "trainer.max_epochs=3", f"data.root={pairs}"]
+    train(composed(options, tmp_path / "run"))
+    rows = rows_of(tmp_path / "run" / "metrics.csv")
+    assert [row["step"] for row in rows if row["train/gan"]] == ["2", "5", "8"]

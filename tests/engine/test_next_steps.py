@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dvsn.engine import next_steps
+from dvsn.engine import console, next_steps
 from dvsn.train import train
 from tests.support.tiny import TINY, composed, write_pairs
 
@@ -67,3 +67,19 @@ def test_the_end_of_a_run_says_them(
     assert said["predict"] == f"python -m dvsn.predict --allow=own {best} pairs/val/a/000.png"
     assert said["continue"].endswith("--allow=own trainer.max_epochs=2 hydra.run.dir=runs/a resume=auto")
     assert said["last"].startswith("l1 0.") and " of epoch 1, in " in said["last"]
+
+
+def test_a_best_score_is_said_where_its_checkpoint_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    result = {
+        "epochs": 5, "steps": 15, "seconds": 1.0, "metrics": {}, "monitor": "val/miou", "best": 0.5, "best_epoch": 1,
+        "last": 0.25, "last_epoch": 5,
+    }  # fmt: skip
+    with caplog.at_level("INFO"):
+        console.report(result, tmp_path, {})
+    said = [record.getMessage() for record in caplog.records]
+    assert "best        miou 0.5 of epoch 1, whose checkpoint is no longer there" in said
+    assert f"last        miou 0.25 of epoch 5, in {tmp_path}/checkpoints/last.ckpt" in said

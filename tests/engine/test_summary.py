@@ -71,6 +71,14 @@ def test_few_classes_are_listed() -> None:
     ]
 
 
+def test_precision_alone_says_little() -> None:
+    rows = [{"class": "cat", "precision": 0.5, "recall": 1.0, "f1": 0.667, "pictures": 2}]
+    assert class_table({"best": None, "last": rows}) == [
+        "class  f1 last  pictures",
+        "cat      0.667         2",
+    ]
+
+
 def test_many_classes_and_none_are_not() -> None:
     many = [{**ROWS[0], "class": str(number)} for number in range(21)]
     assert len(class_table({"best": None, "last": many[:20]})) == 21

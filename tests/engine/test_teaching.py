@@ -149,12 +149,10 @@ def test_a_whole_run_measures_its_teacher_and_leaves_what_the_report_needs(
     score = expected.validate(judge, runtime.build_data(config), verbose=False)[0]["val/top1"]
     assert result["teacher_score"] == pytest.approx(score)
     assert result["epoch_seconds"] > 0 and result["peak_memory_bytes"] > 1e6
-    (run,), unfinished = runs.read_runs(tmp_path)
-    assert (run.method, run.weight, run.teacher) == (
-        "soft",
-        "0.5",
-        result["teacher_score"],
-    ) and not unfinished
+    found = runs.read_runs(tmp_path)
+    (run,) = found.runs
+    assert (run.method, run.weight, run.teacher) == ("soft", "0.5", result["teacher_score"])
+    assert not found.open and not found.notes
 
 
 def test_a_teacher_is_measured_in_float32_whatever_the_student_learns_in(

@@ -70,3 +70,15 @@ def test_an_unfinished_run_alone_in_its_folder_is_shown(call, tmp_path: Path) ->
 def test_a_folder_without_runs_is_refused(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert "no finished run below it" in call(tmp_path, code=2)[0]
     assert "there is no such folder" in call(tmp_path / "none", code=2)[0]
+
+
+def test_the_command_evaluates_by_dvsn_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvsn import evaluate
+    from dvsn.report import __main__ as program
+
+    asked: list[object] = []
+    monkeypatch.setattr(
+        sys.modules["dvsn.evaluate"], "called", lambda *words, **options: asked.append((words, options))
+    )
+    program.measure(Path("best.ckpt"), "test")
+    assert evaluate and asked == [((Path("best.ckpt"),), {"split": "test", "worst": 50})]

@@ -44,6 +44,21 @@ def test_classes_that_are_nowhere_are_left_out() -> None:
     assert findings.absent(nothing) == [] and held(findings.matrix(nothing, (), {})[0])["given"] == [[0], [0]]
 
 
+def test_of_many_classes_the_most_confused_are_drawn() -> None:
+    """Of 300 classes the last is confused most, with the first; without the others the page stays small."""
+    names = tuple(f"class {number}" for number in range(300))
+    counts = tuple(
+        tuple(9.0 if row == column else float(row) if column == 0 else 0.0 for column in range(300))
+        for row in range(300)
+    )
+    said, box, *_ = findings.matrix(Matrix("m", "m", names, names, counts), (), {})
+    content = held(box)
+    rows, columns = content["sorted"]  # type: ignore[misc]
+    assert rows == columns and rows[:3] == [0, 299, 298] and len(rows) == findings.LARGEST
+    assert content["counts"]["299-0"] == 299 and "0-299" not in content["counts"]  # type: ignore[index,operator]
+    assert content["totals"][299] == 308 and len(box) < 30_000 and "The 200 most confused" in said  # type: ignore[index]
+
+
 def test_a_matrix_knows_the_pictures_behind_its_cells(tmp_path: Path) -> None:
     analysis = record.read(write_analysis(tmp_path))
     box, head, table = findings.matrix(MATRIX, analysis.pictures, {0: "picture-0"})

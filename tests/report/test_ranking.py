@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dvsn.report.ranking import limits, sections, unit, why_collapsed
+from dvsn.report.collapsed import why_collapsed
+from dvsn.report.ranking import limits, sections, unit
 from dvsn.report.runs import Found, natural, read_runs
 from dvsn.report.sweep_table import report
 from tests.support.hand_made_runs import write_run
@@ -113,3 +114,19 @@ def test_the_axis_leaves_collapsed_runs_out(tmp_path: Path) -> None:
 def test_names_of_units_and_of_folders() -> None:
     assert unit("val/psnr") == "dB" and unit("val/miou") == "share, 0 to 1" and unit("val/own") == ""
     assert sorted(["run/10", "run/9", "run/a"], key=natural) == ["run/9", "run/10", "run/a"]
+
+
+def test_the_best_of_each_setting_comes_first(tmp_path: Path) -> None:
+    for number, (rate, method, score) in enumerate(
+        ((0.1, None, 0.5), (0.1, "kd", 0.6), (0.2, None, 0.7), (0.2, "kd", 0.65), (0.3, "kd", float("nan")))
+    ):
+        write_run(tmp_path, number, method, score, optim={"lr": rate})
+    made = sections(read_runs(tmp_path).runs)
+    text = report(made, Found()).text
+    assert [line.split() for line in text.splitlines()[:4]] == [
+        ["The", "best", "row", "of", "each", "of", "3", "settings", "by", "val/top1"],
+        ["setting", "best", "row", "seeds", "last", "gain", "verdict"],
+        ["optim.lr=0.2", "student", "alone", "1", "0.7000", "-", "-"],
+        ["optim.lr=0.1", "kd,", "0.5", "1", "0.6000", "+0.1000", "may", "be", "chance"],
+    ]
+    assert "nothing can be tested" in text

@@ -140,6 +140,12 @@ def test_a_run_killed_in_its_first_epoch(tmp_path: Path) -> None:
         ("result.json", '{"best": ', "not a JSON file", "DDRNet"),
         ("result.json", "[1]", "expected an object", "DDRNet"),
         (
+            "result.json",
+            '{"seconds": NaN, "best": 1%s, "times": {"data": Infinity}}' % ("0" * 400),
+            "",
+            "DDRNet",
+        ),
+        (
             "evaluation/best_val/analysis.json",
             "{}",
             "version: found null",
@@ -177,14 +183,8 @@ def test_the_newest_evaluation_is_taken_unless_one_is_chosen(tmp_path: Path) -> 
         run_folder.read_folder(run, evaluation=Path("none"))
 
 
-def test_times_of_a_result_are_shown(tmp_path: Path) -> None:
-    run = run_folder.Folder(
-        tmp_path, result={"times": {"data": 30, "validation": 90.0, "advice": "<more workers>"}}
-    )
-    table = run_page.times_table(run.result["times"])
-    assert (
-        "30 s" in table
-        and "1 min 30 s" in table
-        and "width:25.0%" in table
-        and "&lt;more workers&gt;" in table
-    )
+def test_times_of_a_result_are_shown() -> None:
+    table = run_page.times_table({"data": 30, "validation": 90.0})
+    assert "30 s" in table and "1 min 30 s" in table and "width:25.0%" in table
+    assert "The device waited 25 % of the time for data" in table
+    assert "waited" not in run_page.times_table({"data": 3, "validation": 90.0})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dvsn.pictures.figures import words
 from dvsn.report import search, search_charts, search_page, search_plot, search_table
 from tests.support.browser import open_page
 from tests.support.hand_made_runs import write_metrics
@@ -85,7 +86,8 @@ return {
   titles: Array.from(page.querySelectorAll("section h2"), each => each.innerText), images: page.images.length,
   lines: Array.from(page.querySelectorAll("pre"), each => each.innerText),
   trials: Array.from(page.querySelector("section:last-of-type table").rows, row => row.cells[1].innerText.trim()),
-  charts: Array.from(page.querySelectorAll(".js-plotly-plot"), each => each.textContent),
+  charts: Array.from(page.querySelectorAll(".js-plotly-plot"), each =>
+    Array.from(each.querySelectorAll("svg text"), part => part.textContent).join("|")),
   shares: page.querySelector("#options table") ? page.querySelector("#options table").innerText : "",
   wide: page.documentElement.scrollWidth, width: view.innerWidth,
 };
@@ -112,6 +114,6 @@ def test_in_a_browser(tmp_path: Path) -> None:
         )
         assert answer["trials"][:3] == ["trial", "11", "5"] and len(answer["trials"]) == 1 + len(scores)
         parallel = answer["charts"][1]
-        for word in ("lr", "net", "0.003162", WICKED[:8], "best tenth", "pruned", "val/miou"):
+        for word in ("lr", "net", "0.003162", words(WICKED, 16), "best tenth", "pruned", "val/miou"):
             assert word in parallel, parallel
         assert "lr" in answer["shares"] and "%" in answer["shares"]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from dvsn.pictures.figures import words
 from dvsn.report import command, curves, sweep_charts, sweep_page
 from dvsn.report.curves import Curves
 from tests.support.browser import open_page
 from tests.support.hand_made_runs import write_metrics, write_run
 
-WICKED = "<img src=x onerror=alert(1)> $x^2$"
+WICKED = "<i>x</i><img src=x>$x^2$"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ return {
   titles: Array.from(page.querySelectorAll("section h2"), each => each.innerText),
   notes: Array.from(page.querySelectorAll(".notes li"), each => each.innerText),
   charts: Array.from(page.querySelectorAll(".js-plotly-plot"), each => ({
-    text: each.textContent, points: each.querySelectorAll(".points path").length,
+    text: Array.from(each.querySelectorAll("svg text"), part => part.textContent).join("|"),
+    points: each.querySelectorAll(".points path").length,
     lines: each.querySelectorAll(".js-line").length, over: each.scrollWidth > each.clientWidth + 1})),
   images: page.images.length, wide: page.documentElement.scrollWidth, width: view.innerWidth,
   sorted: (() => { const table = page.querySelector("table"), heads = Array.from(table.tHead.rows[0].cells);
@@ -102,6 +104,7 @@ def test_the_charts_in_a_browser(seen: Any) -> None:
         "student alone",
         "alone 0.705",
         "teacher 0.8",
+        words(f"{WICKED}, 0.5", 30),
         "val/top1 (share, 0 to 1), last epoch",
     ):
         assert word in dots["text"], dots["text"]

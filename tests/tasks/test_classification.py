@@ -224,6 +224,26 @@ def test_top_1_and_top_5_by_hand() -> None:
         task.use_metrics(top=[0])
 
 
+def test_scores_by_class_by_hand() -> None:
+    """Always class 2: both of its pictures are right, the one of class 0 is not, and of class 1 there is none."""
+    task = task_of(3).eval()
+    with torch.no_grad():
+        task.network[2].bias.copy_(torch.tensor([0.0, 0.0, 1e6]))
+    task.on_validation_start()
+    task.validation_step(
+        {"image": torch.zeros(3, 3, 4, 4, dtype=torch.uint8), "target": torch.tensor([2, 0, 2])}, 0
+    )
+    found = {row["class"]: row for row in task.by_class()}
+    assert [(name, row["recall"], row["pictures"]) for name, row in found.items()] == [
+        ("class 0", 0.0, 1), ("class 1", None, 0), ("class 2", 1.0, 2)
+    ]  # fmt: skip
+    assert found["class 2"]["precision"] == pytest.approx(2 / 3) and found["class 2"]["f1"] == pytest.approx(
+        0.8
+    )
+    task.on_validation_start()
+    assert [row["pictures"] for row in task.by_class()] == [0, 0, 0], "each validation begins anew"
+
+
 def test_forward_and_the_shipped_network_agree() -> None:
     task = task_of(3).eval()
     image = torch.randint(0, 256, (2, 3, 5, 6), dtype=torch.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.losses.heatmaps import JointMSE
-from dvsn.tasks.keypoints import to_picture
+from dvsn.metrics.keypoint_ap import KeypointAP
+from dvsn.tasks.keypoints import KeypointTask, to_picture
 from dvsn.tasks.normalise import Normalise
 from dvsn.tasks.pose import Pose, PoseEstimator
 from tests.support.resuming import equal
@@ -39,6 +41,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, people: Path) -> Path:
     options = [f"data.root={people}", "trainer.max_epochs=30", "optim.lr=0.01", "transform.train.rotation=0"]
     assert train_until(composed([*TINY_POSE, *options], folder)) is not None
     return folder / "checkpoints" / "last.ckpt"
+
+
+def test_scores_by_keypoint_unless_they_cost_a_second_evaluation() -> None:
+    rows = [{"keypoint": "nose", "labelled": 2, "pck": 0.5}]
+    task: Any = SimpleNamespace(score=SimpleNamespace(table=lambda: rows))
+    assert KeypointTask.by_class(task) == rows
+    task.score = KeypointAP.__new__(KeypointAP)
+    assert KeypointTask.by_class(task) == []
 
 
 class Painter(nn.Module):

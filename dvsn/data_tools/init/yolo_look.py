@@ -163,8 +163,8 @@ def statement(listing: Listing) -> dict[str, Any]:
         names = node.get("names") if isinstance(node, dict) else None
         if isinstance(names, dict) and sorted(names) == list(range(len(names))):
             names = [names[number] for number in range(len(names))]
-        if isinstance(names, list) and names:
-            return {**node, "names": [str(each) for each in names]}
+        if isinstance(names, list) and names and all(isinstance(each, str | int | float) for each in names):
+            return {**node, "names": [str(each) for each in names]}  # no lists: aliases can make them endless
     for name in listing.named(*NAMES):
         lines = [line.strip() for line in read_text(listing.path(name), limit=MEGABYTE).splitlines()]
         return {"names": [line for line in lines if line]}

@@ -83,14 +83,18 @@ class Board:
         """What finds the run again, as plain data with the key `id`; None where a logger has no ids."""
         return None
 
-    def analysis(self, found: Analysis, *, step: int) -> None:
-        """What an evaluation has found beside its scores."""
+    def pictures(self, found: Analysis, folder: Path, *, step: int) -> None:
+        """The pictures of a record that were kept as files below `folder`, with their scores."""
+
+    def analysis(self, found: Analysis, folder: Path, *, step: int) -> None:
+        """What an evaluation has found beside its scores; `folder` is that of the record."""
         for title, rows in found.tables.items():
             self.rows(f"{found.split}/{title}", rows, step=step)
         for chart in found.charts:
             self.chart(chart, step=step)
         for matrix in found.matrices:
             self.matrix(matrix, step=step)
+        self.pictures(found, folder, step=step)
 
 
 def matrix_rows(matrix: Matrix) -> list[Row]:

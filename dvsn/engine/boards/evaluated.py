@@ -8,14 +8,15 @@ from dvsn.analysis.record import FILE, read
 from dvsn.config.flags import command_words
 from dvsn.engine.boards.board import Board, Config
 from dvsn.engine.boards.find import find_boards, is_board
-from dvsn.engine.boards.ids import Ids, ids_in, read_ids, texts
+from dvsn.engine.boards.ids import Ids, ids_in, read_ids
 from dvsn.engine.boards.labels import LONGEST, NAMED, Labels, belongs, class_name, cut, overrides, shorter
 from dvsn.engine.loggers import build_loggers
 from dvsn.hub.names import is_name
 from dvsn.portable.decode import read_rgb
 from dvsn.tasks.base import Task
 
-OWN = (*NAMED, "checkpoint", "split", "output", "root", "batch_size", "workers", "save_all", "trainer")
+OWN = (*NAMED, "checkpoint", "split", "output", "root", "batch_size", "workers", "save_all", "worst", "fiftyone",
+       "trainer")  # fmt: skip
 """Options that the name of an evaluation has already, or on which its scores do not depend."""
 
 
@@ -54,7 +55,7 @@ def show(board: Board, output: Path, task: Task, *, split: str, step: int, since
     """Tables, plots, and the grid of pictures."""
     record = output / FILE
     if record.is_file() and record.stat().st_mtime >= since - 1:
-        board.analysis(read(record), step=step)
+        board.analysis(read(record), output, step=step)
     else:
         for title, rows in task.test_details.items():
             board.rows(f"{split}/{title}", rows, step=step)
@@ -71,7 +72,7 @@ def trained_by(path: Path) -> Ids:
     """By which ids the loggers know the run that wrote a checkpoint."""
     if is_name(path) or path.suffix != ".ckpt":
         return {}
-    return texts(read_ids(path.parent.parent) or ids_in(path))
+    return read_ids(path.parent.parent) or ids_in(path)
 
 
 def labels_of(path: Path, split: str, task: Task, trained: Ids) -> Labels:

@@ -1,4 +1,4 @@
-"""`loggers.json` in the folder of a run: by which ids its loggers know it, and how far they have come.
+"""`loggers.json` in the folder of a run: by which ids its loggers know it.
 
 So a run that is continued goes on in the same run of W&B, MLflow or Comet, without a network too.
 """
@@ -30,10 +30,10 @@ def read_ids(folder: Path) -> Ids:
 
 
 def plain_ids(content: Any) -> Ids:
-    """What is of the right form: a text `id`, and beside it texts and whole numbers."""
+    """What is of the right form: a text `id`, and further texts beside it."""
     found = content if isinstance(content, dict) else {}
     return {
-        str(name): {key: value for key, value in each.items() if isinstance(value, str | int | list)}
+        str(name): {key: value for key, value in each.items() if isinstance(value, str)}
         for name, each in found.items()
         if isinstance(each, dict) and isinstance(each.get("id"), str) and each["id"]
     }
@@ -57,14 +57,6 @@ def keep_ids(folder: Path, checkpoint: Path | None, *, again: bool) -> None:
     ids = read_ids(checkpoint.parent.parent) or ids_in(checkpoint)
     if ids:
         write_ids(folder, ids)
-
-
-def texts(ids: Ids) -> Ids:
-    """The ids without how far the loggers have come."""
-    return {
-        name: {key: value for key, value in each.items() if isinstance(value, str)}
-        for name, each in ids.items()
-    }
 
 
 def ids_in(checkpoint: Path) -> Ids:

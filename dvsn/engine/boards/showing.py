@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from dvsn.analysis.record import Matrix
 from dvsn.engine.boards.board import Board, Shown
 from dvsn.engine.boards.find import find_boards
-from dvsn.engine.boards.ids import read_ids, texts
+from dvsn.engine.boards.ids import read_ids
 from dvsn.engine.callbacks import PictureGrid
 from dvsn.pictures.layers import Layers
 
@@ -82,10 +82,9 @@ class ShowOnBoards(Callback):
                 board.end(failed=True)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """The ids alone: how far the loggers have come is not a part of what is learned."""
         ids = read_ids(self.folder)
         if ids:
-            checkpoint.setdefault("dvsn", {})["loggers"] = texts(ids)
+            checkpoint.setdefault("dvsn", {})["loggers"] = ids
 
 
 def step_of(trainer: pl.Trainer) -> int:

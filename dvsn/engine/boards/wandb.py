@@ -1,7 +1,6 @@
 """Weights & Biases: Lightning's logger for the scalars, and overlays, tables, plots and artifacts.
 
-A run keeps its id in `loggers.json`, with the step that it has logged. When it goes on, what it has logged already is left
-out, so that the steps of its curves never go backwards.
+When a run goes on, what it has logged already is left out, so that the steps of its curves never go backwards.
 """
 
 from __future__ import annotations
@@ -19,16 +18,15 @@ from pytorch_lightning import loggers
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from wandb.plot.custom_chart import CustomChart
 
-from dvsn.analysis.record import Chart, Matrix, Row
+from dvsn.analysis.record import Analysis, Chart, Matrix, Row
 from dvsn.engine.boards.board import Array, Board, Config, File, Shown
-from dvsn.engine.boards.ids import read_ids, write_ids
 from dvsn.engine.boards.labels import Labels, command
+from dvsn.engine.boards.wandb_file import STEP, Logged, logged_by
 from dvsn.errors import ConfigError, nearest
 from dvsn.pictures.layers import Box, Layers
 from dvsn.types import IGNORE
 
 log = logging.getLogger("dvsn")
-STEP = "trainer/global_step"
 SECTIONS = ("train", "val", "test", "system", "time", "best")
 """The first part of the names of metrics, which W&B makes sections of."""
 KEYPOINT = 0.012
@@ -38,7 +36,7 @@ KEYPOINT = 0.012
 class WandbLogger(loggers.WandbLogger):
     """Lightning's, with an id that is kept.
 
-    - `folder`: where `loggers.json` lies; None keeps none.
+    - `folder`: of the run that goes on, whose files say what it has logged; None: a new run.
     - `options`: those of Lightning's logger and of `wandb.init`, such as `entity`, `project`, `group`, `tags`, `notes`.
 
     Raises `ConfigError` for an option that `wandb.init` does not have, and where W&B refuses the run.
@@ -55,12 +53,8 @@ class WandbLogger(loggers.WandbLogger):
         super().__init__(**options)
         if self._wandb_init.get("anonymous") is None:
             self._wandb_init.pop("anonymous", None)  # W&B warns of it
-        self._folder = None if folder is None else Path(folder)
-        kept = {} if self._folder is None else read_ids(self._folder).get("wandb", {})
-        self._begin = int(kept.get("step", -1))
-        self._begun = set(map(str, kept.get("names") or ()))
-        self._row = int(kept.get("row", -1)) if kept.get("id") == self._id else -1
-        self._at, self._names = self._begin, set(self._begun)
+        goes_on = folder is not None and bool(self._id)
+        self._before = logged_by(Path(str(self._save_dir)), str(self._id)) if goes_on else Logged()
 
     @property
     def experiment(self) -> Any:
@@ -80,24 +74,13 @@ class WandbLogger(loggers.WandbLogger):
             return
         run = self.experiment
         # without a network W&B does not know how many rows the earlier part has
-        place = {"step": self._row + 1} if self._row >= run.step else {}
+        place = {"step": self._before.row + 1} if self._before.row >= run.step else {}
         run.log({**new, STEP: step}, commit=True, **place)
-        self._names = (self._names if step == self._at else set()) | set(new)
-        self._at = step
-        self.note()
 
     def logged(self, name: str, step: int) -> bool:
         """Whether an earlier part of the run has logged a metric at a step."""
-        return step < self._begin or (step == self._begin and name in self._begun)
-
-    def note(self) -> None:
-        """Keep the id of the run and how far it has come."""
-        if self._folder is not None and self._experiment is not None:
-            ids = read_ids(self._folder)
-            run = self._experiment
-            place = {"step": self._at, "names": sorted(self._names), "row": int(run.step) - 1}
-            ids["wandb"] = {**identity(run), **(place if self._at >= 0 else {})}
-            write_ids(self._folder, ids)
+        before = self._before
+        return step < before.step or (step == before.step and name in before.names)
 
 
 def identity(run: Any) -> dict[str, Any]:
@@ -152,8 +135,6 @@ class WandbBoard(Board):
             run.define_metric(f"{section}/*", step_metric=STEP)
         if monitor.get("name"):
             run.define_metric(monitor["name"], step_metric=STEP, summary=f"{monitor.get('mode', 'min')},last")
-        if isinstance(self.logger, WandbLogger):
-            self.logger.note()
 
     def log(self, values: Mapping[str, Any], *, step: int) -> None:
         self.logger.log_metrics(values, step)
@@ -182,9 +163,21 @@ class WandbBoard(Board):
         if rows:
             columns: list[str | int] = list(rows[0])
             table = wandb.Table(
-                columns=columns, data=[[row.get(str(name)) for name in columns] for row in rows]
+                columns=columns,
+                data=[[row.get(str(name)) for name in columns] for row in rows],
+                allow_mixed_types=True,
             )
             self.log({key: table}, step=step)
+
+    def pictures(self, found: Analysis, folder: Path, *, step: int) -> None:
+        """A table, the worst first."""
+        kept = [each for each in found.pictures if each.file and (folder / each.file).is_file()]
+        if kept:
+            columns: list[str | int] = ["name", found.score, "what", "picture"]
+            rows = [
+                [each.name, each.score, each.note, wandb.Image(str(folder / str(each.file)))] for each in kept
+            ]
+            self.log({f"{found.split}/worst_and_best": wandb.Table(columns=columns, data=rows)}, step=step)
 
     def chart(self, chart: Chart, *, step: int) -> None:
         self.log({f"plots/{safe(chart.key)}": plot_of(chart)}, step=step)
@@ -227,8 +220,6 @@ class WandbBoard(Board):
         self.run.summary.update(dict(values))
 
     def end(self, *, failed: bool = False) -> None:
-        if isinstance(self.logger, WandbLogger):
-            self.logger.note()
         self.run.finish(exit_code=int(failed))
 
     @property

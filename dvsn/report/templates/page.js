@@ -117,7 +117,10 @@ function drawAll() {  // one after another, so that the page can be read and scr
   const waiting = figures.filter(figure => !figure.drawn);
   const next = () => {
     const figure = waiting.shift();
-    if (!figure) return document.documentElement.setAttribute("data-drawn", String(figures.length));
+    if (!figure) {
+      performance.mark("drawn");
+      return document.documentElement.setAttribute("data-drawn", String(figures.length));
+    }
     draw(figure);
     setTimeout(next, 0);
   };
@@ -179,21 +182,21 @@ const percent = share => (100 * share).toFixed(share && share < 0.1 ? 1 : 0) + "
 
 function readMatrix(box) {
   const held = JSON.parse(box.querySelector("script.cells").textContent);
-  const totals = held.counts.map(row => row.reduce((sum, count) => sum + count, 0));
-  const share = (row, column) => totals[row] ? held.counts[row][column] / totals[row] : 0;
-  return {...held, box, share, right: (row, column) => held.rows[row] === held.columns[column]};
+  const count = (row, column) => held.counts[row + "-" + column] || 0;
+  const share = (row, column) => held.totals[row] ? count(row, column) / held.totals[row] : 0;
+  return {...held, box, count, share, right: (row, column) => held.rows[row] === held.columns[column]};
 }
 
 function cellText(matrix, row, column) {
   const verb = matrix.right(row, column) ? "" : ", taken for " + matrix.columns[column];
-  return matrix.rows[row] + verb + ": " + matrix.counts[row][column].toLocaleString("en") + " " + matrix.unit +
+  return matrix.rows[row] + verb + ": " + matrix.count(row, column).toLocaleString("en") + " " + matrix.unit +
     " (" + percent(matrix.share(row, column)) + " of " + matrix.rows[row] + ")";
 }
 
 function buildMatrix(matrix) {  // right and wrong cells have a scale each, so that few errors are seen beside many right ones
   const [rows, columns] = matrix[matrix.box.querySelector(".order").value];
   const shares = matrix.box.querySelector(".shade").value === "share";
-  const value = (row, column) => shares ? matrix.share(row, column) : matrix.counts[row][column];
+  const value = (row, column) => shares ? matrix.share(row, column) : matrix.count(row, column);
   const wrong = Math.max(1e-12, ...rows.flatMap(row => columns.map(column => matrix.right(row, column) ? 0 : value(row, column))));
   const few = columns.length <= 20 && rows.length <= 20;
   const trace = (right, colorscale, top) => ({
@@ -204,7 +207,7 @@ function buildMatrix(matrix) {  // right and wrong cells have a scale each, so t
     customdata: rows.map(row => columns.map(column => plain(cellText(matrix, row, column)))),
     hovertemplate: "%{customdata}<extra></extra>",
   });
-  const data = [trace(true, BLUE, shares ? 1 : Math.max(...matrix.counts.flat(), 1e-12)), trace(false, ORANGE, wrong)];
+  const data = [trace(true, BLUE, shares ? 1 : Math.max(...Object.values(matrix.counts), 1e-12)), trace(false, ORANGE, wrong)];
   const axis = (names, order, title) => ({title: {text: title}, tickvals: order.map((_, place) => place),
     ticktext: order.map(number => clipped(names[number])), showgrid: false, zeroline: false, fixedrange: false});
   return {data, layout: {

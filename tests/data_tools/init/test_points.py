@@ -15,6 +15,7 @@ from dvsn.data_tools.commands import INIT
 from dvsn.data_tools.init import command
 from dvsn.data_tools.init.listing import Listing
 from dvsn.data_tools.init.tables import split_columns
+from dvsn.data_tools.init.yolo_look import statement
 from dvsn.engine import trainer as runtime
 from dvsn.errors import DataError
 from tests.support.own_sets import coco, picture, text, voc, voc_object, yolo
@@ -269,3 +270,19 @@ def test_a_broken_json(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text((tmp_path / "train.json").read_text()[:-40])
     with pytest.raises(DataError, match=r"train.json: not a JSON file"):
         look(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["aliases", "a list in the list", "a tag"])
+def test_names_of_a_data_yaml_that_are_no_names(kind: str, tmp_path: Path) -> None:
+    """A few aliases of aliases stand for a billion words: they are not written out, and the classes are numbered."""
+    levels = "".join(
+        f"{two}: &{two} [{','.join([f'*{one}'] * 10)}]\n"
+        for one, two in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    text = {
+        "aliases": f"a: &a [x, x, x, x, x, x, x, x, x, x]\n{levels}names: *j\n",
+        "a list in the list": "names: [a, [b], c]\n",
+        "a tag": "names: !!python/object/apply:os.mkdir [made]\n",
+    }[kind]
+    (tmp_path / "data.yaml").write_text(text)
+    assert statement(Listing.of(tmp_path)) == {} and not Path("made").exists()

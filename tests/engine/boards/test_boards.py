@@ -104,7 +104,7 @@ def test_tensorboard_shows_a_record(tmp_path: Path) -> None:
     loggers = pytest.importorskip("pytorch_lightning.loggers")
     logger = loggers.TensorBoardLogger(str(tmp_path), name="tensorboard", version="")
     (board,) = find_boards([logger])
-    board.analysis(RECORD, step=5)
+    board.analysis(RECORD, tmp_path, step=5)
     board.end()
     events = events_of(tmp_path / "tensorboard")
     assert set(events.Tags()["images"]) == {"plots/precision", "plots/iou", "plots/confusion"}
@@ -310,7 +310,7 @@ def test_classes_are_counted_by_truth_and_answer() -> None:
     task.classes, task.data_recipe = 3, {}
     task.use_metrics()
     logits = torch.eye(3)[torch.tensor([0, 1, 1, 2])]
-    task._confusion[0].update(logits, torch.tensor([0, 1, 0, 1]))
+    task.class_score.update(logits, torch.tensor([0, 1, 0, 1]))
     (matrix,) = task.matrices()
     assert matrix.counts == ((1, 1, 0), (0, 1, 1), (0, 0, 0)) and matrix.rows == (
         "class 0",

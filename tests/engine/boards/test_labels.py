@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dvsn.engine.boards.ids import ids_in, keep_ids, plain_ids, read_ids, texts, write_ids
+from dvsn.engine.boards.ids import ids_in, keep_ids, plain_ids, read_ids, write_ids
 from dvsn.engine.boards.labels import cut, labels_of, shorter, swept
 
 CONFIG: dict[str, Any] = {
@@ -87,7 +87,7 @@ def test_names_are_short_and_on_one_line() -> None:
 
 # Ids -------------------------------------------------------------------------------------------------
 
-IDS = {"wandb": {"id": "abc", "project": "dvsn", "step": 7, "names": ["train/a"]}}
+IDS = {"wandb": {"id": "abc", "project": "dvsn"}}
 
 
 def saved(folder: Path, header: Any) -> Path:
@@ -106,10 +106,10 @@ def test_a_run_that_goes_on_keeps_its_ids(tmp_path: Path) -> None:
 
 
 def test_one_that_goes_on_elsewhere_takes_them_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = saved(tmp_path / "old", {"loggers": texts(IDS)})
+    checkpoint = saved(tmp_path / "old", {"loggers": {**IDS, "mlflow": {"id": "m"}}})
     keep_ids(tmp_path / "new", checkpoint, again=True)
-    assert read_ids(tmp_path / "new") == {"wandb": {"id": "abc", "project": "dvsn"}}
-    write_ids(tmp_path / "old", IDS)  # knows more: how far it has come
+    assert read_ids(tmp_path / "new") == {**IDS, "mlflow": {"id": "m"}}
+    write_ids(tmp_path / "old", IDS)  # what the folder says comes first
     keep_ids(tmp_path / "third", checkpoint, again=True)
     assert read_ids(tmp_path / "third") == IDS
     monkeypatch.setenv("DVSN_JOB_FOLDER", str(tmp_path / "job"))  # one of several that go on from there

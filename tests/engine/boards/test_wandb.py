@@ -18,7 +18,7 @@ import wandb
 from hydra import compose
 from omegaconf import OmegaConf
 
-from dvsn.analysis.record import Analysis, Chart, Curve, Matrix
+from dvsn.analysis.record import Analysis, Chart, Curve, Matrix, Picture
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine.boards.board import File
@@ -26,6 +26,7 @@ from dvsn.engine.boards.exported import keep_export, source_of
 from dvsn.engine.boards.find import find_boards, prepared
 from dvsn.engine.boards.labels import Labels
 from dvsn.engine.boards.wandb import WandbBoard, WandbLogger, image_of, plot_of, unique
+from dvsn.engine.boards.wandb_file import history, logged_by
 from dvsn.engine.loggers import build_loggers
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.evaluate import evaluate
@@ -77,9 +78,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         with pytest.raises(RuntimeError, match="killed"):
             train(composed(options, place / "run"))
         patch.setattr(Segmentation, "training_step", step)
-        (place / "first").mkdir()
-        (place / "run" / "wandb").rename(place / "first" / "wandb")
-        (place / "first.json").write_bytes((place / "run" / "loggers.json").read_bytes())
         train(composed(words, place / "run"))
         wandb.teardown()
         yield place
@@ -87,8 +85,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def parts(place: Path) -> tuple[OfflineRun, OfflineRun]:
-    (first,), (second,) = (list((place / name).rglob("*.wandb")) for name in ("first", "run"))
-    return read_run(first), read_run(second)
+    first, second = (read_run(next(folder.glob("*.wandb"))) for folder in folders(place))
+    return first, second
+
+
+def folders(place: Path) -> list[Path]:
+    """Those of the two parts of the run."""
+    return sorted((place / "run" / "wandb").glob("offline-run-*"))
 
 
 def test_a_killed_run_goes_on_as_the_same(parts: tuple[OfflineRun, OfflineRun], place: Path) -> None:
@@ -139,13 +142,13 @@ def test_overlays_are_masks_with_their_classes(parts: tuple[OfflineRun, OfflineR
 
     truth = cv2.imread(str(place / "scenes" / "val" / "labels" / "val0.png"), cv2.IMREAD_UNCHANGED)
     path = overlays[2]["val/overlays/all_masks"][0]["label"]["path"]
-    (file,) = (place / "run").rglob(Path(path).name)
+    (file,) = folders(place)[1].rglob(Path(path).name)
     assert np.array_equal(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), truth)
 
 
 def test_a_table_of_the_fixed_pictures(parts: tuple[OfflineRun, OfflineRun], place: Path) -> None:
-    before = table_of(place / "first", parts[0].history, "val/fixed_pictures")
-    after = table_of(place / "run", parts[1].history, "val/fixed_pictures")
+    before = table_of(folders(place)[0], parts[0].history, "val/fixed_pictures")
+    after = table_of(folders(place)[1], parts[1].history, "val/fixed_pictures")
     rows = [(epoch, name) for epoch, name, *_ in before + after]
     assert rows == [(1, "val0"), (1, "val1"), (2, "val0"), (2, "val1"), (3, "val0"), (3, "val1")]
     (kept,) = [each for each in parts[1].artifacts if each.type == "wandb-run-incremental-table"]
@@ -157,7 +160,7 @@ def test_a_table_of_the_fixed_pictures(parts: tuple[OfflineRun, OfflineRun], pla
 def test_the_confusion_matrix_of_the_last_validation(
     parts: tuple[OfflineRun, OfflineRun], place: Path
 ) -> None:
-    cells = table_of(place / "run", parts[1].history, "Custom Chart Tables/plots/confusion_table")
+    cells = table_of(folders(place)[1], parts[1].history, "Custom Chart Tables/plots/confusion_table")
     assert [cell[:2] for cell in cells] == [[row, column] for row in NAMES for column in NAMES]
     counts = np.array([cell[2] for cell in cells]).reshape(3, 3)
     truth = [np.bincount(np.concatenate([
@@ -187,7 +190,10 @@ def test_the_best_checkpoint_and_where_it_comes_from(parts: tuple[OfflineRun, Of
 
 RECORD = Analysis(
     task="segmentation", checkpoint="best.ckpt", split="val", samples=2, score="miou", better="more", classes=NAMES,
-    tables={"classes": [{"class": "left", "iou": 0.5}, {"class": "rest", "iou": None}]},
+    tables={"classes": [{"class": "left", "iou": 0.5}, {"class": "rest", "iou": None}, {"class": "all", "iou": "none"}]},
+    pictures=(
+        Picture("val0", 0.25, file="grid.png", note="a for b"), Picture("val1", 0.5), Picture("x", 1.0, file="worst/x"),
+    ),
     charts=(
         Chart("calibration", "Reliability", "sure", "right", (Curve("all", (0.0, 0.5), (0.1, None)),), diagonal=True),
         Chart("iou", "IoU", "class", "IoU", (Curve("", ("left", "rest"), (0.5, 0.25)),), kind="bars"),
@@ -217,7 +223,11 @@ def test_an_evaluation_is_a_run_beside_the_training(
     assert run.run.display_name == "run/best.ckpt on val flip=true"
     assert run.config["trained_by"]["wandb"]["id"] == parts[0].run.run_id
     assert run.summary["val/miou"] == pytest.approx(parts[1].summary["best/val/miou"])
-    assert table_of(folder, run.history, "val/classes") == [["left", 0.5], ["rest", None]]
+    assert table_of(folder, run.history, "val/classes") == [
+        ["left", 0.5], ["rest", None], ["all", "none"],
+    ]  # fmt: skip
+    (shown,) = table_of(folder, run.history, "val/worst_and_best")
+    assert shown[:3] == ["val0", 0.25, "a for b"]
     points = table_of(folder, run.history, "Custom Chart Tables/plots/calibration_table")
     assert sorted(points) == sorted([[0.0, "all", 0.1], [0.0, "y = x", 0.0], [1.0, "y = x", 1.0]])
     assert table_of(folder, run.history, "Custom Chart Tables/plots/iou_table") == [
@@ -253,6 +263,30 @@ def test_an_exported_file_is_made_from_the_checkpoint(
         source_of(tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"gone\.ckpt"):
         source_of(tmp_path / "gone.ckpt")
+
+
+def test_what_was_logged_is_read_from_a_file_that_is_cut(
+    parts: tuple[OfflineRun, OfflineRun], place: Path, tmp_path: Path
+) -> None:
+    """Anywhere: the rows up to there, as the tests' own reader has them."""
+    (file,) = folders(place)[0].glob("*.wandb")
+    content, rows = file.read_bytes(), parts[0].history
+    found = logged_by(place / "run", parts[0].run.run_id)
+    assert (found.step, found.row) == (6, len(parts[0].history) + len(parts[1].history) - 1)
+    cut = tmp_path / "wandb" / "offline-run-1-abc" / "run-abc.wandb"
+    cut.parent.mkdir(parents=True)
+    seen = set()
+    for length in [*range(0, len(content), 997), len(content)]:
+        cut.write_bytes(content[:length])
+        there = list(history(cut))
+        assert [row["_step"] for row in there] == [row["_step"] for row in rows[: len(there)]]
+        logged = logged_by(tmp_path, "abc")
+        assert logged.step == max((row["trainer/global_step"] for row in rows[: len(there)]), default=-1)
+        seen.add(len(there))
+    assert {0, len(rows)} <= seen and len(seen) > 5
+    last = logged_by(tmp_path, "abc")
+    assert last.step == 4 and "train/main" in last.names and "val/miou" not in last.names
+    assert logged_by(tmp_path, "other").row == -1
 
 
 # Pieces ----------------------------------------------------------------------------------------------
