@@ -43,7 +43,7 @@ COMMAND = Command(
         Option("scored", 128, "int8: pictures of val that the score is measured on to find what must stay in fp32"),
         Option("finetune", None, "int8: so many epochs of training with rounding in the loop, on train of the recipe's data "
                         "set and taught by the network in fp32; null: none"),
-        Option("finetune.lr", None, "the learning rate at its start; null: 0.0001"),
+        Option("finetune.lr", None, "the learning rate at its start; null: 0.00001"),
         Option("finetune.task_weight", None, "times the task's own loss, beside what the teacher says; null: 0.1"),
         Option("finetune.teacher", None, "another checkpoint that teaches; null: the one that is exported"),
         Option("target", "cpu", "int8: cpu (ONNX Runtime, OpenVINO) or gpu (symmetric scales, as TensorRT wants them)"),

@@ -43,7 +43,7 @@ network that copies itself follows its teacher everywhere, and has no maps to tr
 MOVING = 2 / 3
 """The share of the steps in which scales are learned; afterwards they stand still."""
 
-LR = 1e-4
+LR = 1e-5
 TASK_WEIGHT = 0.1
 
 
@@ -79,7 +79,7 @@ def read_plan(options: dict[str, Any]) -> Plan | None:
 def number(name: str, value: Any, *, above: bool) -> float:
     """A finite number of at least 0, or above it."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigError(f"finetune.{name}: found {value!r}, expected a number such as 0.0001.")
+        raise ConfigError(f"finetune.{name}: found {value!r}, expected a number such as 0.00001.")
     if above and value == 0:
         raise ConfigError(f"finetune.{name}: found 0, with which nothing is learned.")
     return float(value)

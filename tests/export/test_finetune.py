@@ -31,7 +31,7 @@ def options(*given: str) -> dict[str, Any]:
 
 def test_a_plan_is_read_with_the_checkpoint_as_its_own_teacher() -> None:
     assert read_plan(options("precision=int8")) is None
-    assert read_plan(options("precision=int8", "finetune=3")) == Plan(3, 1e-4, 0.1, "best.ckpt")
+    assert read_plan(options("precision=int8", "finetune=3")) == Plan(3, 1e-5, 0.1, "best.ckpt")
     given = options(
         "precision=int8",
         "finetune=1",
