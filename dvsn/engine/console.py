@@ -61,6 +61,8 @@ def report(result: dict[str, Any], folder: Path, lines: dict[str, str], *, advic
     about a device that waited for data."""
     log.info("")
     log.info("trained     %d epochs, %d steps, %.0f s", result["epochs"], result["steps"], result["seconds"])
+    if str(result.get("ended", "")).startswith("early"):
+        log.info("ended       %s", result["ended"])
     if spent := time_line(result["times"]):
         log.info("times       %s", spent)
     if advice:

@@ -11,6 +11,7 @@ from dvsn.engine import teachers
 from dvsn.engine.run_folder import peak_memory
 from dvsn.engine.saving import Checkpoints
 from dvsn.engine.scores import Scores
+from dvsn.engine.stopping import why_ended
 from dvsn.engine.times import Times
 from dvsn.tasks.base import Task
 
@@ -45,7 +46,8 @@ def result(
     """The result of a run that took `seconds`; `before` is the number of batches that an earlier part of it did.
 
     `best_metrics` and the best of `classes` (`dvsn.engine.scores.Validation`) are null where that validation was in an
-    earlier part of the run. `times` are seconds of this part, by what they went to (`dvsn.engine.times.Times`).
+    earlier part of the run. `ended` says why the run is over. `times` are seconds of this part, by what they went to
+    (`dvsn.engine.times.Times`).
     """
     saved, scores, times = (find(trainer, kind) for kind in (Checkpoints, Scores, Times))
     best, last = scores.best_of(saved.best_step), scores.last
@@ -61,6 +63,7 @@ def result(
         "metrics": {key: float(value) for key, value in sorted(trainer.callback_metrics.items())},
         "classes": {"best": best.classes if best else None, "last": last.classes if last else None},
         "measured": how_measured(task, trainer.precision),
+        "ended": why_ended(trainer),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),

@@ -130,7 +130,8 @@ class Checkpoints(Checkpoint):
             self._look_at_score(trainer)
         if self._improved and not self._at_epoch_end(trainer):
             self._save_best(trainer)
-        if self._postponed:
+        stopped = trainer.should_stop and not (self._at_epoch_end(trainer) or pl_module.window_open)
+        if self._postponed or stopped:  # by its score, within an epoch
             self._postponed = False
             self._save_and_stop(trainer, self._agreed_signal(trainer))
 
