@@ -61,8 +61,8 @@ def of_options(error: Exception) -> UserError | None:
         )
     if "within local rank has zero length" in text:
         return ConfigError(
-            "trainer.devices: there are more processes than pictures, so that one of them has none. Set trainer.devices=1, or "
-            "so many that each has a picture."
+            "trainer.devices: there are more processes than pictures, so that one of them has none. Set trainer.devices=1, "
+            "or so many that each has a picture."
         )
     return None
 
