@@ -42,7 +42,9 @@ class DetectionTransform:
             width = photo.shape[1]
             photo = photo[:, ::-1]
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-            planes = {key: plane[..., ::-1].copy() for key, plane in planes.items()}  # torch takes no mirrored views
+            planes = {
+                key: plane[..., ::-1].copy() for key, plane in planes.items()
+            }  # torch takes no mirrored views
         photo = self.recolour.photo(np.ascontiguousarray(photo), item_seed)
         kept = {key: sample[key] for key in ("labels", "crowd", "area")}
         target: dict[str, np.ndarray] = {"boxes": boxes, **kept, **planes}

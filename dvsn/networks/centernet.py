@@ -87,12 +87,12 @@ class CenterNet(nn.Module):
         self, heatmap: Tensor, size: Tensor, offset: Tensor, sides: tuple[int, int]
     ) -> dict[str, Tensor]:
         """The objects of a picture of `sides` (H, W), from maps (classes - 1, h, w), (2, h, w), (2, h, w)."""
-        scores, labels, boxes = peaks(heatmap, size, offset, self.detections_per_img)
+        rows, columns = ((side + STRIDE - 1) // STRIDE for side in sides)  # what is behind is padding
+        heatmap, size, offset = (each[:, :rows, :columns] for each in (heatmap, size, offset))
+        scores, labels, boxes = peaks(heatmap, size, offset, count=self.detections_per_img)
         boxes = clip_boxes_to_image(boxes, sides)
         lengths = boxes[:, 2:] - boxes[:, :2]
-        kept = (scores > self.score_thresh) & (lengths > 0).all(
-            dim=1
-        )  # what lies in the padding has no area left
+        kept = (scores > self.score_thresh) & (lengths > 0).all(dim=1)
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
         if self.nms_thresh is not None:
             best = batched_nms(boxes, scores, labels, self.nms_thresh)
@@ -209,7 +209,7 @@ def centre_losses(
 # Answers ---------------------------------------------------------------------------------------------
 
 
-def peaks(heatmap: Tensor, size: Tensor, offset: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def peaks(heatmap: Tensor, size: Tensor, offset: Tensor, *, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` highest values that no neighbour exceeds: scores (n,), labels (n,) from 1, boxes (n, 4) in pixels of the
     resized picture, the best first."""
     highest = F.max_pool2d(heatmap[None], 3, stride=1, padding=1)[0]
