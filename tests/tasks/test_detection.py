@@ -437,6 +437,7 @@ MASKED = {f"loss_mask_{stage}" for stage in (1, 2, 3)}
         ("cascade_mask_rcnn", CASCADE | PROPOSALS | MASKED),
         ("htc", CASCADE | PROPOSALS | MASKED),
         ("centernet", {"loss_heatmap", "loss_size", "loss_offset"}),
+        ("centernet_triplets", {"loss_corners", "loss_centres", "loss_pull", "loss_push", "loss_offset"}),
     ],
 )
 def test_a_step_of_the_other_detectors(tree: Path, tmp_path: Path, detector: str, expected: set[str]) -> None:
