@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,12 +88,11 @@ class CenterNet(nn.Module):
         self, heatmap: Tensor, size: Tensor, offset: Tensor, sides: tuple[int, int]
     ) -> dict[str, Tensor]:
         """The objects of a picture of `sides` (H, W), from maps (classes - 1, h, w), (2, h, w), (2, h, w)."""
-        scores, labels, boxes = peaks(heatmap, size, offset, self.detections_per_img)
+        heatmap, size, offset = inside_picture((heatmap, size, offset), sides)
+        scores, labels, boxes = peaks(heatmap, size, offset, count=self.detections_per_img)
         boxes = clip_boxes_to_image(boxes, sides)
         lengths = boxes[:, 2:] - boxes[:, :2]
-        kept = (scores > self.score_thresh) & (lengths > 0).all(
-            dim=1
-        )  # what lies in the padding has no area left
+        kept = (scores > self.score_thresh) & (lengths > 0).all(dim=1)
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
         if self.nms_thresh is not None:
             best = batched_nms(boxes, scores, labels, self.nms_thresh)
@@ -109,23 +109,29 @@ class CentreHead(nn.Module):
             nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, count, 1))
             for count in (classes, 2, 2)
         )
-        for head, start in (
-            (self.heatmap, math.log(PRIOR / (1 - PRIOR))),
-            (self.size, 0.0),
-            (self.offset, 0.0),
-        ):
-            last: Any = head[2]
-            nn.init.normal_(last.weight, std=0.001)
-            nn.init.constant_(last.bias, start)
+        start_heatmap(self.heatmap)
+        for last in (self.size[2], self.offset[2]):
+            nn.init.normal_(last.weight, std=0.001)  # type: ignore[arg-type]
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, levels: OrderedDict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        first, *others = levels.values()
-        resized = [
-            F.interpolate(each, size=first.shape[-2:], mode="bilinear", align_corners=False)
-            for each in others
-        ]
-        x = torch.stack([first, *resized]).mean(dim=0)
+        x = mean_of_levels(levels)
         return self.heatmap(x), self.size(x), self.offset(x)
+
+
+def start_heatmap(head: Any) -> None:
+    """Let the last layer of a head say `PRIOR` nearly everywhere."""
+    nn.init.normal_(head[-1].weight, std=0.001)
+    nn.init.constant_(head[-1].bias, math.log(PRIOR / (1 - PRIOR)))
+
+
+def mean_of_levels(levels: OrderedDict[str, Tensor]) -> Tensor:
+    """Levels, the finest first, as one map of its size."""
+    first, *others = levels.values()
+    resized = [
+        F.interpolate(each, size=first.shape[-2:], mode="bilinear", align_corners=False) for each in others
+    ]
+    return torch.stack([first, *resized]).mean(dim=0)
 
 
 # Targets and losses ----------------------------------------------------------------------------------
@@ -146,23 +152,22 @@ def radius_of(width: Tensor, height: Tensor, overlap: float) -> Tensor:
     return torch.stack([inwards, outwards, shifted]).amin(dim=0)
 
 
-def draw_centres(
-    boxes: Tensor, labels: Tensor, size: tuple[int, int], classes: int, overlap: float
+def draw_bells(
+    places: Tensor, boxes: Tensor, labels: Tensor, size: tuple[int, int], classes: int, overlap: float
 ) -> Tensor:
-    """(classes, h, w): at each centre 1, around it a bell, of several in a place the highest.
+    """(classes, h, w): at each place 1, around it a bell, of several in a pixel the highest.
 
-    `boxes` (n, 4) in pixels of the map, `labels` (n,) from 1. The bell's deviation is a sixth of 2 r + 1, r being the whole
-    part of `radius_of`, as the authors' code has it.
+    `places` (n, 2) int64, x and y, of `boxes` (n, 4) in pixels of the map, `labels` (n,) from 1. The bell's deviation is a
+    sixth of 2 r + 1, r being the whole part of `radius_of` the box, as the authors' code has it.
     """
     maps = boxes.new_zeros(classes, *size)
     if not len(boxes):
         return maps
     width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(dim=1)
     deviation = (2 * radius_of(width.ceil(), height.ceil(), overlap).floor() + 1) / 6
-    centre = centre_pixels(boxes, size)
     rows, columns = (torch.arange(side, device=boxes.device) for side in size)
-    down = (rows[None] - centre[:, 1, None]) ** 2  # (n, h)
-    across = (columns[None] - centre[:, 0, None]) ** 2  # (n, w)
+    down = (rows[None] - places[:, 1, None]) ** 2  # (n, h)
+    across = (columns[None] - places[:, 0, None]) ** 2  # (n, w)
     for number, label in enumerate((labels - 1).tolist()):
         apart = down[number][:, None] + across[number][None]
         bell = torch.exp(-apart / (2 * deviation[number] ** 2))
@@ -170,11 +175,22 @@ def draw_centres(
     return maps
 
 
+def draw_centres(
+    boxes: Tensor, labels: Tensor, size: tuple[int, int], classes: int, overlap: float
+) -> Tensor:
+    """`draw_bells` at the centres of the boxes."""
+    return draw_bells(centre_pixels(boxes, size), boxes, labels, size, classes, overlap)
+
+
 def centre_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """The pixels (n, 2) int64, x and y, of a map (h, w) in which the centres of boxes lie."""
-    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).floor().long()
-    limit = centre.new_tensor([size[1] - 1, size[0] - 1])
-    return torch.minimum(centre.clamp(min=0), limit)
+    return pixels_of((boxes[:, :2] + boxes[:, 2:]) / 2, size)
+
+
+def pixels_of(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels (n, 2) int64 of a map (h, w) in which points (n, 2) lie; the nearest of those outside."""
+    found = points.floor().long()
+    return torch.minimum(found.clamp(min=0), found.new_tensor([size[1] - 1, size[0] - 1]))
 
 
 def centre_focal_loss(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -209,15 +225,26 @@ def centre_losses(
 # Answers ---------------------------------------------------------------------------------------------
 
 
-def peaks(heatmap: Tensor, size: Tensor, offset: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` highest values that no neighbour exceeds: scores (n,), labels (n,) from 1, boxes (n, 4) in pixels of the
-    resized picture, the best first."""
-    highest = F.max_pool2d(heatmap[None], 3, stride=1, padding=1)[0]
-    flat = (heatmap * (heatmap == highest)).flatten()
-    scores, places = flat.topk(min(count, flat.shape[0]))
-    columns, plane = heatmap.shape[2], heatmap.shape[1] * heatmap.shape[2]
-    labels, inside = places // plane + 1, places % plane
-    x, y = inside % columns, inside // columns
+def inside_picture(maps: Sequence[Tensor], sides: tuple[int, int]) -> list[Tensor]:
+    """Maps (C, h, w) without what lies in the padding of a picture of `sides` (H, W)."""
+    rows, columns = ((side + STRIDE - 1) // STRIDE for side in sides)
+    return [each[:, :rows, :columns] for each in maps]
+
+
+def peaks(heatmap: Tensor, size: Tensor, offset: Tensor, *, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` highest of `highest`: scores (n,), labels (n,) from 1, boxes (n, 4) in pixels of the resized picture."""
+    scores, labels, x, y = highest(heatmap, count)
     centre = torch.stack([x, y], dim=1) + offset[:, y, x].T
     half = size[:, y, x].T.clamp(min=0) / 2
     return scores, labels, STRIDE * torch.cat([centre - half, centre + half], dim=1)
+
+
+def highest(heatmap: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The `count` highest values of (classes - 1, h, w) that no neighbour of their 3x3 exceeds, the best first: the values,
+    labels from 1, and their pixels' x and y, each (n,)."""
+    best = F.max_pool2d(heatmap[None], 3, stride=1, padding=1)[0]
+    flat = (heatmap * (heatmap == best)).flatten()
+    scores, places = flat.topk(min(count, flat.shape[0]))
+    columns, plane = heatmap.shape[2], heatmap.shape[1] * heatmap.shape[2]
+    inside = places % plane
+    return scores, places // plane + 1, inside % columns, inside // columns

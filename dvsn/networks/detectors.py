@@ -19,18 +19,30 @@ from torchvision.ops.poolers import initLevelMapper
 from dvsn.errors import ConfigError, nearest
 from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
 from dvsn.networks.centernet import CenterNet
+from dvsn.networks.centernet_triplets import TripletNet
 from dvsn.networks.hybrid_cascade import HybridHeads
 
-Kind = Literal["faster_rcnn", "mask_rcnn", "fcos", "cascade_rcnn", "cascade_mask_rcnn", "htc", "centernet"]
+Kind = Literal[
+    "faster_rcnn",
+    "mask_rcnn",
+    "fcos",
+    "cascade_rcnn",
+    "cascade_mask_rcnn",
+    "htc",
+    "centernet",
+    "centernet_triplets",
+]
 LEVELS = 5
 RATIOS = (0.5, 1.0, 2.0)
 MASKED = ("mask_rcnn", "cascade_mask_rcnn", "htc")
 CASCADES = ("cascade_rcnn", "cascade_mask_rcnn", "htc")
+CENTERNETS = {"centernet": CenterNet, "centernet_triplets": TripletNet}
 CLASS_LAYERS = {
     "faster_rcnn": ("model.roi_heads.box_predictor",),
     "mask_rcnn": ("model.roi_heads.box_predictor", "model.roi_heads.mask_predictor"),
     "fcos": ("model.head.classification_head.cls_logits",),
     "centernet": ("model.head.heatmap.2",),
+    "centernet_triplets": tuple(f"model.head.heatmaps.{kind}.2" for kind in range(3)),
 }
 
 
@@ -44,7 +56,7 @@ class Detector(nn.Module):
 
     Faster R-CNN: Ren et al., 2015, arXiv:1506.01497, on a pyramid (Lin et al., 2017, arXiv:1612.03144). Mask R-CNN: He et
     al., 2017, arXiv:1703.06870. FCOS: Tian et al., 2019, arXiv:1904.01355. Cascade R-CNN and Cascade Mask R-CNN:
-    `CascadeHeads`. Hybrid Task Cascade: `HybridHeads`. CenterNet: `CenterNet`.
+    `CascadeHeads`. Hybrid Task Cascade: `HybridHeads`. CenterNet: `CenterNet` and `TripletNet`.
 
     - `backbone` gives five levels "0" to "4" of equal channels (`out_channels`), the finest of stride 4, for FCOS 8.
       Pictures are padded until both sides divide by its `multiple`. `classes` count the background.
@@ -111,9 +123,9 @@ class Detector(nn.Module):
         self.model: Any
         if detector == "fcos":
             self.model = FCOS(backbone, classes, **common, **given(answer))
-        elif detector == "centernet":
+        elif detector in CENTERNETS:
             centres: dict[str, Any] = {"hidden": hidden, "overlap": centre_overlap}
-            self.model = CenterNet(backbone, classes, **common, **given(answer), **centres)
+            self.model = CENTERNETS[detector](backbone, classes, **common, **given(answer), **centres)
         else:
             self.model = two_stages(
                 backbone,
@@ -263,7 +275,7 @@ def settle_scales(pool: MultiScaleRoIAlign) -> None:
 def half_precision_parts(model: Any) -> list[nn.Module]:
     """The parts of a detector that compute in half precision under autocast: the backbone, and all that has weights behind
     it. Their outputs become float32."""
-    if isinstance(model, FCOS | CenterNet):
+    if isinstance(model, FCOS | CenterNet | TripletNet):
         return [model.backbone, model.head]
     heads = model.roi_heads
     stages = list(heads.stages) if isinstance(heads, CascadeHeads) else [heads]
@@ -278,6 +290,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def in_float32(_: nn.Module, __: Any, output: Any) -> Any:
     """A forward hook: the output, or the tensors in it, as float32."""
+    if output is None:
+        return None
     if isinstance(output, Tensor):
         return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
     if isinstance(output, dict):

@@ -59,6 +59,7 @@ class HybridHeads(CascadeHeads):
         if semantic_classes is not None:
             self.semantic = SemanticBranch(channels, levels, semantic_classes)
             side = plain.mask_roi_pool.output_size[0]
+            self.thinned = side // plain.box_roi_pool.output_size[0]  # boxes have squares of half the side
             self.semantic_pool = RoIAlign(
                 side, 0.5 ** (2 + SEMANTIC_LEVEL), plain.mask_roi_pool.sampling_ratio
             )
@@ -93,7 +94,7 @@ class HybridHeads(CascadeHeads):
         if SEMANTIC not in features:
             return squares
         around = self.semantic_pool(features[SEMANTIC], boxes)
-        return squares + F.adaptive_avg_pool2d(around, squares.shape[-1])
+        return squares + F.avg_pool2d(around, self.thinned)
 
     def mask_logits(
         self, features: dict[str, Tensor], boxes: Boxes, sizes: Sizes, *, upto: int

@@ -145,7 +145,10 @@ def test_terms_are_weighted_by_stage(monkeypatch: Any) -> None:
     assert heads.losses({}, [], [], []) == {"loss_x_1": one, "loss_x_2": 0.5 * one, "loss_x_3": 0.25 * one}
 
 
-@pytest.mark.parametrize("detector", ["cascade_rcnn", "cascade_mask_rcnn", "htc"])
+@pytest.mark.parametrize(
+    "detector",
+    ["cascade_rcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cascade_mask_rcnn", "htc"))],
+)
 def test_every_weight_learns(detector: Any) -> None:
     network = small(detector, **({"semantic_classes": 5} if detector == "htc" else {})).train()
     wanted = target()

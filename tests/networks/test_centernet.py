@@ -112,11 +112,11 @@ def test_peaks_by_hand() -> None:
     size, offset = torch.zeros(2, 6, 8), torch.zeros(2, 6, 8)
     size[:, 2, 3], offset[:, 2, 3] = torch.tensor([2.0, 4.0]), torch.tensor([0.25, 0.5])
     size[:, 5, 7] = torch.tensor([-1.0, 1.0])
-    scores, labels, boxes = peaks(heatmap, size, offset, 2)
+    scores, labels, boxes = peaks(heatmap, size, offset, count=2)
     assert scores.tolist() == pytest.approx([0.9, 0.5]) and labels.tolist() == [2, 1]
     assert boxes[0].tolist() == [4 * 2.25, 4 * 0.5, 4 * 4.25, 4 * 4.5]
     assert boxes[1].tolist() == [28, 18, 28, 22]  # a width below 0 is 0
-    assert len(peaks(heatmap, size, offset, 1000)[0]) == 96
+    assert len(peaks(heatmap, size, offset, count=1000)[0]) == 96
 
 
 def points(**options: object) -> Detector:
@@ -148,9 +148,10 @@ def test_targets_decode_to_themselves() -> None:
     assert found["labels"].tolist() in ([3, 1], [1, 3])
     order = found["labels"].argsort(descending=True)
     assert torch.allclose(found["boxes"][order], boxes, atol=1e-4)
-    heatmap[0, 31, 31] = 1.0  # in the padding: no area is left of it
+    heatmap[0, 31, 31] = 1.0  # in the padding: not looked at
     logits = torch.logit(heatmap, eps=1e-6)
     size[:, 31, 31] = 2.0
+    model.detections_per_img = 2
     assert len(network([torch.rand(3, 48, 60)])[0]["labels"]) == 2
 
 

@@ -18,10 +18,13 @@ from torchvision.models.detection.image_list import ImageList
 
 import dvsn
 from dvsn.analysis.record import read as read_analysis
+from dvsn.data.cityscapes import Cityscapes
+from dvsn.data.cityscapes_objects import CityscapesObjects
 from dvsn.data.objects import CocoObjects
+from dvsn.data.street import ensure_street
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, DataError
 from dvsn.evaluate import evaluate
 from dvsn.metrics.detection import FIGURES, DetectionScore, coco_results
 from dvsn.networks.detectors import Detector, ResNetPyramid
@@ -31,6 +34,7 @@ from dvsn.predict import command as predict
 from dvsn.predict.options import COMMAND
 from dvsn.tasks.detection import Detection, encode_masks
 from tests.support.coco import HEIGHT, SAMPLE, WIDTH, write_coco
+from tests.support.distill_stubs import fit
 from tests.support.resuming import equal
 from tests.support.resuming import run as train_until
 from tests.support.tiny import TINY_DETECTION, composed
@@ -67,6 +71,16 @@ PARAMETERS = {  # with 91 classes; the fact sheet has them in millions, to two d
     (18, "faster_rcnn"): 27_538_026, (32, "faster_rcnn"): 47_335_062, (48, "faster_rcnn"): 83_416_086,
     (18, "mask_rcnn"): 30_184_133, (32, "mask_rcnn"): 49_981_169, (48, "mask_rcnn"): 86_062_193,
     (18, "fcos"): 17_528_052, (32, "fcos"): 37_325_088, (48, "fcos"): 73_406_112,
+}  # fmt: skip
+HEAD = (256 * 49 + 1) * 1024 + 1025 * 1024
+"""Of the two layers over the pooled squares of a box."""
+MASK = 4 * (9 * 256 + 1) * 256 + (4 * 256 + 1) * 256 + 257 * 91
+PARAMETERS |= {
+    (18, "cascade_rcnn"): PARAMETERS[18, "faster_rcnn"] + 2 * HEAD + 1025 * (3 * (91 + 4) - 91 * 5),
+    (18, "cascade_mask_rcnn"): PARAMETERS[18, "mask_rcnn"] + 2 * (HEAD + MASK) + 1025 * (3 * (91 + 4) - 91 * 5),
+    (18, "htc"): PARAMETERS[18, "mask_rcnn"] + 2 * (HEAD + MASK + 257 * 256) + 1025 * (3 * (91 + 4) - 91 * 5),
+    (18, "centernet"): PARAMETERS[18, "faster_rcnn"] - HEAD - 1025 * 91 * 5 - (9 * 256 + 1) * 256 - 257 * 15
+    + 3 * (9 * 256 + 1) * 64 + 65 * (90 + 2 + 2),
 }  # fmt: skip
 
 
@@ -147,10 +161,22 @@ def flat(given: Any) -> list[torch.Tensor]:
     return [level for each in inner for level in flat(each)]
 
 
-@pytest.mark.parametrize("detector", ["faster_rcnn", "mask_rcnn", "fcos"])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        "faster_rcnn",
+        "mask_rcnn",
+        "fcos",
+        pytest.param("cascade_mask_rcnn", marks=pytest.mark.slow),
+        "centernet",
+    ],
+)
 def test_boxes_are_reckoned_in_float32_under_mixed_precision(detector: Any) -> None:
     network, dtypes = slim(detector, score_threshold=0.0, detections=5).eval(), []
-    first = network.model.head if detector == "fcos" else network.model.rpn
+    first = network.model.head if detector in ("fcos", "centernet") else network.model.rpn
+    if detector == "centernet":
+        torch.nn.init.constant_(network.model.head.size[2].bias, 4.3)
+        torch.nn.init.normal_(network.model.head.heatmap[2].weight)
     first.register_forward_pre_hook(lambda _, given: dtypes.extend(each.dtype for each in flat(given)))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         (found,) = network([torch.rand(3, 96, 150)])
@@ -397,6 +423,107 @@ def test_a_step_has_the_terms_of_torchvision(tree: Path, tmp_path: Path, more: l
     torch.stack(list(terms.values())).sum().backward()
     lacking = [name for name, each in task.named_parameters() if each.grad is None]
     assert not lacking and all(bool(torch.isfinite(each.grad).all()) for each in task.parameters())
+
+
+CASCADE = {f"{name}_{stage}" for name in ("loss_classifier", "loss_box_reg") for stage in (1, 2, 3)}
+PROPOSALS = {"loss_objectness", "loss_rpn_box_reg"}
+MASKED = {f"loss_mask_{stage}" for stage in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("detector", "expected"),
+    [
+        ("cascade_rcnn", CASCADE | PROPOSALS),
+        ("cascade_mask_rcnn", CASCADE | PROPOSALS | MASKED),
+        ("htc", CASCADE | PROPOSALS | MASKED),
+        ("centernet", {"loss_heatmap", "loss_size", "loss_offset"}),
+        ("centernet_triplets", {"loss_corners", "loss_centres", "loss_pull", "loss_push", "loss_offset"}),
+    ],
+)
+def test_a_step_of_the_other_detectors(tree: Path, tmp_path: Path, detector: str, expected: set[str]) -> None:
+    task, batch = make(tree, tmp_path, f"network.detector={detector}", "network.detections=3")
+    terms = task.train().objective(batch)
+    assert set(terms) == expected and all(bool(torch.isfinite(each)) for each in terms.values())
+    task.eval()
+    with torch.no_grad():
+        found = task(batch["image"])
+    assert len(found) == 2 and all(
+        ("masks" in each) == detector.endswith(("mask_rcnn", "htc")) for each in found
+    )
+
+
+@pytest.mark.parametrize("detector", ["centernet", pytest.param("cascade_rcnn", marks=pytest.mark.slow)])
+def test_levels_are_taught_to_the_other_detectors(
+    tree: Path, trained: Path, tmp_path: Path, detector: str
+) -> None:
+    """By Faster R-CNN, at each of the five levels."""
+    config = options_of(tree, tmp_path, "distill=pkd", f"teacher={trained}", f"network.detector={detector}")
+    _, trainer, _ = fit(config)
+    found = [float(value) for name, value in trainer.callback_metrics.items() if "pkd" in name]
+    assert trainer.global_step == 3 and len(found) == 1 and 0 < found[0] < 100
+    with torch.device("meta"):
+        assert len(slim(detector).taps) == 5
+
+
+# Labels of stuff -------------------------------------------------------------------------------------
+
+STUFF = [
+    "network.detector=htc",
+    "network.semantic_classes=5",
+    "data.objects.stuff='stuffthingmaps/{split}2017'",
+]
+
+
+@pytest.fixture(scope="module")
+def with_stuff(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree with maps of two classes, left and right, for all pictures but one."""
+    root = write_coco(tmp_path_factory.mktemp("stuff"))
+    for photo in sorted(root.glob("images/*/*.png")):
+        plane = np.full((HEIGHT, WIDTH), 4, np.uint8)
+        plane[:, : WIDTH // 4], plane[0] = 1, 255
+        file = root / "stuffthingmaps" / photo.parent.name / photo.name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if photo.stem != "000000000015":
+            cv2.imwrite(str(file), plane)
+    return root
+
+
+def test_stuff_goes_from_files_to_the_loss(with_stuff: Path, tmp_path: Path) -> None:
+    task, batch = make(with_stuff, tmp_path, *STUFF, "transform.train.flip=1")
+    first, second = batch["target"]
+    assert "stuff" not in second and second["boxes"].shape == (0, 4)
+    assert first["stuff"][5].tolist() == [4] * (3 * WIDTH // 4) + [1] * (
+        WIDTH // 4
+    )  # mirrored with the picture
+    assert first["crowd"].tolist() == [0, 0, 1]
+    task.train()
+    terms = task.objective(batch)
+    assert float(terms["loss_semantic"].detach()) > 0
+    del first["stuff"]
+    assert float(task.objective(batch)["loss_semantic"].detach()) == 0
+
+
+def test_stuff_that_does_not_fit_is_refused(with_stuff: Path, tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.objects.stuff"):
+        make(tree, tmp_path, *STUFF)
+    task, batch = make(with_stuff, tmp_path, *STUFF, "network.semantic_classes=4")
+    with pytest.raises(DataError, match=r"000000000010.*class 4, expected 0 to 3.*semantic_classes=5"):
+        task.check_stuff(batch)
+    data = CocoObjects(root=str(with_stuff), split="train", classes=4, stuff="stuffthingmaps/{split}2017")
+    data._stuff = {path.stem: path for path in (with_stuff / "images/train2017").glob("*.png")}
+    with pytest.raises(DataError, match="000000000010"):
+        data.read(0)
+    with pytest.raises(ConfigError, match=r"reads no labels of stuff. Set data.objects.stuff"):
+        train_until(options_of(with_stuff, tmp_path / "run", *STUFF[:2]))
+
+
+def test_cityscapes_has_stuff_too(tmp_path: Path) -> None:
+    ensure_street(str(tmp_path), seed=0, height=64, width=128, train=1, val=1, test=1)
+    data = CityscapesObjects(root=str(tmp_path), split="train", stuff=True)
+    labels = data.read(0)["stuff"]
+    expected = Cityscapes(root=str(tmp_path), split="train", labels="classes").read(0)["label"]
+    assert data.reads_stuff and np.array_equal(labels, expected) and len(np.unique(labels)) > 4
+    assert "stuff" not in CityscapesObjects(root=str(tmp_path), split="train").read(0)
 
 
 def test_crowds_are_not_trained_on(tree: Path, tmp_path: Path) -> None:
