@@ -18,6 +18,7 @@ from dvsn.networks.timm_encoder import (
     filtered,
     out_of_place,
     require_size,
+    require_whole,
 )
 
 STAGES = 4
@@ -53,6 +54,7 @@ class TimmClassifier(nn.Module):
         self.name, self.classes = name, classes
         self.model, self.fixed = create(name, size, num_classes=classes)
         out_of_place(self.model)
+        require_whole(size, patch_of(self.model), name)
         self.multiple = patch_of(self.model) if self.fixed is None else 1
         layers = self.model.get_classifier()
         wanted = {id(each) for each in (layers if isinstance(layers, tuple | list) else (layers,))}

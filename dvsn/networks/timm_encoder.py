@@ -69,6 +69,7 @@ class TimmEncoder(nn.Module):
             self.pyramid = SimplePyramid(self.widths[0], self.strides[0])
             self.strides, self.widths = STRIDES, self.pyramid.widths
         self.multiple = max(self.strides)
+        require_whole(size, self.multiple, name)
         self.channels_last = "NHWC" in str(getattr(self.model, "output_fmt", ""))
         self.stages = nn.ModuleList(nn.Identity() for _ in self.strides)
 
@@ -156,6 +157,15 @@ class OnEncoder(nn.Module):
         multiple = self.multiple if multiple is None else multiple
         require_image(self, image, channels=self.encoder.channels, multiple=multiple, minimum=multiple)
         require_size(self, image, self.encoder.name, self.encoder.fixed)
+
+    def padded(self, image: Tensor) -> Tensor:
+        """The picture with zeros, the mean colour, right and below, until its sides divide by the encoder's
+        multiple; as it is where the encoder takes one size only. Refuses what is no picture, or of another size."""
+        self.require(image, multiple=1)
+        if self.encoder.fixed is not None:
+            return image
+        right, below = (-image.shape[side] % self.encoder.multiple for side in (-1, -2))
+        return F.pad(image, (0, right, 0, below)) if right or below else image
 
     def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of another network on a timm model under this network's names."""
@@ -276,6 +286,15 @@ def require_size(owner: nn.Module, image: Tensor, name: str, fixed: tuple[int, i
             f"{type(owner).__name__}: found pictures of {found[0]} x {found[1]} (H x W), and {name} takes "
             f"{fixed[0]} x {fixed[1]} only. Resize or crop them, or set "
             f"network.size=[{found[0]},{found[1]}] in a new training."
+        )
+
+
+def require_whole(size: Sequence[int] | None, multiple: int, name: str) -> None:
+    """Refuse a size to build for that does not divide."""
+    if size is not None and any(side % multiple for side in size):
+        whole = ",".join(str(-(-side // multiple) * multiple) for side in size)
+        raise ConfigError(
+            f"network.size: found {list(size)}, but sides must divide by {multiple} for {name}. Set network.size=[{whole}]."
         )
 
 

@@ -68,14 +68,14 @@ class TimmPose(OnEncoder):
 class TimmLandmarks(OnEncoder):
     """A model of timm that answers with points: the averages of its maps, and one matrix.
 
-    Input: (N, 3, H, W) normalised RGB, H and W divisible by `multiple`. Output: `points` (N, landmarks, 2),
-    fractions of the crop's sides; in training and with `auxiliary` also `angles` (N, 3), pitch, yaw and roll
-    in radians.
+    Input: (N, 3, H, W) normalised RGB of any size, which is padded for the encoder (`OnEncoder.padded`).
+    Output: `points` (N, landmarks, 2), fractions of the crop's sides; in training and with `auxiliary` also
+    `angles` (N, 3), pitch, yaw and roll in radians.
 
-    The three coarsest maps are averaged and joined, as PFLD joins three scales (Guo et al., 2019,
-    arXiv:1902.10859, section 3.3). The matrix starts near zero, its bias at 0.5: all points in the middle of
-    the crop. The head of the angles reads the finest map from stride 4 on: 3x3 convolution with norm and
-    ReLU, average, matrix.
+    The three coarsest maps are averaged over the crop, without what was padded, and joined, as PFLD joins
+    three scales (Guo et al., 2019, arXiv:1902.10859, section 3.3). The matrix starts near zero, its bias at
+    0.5: all points in the middle of the crop. The head of the angles reads the finest map from stride 4 on:
+    3x3 convolution with norm and ReLU, average, matrix.
     """
 
     response: ClassVar[str] = "points"
@@ -99,10 +99,18 @@ class TimmLandmarks(OnEncoder):
         self.early = next((n for n, stride in enumerate(self.encoder.strides) if stride >= 4), -1)
         self.auxiliary = AverageAngles(self.encoder.widths[self.early]) if auxiliary else None
 
+    @property
+    def multiple(self) -> int:
+        """Any size will do."""
+        return 1
+
     def forward(self, image: Tensor, *, heads: bool | None = None) -> LandmarkOutput:
         """`heads`: also answer the angles; None: in training only."""
-        self.require(image)
-        maps = self.encoder(image)
+        height, width = image.shape[-2:]
+        maps = [
+            each[..., : -(-height // stride), : -(-width // stride)]
+            for each, stride in zip(self.encoder(self.padded(image)), self.encoder.strides, strict=True)
+        ]
         pooled = torch.cat([each.mean(dim=(2, 3)) for each in maps[-3:]], dim=1)
         points = self.fc(pooled).unflatten(1, (self.landmarks, 2))
         wanted = self.training if heads is None else heads

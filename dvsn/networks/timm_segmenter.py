@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvsn.networks.blocks import require_choice, require_counts, require_number, training_heads
@@ -55,12 +54,13 @@ class TimmSegmenter(OnEncoder):
         self.dropout = nn.Dropout2d(dropout)
         self.last_layer = nn.Conv2d(self.decoder.width, classes, 1)
 
+    @property
+    def multiple(self) -> int:
+        """Any size will do."""
+        return 1
+
     def forward(self, image: Tensor, *, heads: bool | None = None) -> SegmentationOutput:
         height, width = image.shape[-2:]
-        right, below = -width % self.multiple, -height % self.multiple
-        if self.encoder.fixed is not None:
-            right = below = 0
-        self.require(image, multiple=1)
-        maps = self.encoder(F.pad(image, (0, right, 0, below)) if right or below else image)
+        maps = self.encoder(self.padded(image))
         logits = self.last_layer(self.dropout(self.decoder(maps[self.first :])))
         return SegmentationOutput(logits[..., : -(-height // self.stride), : -(-width // self.stride)])
