@@ -29,6 +29,7 @@ from dvsn.networks.blocks import class_layers
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import Task
 from dvsn.types import LandmarkOutput, SegmentationOutput
+from tests.support.networks import awake, require_extra
 from tests.support.tiny import TINY, composed
 
 FILES = sorted(Path(conf_dir()).rglob("*.yaml"))
@@ -284,10 +285,11 @@ def check_gradients(module: nn.Module, output: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", TRANSLATORS)
 def test_every_translator_builds_and_learns(name: str) -> None:
+    require_extra(name)
     node = tree_with("network", name)["network"] | {"input_channels": 3, "output_channels": 3}
     node |= {key: value for key, value in NARROW.items() if key in node}
     torch.manual_seed(0)
-    network = build(node, path="network")
+    network = awake(build(node, path="network"))
     side = max(network.multiple, 16)
     image = torch.randn(2, 3, side, 2 * side if side < 128 else side)
     output = network(image)
@@ -302,12 +304,10 @@ def test_every_translator_builds_and_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", SEGMENTERS)
 def test_every_segmenter_builds_and_learns(name: str) -> None:
+    require_extra(name)
     node = slim(tree_with("network", name)["network"])
     torch.manual_seed(0)
-    network = build(node, path="network")
-    for parameter in network.parameters():
-        if not parameter.any() and parameter.ndim == 1:
-            nn.init.uniform_(parameter)  # a norm that starts at zero would hide what lies behind it
+    network = awake(build(node, path="network"))
     image = torch.randn(2, 3, 64, 96)
     output = network(image)  # in training: with the training heads
     assert isinstance(output, SegmentationOutput)
@@ -334,9 +334,10 @@ def test_every_segmenter_builds_and_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_builds_and_learns(name: str) -> None:
+    require_extra(name)
     node = slim(tree_with("network", name)["network"]) | {"classes": 19}
     torch.manual_seed(0)
-    network = build(node, path="network")
+    network = awake(build(node, path="network"))
     side = 32 if name in ZOO else 64
     output = network(torch.randn(2, 3, side, side))
     assert tuple(output.shape) == (2, 19)
@@ -360,11 +361,13 @@ def test_every_network_of_small_pictures_says_where_to_tap_it(name: str) -> None
 
 @pytest.mark.parametrize("name", POSE_NETWORKS)
 def test_every_pose_network_builds_and_learns(name: str) -> None:
+    require_extra(name)
     network = build(slim(tree_with("network", name)["network"]) | {"joints": 5}, path="network")
     torch.manual_seed(0)
     for parameter in network.parameters():
         if parameter.ndim > 1:
             nn.init.kaiming_normal_(parameter)  # the published start is too small for a gradient to be seen
+    awake(network)
     side = network.multiple
     output = network(torch.randn(2, 3, 2 * side, 3 * side))
     assert tuple(output.shape) == (2, 5, 2 * side // network.stride, 3 * side // network.stride)
@@ -375,9 +378,12 @@ def test_every_pose_network_builds_and_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", LANDMARKERS)
 def test_every_landmark_network_builds_and_learns(name: str) -> None:
-    node = tree_with("network", name)["network"] | {"landmarks": 5, "width": 0.25, "size": 64}
+    require_extra(name)
+    node = tree_with("network", name)["network"]
+    pfld = {"width": 0.25, "size": 64} if "width" in node else {}
+    node |= {"landmarks": 5, **pfld}
     torch.manual_seed(0)
-    network = build(node, path="network")
+    network = awake(build(node, path="network"))
     output = network(torch.rand(4, 3, 64, 64))  # in training: with the angles of the head
     assert isinstance(output, LandmarkOutput) and tuple(output.points.shape) == (4, 5, 2)
     assert output.angles is not None and tuple(output.angles.shape) == (4, 3)

@@ -96,6 +96,8 @@ def words(task: Any) -> dict[str, Any]:
         return {"keypoints": {name: plain(getattr(found, name)) for name in parts if hasattr(found, name)}}
     if hasattr(task, "vocabulary"):
         found = task.vocabulary
+        if found is None:  # of pix2pix on pictures without classes
+            return {}
         return {
             "classes": list(found.names),
             "palette": plain(found.palette),

@@ -44,8 +44,9 @@ def fold_batch_norms(
     copied = copy.deepcopy(network).eval()
     pairs, kept = _pairs(copied, shape, watched)
     for norm_name, conv_name in pairs.items():
-        _fold(copied.get_submodule(conv_name), copied.get_submodule(norm_name))
-        copied.set_submodule(norm_name, nn.Identity())
+        norm = copied.get_submodule(norm_name)
+        _fold(copied.get_submodule(conv_name), norm)
+        copied.set_submodule(norm_name, _after(norm))
     return Folded(copied, tuple(pairs), kept)
 
 
@@ -73,6 +74,12 @@ def _pairs(
                 if keys[0] in made_by and reads[keys[0]] == 1 and reads[key] == 1:
                     pairs[norms[key]] = made_by[keys[0]]
     return pairs, tuple(name for name in seen if name not in pairs)
+
+
+def _after(norm: nn.Module) -> nn.Module:
+    """What a norm's module does behind its norm: nothing, or as in timm's BatchNormAct2d a drop and an activation."""
+    parts = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
+    return nn.Sequential(*parts) if parts else nn.Identity()
 
 
 def _is_fixed(module: nn.Module) -> bool:

@@ -29,16 +29,16 @@ def named(group: str, pattern: str) -> set[str]:
 
 
 SEGMENTERS = named("network", r"(pidnet_[sml]|ddrnet_\d+(_slim|_adb_bag)?|bisenetv[12](_adb_bag)?)")
-SEGMENTERS |= named("network", r"hrnetv2_w\d+(_small_v\d|_ocr)?")
+SEGMENTERS |= named("network", r"hrnetv2_w\d+(_small_v\d|_ocr)?|timm_segmenter|torchvision_segmentation")
 CLASSIFIERS = named("network", r".*_classifier|resnet\d+(x4)?|resnet50_cifar|vgg\d+|wrn_.*|shufflenet_v\d")
 CLASSIFIERS |= {"mobilenetv2_half", "torchvision"}
-HEATMAPS = named("network", r"hrnet_(small|w\d+)|simplebaseline_\d+|hrnetv2_w18_face")
+HEATMAPS = named("network", r"hrnet_(small|w\d+)|simplebaseline_\d+|hrnetv2_w18_face|timm_pose")
 NETWORKS = {
     "classification": CLASSIFIERS,
-    "detection": named("network", r"hrnetv2p_w\d+|detector_small"),
-    "landmarks": {"pfld", "pfld_025"},
+    "detection": named("network", r"hrnetv2p_w\d+|detector_small|timm_detector"),
+    "landmarks": {"pfld", "pfld_025", "timm_landmarks"},
     "landmarks_heatmaps": HEATMAPS,
-    "pix2pix": named("network", r"unet_\w+|resnet_\dblocks"),
+    "pix2pix": named("network", r"unet_\w+|resnet_\dblocks|timm_generator"),
     "pose": HEATMAPS,
     "segmentation": SEGMENTERS,
 }
@@ -80,7 +80,7 @@ FITS = {
     },
     "discriminator": {task: set(GROUPS["discriminator"]) if task == "pix2pix" else set() for task in TASKS},
 }
-AUXILIARY = SEGMENTERS - named("network", r"hrnetv2_w\d+(_small_v\d)?")
+AUXILIARY = SEGMENTERS - named("network", r"hrnetv2_w\d+(_small_v\d)?|timm_segmenter")
 BOUNDARY = named("network", r"pidnet_[sml]|ddrnet_23_adb_bag|bisenetv1_adb_bag")
 HEADS = {"bisenet": AUXILIARY, "ddrnet": AUXILIARY, "ocr": AUXILIARY, "pidnet": BOUNDARY}
 """Of a loss of segmentation that reads heads, the networks that have them in training."""

@@ -25,6 +25,7 @@ from dvsn.networks.compiling import compile_in_place
 from dvsn.networks.folding import fold_batch_norms, relative_error
 from dvsn.weights import read_checkpoint
 from tests.support.distill_stubs import Hint, Soft, distilled, node, prepare, save_teacher
+from tests.support.networks import require_extra
 from tests.support.resuming import equal
 from tests.support.tiny import TINY, composed, write_pairs
 
@@ -97,6 +98,7 @@ def battery() -> list[Any]:
 @pytest.mark.parametrize("name", battery())
 def test_a_folded_teacher_answers_the_same(name: str) -> None:
     side = next((side for start, side in SIDES.items() if name.startswith(start)), QUICK.get(name, 64))
+    require_extra(name)
     network = network_of(name)
     every = tuple(dict.fromkeys(path for group in roles(network).values() for path in group))
     assert apart(network, every, torch.randn(2, 3, side, side)) < deploying.TOLERANCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +47,17 @@ def rebuilt(converted: Converted) -> nn.Module:
     assert isinstance(network, nn.Module)
     network.load_state_dict(converted.state, strict=True)
     return network.eval()
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """The same with random values where a norm starts at zero, which would hide what lies behind it."""
+    for parameter in network.parameters():
+        if not parameter.any() and parameter.ndim == 1:
+            nn.init.uniform_(parameter)
+    return network
+
+
+def require_extra(name: str) -> None:
+    """Skip where a network of `conf/network` stands on a package that is not installed."""
+    if name.startswith("timm_"):
+        pytest.importorskip("timm", reason="timm is not installed: pip install 'dvsn[timm]'")
