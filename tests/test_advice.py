@@ -37,6 +37,7 @@ OTHERS = {
     "report/": ("evaluate",),
     "data_tools/init/": ("data init", "predict"),
     "tasks/exported": ("export",),
+    "engine/boards/exported": ("export",),
 }
 """Files that name options of a command that is described in another folder, by the start of their path."""
 SHELL = ("completion.py", "serve/guard.py", "serve/metrics.py")

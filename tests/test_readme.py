@@ -101,6 +101,8 @@ def check_jobs(jobs: Sequence[Started], start: Start) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(folders.JOB_FOLDER, job.environment[folders.JOB_FOLDER])
             given = start(["python", *job.argv[1:]])
+        if job.argv[2] == "dvsn.evaluate":  # whose results lie beside the checkpoint
+            continue
         assert given["run_dir"] == str(job.folder)
         name = place.parent.relative_to(Path("runs").absolute()).as_posix()
         for key, _, value in (word.partition("=") for word in job.argv[3:-1]):

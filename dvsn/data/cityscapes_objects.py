@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as rle
 
-from dvsn.data.cityscapes import TREE
+from dvsn.data.cityscapes import TREE, class_ids
 from dvsn.data.cityscapes_labels import LABELS
 from dvsn.data.files import read_labels, require_folder
 from dvsn.data.objects import Annotation, ObjectDataset
@@ -28,6 +28,8 @@ class CityscapesObjects(ObjectDataset):
 
     Objects of fewer than `smallest` pixels become crowd regions: not trained on, and ignored by the score. 100 is what
     Cityscapes' own evaluation of instances has at 1024x2048; 0 counts them all.
+
+    With `stuff` also the class of each pixel, the 19 evaluated ones and 255, off the `_labelIds` files.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class CityscapesObjects(ObjectDataset):
         classes: int = 1 + len(CLASSES),
         smallest: int = 100,
         masks: bool = False,
+        stuff: bool = False,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
@@ -49,7 +52,7 @@ class CityscapesObjects(ObjectDataset):
             )
         if smallest < 0:
             raise ConfigError(f"data.objects.smallest: found {smallest}, expected 0 or more pixels.")
-        self.smallest = smallest
+        self.smallest, self.reads_stuff = smallest, stuff
         self.categories = {number: label.name for number, label in enumerate(CLASSES, 1)}
         place = require_folder(root, expected=TREE, option="data.root")
         photos = require_folder(place / "leftImg8bit" / split, expected=TREE, option="data.root")
@@ -57,7 +60,8 @@ class CityscapesObjects(ObjectDataset):
         if not found:
             raise DataError(f"{photos}: no CITY/*_leftImg8bit.png below it. Expected this tree:\n{TREE}")
         self._set_pictures(found)
-        self.files = [self._instances(place / "gtFine" / split, photo) for photo in found]
+        self.files = [self._labels(place / "gtFine" / split, photo, "instanceIds") for photo in found]
+        self._stuff = [self._labels(place / "gtFine" / split, photo, "labelIds") for photo in found if stuff]
         self.image_ids = list(range(1, len(found) + 1))
         self._known: dict[int, tuple[list[Annotation], tuple[int, int]]] = {}
 
@@ -68,14 +72,19 @@ class CityscapesObjects(ObjectDataset):
         return Vocabulary(names, ((0, 0, 0), *(label.color for label in CLASSES)))
 
     @staticmethod
-    def _instances(folder: Path, photo: Path) -> Path:
-        file = folder / photo.parent.name / photo.name.replace("_leftImg8bit.png", "_gtFine_instanceIds.png")
+    def _labels(folder: Path, photo: Path, kind: str) -> Path:
+        file = folder / photo.parent.name / photo.name.replace("_leftImg8bit.png", f"_gtFine_{kind}.png")
         if not file.is_file():
-            raise DataError(f"{photo}: its instance file is missing: {file}. Expected this tree:\n{TREE}")
+            raise DataError(f"{photo}: its {kind} file is missing: {file}. Expected this tree:\n{TREE}")
         return file
 
     def describe(self, index: int) -> str:
         return f"{self.pictures[index]} + {self.files[index]}"
+
+    def stuff(self, index: int) -> np.ndarray | None:
+        if not self._stuff:
+            return None
+        return class_ids()["labelIds"](read_labels(self._stuff[index]), self._stuff[index])
 
     def truth(self, index: int) -> list[Annotation]:
         return self._objects(index)[0]

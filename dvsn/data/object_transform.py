@@ -16,9 +16,9 @@ from dvsn.types import Sample
 class DetectionTransform:
     """A sample of objects -> tensors; torchvision's detectors resize and normalise themselves.
 
-    In: `photo`, `boxes`, `labels`, `crowd`, `area`, perhaps `masks`, as `ObjectDataset` gives them. Out: `image` uint8
-    (3, H, W) and `target`, a dict of `boxes` (n, 4) float32, `labels` (n,) int64, `crowd` (n,) uint8, `area` (n,)
-    float32 and perhaps `masks` (n, H, W) uint8; `index`, `name`.
+    In: `photo`, `boxes`, `labels`, `crowd`, `area`, perhaps `masks` and `stuff`, as `ObjectDataset` gives them. Out: `image`
+    uint8 (3, H, W) and `target`, a dict of `boxes` (n, 4) float32, `labels` (n,) int64, `crowd` (n,) uint8, `area` (n,)
+    float32 and perhaps `masks` (n, H, W) and `stuff` (H, W) uint8; `index`, `name`.
 
     `flip` is the probability of a mirror: an edge at x goes to W - x. `steps` are albumentations that recolour. All
     that is random follows from the item's seed.
@@ -35,16 +35,19 @@ class DetectionTransform:
 
     def __call__(self, sample: Sample, item_seed: int) -> Sample:
         random = np.random.default_rng(item_seed)
-        photo, boxes, masks = sample["photo"], sample["boxes"], sample.get("masks")
+        photo, boxes = sample["photo"], sample["boxes"]
+        given: tuple[str, ...] = ("masks", "stuff")
+        planes = {key: sample[key] for key in given if key in sample}
         if self.flip and random.random() < self.flip:
             width = photo.shape[1]
             photo = photo[:, ::-1]
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-            masks = None if masks is None else masks[:, :, ::-1].copy()  # torch takes no mirrored views
+            planes = {
+                key: plane[..., ::-1].copy() for key, plane in planes.items()
+            }  # torch takes no mirrored views
         photo = self.recolour.photo(np.ascontiguousarray(photo), item_seed)
-        target = {"boxes": boxes, **{key: sample[key] for key in ("labels", "crowd", "area")}}
-        if masks is not None:
-            target["masks"] = masks
+        kept = {key: sample[key] for key in ("labels", "crowd", "area")}
+        target: dict[str, np.ndarray] = {"boxes": boxes, **kept, **planes}
         return {
             "image": torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))),
             "target": {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in target.items()},

@@ -25,7 +25,7 @@ from dvsn.data.coco_files import (
     table,
 )
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import read_rgb, require_file, unique_names
+from dvsn.data.files import read_labels, read_rgb, require_file, require_folder, unique_names
 from dvsn.data.people import require_pictures
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.types import Batch, Sample, Vocabulary
@@ -44,7 +44,8 @@ class ObjectDataset(ImageDataset):
       has the width 1;
     - `labels` (n,) int64, above 0: label 0 is the background;
     - `crowd` (n,) uint8: 1 for a region of many objects, which is not trained on and ignored by the score;
-    - `area` (n,) float32, and with `masks` also `masks` (n, H, W) uint8 of 0 and 1.
+    - `area` (n,) float32, and with `masks` also `masks` (n, H, W) uint8 of 0 and 1;
+    - `stuff` (H, W) uint8, the class of each pixel with 255 for none, where the reader has such labels of the picture.
     """
 
     file: Path = Path("its annotations")
@@ -57,6 +58,8 @@ class ObjectDataset(ImageDataset):
 
     in_memory = False
     """Whether `truth` opens no file."""
+    reads_stuff = False
+    """Whether pictures have labels of stuff."""
 
     def __init__(
         self,
@@ -86,6 +89,10 @@ class ObjectDataset(ImageDataset):
     def trained(self, index: int) -> list[Annotation]:
         """The objects that can be trained on: those whose box has an area within the picture."""
         return [each for each in self.truth(index) if inside(each["bbox"], self.size(index)) is not None]
+
+    def stuff(self, index: int) -> np.ndarray | None:
+        """(H, W) uint8: the class of each pixel, 255 for none; None for a picture without such labels."""
+        return None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -120,6 +127,14 @@ class ObjectDataset(ImageDataset):
         if self.masks:
             planes = [decode_mask(each, size, self.describe(index)) for each in objects]
             sample["masks"] = np.array(planes, np.uint8).reshape(-1, *size)
+        labels = self.stuff(index)
+        if labels is not None:
+            if labels.shape != size:
+                raise DataError(
+                    f"{self.describe(index)}: its labels of stuff are {labels.shape[0]}x{labels.shape[1]}, expected the "
+                    f"picture's {size[0]}x{size[1]} (height x width)."
+                )
+            sample["stuff"] = labels
         return sample
 
     @staticmethod
@@ -237,6 +252,8 @@ class CocoObjects(ObjectDataset):
     - `sizes`: "file" compares the pictures' headers with the file's sizes when the set is opened; "picture" does not.
     - Boxes without any area within their picture (COCO's own file has a few) are left out of training with one warning;
       the score counts the file as it is.
+    - `stuff`: the folder of pictures of classes, NAME.png for NAME.jpg, as COCO-Stuff publishes them (stuffthingmaps: 0 to
+      181 and 255 for none; Caesar et al., 2018, arXiv:1612.03716); pictures without one have no such labels. Null: none.
     - `unmasked`: with `masks`, an object without a readable mask is an error ("refuse"), or left out of training and
       score ("leave_out").
     """
@@ -255,6 +272,7 @@ class CocoObjects(ObjectDataset):
         ids: dict[int, int] | None = None,
         masks: bool = False,
         unmasked: Literal["refuse", "leave_out"] = "refuse",
+        stuff: str | None = None,
         sizes: Literal["file", "picture"] = "file",
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
@@ -284,6 +302,7 @@ class CocoObjects(ObjectDataset):
         if sizes == "file":
             known = [pictures[number] for number in self.image_ids]
             check_picture_sizes(known, self.file, option="data.objects.sizes")
+        self.reads_stuff, self._stuff = stuff is not None, self._list_stuff(root, stuff, split)
         self._sort_in(content["annotations"])
         if masks:
             self._check_masks(leave_out=unmasked == "leave_out")
@@ -294,6 +313,29 @@ class CocoObjects(ObjectDataset):
 
     def size(self, index: int) -> tuple[int, int]:
         return self._sizes[index]
+
+    def stuff(self, index: int) -> np.ndarray | None:
+        file = self._stuff.get(self.pictures[index].stem)
+        return None if file is None else read_labels(file)
+
+    def _list_stuff(self, root: str, folder: str | None, split: str) -> dict[str, Path]:
+        """The pictures of classes of those in this set, by their names."""
+        if folder is None:
+            return {}
+        place = require_folder(
+            Path(root) / folder.replace("{split}", split),
+            expected="    ROOT/stuffthingmaps/{train,val}2017/000000000139.png",
+            option="data.objects.stuff",
+        )
+        wanted = {path.stem for path in self.pictures}
+        found = {path.stem: path for path in place.glob("*.png") if path.stem in wanted}
+        if not found:
+            raise DataError(
+                f"{place}: no NAME.png for any picture of {self.file}. Set data.objects.stuff=null."
+            )
+        if len(found) < len(wanted):
+            log.info("%s: labels of stuff for %d of %d pictures", place, len(found), len(wanted))
+        return found
 
     def _read_categories(self, entries: list[Any]) -> tuple[dict[int, str], dict[int, int]]:
         """Names by label, and labels by the file's category ids."""
@@ -404,6 +446,7 @@ class JoinedObjects(ObjectDataset):
         super().__init__(classes=first.classes, masks=first.masks, transform=first.transform, seed=first.seed)
         self.parts = list(parts)
         self.in_memory = all(part.in_memory for part in parts)
+        self.reads_stuff = any(part.reads_stuff for part in parts)
         self.categories, self.file_ids = first.categories, first.file_ids
         require_same_classes(parts)
         taken = [range(len(part)) for part in parts] if places is None else places
@@ -419,6 +462,10 @@ class JoinedObjects(ObjectDataset):
     def size(self, index: int) -> tuple[int, int]:
         part, place = self._places[index]
         return part.size(place)
+
+    def stuff(self, index: int) -> np.ndarray | None:
+        part, place = self._places[index]
+        return part.stuff(place)
 
     def describe(self, index: int) -> str:
         part, place = self._places[index]

@@ -59,6 +59,11 @@ def of_options(error: Exception) -> UserError | None:
             f"trainer.limit_{split}_batches: found {part}, which of {batches} batches is none. Set "
             f"trainer.limit_{split}_batches=1 or another whole number, which counts batches."
         )
+    if "within local rank has zero length" in text:
+        return ConfigError(
+            "trainer.devices: there are more processes than pictures, so that one of them has none. Set trainer.devices=1, "
+            "or so many that each has a picture."
+        )
     return None
 
 

@@ -87,7 +87,8 @@ class Checkpoints(Checkpoint):
             self.best_epoch, self.best_step = state.get("best_epoch"), state.get("best_step")
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """The whole config, and what was chosen where it leaves the choice: what a resumed run is compared with."""
+        """The whole config, and what was chosen where it leaves the choice: what a resumed run is compared with. The config
+        has the choices too, as that of a resumed run has, which writes the same file."""
         if self.config is not None:
             ran: dict[str, Any] = {
                 "precision": str(trainer.precision),
@@ -95,7 +96,9 @@ class Checkpoints(Checkpoint):
             }
             if pl_module.distiller is not None:
                 ran["teachers"] = [teacher.engine for teacher in pl_module.distiller.teachers]
-            checkpoint.setdefault("dvsn", {}).update(config=self.config, ran=ran)
+            config = {**self.config, "channels_last": ran["channels_last"]}
+            config["trainer"] = {**(config.get("trainer") or {}), "precision": ran["precision"]}
+            checkpoint.setdefault("dvsn", {}).update(config=config, ran=ran)
 
     # Clean points -----------------------------------------------------------------------------------
 

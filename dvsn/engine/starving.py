@@ -11,6 +11,8 @@ LEAST = 10.0
 """Seconds of training that are looked at before anything is said."""
 GAIN = 0.05
 """The share of the time by which an advice has to shorten the training."""
+SLACK = 0.25
+"""Cores by which what other programs leave may be wrong."""
 NEAR = 0.85
 """From this share of the time on, what the cores have to do is what takes it."""
 
@@ -34,6 +36,8 @@ class Pipeline:
     """How much of it on a core; the rest it waits for files, or for a core."""
     own_processor: float
     """How long this process itself is on cores for a batch, all threads together, without making it."""
+    free: float = float("inf")
+    """Cores that other programs leave, as far as the machine's load tells."""
 
     @staticmethod
     def mean(several: Sequence[Pipeline]) -> Pipeline | None:
@@ -43,7 +47,7 @@ class Pipeline:
         batches = sum(each.batches for each in several)
         values: dict[str, float] = {}
         for each in fields(Pipeline):
-            if each.name in ("workers", "cores"):
+            if each.name in ("workers", "cores", "free"):
                 values[each.name] = getattr(several[-1], each.name)
             elif each.name in ("made", "made_processor", "own_processor"):
                 values[each.name] = sum(getattr(one, each.name) * one.batches for one in several) / max(
@@ -75,6 +79,10 @@ class Pipeline:
             return self.batches * (self.step + self.made)
         return self.first + self.batches * max(self.step, self.made / workers, self.on_cores)
 
+    def needed(self, workers: int) -> float:
+        """How many cores it would keep busy with so many workers."""
+        return (self.made_processor + self.own_processor) * self.batches / max(1e-9, self.expected(workers))
+
     def best(self) -> int:
         """The fewest workers, one at least and at most one a core, with which it would be as short as it can be."""
         times = {workers: self.expected(workers) for workers in range(1, self.cores + 1)}
@@ -102,6 +110,8 @@ def sentence(seen: Pipeline, *, said_from: float = 0.1) -> str | None:
     best = seen.best()
     gain = 1 - seen.expected(best) / seen.expected(seen.workers)
     if best > seen.workers and gain >= GAIN:
+        if seen.needed(best) > seen.free + SLACK:
+            return f"{wait}. Other programs keep the cores busy, so it cannot be told what more workers would bring. {needs}"
         then = spoken(seen.seconds * (1 - gain))
         return f"{wait}: data.workers={best} would shorten an epoch's training to about {then}. {needs}"
     return f"{wait}{limit(seen)} {needs}"
@@ -143,6 +153,16 @@ def cores() -> int:
     """How many processor cores this process may use: those that it is allowed, or fewer where a container has a quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, quota(Path("/sys/fs/cgroup/cpu.max")) or allowed)
+
+
+def left_by_others(own: int) -> float:
+    """Cores of the machine that other programs leave, by the load of the last minute, of which `own` processes and threads
+    are this run's. Infinite where the system tells no load."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return float("inf")
+    return (os.cpu_count() or 1) - max(0.0, load - own)
 
 
 def quota(path: Path) -> int | None:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from dvsn.data.loading import Work
-from dvsn.engine.starving import Pipeline, cores, enough, sentence
+from dvsn.engine.starving import Pipeline, cores, enough, left_by_others, sentence
 from dvsn.errors import ConfigError
 
 log = logging.getLogger("dvsn")
@@ -237,6 +237,9 @@ class Times(Callback):
             cores=max(1, cores() // max(1, trainer.num_devices)),
             made=done.seconds / max(1.0, done.batches),
             made_processor=done.processor_seconds / max(1.0, done.batches),
+            free=left_by_others(
+                workers + (torch.get_num_threads() if trainer.strategy.root_device.type == "cpu" else 1)
+            ),
             own_processor=max(0.0, own - (0.0 if workers else done.processor_seconds))
             / max(1, self._batches),
         )

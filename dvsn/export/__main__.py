@@ -41,6 +41,11 @@ COMMAND = Command(
         Option("equal", None, "int8: the least share of pixels with the class of fp32, or of points within a pixel of it, "
                         "such as 0.99; null: 0.9"),
         Option("scored", 128, "int8: pictures of val that the score is measured on to find what must stay in fp32"),
+        Option("finetune", None, "int8: so many epochs of training with rounding in the loop, on train of the recipe's data "
+                        "set and taught by the network in fp32; null: none"),
+        Option("finetune.lr", None, "the learning rate at its start; null: 0.00001"),
+        Option("finetune.task_weight", None, "times the task's own loss, beside what the teacher says; null: 0.1"),
+        Option("finetune.teacher", None, "another checkpoint that teaches; null: the one that is exported"),
         Option("target", "cpu", "int8: cpu (ONNX Runtime, OpenVINO) or gpu (symmetric scales, as TensorRT wants them)"),
         Option("score", False, "measure the file on val of the recipe's data set, as dvsn.evaluate does, and keep that in "
                         "the manifest beside it"),
@@ -52,6 +57,7 @@ COMMAND = Command(
         "python -m dvsn.export best.ckpt",
         "python -m dvsn.export best.ckpt format=best",
         "python -m dvsn.export best.ckpt format=openvino precision=int8 root=/data/camvid",
+        "python -m dvsn.export best.ckpt precision=int8 finetune=3 root=/data/camvid",
         "python -m dvsn.export best.ckpt size=512x1024 batch=1 output=pidnet.onnx",
         "python -m dvsn.export hrnet_w32.ckpt mirror=false raw=true",
     ),

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvsn.errors import ConfigError, DataError
-from dvsn.export import formats, parting
+from dvsn.export import formats, parting, placing
 from dvsn.export.check import resized
+from dvsn.export.finetune import read_plan, tuned
 from dvsn.export.graph import Graph, example_inputs
 from dvsn.export.samples import Samples
 from dvsn.export.scoring import Scorer
@@ -65,14 +66,14 @@ def quantised(
       the score that is left when each alone is in 8 bits, the most sensitive first, as few as are needed.
     - Of segmentation, pose and landmarks likewise until the share `equal` of classes is that of fp32, or of points within
       one pixel; ranked by this share.
+    - With `finetune` the network in 8 bits is trained first, all of it; modules go back only where that was not enough.
 
     Raises `ConfigError` or `DataError` where no pictures are there for the scales, or no data set for the score.
     """
     images = calibration(samples, shape, int(options["samples"]), graph)
     scorer = Scorer(task, samples, shape, count=int(options["scored"]))
-    whole = convert(
-        model, images, gpu=str(options["target"]) == "gpu", only=BACKBONE if graph.one_at_a_time else None
-    )
+    gpu = str(options["target"]) == "gpu"
+    whole = convert(model, images, gpu=gpu, only=BACKBONE if graph.one_at_a_time else None)
     wanted = Wanted(scorer(model), float(options["drop"]) / 100, least_equal(options["equal"], scorer))
     found = scorer(whole)
     log.info(
@@ -81,17 +82,50 @@ def quantised(
     )  # fmt: skip
     about = {
         "score": scorer.name, "pictures": scorer.count, "fp32": wanted.plain, "all": found, "kept": [], "int8": found,
-        "equal": scorer.equal, "calibrated": len(images), "sensitivity": [],
+        "equal": scorer.equal, "calibrated": len(images), "sensitivity": [], "finetune": None,
     }  # fmt: skip
+    plan, plain = read_plan(options), model
+    if plan is not None:
+        made = tuned(task, graph, shape, images, plan, samples.module(), gpu=gpu)
+        before, whole, found = (found, scorer.equal), made.model, scorer(made.model)
+        about |= {
+            "int8": found,
+            "equal": scorer.equal,
+            "finetune": {**made.about, "before": before[0], "before_equal": before[1]},
+        }
+        say_tuned(scorer, wanted, before, found)
+        if not wanted.holds(found, scorer):
+            plain = made.plain()
     if wanted.holds(found, scorer):
         return whole, about
-    ranked = rank(whole, model, scorer, wanted)
+    return kept_out(whole, plain, scorer, wanted, about)
+
+
+def say_tuned(scorer: Scorer, wanted: Wanted, before: tuple[float, float], found: float) -> None:
+    """The three scores: in fp32, in 8 bits without training, and after it."""
+    log.info(
+        "int8  %s %.4f in fp32, %.4f in 8 bits, %.4f fine-tuned%s",
+        scorer.name, wanted.plain, before[0], found, told(scorer),
+    )  # fmt: skip
+    lost = scorer.worse(before[0], found) > 0 and scorer.equal <= before[1]
+    if lost:
+        log.warning(
+            "finetune: made it worse. Leave it out, or give another finetune.lr, more epochs, or another task_weight."
+        )
+
+
+def kept_out(
+    whole: Any, plain: Any, scorer: Scorer, wanted: Wanted, about: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The model with as few modules in fp32 as are needed, and what is to be said of it. Raises `ConfigError` where none
+    are enough."""
+    ranked = rank(whole, plain, scorer, wanted)
     for each in ranked[:5]:
         log.info(
             "int8  %s alone in 8 bits: %.4f", each.module, each.score if wanted.equal is None else each.equal
         )
-    kept, best = fewest(whole, model, [each.module for each in ranked], scorer, wanted)
-    made = without(whole, model, kept)
+    kept, best = fewest(whole, plain, [each.module for each in ranked], scorer, wanted)
+    made = without(whole, plain, kept)
     best = scorer(made)
     about |= {
         "kept": kept,
@@ -160,30 +194,13 @@ def convert(
 ) -> Any:
     """The model by NNCF, with pairs of QuantizeLinear and DequantizeLinear; `only`: in modules whose path has this part."""
     import nncf
-    from nncf.quantization.advanced_parameters import (
-        AdvancedQuantizationParameters,
-        OverflowFix,
-        QuantizationParameters,
-    )
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    parameters = AdvancedQuantizationParameters()
-    if gpu:
-        parameters = AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.DISABLE,
-            activations_quantization_params=QuantizationParameters(signedness_to_force=True),
-        )
+    options = placing.nncf_options(gpu=gpu)
+    if only is not None:
+        options["ignored_scope"] = nncf.IgnoredScope(names=outside(model, only), validate=False)
     with formats.quiet():
         return nncf.quantize(
-            formats.copy_of(model),
-            nncf.Dataset(list(images)),
-            preset=nncf.QuantizationPreset.PERFORMANCE if gpu else nncf.QuantizationPreset.MIXED,
-            target_device=nncf.TargetDevice.GPU if gpu else nncf.TargetDevice.CPU,
-            subset_size=len(images),
-            advanced_parameters=parameters,
-            ignored_scope=None
-            if only is None
-            else nncf.IgnoredScope(names=outside(model, only), validate=False),
+            formats.copy_of(model), nncf.Dataset(list(images)), subset_size=len(images), **options
         )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from dvsn.errors import ConfigError
 from dvsn.export import check, formats
+from dvsn.export.finetune import read_plan, require_tunable
 from dvsn.export.graph import Graph, graph_of
 from dvsn.export.manifest import manifest
 from dvsn.export.parting import first_parting
@@ -36,9 +37,12 @@ class Export:
         self.options = options
         self.kind, self.precision = str(options["format"]), str(options["precision"])
         formats.require(self.kind, self.precision)
+        plan = read_plan(options)
         self.checkpoint = Path(str(options["checkpoint"]))
         self.path = target(options, self.checkpoint, formats.SUFFIX[self.kind])
         self.header, self.task = read(self.checkpoint, options)
+        if plan is not None:
+            require_tunable(self.task)
         self.samples = Samples(self.task, pictures=options["pictures"], root=options["root"])
 
     def run(self) -> Path:

@@ -171,6 +171,16 @@ class Objective(nn.Module):
             raise ConfigError(f"loss.terms: one boundary map serves all terms, but they ask for {wanted}.")
         return wanted[0] if wanted else None
 
+    def of_the_answer(self) -> None:
+        """From now on leave out the terms that read heads for training, as for a network that is trained without them."""
+        kept = {
+            name: term
+            for name, term in self._items()
+            if term.head == "main" and term.boundary_threshold is None
+        }
+        self.terms = nn.ModuleDict(kept)
+        self.boundary_options = self._agreed_boundary_options()
+
     def _items(self) -> list[tuple[str, Term]]:
         return [(name, term) for name, term in self.terms.items() if isinstance(term, Term)]
 

@@ -11,6 +11,8 @@ from torchmetrics.classification import MulticlassCalibrationError
 from dvsn.errors import ConfigError
 
 BINS = 15
+BELOW_ONE = 1 - 2**-24
+"""The largest float32 below 1."""
 
 
 class CalibrationError(MulticlassCalibrationError):
@@ -20,7 +22,8 @@ class CalibrationError(MulticlassCalibrationError):
     (N,).
 
     Differences from torchmetrics' class: the input is always logits, of which that class would take a batch for
-    probabilities where they all lie in [0, 1]. Difference from the paper: a confidence of exactly 1 has a bin of its own.
+    probabilities where they all lie in [0, 1]; and a confidence of exactly 1, which saturated networks give often, belongs
+    to the last bin as in the paper, where that class has a bin of its own for it.
     """
 
     def __init__(self, classes: int, *, bins: int = BINS, **options: Any) -> None:
@@ -29,7 +32,7 @@ class CalibrationError(MulticlassCalibrationError):
         super().__init__(classes, n_bins=bins, norm="l1", validate_args=False, **options)
 
     def update(self, logits: Tensor, target: Tensor) -> None:  # type: ignore[override]
-        super().update(logits.float().softmax(dim=1), target)
+        super().update(logits.float().softmax(dim=1).clamp(max=BELOW_ONE), target)
 
 
 class Reliability:

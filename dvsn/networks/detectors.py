@@ -1,7 +1,8 @@
-"""torchvision's detectors on a backbone of ours: Faster R-CNN, Mask R-CNN, FCOS."""
+"""Detectors on a backbone of ours: torchvision's, cascades of its heads, and CenterNet."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,37 +16,49 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.poolers import initLevelMapper
 
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, nearest
+from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
+from dvsn.networks.centernet import CenterNet
+from dvsn.networks.hybrid_cascade import HybridHeads
 
-Kind = Literal["faster_rcnn", "mask_rcnn", "fcos"]
+Kind = Literal["faster_rcnn", "mask_rcnn", "fcos", "cascade_rcnn", "cascade_mask_rcnn", "htc", "centernet"]
 LEVELS = 5
 RATIOS = (0.5, 1.0, 2.0)
+MASKED = ("mask_rcnn", "cascade_mask_rcnn", "htc")
+CASCADES = ("cascade_rcnn", "cascade_mask_rcnn", "htc")
 CLASS_LAYERS = {
     "faster_rcnn": ("model.roi_heads.box_predictor",),
     "mask_rcnn": ("model.roi_heads.box_predictor", "model.roi_heads.mask_predictor"),
     "fcos": ("model.head.classification_head.cls_logits",),
+    "centernet": ("model.head.heatmap.2",),
 }
 
 
 class Detector(nn.Module):
-    """A detector of torchvision, whose model, with its names of weights, is `model`.
+    """A detector, `model`: torchvision's with its names of weights, or one of its form.
 
     Input: a list of RGB pictures (3, H, W) in [0, 1] of any sizes; they are resized and normalised in here. In training
-    also their targets, dicts of `boxes` (n, 4) x1, y1, x2, y2, `labels` (n,) int64 and, for Mask R-CNN, `masks`
-    (n, H, W). Output: in training the named losses; else for each picture `boxes`, `labels`, `scores` (n,), the best
-    first, and for Mask R-CNN `masks` (n, 1, H, W) in [0, 1], all in the picture's own pixels.
+    also their targets, dicts of `boxes` (n, 4) x1, y1, x2, y2, `labels` (n,) int64 and, for detectors with masks, `masks`
+    (n, H, W), and perhaps `stuff` (H, W) uint8. Output: in training the named losses; else for each picture `boxes`,
+    `labels`, `scores` (n,), the best first, and with masks `masks` (n, 1, H, W) in [0, 1], all in the picture's own pixels.
 
     Faster R-CNN: Ren et al., 2015, arXiv:1506.01497, on a pyramid (Lin et al., 2017, arXiv:1612.03144). Mask R-CNN: He et
-    al., 2017, arXiv:1703.06870. FCOS: Tian et al., 2019, arXiv:1904.01355.
+    al., 2017, arXiv:1703.06870. FCOS: Tian et al., 2019, arXiv:1904.01355. Cascade R-CNN and Cascade Mask R-CNN:
+    `CascadeHeads`. Hybrid Task Cascade: `HybridHeads`. CenterNet: `CenterNet`.
 
     - `backbone` gives five levels "0" to "4" of equal channels (`out_channels`), the finest of stride 4, for FCOS 8.
       Pictures are padded until both sides divide by its `multiple`. `classes` count the background.
     - `min_size` is the shorter side that pictures are resized to as long as the longer stays within `max_size`; of
       several one is drawn in training, and the last is used otherwise.
     - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS has none.
-    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer; null: torchvision's.
+    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer; null: torchvision's, for
+      CenterNet 0 and no suppression but its own.
     - `proposals` that the first stage hands on, and of these the `sampled` a picture that the second is trained on; null:
-      torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS has no stages.
+      torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS and CenterNet
+      have no stages.
+    - `stage_overlaps`, `stage_deviations`, `stage_weights`, `stage_scores`: of cascades; see `CascadeHeads`.
+    - `semantic_classes`, `semantic_weight`: of Hybrid Task Cascade; see `HybridHeads`.
+    - `hidden` channels of CenterNet's heads, and `centre_overlap`, by which its bells are drawn; see `radius_of`.
     - `fixed_statistics`: batch norms of the backbone keep their running statistics in training, as published recipes
       with two pictures a device have it; their scales and shifts are trained.
 
@@ -69,19 +82,24 @@ class Detector(nn.Module):
         detections: int = 100,
         proposals: int | None = None,
         sampled: int | None = None,
+        stage_overlaps: Sequence[float] = OVERLAPS,
+        stage_deviations: Sequence[float] = DEVIATIONS,
+        stage_weights: Sequence[float] = WEIGHTS,
+        stage_scores: Scores = "own",
+        semantic_classes: int | None = None,
+        semantic_weight: float = 0.2,
+        hidden: int = 64,
+        centre_overlap: float = 0.3,
         fixed_statistics: bool = False,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
-        if classes < 2:
-            raise ConfigError(f"network.classes: found {classes}, expected 2 or more, with the background.")
-        if anchors is not None and len(anchors) != LEVELS:
-            raise ConfigError(f"network.anchors: found {len(anchors)} sizes, expected {LEVELS}, one a level.")
+        check_options(detector, classes, anchors, semantic_classes)
         multiple = require_stride(backbone, detector)
-        self.masks = detector == "mask_rcnn"
+        self.masks = detector in MASKED
         self.classes, self.fixed_statistics = classes, fixed_statistics
-        self.classifier = CLASS_LAYERS[detector]
+        self.semantic_classes = semantic_classes
         common: dict[str, Any] = {
             "min_size": tuple(min_size) if isinstance(min_size, list) else min_size,
             "max_size": max_size,
@@ -90,21 +108,34 @@ class Detector(nn.Module):
             "size_divisible": multiple,
         }
         answer = {"score_thresh": score_threshold, "nms_thresh": overlap, "detections_per_img": detections}
+        self.model: Any
         if detector == "fcos":
-            self.model: Any = FCOS(backbone, classes, **common, **given(answer))
+            self.model = FCOS(backbone, classes, **common, **given(answer))
+        elif detector == "centernet":
+            centres: dict[str, Any] = {"hidden": hidden, "overlap": centre_overlap}
+            self.model = CenterNet(backbone, classes, **common, **given(answer), **centres)
         else:
-            if anchors is not None:
-                sizes = tuple((size,) for size in anchors)
-                common["rpn_anchor_generator"] = AnchorGenerator(sizes, (RATIOS,) * LEVELS)
-            stages = {f"box_{name}": value for name, value in answer.items()} | {
-                "box_batch_size_per_image": sampled,
-                "rpn_post_nms_top_n_train": proposals,
-                "rpn_post_nms_top_n_test": proposals,
+            self.model = two_stages(
+                backbone,
+                classes,
+                common,
+                answer,
+                masks=self.masks,
+                anchors=anchors,
+                proposals=proposals,
+                sampled=sampled,
+            )
+        if detector in CASCADES:
+            stages: dict[str, Any] = {
+                "overlaps": stage_overlaps,
+                "deviations": stage_deviations,
+                "weights": stage_weights,
+                "scores": stage_scores,
             }
-            kind = MaskRCNN if self.masks else FasterRCNN
-            self.model = kind(backbone, classes, **common, **given(stages))
-            for pool in [module for module in self.model.modules() if isinstance(module, MultiScaleRoIAlign)]:
-                settle_scales(pool)
+            if detector == "htc":
+                stages |= {"semantic_classes": semantic_classes, "semantic_weight": semantic_weight}
+            set_cascade(self.model, classes, stages, hybrid=detector == "htc")
+        self.classifier = class_layers(self.model, detector)
         for module in half_precision_parts(self.model):
             module.register_forward_hook(in_float32)
 
@@ -146,6 +177,67 @@ class Detector(nn.Module):
         return self.model(images, targets)
 
 
+def two_stages(
+    backbone: nn.Module,
+    classes: int,
+    common: dict[str, Any],
+    answer: dict[str, Any],
+    *,
+    masks: bool,
+    anchors: list[int] | None,
+    proposals: int | None,
+    sampled: int | None,
+) -> Any:
+    """torchvision's Faster R-CNN or Mask R-CNN; its pools know the strides of the levels."""
+    if anchors is not None:
+        sizes = tuple((size,) for size in anchors)
+        common = {**common, "rpn_anchor_generator": AnchorGenerator(sizes, (RATIOS,) * LEVELS)}
+    stages = {f"box_{name}": value for name, value in answer.items()} | {
+        "box_batch_size_per_image": sampled,
+        "rpn_post_nms_top_n_train": proposals,
+        "rpn_post_nms_top_n_test": proposals,
+    }
+    model = (MaskRCNN if masks else FasterRCNN)(backbone, classes, **common, **given(stages))
+    for pool in [module for module in model.modules() if isinstance(module, MultiScaleRoIAlign)]:
+        settle_scales(pool)
+    return model
+
+
+def set_cascade(model: Any, classes: int, options: dict[str, Any], *, hybrid: bool) -> None:
+    """Give a model of torchvision's the heads of a cascade in the place of its own."""
+    channels, plain = model.backbone.out_channels, model.roi_heads
+    if hybrid:
+        model.roi_heads = HybridHeads(plain, classes=classes, channels=channels, levels=LEVELS, **options)
+    else:
+        model.roi_heads = CascadeHeads(plain, classes=classes, channels=channels, **options)
+
+
+def class_layers(model: Any, detector: Kind) -> tuple[str, ...]:
+    """The paths of the layers that depend on the classes."""
+    if detector not in CASCADES:
+        return CLASS_LAYERS[detector]
+    names = ("box_predictor", "mask_predictor") if detector in MASKED else ("box_predictor",)
+    stages = range(len(model.roi_heads.stages))
+    return tuple(f"model.roi_heads.stages.{stage}.{name}" for stage in stages for name in names)
+
+
+def check_options(
+    detector: str, classes: int, anchors: list[int] | None, semantic_classes: int | None
+) -> None:
+    """Raise `ConfigError` for options that no detector, or not this one, has."""
+    if classes < 2:
+        raise ConfigError(f"network.classes: found {classes}, expected 2 or more, with the background.")
+    if anchors is not None and len(anchors) != LEVELS:
+        raise ConfigError(f"network.anchors: found {len(anchors)} sizes, expected {LEVELS}, one a level.")
+    if detector not in typing.get_args(Kind):
+        raise ConfigError(f"network.detector: found '{detector}'. {nearest(detector, typing.get_args(Kind))}")
+    if semantic_classes is not None and detector != "htc":
+        raise ConfigError(
+            f"network.semantic_classes: found {semantic_classes}, but {detector} has no semantic branch. Set "
+            "network.detector=htc, or network.semantic_classes=null."
+        )
+
+
 def require_stride(backbone: nn.Module, detector: Kind) -> int:
     """The backbone's `multiple`. Raises `ConfigError` unless its finest level has the stride that the detector wants."""
     multiple, wanted = int(getattr(backbone, "multiple", 32)), 8 if detector == "fcos" else 4
@@ -171,11 +263,12 @@ def settle_scales(pool: MultiScaleRoIAlign) -> None:
 def half_precision_parts(model: Any) -> list[nn.Module]:
     """The parts of a detector that compute in half precision under autocast: the backbone, and all that has weights behind
     it. Their outputs become float32."""
-    if isinstance(model, FCOS):
+    if isinstance(model, FCOS | CenterNet):
         return [model.backbone, model.head]
     heads = model.roi_heads
-    masks = [heads.mask_predictor] if isinstance(model, MaskRCNN) else []
-    return [model.backbone, model.rpn.head, heads.box_predictor, *masks]
+    stages = list(heads.stages) if isinstance(heads, CascadeHeads) else [heads]
+    parts = [(stage.box_predictor, stage.mask_predictor) for stage in stages]
+    return [model.backbone, model.rpn.head, *(part for pair in parts for part in pair if part is not None)]
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def chart(source: Chart) -> Markup:
         )  # fmt: skip
     several = len(source.curves) > 1
     found.update_layout(
-        title={"text": html.plain(source.title)}, xaxis={"title": {"text": html.plain(source.x)}},
-        yaxis={"title": {"text": html.plain(source.y)}}, showlegend=several, barmode="group",
+        title={"text": html.plain(source.title)}, xaxis={"title": {"text": html.axis_title(source.x, width=60)}},
+        yaxis={"title": {"text": html.axis_title(source.y)}}, showlegend=several, barmode="group",
     )  # fmt: skip
     height, width = 340 + (24 * math.ceil(len(source.curves) / 4) if several else 0), None
     names = [str(name) for curve in source.curves for name in curve.x] if source.kind == "bars" else []

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -318,6 +319,11 @@ def script_json(content: Any) -> Markup:
 def controls() -> Markup:
     """A slider that smooths, and a button for logarithmic axes, for the figures of the section with `smooth`."""
     return rendered("controls.html")
+
+
+def axis_title(text: str, *, width: int = 34) -> str:
+    """The name of an axis for plotly: escaped, and in lines of at most `width` characters, so that none is cut off."""
+    return "<br>".join(map(plain, textwrap.wrap(text, width, break_long_words=False) or [""]))
 
 
 def plain(text: str) -> str:

@@ -32,7 +32,7 @@ def chart(title: str, axis: str, unit: str = "") -> Figure:
     found.update_layout(
         title={"text": html.plain(title)},
         xaxis={"title": {"text": axis}},
-        yaxis={"title": {"text": html.plain(unit)}},
+        yaxis={"title": {"text": html.axis_title(unit)}},
     )
     return found
 

@@ -107,7 +107,8 @@ class ProcessLauncher(Launcher):
         for overrides in job_overrides:
             try:
                 loader, name = self.context.config_loader, self.config.hydra.job.config_name
-                compose.preflight(compose.compose(loader, name, [*shared, *overrides]))
+                composed = compose.compose(loader, name, [*shared, *overrides])
+                compose.preflight(composed, trains=name != "evaluate")
                 return
             except ConfigError as error:
                 faults.append(error)

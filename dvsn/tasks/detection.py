@@ -1,4 +1,4 @@
-"""Detection: boxes, classes and masks of the objects in a picture, by torchvision's detectors."""
+"""Detection: boxes, classes and masks of the objects in a picture."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from dvsn.config.build import build
 from dvsn.data.class_ids import distinct_palette
 from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
+from dvsn.errors import ConfigError, DataError
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.pictures.layers import Box, Layers
 from dvsn.portable.draw import draw_boxes
 from dvsn.tasks.scored import ScoredTask
 from dvsn.tasks.student import Student
-from dvsn.types import Batch, Terms, Vocabulary
+from dvsn.types import IGNORE, Batch, Terms, Vocabulary
 
 Found = dict[str, Any]
 SEEN = 0.05
@@ -47,11 +48,11 @@ class ObjectDetector(torch.nn.Module):
 
 
 class Detection(ScoredTask):
-    """Objects in pictures, by a detector of torchvision on any backbone.
+    """Objects in pictures, by a `Detector` on any backbone.
 
     A batch holds `image`, a list of uint8 RGB (3, H, W), and `target`, a list of dicts: `boxes` (n, 4) x1, y1, x2, y2,
-    `labels`, `crowd`, `area` (n,) and perhaps `masks` (n, H, W); `index` and `name`. The network resizes and normalises
-    by itself. Crowd regions are not trained on; they are neither wanted nor punished by the score.
+    `labels`, `crowd`, `area` (n,) and perhaps `masks` (n, H, W) and `stuff` (H, W); `index` and `name`. The network resizes
+    and normalises by itself. Crowd regions are not trained on; they are neither wanted nor punished by the score.
 
     - `shared`: the options of every `NetworkTask`.
     - `shown` is the score from which an object is drawn.
@@ -94,6 +95,11 @@ class Detection(ScoredTask):
         """Keep the names of the classes, which COCO's files know, in the checkpoint."""
         super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None and self.network.semantic_classes and not data.datasets["train"].reads_stuff:
+            raise ConfigError(
+                f"network.semantic_classes: found {self.network.semantic_classes}, but the data set reads no labels of "
+                "stuff. Set data.objects.stuff, or network.semantic_classes=null."
+            )
         node = self.data_recipe.get("objects") or {}
         if data is not None and "names" in node and node["names"] is None:
             found = data.datasets["train"]
@@ -117,14 +123,30 @@ class Detection(ScoredTask):
         """Leave crowd regions out of training while they are on the CPU; a GPU would have to be waited for."""
         if not self.trainer.training:  # type: ignore[attr-defined]
             return batch
+        self.check_stuff(batch)
         return {**batch, "target": [without_crowds(target) for target in batch["target"]]}
+
+    def check_stuff(self, batch: Batch) -> None:
+        """Raise `DataError` for a class of stuff that the network does not have."""
+        count = self.network.semantic_classes
+        if count is None:
+            return
+        for name, target in zip(batch["name"], batch["target"], strict=True):
+            labels = target.get("stuff")
+            highest = -1 if labels is None else int(torch.where(labels == IGNORE, 0, labels).max())
+            if highest >= count:
+                raise DataError(
+                    f"{name}: its labels of stuff have the class {highest}, expected 0 to {count - 1}, or 255 for none. Set "
+                    f"network.semantic_classes={highest + 1} or more."
+                )
 
     def objective(self, batch: Batch) -> Terms:  # type: ignore[override]
         """The detector's own terms, as torchvision names them."""
         images = [image.float() / 255 for image in batch["image"]]
-        wanted = ("boxes", "labels", *(("masks",) if self.network.masks else ()))
+        masks, stuff = self.network.masks, self.network.semantic_classes
+        wanted = ("boxes", "labels", *(("masks",) if masks else ()), *(("stuff",) if stuff else ()))
         targets = [without_crowds(target) for target in batch["target"]]
-        targets = [{key: target[key] for key in wanted} for target in targets]
+        targets = [{key: target[key] for key in wanted if key in target} for target in targets]
         terms: Terms = self.network(images, targets)
         return terms
 
@@ -301,7 +323,7 @@ def without_crowds(target: dict[str, Tensor]) -> dict[str, Tensor]:
     if "crowd" not in target:
         return target
     kept = target["crowd"] == 0
-    return {key: value[kept] for key, value in target.items() if key != "crowd"}
+    return {key: value if key == "stuff" else value[kept] for key, value in target.items() if key != "crowd"}
 
 
 def boxes_of(found: Found) -> tuple[Box, ...]:

@@ -15,3 +15,11 @@ measure() { # NAME SPLIT OPTION...
 measure camvid test samples=32 scored=26 equal=0.99
 measure faces68 test samples=64 drop=0.05
 measure lspet val samples=64 drop=0.3
+# 8 bits with fine-tuning. The PIDNet-S and the PFLD of that section of the note were trained apart: see there.
+tune() { # NAME OPTION...
+  local last=$RUNS/$1/checkpoints/last.ckpt name=$1
+  shift
+  python -m dvsn.export "$last" output="$RUNS/${name}_tuned.onnx" precision=int8 "$@"
+}
+tune camvid samples=32 scored=26 equal=0.99 finetune=3 finetune.lr=0.0001
+tune faces68 samples=64 scored=128 drop=0.05 equal=0.01 finetune=2 finetune.lr=0.0001

@@ -226,8 +226,14 @@ def test_auto_is_what_the_run_has_had(
     for module in (devices, runtime):
         monkeypatch.setattr(module, "bf16_choice", lambda *, cuda: devices.Choice(False, "pretended"))
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = read_checkpoint(path)["dvsn"]["config"]
     result = train(composed([*auto, "trainer.max_epochs=2", f"resume={path}"], tmp_path / "run"))
-    assert result["measured"]["precision"] == "bf16-mixed"
+    assert result["measured"]["precision"] == "32-true", "of pix2pix, whatever it trains in"
+    after = read_checkpoint(path)["dvsn"]["config"]
+    assert after == {**before, "trainer": {**before["trainer"], "max_epochs": 2}}, (
+        "a resumed run writes the same"
+    )
+    assert (after["trainer"]["precision"], after["channels_last"]) == ("bf16-mixed", True)
     assert read_checkpoint(path)["dvsn"]["ran"] == {"precision": "bf16-mixed", "channels_last": True}
     with pytest.raises(CheckpointError, match=r"trainer\.precision: 'bf16-mixed' there, '32-true' now"):
         settled(path, [*words, "trainer.precision=32-true"], tmp_path)

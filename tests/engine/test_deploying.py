@@ -36,7 +36,7 @@ QUICK = {
 }  # fmt: skip
 """Networks of `conf/network` and a side of their pictures; the others are looked at where slow tests run."""
 SIDES = {"unet": 256, "pfld": 112}
-NOT_ASKED = ("detector_small", "torchvision", "hrnetv2p_w18", "hrnetv2p_w32", "hrnetv2p_w48")
+NOT_ASKED = ("detector_small", "torchvision", "hrnetv2p_w18", "hrnetv2p_w32", "hrnetv2p_w40", "hrnetv2p_w48")
 """What does not answer for a tensor of pictures, or with more than a user has installed."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dvsn.engine.starving import Pipeline, enough, quota, sentence, spoken
+from dvsn.engine.starving import Pipeline, enough, left_by_others, quota, sentence, spoken
 from tests.support.tiny import TINY, composed
 
 
@@ -80,6 +80,17 @@ def test_free_workers_do_not_help_busy_cores() -> None:
     """Four cores, two workers: (2 + 2) / 4 = 1 s a batch at least, as long as it takes."""
     text = sentence(pipeline(cores=4, made=2.0, made_processor=2.0, own_processor=2.0))
     assert text is not None and "more workers will not help: 4 cores are busy" in text
+
+
+def test_nothing_is_promised_on_a_crowded_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four workers would keep (1.9 + 0.5) / 0.6 = 4 cores busy; others leave 3."""
+    assert pipeline().needed(4) == pytest.approx(4.0)
+    text = sentence(pipeline(free=3.0))
+    assert text is not None and "Other programs keep the cores busy" in text and "data.workers=" not in text
+    assert "data.workers=4 would" in (sentence(pipeline(free=4.0)) or "")
+    monkeypatch.setattr("os.getloadavg", lambda: (13.0, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert left_by_others(3) == 6.0 and left_by_others(20) == 16.0
 
 
 def test_a_slow_disk_is_said() -> None:

@@ -59,6 +59,7 @@ class Run:
         monkeypatch.setattr(times.time, "perf_counter", lambda: self.clock.now)
         monkeypatch.setattr(times.time, "process_time", lambda: 0.5 * self.clock.now)
         monkeypatch.setattr(times, "cores", lambda: 4)
+        monkeypatch.setattr(times, "left_by_others", lambda own: 4.0)
         self.queue = Queue(self.clock)
         monkeypatch.setattr(times, "CudaMarks", lambda: self.queue)
         self.logger, self.loader = Recorder(), SimpleNamespace(waited=0.0, work=Work(), num_workers=2)
@@ -67,7 +68,7 @@ class Run:
         self.trainer: Any = SimpleNamespace(
             optimizers=[self.optimizer], train_dataloader=self.loader, is_global_zero=True, num_devices=1,
             num_training_batches=batches, loggers=[self.logger], sanity_checking=False, state=SimpleNamespace(fn="fit"),
-            fit_loop=SimpleNamespace(epoch_loop=loop),
+            fit_loop=SimpleNamespace(epoch_loop=loop), strategy=SimpleNamespace(root_device=torch.device(device)),
         )  # fmt: skip
         self.task: Any = SimpleNamespace(device=torch.device(device))
         self.times = Times()

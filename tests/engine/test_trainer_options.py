@@ -14,6 +14,7 @@ import torch
 from dvsn.config.rules import TRAINER_OPTIONS, TRAINER_REFUSED, check_options
 from dvsn.engine import trainer as runtime
 from dvsn.engine.callbacks import PictureGrid
+from dvsn.engine.faults import of_options
 from dvsn.errors import ConfigError, UserError
 from dvsn.train import train
 from tests.support.tiny import TINY, composed, write_pairs
@@ -290,3 +291,13 @@ def test_a_batch_that_does_not_divide_is_refused_before_a_process_starts(
         ConfigError, match=rf"data\.batch_size: {batch} is the total .* Set data\.batch_size="
     ):
         check_options(config)
+
+
+def test_more_processes_than_pictures_are_told() -> None:
+    """By the words in which Lightning says it, which are looked for in Lightning itself."""
+    words = "within local rank has zero length"
+    assert words in inspect.getsource(pl.utilities.data)
+    found = of_options(
+        RuntimeError(f"`DataLoader` {words}. Please make sure that it returns at least 1 batch.")
+    )
+    assert isinstance(found, ConfigError) and "Set trainer.devices=1" in str(found)

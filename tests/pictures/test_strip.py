@@ -34,7 +34,7 @@ def publish(folder: Path, epoch: int, *, unit: str = "epoch", names: tuple[str, 
         "label": panel(50, height),
     }
     gallery.add(columns, names=names)
-    gallery.publish(stem=f"{unit}_{epoch:04d}", loggers=(), step=epoch, caption="")
+    gallery.publish(stem=f"{unit}_{epoch:04d}", boards=(), step=epoch, caption="")
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,21 @@ def logits_of(shares: list[list[float]]) -> torch.Tensor:
 
 
 def test_the_calibration_error_by_hand() -> None:
-    """Bins [0, 0.5), [0.5, 1) and 1: a picture at 0.4, right; three at 0.5, 0.6 and 0.8, one right; one at 1, right."""
+    """Bins [0, 0.5) and [0.5, 1]: a picture at 0.4, right; four at 0.5, 0.6, 0.8 and 1, two right."""
     metric = CalibrationError(3, bins=2)
     metric.update(logits_of([[0.4, 0.3, 0.3], [0.5, 0.2, 0.3]]), torch.tensor([0, 1]))
     metric.update(logits_of([[0.6, 0.4, 0], [0.1, 0.8, 0.1], [0, 0, 1]]), torch.tensor([0, 0, 2]))
-    assert float(metric.compute()) == pytest.approx(abs(1 - 0.4) / 5 + abs(1 - 1.9) / 5, abs=1e-6)
+    assert float(metric.compute()) == pytest.approx(abs(1 - 0.4) / 5 + abs(2 - 2.9) / 5, abs=1e-6)
     with pytest.raises(ConfigError, match="calibration_bins"):
         CalibrationError(3, bins=0)
+
+
+def test_the_bins_of_the_diagram_by_hand() -> None:
+    """Bins [0, 0.5) and [0.5, 1]."""
+    diagram = Reliability(2)
+    diagram.add(torch.tensor([0.25, 0.5, 1.0]), torch.tensor([False, True, True]))
+    assert diagram.points() == [(0.25, 0.0, pytest.approx(1 / 3)), (0.75, 1.0, pytest.approx(2 / 3))]
+    assert diagram.error() == pytest.approx(0.25 / 3 + 0.25 * 2 / 3) and Reliability().points() == []
 
 
 def test_logits_between_0_and_1_are_no_probabilities() -> None:

@@ -115,3 +115,10 @@ def test_the_page_is_written_whole(tmp_path: Path) -> None:
     assert path.read_text().startswith("<!DOCTYPE html>") and [
         each.name for each in path.parent.iterdir()
     ] == [path.name]
+
+
+def test_a_long_name_of_an_axis_has_lines_and_no_markup() -> None:
+    assert html.axis_title("error <b>relative</b> to the root of the person's area") == (
+        "error &lt;b&gt;relative&lt;/b&gt; to the root<br>of the person&#39;s area"
+    )
+    assert html.axis_title("") == ""
