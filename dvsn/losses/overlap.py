@@ -48,9 +48,9 @@ class Tversky(Term):
     """One minus the Tversky index, (TP + s) / (TP + alpha FP + beta FN + s), to the power `gamma`, averaged over classes.
 
     Salehi, Erdogmus and Gholipour, 2017, arXiv:1706.05721, eq. 3, with softmax probabilities: TP = sum(p t), FP =
-    sum(p (1 - t)), FN = sum((1 - p) t) over the valid pixels of the batch; s is `smooth`. alpha = beta = 0.5 is Dice; a larger beta asks for
-    recall. `gamma` other than 1 is the focal form (Abraham and Khan, 2018, arXiv:1810.07842, eq. 4, where it is 1 / gamma).
-    `classes` as of `Dice`. No valid pixel: zero.
+    sum(p (1 - t)), FN = sum((1 - p) t) over the valid pixels of the batch; s is `smooth`. alpha = beta = 0.5 is Dice; a
+    larger beta asks for recall. `gamma` other than 1 is the focal form (Abraham and Khan, 2018, arXiv:1810.07842, eq. 4,
+    where it is 1 / gamma). `classes` as of `Dice`. No valid pixel: zero.
     """
 
     def __init__(

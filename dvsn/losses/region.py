@@ -93,8 +93,8 @@ class RegionMutualInformation(Term):
         height, width = (side - self.radius + 1 for side in maps.shape[-2:])
         if height < 1 or width < 1:
             raise ConfigError(
-                f"RegionMutualInformation: labels become {maps.shape[-2]}x{maps.shape[-1]} by pool={self.pool}, and a square "
-                f"of radius={self.radius} does not fit. Set a smaller pool, or larger crops by transform.crop_height."
+                f"RegionMutualInformation: labels become {maps.shape[-2]}x{maps.shape[-1]} by pool={self.pool}, and a "
+                f"square of radius={self.radius} does not fit. Set a smaller pool, or larger crops by transform.crop_height."
             )
         parts = [
             maps[..., y : y + height, x : x + width] for y in range(self.radius) for x in range(self.radius)
