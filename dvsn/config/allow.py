@@ -41,6 +41,9 @@ LOGGER = ("pytorch_lightning.loggers.Logger",)
 DATASET = ("torch.utils.data.Dataset",)
 
 
+MIX = ("dvsn.data.mixes.Mix",)
+
+
 SAMPLER = ("dvsn.data.samplers.Sampler",)
 
 
@@ -69,6 +72,7 @@ GROUPS: dict[str, Group] = {
     ),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),
     "sampler": Group({"dvsn.data.samplers.": SAMPLER}, SAMPLER),
+    "mix": Group({"dvsn.data.mixes.": MIX}, MIX),
     "optim": Group(
         {"torch.optim.": ("torch.optim.Optimizer",), "dvsn.optim.": ("torch.optim.Optimizer",)},
         ("torch.optim.Optimizer",),

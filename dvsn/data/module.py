@@ -23,6 +23,7 @@ from dvsn.data.facts import DataFacts
 from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
 from dvsn.data.holdings import Holdings
 from dvsn.data.loading import Clocked, Loader
+from dvsn.data.mixes import Mix, SampleMix
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
@@ -193,6 +194,7 @@ class DataModule(pl.LightningDataModule):
       pictures of different sizes need no padding. `train_samples`: only the first ones of the training split.
     - `fold`: which of `folds` parts of the split `train` is held back as val, in place of that split; what is left is
       trained on. Parts are made as ranges are, by `split_seed` (0 if it is null) and `split_group`; None: no parts.
+    - `mix`: how training pictures are made of several (see `dvsn.data.mixes`); None: they are not.
     - `sampler`: which training samples an epoch holds, and how often; None: each once.
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
       sample.
@@ -241,9 +243,11 @@ class DataModule(pl.LightningDataModule):
         deep_range: list[int] | None = None,
         check_classes: Mode = "refuse",
         sampler: Sampler | None = None,
+        mix: Mix | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.mix = mix
         self.sampler = sampler
         self._sampler_state: dict[str, Any] | None = None
         self.check_classes: Mode = check_classes
@@ -371,6 +375,9 @@ class DataModule(pl.LightningDataModule):
                 f"data.classes: found {self.classes}, but {self.root} has {len(names)} classes: "
                 f"{', '.join(names[:24])}{', ...' if len(names) > 24 else ''}. Set data.classes={len(names)}."
             )
+        if augment and isinstance(self.mix, SampleMix):
+            self.mix.size = self.train_samples
+            data.mix = self.mix
         sample = data[0]
         if self.wanted == "dataset":
             self._check(sample, data.describe(0))

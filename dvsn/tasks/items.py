@@ -1,4 +1,4 @@
-"""The loss of each sample of a batch, for samplers that learn from it."""
+"""What samplers and mixes ask of a task: the loss of each sample of a batch, and labels that can be joined."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dvsn.data.mixes import BatchMix, CopyPaste
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -43,4 +44,27 @@ def require_items(task: Any, data: Any) -> None:
         raise ConfigError(
             f"sampler: {type(sampler).__name__} needs the loss of each sample, and task={task.kind} has one of the whole "
             "batch alone. Choose another sampler=..., such as repeat_factor or null."
+        )
+
+
+def require_mix(task: Any, data: Any, *, distilled: bool) -> None:
+    """Raise `ConfigError` for a mix whose labels the task, or the data set, cannot join."""
+    mix = getattr(data, "mix", None)
+    if mix is None:
+        return
+    name = type(mix).__name__
+    if task.kind not in mix.tasks:
+        raise ConfigError(
+            f"mix: {name} joins labels of {' and '.join(mix.tasks)}, found task={task.kind}, whose labels cannot be joined. "
+            "Set mix=null."
+        )
+    if isinstance(mix, BatchMix) and distilled:
+        raise ConfigError(
+            f"mix: {name} gives a picture two classes, and methods of distillation know one. Set mix=null or distill=none."
+        )
+    keywords = getattr(data.reader, "keywords", {})
+    if isinstance(mix, CopyPaste) and task.kind == "detection" and not keywords.get("masks"):
+        raise ConfigError(
+            f"mix: {name} needs a mask of each object, and none are read. Set network.detector=mask_rcnn on data that has "
+            "masks, or mix=mosaic."
         )
