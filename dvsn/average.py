@@ -14,7 +14,7 @@ COMMAND = Command(
     name="average",
     summary="Average the weights of checkpoints of one network: a model soup.",
     options=(
-        Option("checkpoints", REQUIRED, "two or more of one network, best of runs from the same start", rest=True),
+        Option("checkpoints", REQUIRED, "two or more of one network; with statistics also one alone", rest=True),
         Option("output", "soup.ckpt", "the file to write"),
         Option("method", "uniform", "uniform: all of them; greedy: from the best on, those that do not lower the score of "
                         "val, by the run's monitor"),

@@ -185,7 +185,7 @@ def _unforceable(each: Difference) -> bool:
         ("task.", "optim", "network", "discriminator")
     )
     other = other or each.within(["task.freeze", "task.rates"])
-    return other or (each.path == "ema" and None in (each.there, each.now))
+    return other or (each.path in ("ema", "swa") and None in (each.there, each.now))
 
 
 def _check_forced(path: Path, content: Config, forced: list[Difference]) -> None:

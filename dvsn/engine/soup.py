@@ -87,8 +87,11 @@ def average(options: Config) -> Path:
 def _checked(options: Config) -> tuple[list[str], str, bool | int]:
     """The options, which must have a meaning. Raises `ConfigError`."""
     paths, method, statistics = options["checkpoints"], str(options["method"]), options["statistics"]
-    if not isinstance(paths, list) or len(paths) < 2 or not all(isinstance(each, str) for each in paths):
-        raise ConfigError("checkpoints: expected two or more files, such as a.ckpt b.ckpt")
+    fewest = 1 if statistics else 2
+    if not isinstance(paths, list) or len(paths) < fewest or not all(isinstance(each, str) for each in paths):
+        raise ConfigError(
+            "checkpoints: expected two or more files, such as a.ckpt b.ckpt; one with statistics=true"
+        )
     if method not in ("uniform", "greedy"):
         raise ConfigError(f"method: found '{method}', expected uniform or greedy.")
     if not isinstance(statistics, bool) and not whole(statistics, 1):

@@ -92,6 +92,18 @@ def test_statistics_are_those_of_torch(two: list[str], tmp_path: Path) -> None:
     )
 
 
+def test_of_one_checkpoint_the_statistics_are_measured(two: list[str], tmp_path: Path) -> None:
+    content, before = (
+        averaged(two[:1], tmp_path / "one.ckpt", statistics=2),
+        read_checkpoint(two[0])["state_dict"],
+    )
+    assert int(content["state_dict"]["network.bn1.num_batches_tracked"]) == 2
+    assert torch.equal(content["state_dict"]["network.conv1.weight"], before["network.conv1.weight"])
+    assert not torch.equal(
+        content["state_dict"]["network.bn1.running_mean"], before["network.bn1.running_mean"]
+    )
+
+
 def test_the_greedy_soup_by_hand(two: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone 0.5, 0.7, 0.6. With the second first: adding the third gives 0.72, it stays; the first 0.71, it is left out."""
     states = [{"w": torch.tensor([float(value)])} for value in (1, 10, 100)]
@@ -148,6 +160,7 @@ def test_bad_options(two: list[str], tmp_path: Path) -> None:
         ({"method": "best"}, "method: found 'best'"),
         ({"statistics": 0}, "statistics: found 0"),
         ({"checkpoints": two[:1]}, "checkpoints: expected two or more"),
+        ({"checkpoints": [], "statistics": True}, "checkpoints: expected two or more"),
     ):
         with pytest.raises(ConfigError, match=message):
             averaged(two, tmp_path / "soup.ckpt", **options)
