@@ -287,7 +287,7 @@ def test_mixed_label_maps_resume_bit_equal(mix: str, tmp_path: Path) -> None:
 def test_mixed_objects_resume_bit_equal(mix: str, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco")
     words = [*TINY_DETECTION, "data=coco", "data.object_classes=4", f"data.root={root}", f"mix={mix}", "mix.p=1.0",
-             "network.detector=mask_rcnn", "checkpoint.every_n_steps=1"]  # fmt: skip
+             "network.detector=mask_rcnn", "data.objects.masks=true", "checkpoint.every_n_steps=1"]  # fmt: skip
     killed_and_resumed(words, tmp_path, 2)
 
 

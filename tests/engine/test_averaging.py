@@ -87,7 +87,8 @@ def test_killed_and_resumed_ends_bit_equal(points: tuple[int, ...], blobs: Path,
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["swa=4"], "swa: found 4, expected null, or an epoch from 0 on, below trainer.max_epochs"), (["swa=-1"], "swa: found -1"),
+    [(["swa=4"], "swa: found 4, expected null, or an epoch from 0 on, below trainer.max_epochs"),
+     (["swa=-1"], "swa: found -1"),
      (["swa=1", "ema=0.9"], "ema: found 0.9, expected null with swa")],
 )  # fmt: skip
 def test_bad_options(words: list[str], message: str, tmp_path: Path) -> None:
