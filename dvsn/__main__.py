@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "turn pictures into pictures with a checkpoint",
     "serve": "answer pictures over HTTP, with a page to drop them on",
     "convert": "turn a published checkpoint into ours",
+    "average": "average the weights of checkpoints of one network",
     "export": "write a checkpoint as a file that runs elsewhere",
     "hub": "publish a checkpoint as a folder for the Hugging Face hub",
     "zoo": "list published checkpoints, or see whether a file gives its published score",

@@ -64,6 +64,7 @@ PLACES = {
     "dashboard": "dashboard.command:COMMAND",
     "train": "train:COMMAND",
     "evaluate": "evaluate:COMMAND",
+    "average": "average:COMMAND",
     "benchmark": "benchmark.__main__:COMMAND",
 }
 BOOLEANS = ("true", "false")

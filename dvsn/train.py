@@ -32,6 +32,7 @@ COMMAND = Command(
         Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
         Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
         Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
+        Option("swa", "null", "the first epoch of a plain average of the weights, such as 150"),
         Option("compile", "false", "torch.compile the networks"),
         Option("channels_last", "auto", "memory layout: auto, true, false"),
         Option("checkpoint.every_n_steps", "null", "save within an epoch too"),

@@ -30,6 +30,7 @@ WHOLE = ("task", "experiment", "debug")
 """Groups whose files are of the whole config."""
 OTHERS = {
     "benchmark/": ("export",),
+    "engine/soup": ("average",),
     "portable/": ("predict",),
     "predict/": ("predict",),
     "publish/": ("hub push",),

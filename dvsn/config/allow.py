@@ -41,6 +41,12 @@ LOGGER = ("pytorch_lightning.loggers.Logger",)
 DATASET = ("torch.utils.data.Dataset",)
 
 
+MIX = ("dvsn.data.mixes.Mix",)
+
+
+SAMPLER = ("dvsn.data.samplers.Sampler",)
+
+
 TRANSFORM = ("albumentations.BasicTransform", "albumentations.BaseCompose")
 
 
@@ -65,6 +71,8 @@ GROUPS: dict[str, Group] = {
         {"dvsn.data.": (), "dvsn.geometry.": ()}, ("pytorch_lightning.LightningDataModule", *DATASET)
     ),
     "dataset": Group({"dvsn.data.": DATASET}, DATASET),
+    "sampler": Group({"dvsn.data.samplers.": SAMPLER}, SAMPLER),
+    "mix": Group({"dvsn.data.mixes.": MIX}, MIX),
     "optim": Group(
         {"torch.optim.": ("torch.optim.Optimizer",), "dvsn.optim.": ("torch.optim.Optimizer",)},
         ("torch.optim.Optimizer",),
@@ -81,7 +89,13 @@ GROUPS: dict[str, Group] = {
     ),
     "callbacks": Group(
         dict.fromkeys(
-            ("dvsn.engine.callbacks.", "dvsn.engine.times.", "pytorch_lightning.callbacks."), CALLBACK
+            (
+                "dvsn.engine.callbacks.",
+                "dvsn.engine.stopping.",
+                "dvsn.engine.times.",
+                "pytorch_lightning.callbacks.",
+            ),
+            CALLBACK,
         ),
         CALLBACK,
     ),

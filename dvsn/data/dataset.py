@@ -34,6 +34,8 @@ class ImageDataset(Dataset[Sample]):
     palettes: dict[str, np.ndarray]
     rule: Rule | None = None
     """How its pictures are read; None: by the rule in force."""
+    mix: Any = None
+    """What joins an item with others (`dvsn.data.mixes.SampleMix`), in training; None: nothing."""
 
     def __init__(self, *, transform: Callable[[Sample, int], Sample] | None = None, seed: int = 0) -> None:
         if seed < 0:
@@ -80,7 +82,7 @@ class ImageDataset(Dataset[Sample]):
         index %= len(self)
         try:
             with self.ruled():
-                sample = self.read(index)
+                sample = self.read(index) if self.mix is None else self.mix.read(self, epoch, index)
             pictures = [name for name, kind in self.kinds.items() if kind != "number"]
             check_sizes({name: sample[name] for name in pictures if name in sample})
             sample |= {"index": index, "name": self.name(index)}

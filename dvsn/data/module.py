@@ -21,11 +21,14 @@ from dvsn.data import presence
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.facts import DataFacts
 from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
+from dvsn.data.holdings import Holdings
 from dvsn.data.loading import Clocked, Loader
+from dvsn.data.mixes import Mix, SampleMix
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
-from dvsn.data.shuffled import check_group, chosen, keys_of, order
+from dvsn.data.samplers import Sampler
+from dvsn.data.shuffled import check_group, chosen, fold_of, keys_of, order
 from dvsn.data.transforms import Pair, Transform
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
@@ -40,17 +43,28 @@ WORDS = {"dataset": "pictures that belong together", "people": "keypoints", "obj
 class TrainBatches:
     """Batches of `(epoch, index)` keys: a pure function of seed, epoch and rank.
 
-    Every epoch is a new permutation. A batch of the whole run is cut into strided slices, one a rank, so
+    Every epoch has a new order. A batch of the whole run is cut into strided slices, one a rank, so
     that the ranks together see exactly what one process would. With several ranks a last short batch is
-    filled up from the start of the permutation until every rank has the same number of samples.
+    filled up from the start of the order until every rank has the same number of samples.
+
+    `order` gives the `size` samples of an epoch by its number; None: a permutation of 0 to `size`.
 
     `start` skips the first batches of the epoch that is current at that time, and of no other. The epoch
     travels in the key because persistent workers never learn of it otherwise.
     """
 
     def __init__(
-        self, *, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = False
+        self,
+        *,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        order: Callable[[int], np.ndarray] | None = None,
     ) -> None:
+        self.order = order or self._permutation
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world, self.drop_last = rank, world, drop_last
         self.epoch, self.start = 0, 0
@@ -63,10 +77,13 @@ class TrainBatches:
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.size)
+
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, first = self.epoch, self.start
         self.start = 0
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        order = self.order(epoch)
         for number in range(first, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             missing = -len(batch) % self.world
@@ -175,6 +192,10 @@ class DataModule(pl.LightningDataModule):
       (see `dvsn.data.shuffled`).
     - `batch_size`: the total over all devices, which must divide it. `eval_batch_size`: likewise, 1 by default so that
       pictures of different sizes need no padding. `train_samples`: only the first ones of the training split.
+    - `fold`: which of `folds` parts of the split `train` is held back as val, in place of that split; what is left is
+      trained on. Parts are made as ranges are, by `split_seed` (0 if it is null) and `split_group`; None: no parts.
+    - `mix`: how training pictures are made of several (see `dvsn.data.mixes`); None: they are not.
+    - `sampler`: which training samples an epoch holds, and how often; None: each once.
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
       sample.
     - `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which are built
@@ -216,12 +237,19 @@ class DataModule(pl.LightningDataModule):
         train_samples: int | None = None,
         split_seed: int | None = None,
         split_group: str | None = None,
+        fold: int | None = None,
+        folds: int = 5,
         max_pixels: int | None = None,
         deep_range: list[int] | None = None,
         check_classes: Mode = "refuse",
+        sampler: Sampler | None = None,
+        mix: Mix | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.mix = mix
+        self.sampler = sampler
+        self._sampler_state: dict[str, Any] | None = None
         self.check_classes: Mode = check_classes
         self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range)
         if not isinstance(pair, Pair):
@@ -243,6 +271,7 @@ class DataModule(pl.LightningDataModule):
         self.workers, self.drop_last, self.seed = workers, drop_last, seed
         self.train_samples = train_samples
         self.split_seed, self.split_group = split_seed, split_group
+        self.fold, self.folds = fold, folds
         self.outlines: dict[str, int] | None = None
         self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
@@ -267,7 +296,14 @@ class DataModule(pl.LightningDataModule):
     def _check_parting(self) -> None:
         if self.split_seed is not None and (type(self.split_seed) is not int or self.split_seed < 0):
             raise ConfigError(f"data.split_seed: found {self.split_seed!r}, expected 0 or more, or null.")
-        if self.split_group is not None and self.split_seed is None:
+        if self.fold is not None and self.folds < 2:
+            raise ConfigError(f"data.folds: found {self.folds}, expected 2 or more.")
+        if self.fold is not None and not 0 <= self.fold < self.folds:
+            raise ConfigError(
+                f"data.fold: found {self.fold}, expected a number from 0 to {self.folds - 1} (data.folds={self.folds}), "
+                "or null."
+            )
+        if self.split_group is not None and self.split_seed is None and self.fold is None:
             raise ConfigError("data.split_group: parts shuffled items only. Set data.split_seed=0 as well.")
         check_group(self.split_group)
 
@@ -330,7 +366,7 @@ class DataModule(pl.LightningDataModule):
         """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
-        data = self.read(self.splits[split], transform=self._transform(augment))
+        data = self._read_split(split, transform=self._transform(augment))
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
@@ -339,6 +375,9 @@ class DataModule(pl.LightningDataModule):
                 f"data.classes: found {self.classes}, but {self.root} has {len(names)} classes: "
                 f"{', '.join(names[:24])}{', ...' if len(names) > 24 else ''}. Set data.classes={len(names)}."
             )
+        if augment and isinstance(self.mix, SampleMix):
+            self.mix.size = self.train_samples
+            data.mix = self.mix
         sample = data[0]
         if self.wanted == "dataset":
             self._check(sample, data.describe(0))
@@ -356,9 +395,23 @@ class DataModule(pl.LightningDataModule):
             parts = [self.reader(root=self.root, split=name, **given) for name, _, _ in asked]
         if len(parts) == 1 and asked[0][1:] == (0, 100):
             return rule_by(parts[0], self.rule)
-        join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
         places = [self._range(part, first, last) for part, (_, first, last) in zip(parts, asked, strict=True)]
+        return self._joined(parts, places)
+
+    def _joined(self, parts: Sequence[ImageDataset], places: Sequence[Sequence[int]]) -> ImageDataset:
+        """These items of the parts as one data set."""
+        join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
         return rule_by(join(parts, places), self.rule)  # type: ignore[arg-type]
+
+    def _read_split(self, split: str, *, transform: Any) -> ImageDataset:
+        """`train`, `val` or `test`; with `fold`, the first two are the parts of `train` outside and inside of it."""
+        if self.fold is None or split not in ("train", "val"):
+            return self.read(self.splits[split], transform=transform)
+        whole = self.read(self.splits["train"], transform=transform)
+        keys, classes = keys_of(whole, self.root), getattr(whole, "targets", None)
+        made = order(keys, seed=self.split_seed or 0, group=self.split_group, classes=classes)
+        rest, held = fold_of(made, self.fold, self.folds)
+        return self._joined([whole], [rest if split == "train" else held])
 
     def _range(self, part: ImageDataset, first: int, last: int) -> Sequence[int]:
         """The items from `first` to `last` percent of a split: in its own order, or as `split_seed` shuffles them."""
@@ -483,13 +536,15 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
+        size = min(len(self.datasets["train"]), self.train_samples or sys.maxsize)
         batches = TrainBatches(
-            size=min(len(self.datasets["train"]), self.train_samples or sys.maxsize),
+            size=size if self.sampler is None else self._prepared(self.sampler, size).length,
             batch_size=self.batch_size,
             seed=self.seed,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             drop_last=self.drop_last,
+            order=None if self.sampler is None else functools.partial(self.sampler.order, seed=self.seed),
         )
         if len(batches) == 0:
             raise ConfigError(
@@ -501,6 +556,29 @@ class DataModule(pl.LightningDataModule):
             batches.epoch, batches.start = self._resume
             self._resume = None
         return self._loader("train", batches)
+
+    def _prepared(self, sampler: Sampler, size: int) -> Sampler:
+        """The sampler, which knows the first `size` training samples, and where a resumed run goes on."""
+        sampler.prepare(self.datasets["train"], size, self._holdings())
+        if self._sampler_state is not None:
+            sampler.load_state_dict(self._sampler_state)
+            self._sampler_state = None
+        if sampler.length != size:
+            log.info("sampler: an epoch has %d samples, of %d in train", sampler.length, size)
+        return sampler
+
+    def _holdings(self) -> Holdings:
+        """The classes of the training samples; without names where they hold none."""
+        train, label = self.datasets["train"], self.pair.target
+        names: Sequence[str] = ()
+        if isinstance(train, ObjectDataset):
+            names = [train.categories.get(number, f"class {number}") for number in range(1, train.classes)]
+        elif self.wanted == "dataset" and self.classes:
+            numbers = train.kinds.get(label) == "number" and hasattr(train, "targets")
+            if numbers or (train.kinds.get(label) == "label" and label not in train.palettes):
+                names = self.vocabulary.names if self.vocabulary else getattr(train, "class_names", ())
+                names = names or [f"class {number}" for number in range(self.classes)]
+        return Holdings(train, label=label, names=names)
 
     def _eval_loader(self, split: str) -> DataLoader[Any]:
         assert self.trainer is not None
@@ -517,9 +595,12 @@ class DataModule(pl.LightningDataModule):
         return self._eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next training batch comes from: its epoch, and its number in that epoch."""
-        return {"epoch": self.position[0], "batch": self.position[1]}
+        """Where the next training batch comes from: its epoch, its number in that epoch, and what the sampler knows."""
+        own = {"epoch": self.position[0], "batch": self.position[1]}
+        known = {} if self.sampler is None else self.sampler.state_dict()
+        return {**own, "sampler": known} if known else own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._resume = (int(state["epoch"]), int(state["batch"]))
+        self._sampler_state = state.get("sampler")
         self.position = self._resume

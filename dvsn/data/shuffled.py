@@ -60,11 +60,31 @@ def chosen(made: Order, first: int, last: int) -> tuple[int, ...]:
     return made.items[cut(made, first) : cut(made, last)]
 
 
-def cut(made: Order, percent: int) -> int:
+def fold_of(made: Order, fold: int, folds: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The items outside and inside of one of `folds` parts, each in the order of its numbers; cut between groups.
+
+    Raises `ConfigError` where there are fewer groups than folds.
+    """
+    if len(made.cuts) - 1 < folds:
+        raise ConfigError(
+            f"data.folds: found {folds}, but data.splits.train has {len(made.cuts) - 1} items or groups that must stay "
+            f"together. Set data.folds={max(2, len(made.cuts) - 1)} or fewer, or another data.split_group."
+        )
+    ends = [cut(made, 100 * number / folds) for number in range(folds + 1)]
+    for number in range(1, folds):  # no fold is empty
+        later = made.cuts[-1 - (folds - number)]
+        ends[number] = min(
+            max(ends[number], next(place for place in made.cuts if place > ends[number - 1])), later
+        )
+    held = made.items[ends[fold] : ends[fold + 1]]
+    return tuple(sorted(set(made.items).difference(held))), tuple(sorted(held))
+
+
+def cut(made: Order, percent: float) -> int:
     """The place nearest to a percentage at which the order may be cut; within it, unless it is 0 or 100 percent."""
     size = len(made.items)
     if percent in (0, 100) or len(made.cuts) < 3:
-        return size * percent // 100 if percent in (0, 100) else made.cuts[-1]
+        return int(size * percent // 100) if percent in (0, 100) else made.cuts[-1]
     wanted = size * percent / 100
     return min(made.cuts[1:-1], key=lambda place: (abs(place - wanted), place))
 

@@ -67,5 +67,55 @@ class WeightAverage(EMAWeightAveraging):
         super().on_load_checkpoint(trainer, pl_module, {**checkpoint, "state_dict": averaged})
 
 
+class EpochAverage(WeightAverage):
+    """Stochastic weight averaging: the plain mean of the weights at the ends of epochs, from the epoch `start` on, counted
+    from 0 (Izmailov et al., 2018, arXiv:1803.05407).
+
+    The mean, with that of the batch norms' means and variances, is what is validated and saved; before `start` the weights
+    themselves are. An epoch is added before its validation. Unlike in the paper the learning rate is that of the run's
+    schedule, and statistics of batch norms are not measured again: `python -m dvsn.average` can.
+    """
+
+    def __init__(self, *, start: int) -> None:
+        super().__init__()
+        self.start = start
+        self._kwargs = {"avg_fn": None}  # torch's own: the plain mean
+
+    @property
+    def begun(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last = batch_idx + 1 >= trainer.num_training_batches
+        if last and trainer.current_epoch >= self.start:
+            with apart(pl_module):
+                assert self._average_model is not None
+                self._average_model.update_parameters(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # type: ignore[override]
+        """Nothing: the epoch was added at its last batch."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # type: ignore[override]
+        if self.begun:
+            super().on_train_end(trainer, pl_module)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # type: ignore[override]
+        if self.begun:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # type: ignore[override]
+        if self.begun:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if not self.begun:
+            checkpoint["state_dict"] = dict(checkpoint["current_model_state"])
+
+
 def of_distiller(key: str) -> bool:
     return key.startswith(f"{DISTILLER}.")

@@ -179,11 +179,13 @@ def _refusal(path: Path, refused: list[Difference], task: Task, named: tuple[str
 
 
 def _unforceable(each: Difference) -> bool:
-    """Differences that no option can force: another task or optimiser, and a moving average that starts or ends."""
+    """Differences that no option can force: another task or optimiser, other frozen layers or groups of rates, and a moving
+    average that starts or ends."""
     other = each.path.endswith("_target_") and each.path.startswith(
         ("task.", "optim", "network", "discriminator")
     )
-    return other or (each.path == "ema" and None in (each.there, each.now))
+    other = other or each.within(["task.freeze", "task.rates"])
+    return other or (each.path in ("ema", "swa") and None in (each.there, each.now))
 
 
 def _check_forced(path: Path, content: Config, forced: list[Difference]) -> None:

@@ -162,7 +162,8 @@ def answers_on_disk(
             "distillation.cache: the teacher answers with dropout or by the statistics of a batch, as it is tested, so that "
             "its answers differ from step to step. Set distillation.cache=null."
         )
-    drawn = random_part(data.steps["train"]) or random_items(data, samples)
+    drawn = "" if data.mix is None else type(data.mix).__name__
+    drawn = drawn or random_part(data.steps["train"]) or random_items(data, samples)
     if drawn:
         raise ConfigError(
             f"distillation.cache: the pictures of an item change from epoch to epoch by {drawn}, and the teacher's answers "

@@ -13,7 +13,7 @@ from dvsn.config.build import build
 from dvsn.config.rules import TRAINER_REFUSED, check_options
 from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
-from dvsn.engine.averaging import WeightAverage
+from dvsn.engine.averaging import EpochAverage, WeightAverage
 from dvsn.engine.boards.find import is_board
 from dvsn.engine.boards.showing import ShowOnBoards
 from dvsn.engine.callbacks import StatelessRandom
@@ -149,6 +149,8 @@ def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> 
     callbacks.append(Scores(monitor=monitor.get("name"), mode=monitor.get("mode", "min")))
     if config.get("ema"):
         callbacks.append(WeightAverage(decay=float(config["ema"])))
+    if config.get("swa") is not None:
+        callbacks.append(EpochAverage(start=int(config["swa"])))
     saved = Checkpoints(
         folder=str(folder / "checkpoints"),
         monitor=monitor.get("name"),

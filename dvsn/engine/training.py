@@ -18,6 +18,7 @@ from dvsn.engine.faults import told
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
 from dvsn.engine.times import Times
+from dvsn.tasks.items import require_items, require_mix
 
 Config = dict[str, Any]
 
@@ -33,6 +34,8 @@ def train(config: Config) -> dict[str, Any]:
     data = runtime.build_data(config)
     task = runtime.make_task(config)
     task.ask_data(data)
+    require_items(task, data)
+    require_mix(task, data, distilled=bool(config.get("distill")))
     forced: tuple[str, ...] = ()
     ran: tuple[str, ...] | None = None
     if checkpoint is not None:

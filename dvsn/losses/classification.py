@@ -32,7 +32,8 @@ class ClassCrossEntropy(nn.Module):
         self.classes, self.label_smoothing = classes, label_smoothing
 
     def forward(self, output: Any, batch: Batch) -> Terms:
-        """`output`: logits (N, K); `batch["target"]`: class numbers (N,) int64."""
+        """`output`: logits (N, K); `batch["target"]`: class numbers (N,) int64. A mixed batch also has `other`, the second
+        class of each picture (N,), and `share`, that of the first (N,)."""
         target = batch["target"]
         if not isinstance(output, Tensor) or output.ndim != 2:
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -49,5 +50,15 @@ class ClassCrossEntropy(nn.Module):
                 f"classes: found numbers from {int(target.min())} to {int(target.max())} in a batch, expected 0 to "
                 f"{self.classes - 1}. Set data.classes."
             )
-        value = F.cross_entropy(output.float(), target, label_smoothing=self.label_smoothing)
-        return {"cross_entropy": value}
+        return {"cross_entropy": self._value(output.float(), batch)}
+
+    def _value(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Of mixed pictures that of their two classes, each by its share, which is the cross entropy of soft targets."""
+        smooth = self.label_smoothing
+        if "other" not in batch:
+            return F.cross_entropy(logits, batch["target"], label_smoothing=smooth)
+        first, second = (
+            F.cross_entropy(logits, batch[key], label_smoothing=smooth, reduction="none")
+            for key in ("target", "other")
+        )
+        return (batch["share"] * first + (1 - batch["share"]) * second).mean()

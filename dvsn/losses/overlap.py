@@ -33,10 +33,7 @@ class Dice(Term):
         self.smooth, self.squared, self.classes = smooth, squared, classes
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        valid = (target != IGNORE).unsqueeze(1)  # (N, 1, H, W)
-        probability = torch.where(valid, scores.logits.softmax(dim=1), 0)  # (N, K, H, W)
-        index = target.clamp(max=scores.logits.shape[1] - 1).long().unsqueeze(1)
-        truth = torch.zeros_like(probability).scatter_(1, index, valid.to(probability))
+        probability, truth, valid = against_truth(scores.logits.softmax(dim=1), target)
         over = (0, 2, 3)
         shared = (probability * truth).sum(over)  # (K,)
         predicted = (probability.square() if self.squared else probability).sum(over)
@@ -45,6 +42,60 @@ class Dice(Term):
         dice = (2 * shared + self.smooth) / torch.where(whole > 0, whole, 1)
         counted = occurring > 0 if self.classes == "present" else valid.any().expand_as(occurring)
         return average(1 - dice, counted)
+
+
+class Tversky(Term):
+    """One minus the Tversky index, (TP + s) / (TP + alpha FP + beta FN + s), to the power `gamma`, averaged over classes.
+
+    Salehi, Erdogmus and Gholipour, 2017, arXiv:1706.05721, eq. 3, with softmax probabilities: TP = sum(p t), FP =
+    sum(p (1 - t)), FN = sum((1 - p) t) over the valid pixels of the batch; s is `smooth`. alpha = beta = 0.5 is Dice; a
+    larger beta asks for recall. `gamma` other than 1 is the focal form (Abraham and Khan, 2018, arXiv:1810.07842, eq. 4,
+    where it is 1 / gamma). `classes` as of `Dice`. No valid pixel: zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        gamma: float = 1.0,
+        smooth: float = 1.0,
+        classes: Classes = "present",
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        check_classes(self, classes)
+        for name, value in {"alpha": alpha, "beta": beta, "smooth": smooth}.items():
+            if not 0.0 <= value < float("inf"):
+                raise ConfigError(f"Tversky: {name} must be finite and at least 0, found {value!r}.")
+        if alpha + beta == 0:
+            raise ConfigError("Tversky: alpha and beta are both 0, expected one above it.")
+        if not 0.0 < gamma < float("inf"):
+            raise ConfigError(f"Tversky: gamma must be finite and above 0, found {gamma!r}.")
+        self.alpha, self.beta, self.gamma, self.smooth, self.classes = alpha, beta, gamma, smooth, classes
+
+    def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        probability, truth, valid = against_truth(scores.logits.softmax(dim=1), target)
+        over = (0, 2, 3)
+        shared, occurring = (probability * truth).sum(over), truth.sum(over)  # (K,)
+        wrong, missed = probability.sum(over) - shared, occurring - shared
+        whole = shared + self.alpha * wrong + self.beta * missed + self.smooth
+        index = (shared + self.smooth) / torch.where(whole > 0, whole, 1)
+        counted = occurring > 0 if self.classes == "present" else valid.any().expand_as(occurring)
+        lost = (1 - index).clamp(min=0)
+        if self.gamma != 1.0:  # the power has no gradient at 0
+            lost = torch.where(lost > 0, torch.where(lost > 0, lost, 1).pow(self.gamma), 0)
+        return average(lost, counted)
+
+
+def against_truth(probability: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities (N, K, H, W) that are 0 at ignored pixels, the truth in the same form, and the valid pixels
+    (N, 1, H, W)."""
+    valid = (target != IGNORE).unsqueeze(1)
+    probability = torch.where(valid, probability, 0)
+    index = target.clamp(max=probability.shape[1] - 1).long().unsqueeze(1)
+    truth = torch.zeros_like(probability).scatter_(1, index, valid.to(probability))
+    return probability, truth, valid
 
 
 class LovaszSoftmax(Term):

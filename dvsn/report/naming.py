@@ -53,11 +53,13 @@ def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def first_overrides(runs: Sequence[Run]) -> list[str] | None:
-    """Those of the first run, without its seed."""
+    """Those of the first run, without its seed and fold."""
     given = runs[0].overrides
     if given is None:
         return None
-    return [word for word in given if word.lstrip("+").partition("=")[0] not in ("seed", "data.seed")]
+    return [
+        word for word in given if word.lstrip("+").partition("=")[0] not in ("seed", "data.seed", "data.fold")
+    ]
 
 
 def short(table: Mapping[str, str]) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.05
 CHANCE = "may be chance"
 EXACT = 16
 """Up to so many pairs all 2 ** n signs are tried; of more, 50,000 random ones."""
+
+
+Turn = Hashable
+"""What two runs have in common that are compared: their seed, or seed and fold; all of one kind, which can be sorted."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,18 @@ def lowest_p(pairs: int) -> float:
 
 
 def compare(
-    first: Sequence[tuple[int, float]], second: Sequence[tuple[int, float]], *, sign: float
+    first: Sequence[tuple[Turn, float]], second: Sequence[tuple[Turn, float]], *, sign: float
 ) -> Comparison:
-    """Compares (seed, score) of two methods. Of several runs with the same seed their mean counts."""
+    """Compares (turn, score) of two methods. Of several runs with the same seed and fold their mean counts."""
     ours, theirs = by_seed(first), by_seed(second)
-    differences = [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    differences = [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]  # type: ignore[type-var]
     if not differences:
         return Comparison(0.0, 0, None)
     p = sign_flips(differences) if len(differences) > 1 else None
     return Comparison(statistics.fmean(differences), len(differences), p)
 
 
-def by_seed(scores: Sequence[tuple[int, float]]) -> Mapping[int, float]:
+def by_seed(scores: Sequence[tuple[Turn, float]]) -> Mapping[Turn, float]:
     seeds = dict.fromkeys(seed for seed, _ in scores)
     return {seed: statistics.fmean(score for each, score in scores if each == seed) for seed in seeds}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dvsn.report.collapsed import mark_collapsed
 from dvsn.report.naming import differing, labels, titled
-from dvsn.report.paired import Comparison, compare
+from dvsn.report.paired import Comparison, Turn, compare
 from dvsn.report.runs import ALONE, Run, key_of, same_for_all
 
 SHARES = frozenset(
@@ -40,6 +40,12 @@ class Dot:
     score: float | None
     collapsed: str = ""
     folder: str = ""
+    fold: int = -1
+    """-1 where the run has none."""
+
+    @property
+    def name(self) -> str:
+        return f"seed {self.seed}" + ("" if self.fold < 0 else f", fold {self.fold}")
 
 
 @dataclass
@@ -126,7 +132,7 @@ def arena_of(run: Run) -> str:
     """What must be equal for scores to lie on one axis: the task, the score, and the data it is measured on."""
     data = run.setting.get("data")
     data = data if isinstance(data, Mapping) else {}
-    measured_on = {key: data.get(key) for key in ("root", "dataset", "splits", "split_seed")}
+    measured_on = {key: data.get(key) for key in ("root", "dataset", "splits", "split_seed", "folds")}
     return key_of([run.task, run.monitor, run.sign, measured_on])
 
 
@@ -230,7 +236,7 @@ def row_of(name: str, runs: Sequence[Run]) -> Row:
         peak_bytes=spread([run.peak_bytes for run in runs]).mean,
         parameters=spread([run.parameters for run in runs]).mean,
         latency=spread([run.latency for run in runs]).mean,
-        dots=tuple(Dot(run.seed, run.last, run.collapsed, str(run.folder)) for run in runs),
+        dots=tuple(Dot(run.seed, run.last, run.collapsed, str(run.folder), run.turn[1]) for run in runs),
         collapsed=sum(bool(run.collapsed) for run in runs),
         runs=tuple(runs),
     )
@@ -244,8 +250,8 @@ def spread(values: Iterable[float | None]) -> Spread:
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
-def scores(row: Row) -> list[tuple[int, float]]:
-    return [(dot.seed, dot.score) for dot in row.dots if dot.score is not None]
+def scores(row: Row) -> list[tuple[Turn, float]]:
+    return [((dot.seed, dot.fold), dot.score) for dot in row.dots if dot.score is not None]
 
 
 def limits(section: Section, rows: Sequence[Row]) -> tuple[float, float]:

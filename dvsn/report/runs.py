@@ -71,6 +71,17 @@ class Run:
     """Milliseconds of a picture, where a benchmark says it."""
     collapsed: str = ""
     """Why the run counts as collapsed; empty for one that has not."""
+    fold: int | None = None
+    """The part of the training split that was held back as val; None where the data set has a val of its own."""
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """What tells it from other runs of the same setting, and pairs it with runs of another: seed and fold."""
+        return self.seed, -1 if self.fold is None else self.fold
+
+    @property
+    def turn_name(self) -> str:
+        return str(self.seed) if self.fold is None else f"{self.seed}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def read_run(folder: Path, config: Config, result: Config) -> Run:
     for key in ("measure", "cache"):  # what is learned does not depend on it
         setting.get("distillation", {}).pop(key, None)
     if "data" in setting:
-        setting["data"] = {key: value for key, value in setting["data"].items() if key != "seed"}
+        setting["data"] = without_turn(setting["data"])
     last, best = score_of(metrics[name]), score_of(result.get("best"))
     return Run(
         folder=folder,
@@ -192,7 +203,19 @@ def read_run(folder: Path, config: Config, result: Config) -> Run:
         task=str((config.get("task") or {}).get("_target_", "")).rpartition(".")[2],
         name=str(config.get("name") or ""),
         chance=chance(config, name),
+        fold=fold_of(config.get("data")),
     )
+
+
+def fold_of(data: Any) -> int | None:
+    fold = data.get("fold") if isinstance(data, Mapping) else None
+    return fold if type(fold) is int else None
+
+
+def without_turn(data: Config) -> Config:
+    """A data node without what differs between the runs of one setting: the seed, and which fold is held back."""
+    left_out = ("seed", "fold") if fold_of(data) is not None else ("seed", "fold", "folds")
+    return {key: value for key, value in data.items() if key not in left_out}
 
 
 def score_of(value: Any) -> float | None:

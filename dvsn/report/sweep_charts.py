@@ -106,7 +106,7 @@ def seeds(rows: Sequence[Row], low: float, high: float) -> list[Any]:
         if fallen:
             places = [min(max(place, low + inset), high - inset) for place in places]
         said = [
-            f"{label(row, 60)}, seed {dot.seed}<br>{'' if dot.score is None else f'{dot.score:.4f} '}{plain(dot.collapsed)}"
+            f"{label(row, 60)}, {dot.name}<br>{'' if dot.score is None else f'{dot.score:.4f} '}{plain(dot.collapsed)}"
             for _, row, dot in marks
         ]
         found.append(

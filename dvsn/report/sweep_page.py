@@ -20,8 +20,8 @@ RUNS = 500
 FEW = 100
 """Of more runs, only two columns are drawn."""
 READING = (
-    "Mean and standard deviation are of the last epoch's score over the seeds; the best score is of the best epoch, chosen "
-    "by the same pictures.",
+    "Mean and standard deviation are of the last epoch's score over the seeds, or seeds and folds; the best score is of the "
+    "best epoch, chosen by the same pictures.",
     "Gain is over the student alone, positive is better; the gap is that between it and its teacher.",
     "p is that of the exact paired permutation test, two-sided: of the differences by seed to the row that is compared "
     "with. With n pairs it cannot be below 2 / 2^n, so that six pairs are needed for p below 0.05. “May be chance” is said "
@@ -212,7 +212,7 @@ def members(arena: Sequence[Section]) -> dict[str, list[tuple[Path, str]]]:
             for run in row.runs:
                 if run.folder not in taken:
                     taken.add(run.folder)
-                    found.setdefault(name, []).append((run.folder, f"{name}, seed {run.seed}"))
+                    found.setdefault(name, []).append((run.folder, f"{name}, seed {run.turn_name}"))
     return found
 
 
@@ -247,7 +247,7 @@ def add_runs(page: Page, sections: Sequence[Section]) -> None:
                 if run.folder not in taken:
                     taken.add(run.folder)
                     lines.append([
-                        row.method, row.weight, run.seed, fixed(run.last), fixed(run.best), run.collapsed or None,
+                        row.method, row.weight, run.turn_name, fixed(run.last), fixed(run.best), run.collapsed or None,
                         str(run.folder),
                     ])  # fmt: skip
     if lines:

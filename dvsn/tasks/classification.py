@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from dvsn.analysis.record import Matrix
+from dvsn.data.mixes import BatchMix
 from dvsn.distill.method import Kind
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
@@ -121,6 +122,13 @@ class Classification(NetworkTask):
         dataset = self.data_recipe.get("dataset", {})
         if "names" in dataset:
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Also: pictures are mixed, where the data has a mix of batches."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(getattr(data, "mix", None), BatchMix):
+            batch = data.mix(batch, seed=data.seed, epoch=self.current_epoch)
+        return super().training_step(batch, batch_idx)
 
     def objective(self, output: Tensor, batch: Batch) -> Terms:
         """The loss's named terms."""

@@ -59,6 +59,7 @@ class Detection(ScoredTask):
     """
 
     kind: ClassVar[str] = "detection"
+    tells_items: ClassVar[bool] = False
     measured: ClassVar[str] = "pictures"
     response: ClassVar[Kind] = "objects"
     samples: ClassVar[str | None] = "objects"

@@ -111,6 +111,7 @@ class Pix2Pix(Task):
     """
 
     kind: ClassVar[str] = "pix2pix"
+    tells_items: ClassVar[bool] = False
     measures_in_float32: ClassVar[bool] = True
     response: ClassVar[Kind] = "image"
     samples: ClassVar[str | None] = "dataset"

@@ -16,6 +16,7 @@ from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.batch_norm import require_statistics
 from dvsn.tasks.finite import TEACHER
+from dvsn.tasks.items import item_losses
 from dvsn.tasks.loop import Loop, OptimizerFactory, Stages
 from dvsn.tasks.normalise import fit
 from dvsn.types import Batch, Terms
@@ -34,6 +35,9 @@ class Student(Loop):
     response: ClassVar[Kind] = "classes"
     """What the main response of the network is, for methods of distillation."""
 
+    tells_items: ClassVar[bool] = True
+    """Whether the loss of each sample can be told from the answer for its batch."""
+
     class_names: tuple[str, ...] = ()
     """The names of the classes in their order, as far as a checkpoint knows them."""
 
@@ -43,6 +47,7 @@ class Student(Loop):
         self.distill_recipe: dict[str, Any] = {}
         self.teaching_size: tuple[int, int] | None = None
         self.evaluated_as_taught = False
+        self.in_step = False  # within a training step, not a trial of one
 
     # The network and what it is given ---------------------------------------------------------------
 
@@ -97,13 +102,26 @@ class Student(Loop):
     def learn(self, batch: Batch) -> Terms:
         """The terms of a training step: the task's own, and those of distillation if there is any."""
         if self.distiller is None:
-            return self.objective(self.student(self.see(batch["image"])), batch)
+            output = self.student(self.see(batch["image"]))
+            self.tell_items(output, batch)
+            return self.objective(output, batch)
         output = None
         if self.distiller.runs_student:
             with self.distiller.taps:
                 output = self.student(self.see(batch["image"]))
+            self.tell_items(output, batch)
         own = functools.partial(self.objective, output, batch)
         return self.distiller.join(own, output, self.labelled(batch), self.shown(batch))
+
+    def tell_items(self, output: Any, batch: Batch) -> None:
+        """Tell the sampler of the data, if it asks, the task's own loss of each sample, of all processes."""
+        sampler = getattr(self.trainer.datamodule, "sampler", None) if self.in_step else None  # type: ignore[attr-defined]
+        if sampler is None or not sampler.reads_losses:
+            return
+        losses, items = item_losses(self.objective, output, batch), batch["index"]
+        if self.trainer.world_size > 1:
+            losses, items = (self.all_gather(each).flatten() for each in (losses, items))  # type: ignore[union-attr]
+        sampler.observe(items.tolist(), losses.tolist())
 
     def must_be_finite(self) -> dict[str, Tensor]:
         """Also a number that is finite only if the teacher's answer is."""
@@ -143,7 +161,9 @@ class Student(Loop):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         """Learn from a batch: the sum of the terms of `learn`, each logged under its own name."""
+        self.in_step = True
         terms = self.learn(batch)
+        self.in_step = False
         self.record(terms)
         return torch.stack(list(terms.values())).sum() * self.window_share(batch_idx)
 

@@ -51,6 +51,7 @@ LOSSES = {
     "pose": {"heatmaps", "adaptive_wing"},
     "segmentation": {
         "bisenet",
+        "boundary_distance",
         "cross_entropy",
         "ddrnet",
         "dice",
@@ -59,6 +60,8 @@ LOSSES = {
         "ocr",
         "ohem",
         "pidnet",
+        "rmi",
+        "tversky",
     },
 }
 OBJECTS = {"detection", "detection_colour"}

@@ -36,6 +36,41 @@ def test_without_distillation_the_settings_are_compared(tmp_path: Path) -> None:
     )
 
 
+def test_folds_are_runs_of_one_row_and_pair_by_seed_and_fold(tmp_path: Path) -> None:
+    """Two rates, each with two folds of seed 0 and one of seed 1; an older run without folds is another setting."""
+    turns = ((0, 0, 0.5), (0, 1, 0.7), (1, 0, 0.6))
+    for place, (rate, gain) in enumerate(((0.1, 0.0), (0.2, 0.1))):
+        for number, (seed, fold, score) in enumerate(turns):
+            words = [f"optim.lr={rate}", f"seed={seed}", f"data.fold={fold}"]
+            write_run(
+                tmp_path, f"{place}_{number}", None, score + gain, seed=seed, optim={"lr": rate}, teacher=None,
+                data={"root": "r", "seed": seed, "fold": fold, "folds": 2}, overrides=words,
+            )  # fmt: skip
+    (section,) = sections(read_runs(tmp_path).runs)
+    assert [(row.method, row.seeds, row.last.mean) for row in section.rows] == [
+        ("optim.lr=0.2", 3, pytest.approx(0.7)), ("optim.lr=0.1", 3, pytest.approx(0.6))
+    ]  # fmt: skip
+    tested = section.rows[1].comparison
+    assert tested is not None and tested.pairs == 3 and tested.difference == pytest.approx(-0.1)
+    assert sorted(dot.name for dot in section.rows[0].dots) == [
+        "seed 0, fold 0",
+        "seed 0, fold 1",
+        "seed 1, fold 0",
+    ]
+    write_run(
+        tmp_path,
+        "old",
+        None,
+        0.5,
+        optim={"lr": 0.2},
+        teacher=None,
+        data={"root": "r", "fold": None, "folds": 5},
+    )
+    assert len(sections(read_runs(tmp_path).runs)) == 2
+    old = next(run for run in read_runs(tmp_path).runs if run.fold is None)
+    assert old.setting["data"] == {"root": "r"}  # as it was before there were folds
+
+
 def test_runs_without_a_job_are_named_by_their_options(tmp_path: Path) -> None:
     for number, rate in enumerate((0.1, 0.2)):
         write_run(tmp_path, number, None, 0.5 + rate, optim={"lr": rate}, teacher=None)

@@ -27,7 +27,7 @@ from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
 from dvsn.data_tools import check, faces, show, weights
 from dvsn.data_tools.init import command as init
-from dvsn.engine import tap_table
+from dvsn.engine import soup, tap_table
 from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
@@ -56,6 +56,7 @@ WORK = (
     (serve, "serve"),
     (dashboard, "dashboard"),
     (init, "init"),
+    (soup, "average"),
 )
 """The last function of each command, which does the work."""
 ADDED = {"search": ["search.trials=1"]}
