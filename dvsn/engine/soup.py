@@ -160,6 +160,12 @@ def greedy(task: Task, found: Sequence[Ingredient], options: Config) -> tuple[li
             f"method: greedy needs a score, and {found[0].path} knows none: it was not written by a training. Set "
             "method=uniform"
         )
+    folds = {(each.header.get("data") or {}).get("fold") for each in found}
+    if len(folds) > 1:
+        raise ConfigError(
+            f"method: greedy chooses by what all have not seen, and the checkpoints held back other parts of the data: "
+            f"data.fold {', '.join(map(str, sorted(folds, key=str)))}. Set method=uniform"
+        )
     sign = 1.0 if monitor.get("mode") == "max" else -1.0
 
     def score(numbers: Sequence[int]) -> float:
@@ -252,9 +258,7 @@ def measure_statistics(task: Task, node: Config, *, batches: int | None) -> None
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     task.to("cpu").eval()
-    log.info(
-        "statistics: of %d batch norms, over %d batches", len(norms), min(len(every), batches or len(every))
-    )
+    log.info("statistics: batch norms %d, batches %d", len(norms), min(len(every), batches or len(every)))
 
 
 def moved(tree: Any, device: torch.device) -> Any:

@@ -102,9 +102,13 @@ class Stopping(EarlyStopping):
 
     def _exhausted(self) -> str:
         return (
-            f"{self.monitor} was no better than {float(self.best_score):.4g} for {self.wait_count} validations "
+            f"{self.monitor} was no better than {float(self.best_score):.4g} for {counted(self.wait_count)} "
             f"(callbacks.stopping.patience={self.patience})"
         )
+
+
+def counted(validations: int) -> str:
+    return f"{validations} validation{'' if validations == 1 else 's'}"
 
 
 def why_ended(trainer: pl.Trainer) -> str:

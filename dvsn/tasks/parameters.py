@@ -73,9 +73,10 @@ def named_by(network: nn.Module, pattern: str, *, option: str) -> set[str]:
     }
     if not found:
         paths = [name for name, _ in network.named_modules() if name]
+        alike = [path for path in paths if path.count(".") == pattern.count(".")]
         raise ConfigError(
-            f"{option}: the network has no module or parameter '{pattern}'. {nearest(pattern, paths)} Expected paths "
-            f"such as {', '.join(paths[:4])}, or patterns such as 'layer[12]*'."
+            f"{option}: the network has no module or parameter '{pattern}'. {nearest(pattern, alike or paths)} A pattern "
+            "may name several, such as 'layer[12]*'."
         )
     return found
 

@@ -164,6 +164,11 @@ def test_bad_options(two: list[str], tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             averaged(two, tmp_path / "soup.ckpt", **options)
+    fold = changed(two[1], tmp_path, lambda content: content["dvsn"]["data"].update(fold=1))
+    with pytest.raises(
+        ConfigError, match=r"method: greedy chooses by what all have not seen.*data.fold 1, None"
+    ):
+        averaged([two[0], fold], tmp_path / "soup.ckpt", method="greedy")
     bare = changed(two[0], tmp_path, lambda content: content["dvsn"].pop("config"))
     with pytest.raises(ConfigError, match=r"method: greedy needs a score, and .* knows none"):
         averaged([bare, two[1]], tmp_path / "soup.ckpt", method="greedy")

@@ -62,7 +62,7 @@ def test_when_it_stops(scores: list[float], options: dict[str, Any], expected: i
 
 def test_why_it_stops() -> None:
     assert stopped_at([2, 3], patience=1)[1] == (
-        "val/x was no better than 2 for 1 validations (callbacks.stopping.patience=1)"
+        "val/x was no better than 2 for 1 validation (callbacks.stopping.patience=1)"
     )
     assert stopped_at([2, 1], goal=1.5)[1] == "val/x 1 has reached callbacks.stopping.goal=1.5"
 

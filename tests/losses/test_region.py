@@ -42,6 +42,16 @@ def test_tversky_by_hand() -> None:
     assert value(Tversky(gamma=2.0), logits, target).item() == pytest.approx(squares)
 
 
+def test_a_miss_weighs_beta() -> None:
+    """Only class 0 occurs: TP 0.75, FP 0, FN 1.25. Of both classes, class 1 has FP 1.25 and nothing else."""
+    logits, target = certain(0.5, 0.25), labels(0, 0)
+    of_0 = 1 - (0.75 + 1) / (0.75 + 0.9 * 1.25 + 1)
+    assert value(Tversky(alpha=0.2, beta=0.9), logits, target).item() == pytest.approx(of_0)
+    of_1 = 1 - 1 / (0.2 * 1.25 + 1)
+    found = value(Tversky(alpha=0.2, beta=0.9, classes="all"), logits, target).item()
+    assert found == pytest.approx((of_0 + of_1) / 2)
+
+
 def test_tversky_with_halves_is_dice() -> None:
     """2 (TP + s) / (2 TP + FP + FN + 2 s)."""
     logits, target = case(4)
