@@ -62,9 +62,9 @@ class Detector(nn.Module):
       Pictures are padded until both sides divide by its `multiple`. `classes` count the background.
     - `min_size` is the shorter side that pictures are resized to as long as the longer stays within `max_size`; of
       several one is drawn in training, and the last is used otherwise.
-    - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS has none.
+    - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS and CenterNet have none.
     - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer; null: torchvision's, for
-      CenterNet 0 and no suppression but its own.
+      both CenterNets 0, and for objects as points no suppression but its own.
     - `proposals` that the first stage hands on, and of these the `sampled` a picture that the second is trained on; null:
       torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS and CenterNet
       have no stages.
@@ -127,23 +127,11 @@ class Detector(nn.Module):
             centres: dict[str, Any] = {"hidden": hidden, "overlap": centre_overlap}
             self.model = CENTERNETS[detector](backbone, classes, **common, **given(answer), **centres)
         else:
-            self.model = two_stages(
-                backbone,
-                classes,
-                common,
-                answer,
-                masks=self.masks,
-                anchors=anchors,
-                proposals=proposals,
-                sampled=sampled,
-            )
+            sizes: dict[str, Any] = {"anchors": anchors, "proposals": proposals, "sampled": sampled}
+            self.model = two_stages(backbone, classes, common, answer, masks=self.masks, **sizes)
         if detector in CASCADES:
-            stages: dict[str, Any] = {
-                "overlaps": stage_overlaps,
-                "deviations": stage_deviations,
-                "weights": stage_weights,
-                "scores": stage_scores,
-            }
+            stages: dict[str, Any] = {"overlaps": stage_overlaps, "deviations": stage_deviations}
+            stages |= {"weights": stage_weights, "scores": stage_scores}
             if detector == "htc":
                 stages |= {"semantic_classes": semantic_classes, "semantic_weight": semantic_weight}
             set_cascade(self.model, classes, stages, hybrid=detector == "htc")
