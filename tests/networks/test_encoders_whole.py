@@ -69,6 +69,9 @@ def taught(network: str, schools: Any, tmp_path: Path) -> Path:
     teacher = save_teacher(composed(line, tmp_path), tmp_path / "teacher.ckpt")
     limits = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.limit_val_batches=0"]
     config = composed([*line, *limits], tmp_path)
+    config["task"]["optim"]["lr"] = (
+        1e-5  # a published weight of the method, on networks that know nothing yet
+    )
     _, trainer, _ = fit({**config, "teacher": str(teacher), "distill": {"at": node_of("at")}})
     assert trainer.global_step == 3
     assert float(trainer.callback_metrics["train/at"]) > 0
@@ -78,8 +81,11 @@ def taught(network: str, schools: Any, tmp_path: Path) -> Path:
 def check_file(checkpoint: Path, task: str, folder: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    file = export(COMMAND.parse([str(checkpoint), f"output={folder / 'm.onnx'}", "size=64x64", "batch=1"]))
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    height, width = (64, 128) if task == "detection" else (64, 64)
+    file = export(
+        COMMAND.parse([str(checkpoint), f"output={folder / 'm.onnx'}", f"size={height}x{width}", "batch=1"])
+    )
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     first, second = (dvsn.load(path) for path in (checkpoint, file))
     assert file.is_file() and type(first.predict(picture)) is type(second.predict(picture))
 
