@@ -17,14 +17,16 @@ from dvsn.config.build import build
 from dvsn.distill.taps import Taps
 from dvsn.engine.initial_weights import published, start_from
 from dvsn.errors import CheckpointError, ConfigError, UserError
-from dvsn.networks.detectors import Detector
+from dvsn.networks.detectors import Detector, ResNetPyramid
 from dvsn.networks.folding import fold_batch_norms, relative_error
+from dvsn.networks.simple_baseline import SimpleBaseline
 from dvsn.networks.timm_classifier import TimmClassifier
 from dvsn.networks.timm_detector import TimmDetector, TimmPyramid
 from dvsn.networks.timm_encoder import TimmEncoder
 from dvsn.networks.timm_generator import TimmGenerator
 from dvsn.networks.timm_keypoints import TimmLandmarks, TimmPose
 from dvsn.networks.timm_segmenter import TimmSegmenter
+from tests.support.fake_hub import Hub, hub_fixture  # noqa: F401
 from tests.support.networks import distance, parameters_of
 
 timm: Any = pytest.importorskip("timm", reason="timm is not installed: pip install 'dvsn[timm]'")
@@ -75,6 +77,7 @@ def test_maps_are_those_of_timm(name: str) -> None:
         assert torch.equal(maps[3], nn.functional.max_pool2d(found[-1], 2))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_maps_of_channels_last_are_turned() -> None:
     encoder = TimmEncoder(name="swin_tiny_patch4_window7_224", size=[64, 64]).eval()
@@ -168,10 +171,39 @@ def test_heatmaps_and_points() -> None:
     )
 
 
+@torch.no_grad()
+def test_on_a_resnet_it_is_simple_baseline() -> None:
+    """timm names a ResNet's modules as torchvision does, and so does SimpleBaseline."""
+    known = SimpleBaseline(joints=17, depth=18).eval()
+    network = TimmPose(joints=17, name="resnet18").eval()
+    state = {
+        key if key.startswith(("deconv_layers", "final_layer")) else f"encoder.model.{key}": value
+        for key, value in known.state_dict().items()
+    }
+    network.load_state_dict(state, strict=True)
+    image = torch.randn(1, 3, 64, 96)
+    assert distance(network(image), known(image)) < 1e-5 and parameters_of(network) == 15_376_721
+
+
+@torch.no_grad()
+def test_on_a_resnet_the_levels_are_those_of_torchvision() -> None:
+    known = ResNetPyramid(depth=18, channels=16).eval()
+    backbone = TimmPyramid(name="resnet18", channels=16).eval()
+    state = {key.replace("body.", "body.model."): value for key, value in known.state_dict().items()}
+    backbone.load_state_dict(state, strict=True)
+    image = torch.randn(1, 3, 64, 96)
+    for level, expected in known(image).items():
+        assert distance(backbone(image)[level], expected) < 1e-5
+
+
 def test_a_generator_of_one_hot_maps() -> None:
     network = TimmGenerator(input_channels=7, output_channels=3, name="test_convnext", channels=16)
     output = network(torch.randn(2, 7, 64, 32))
-    assert output.shape == (2, 3, 64, 32) and output.dtype == torch.float32 and float(output.abs().max()) <= 1
+    assert (
+        output.shape == (2, 3, 64, 32)
+        and output.dtype == torch.float32
+        and float(output.detach().abs().max()) <= 1
+    )
     assert network.taps == ("decoder.steps.2", "decoder.steps.1", "decoder.steps.0")
     with pytest.raises(UserError, match="sides divisible by 32"):
         network(torch.randn(2, 7, 48, 32))
@@ -252,6 +284,17 @@ def test_an_encoder_starts_from_a_published_file(
 def test_another_normalisation_is_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     start_from(Holder(TimmClassifier(classes=3, name="test_resnet"), mean=0.4), file)  # type: ignore[arg-type]
     assert "task.mean=[0.5,0.5,0.5] task.std=[0.5,0.5,0.5]" in caplog.text
+
+
+def test_a_published_file_comes_by_its_name(file: Path, hub: Hub) -> None:
+    hub.folders["timm/test_resnet.r160_in1k"] = file.parent
+    network = TimmSegmenter(classes=3, name="test_resnet", channels=8)
+    assert not hub.asked  # nothing is downloaded by itself
+    start_from(Holder(network), "hf://timm/test_resnet.r160_in1k/model.safetensors")  # type: ignore[arg-type]
+    state = published(file)
+    assert state is not None
+    key = "layer1.0.conv1.weight"
+    assert torch.equal(network.encoder.model.state_dict()[key], state[key]) and hub.asked
 
 
 def test_names_of_flattened_and_of_kept_models_meet() -> None:
