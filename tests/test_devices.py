@@ -24,6 +24,7 @@ from dvsn.distill.taps import roles
 from dvsn.engine import teaching
 from dvsn.engine import trainer as runtime
 from dvsn.tasks.base import Task
+from dvsn.tasks.classification import Classification
 from dvsn.tasks.detection import Detection
 from tests.config.test_partners import NETWORKS
 from tests.distill import test_matrix as matrix
@@ -212,6 +213,8 @@ def test_validation_and_what_is_shipped_stay_on_the_gpu(name: str, config_of: An
     with pretended_cuda() as waits, torch.no_grad():
         task.to("cuda").eval()
         task.metrics.to("cuda")
+        if isinstance(task, Classification):
+            task.class_score.to("cuda")
         there = moved(batch, "cuda")
         if hasattr(task, "score") and hasattr(task.score, "attach"):
             task.score.attach(data.open("train"))
@@ -253,6 +256,7 @@ def test_crowd_regions_are_left_out_before_they_reach_the_device() -> None:
     }
     task = Detection.__new__(Detection)
     LightningModule.__init__(task)
+    task.network = SimpleNamespace(semantic_classes=None)  # type: ignore[assignment]
     for training in (True, False):
         task._trainer = SimpleNamespace(training=training)  # type: ignore[assignment]
         (found,) = Detection.on_before_batch_transfer(task, {"target": [target]}, 0)["target"]

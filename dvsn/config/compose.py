@@ -317,7 +317,8 @@ def preflight(composed: Composed, *, folder: Path | None = None, trains: bool = 
         cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
     HydraConfig.instance().set_config(cfg)  # which makes a copy
     tree = checked(cfg, composed.defaults, trains=trains)
-    if trains and tree.get("run_dir") not in (None, cfg.hydra.run.dir):
+    usual = cfg.hydra.run.dir if trains else "."  # an evaluation gives its loggers a folder of its own
+    if tree.get("run_dir") not in (None, cfg.hydra.run.dir, usual):
         raise ConfigError(
             f"run_dir: {found(tree['run_dir'])}. Folders of runs are given as hydra.run.dir=..."
         )

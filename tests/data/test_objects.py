@@ -431,5 +431,5 @@ def test_what_is_wrong_with_a_cityscapes_tree_is_said(street: Path) -> None:
     with pytest.raises(DataError, match=r"instanceIds.png: found the instance id 60000"):
         _ = CityscapesObjects(root=str(street), split="val")[0]
     file.unlink()
-    with pytest.raises(UserError, match="its instance file is missing"):
+    with pytest.raises(UserError, match="its instanceIds file is missing"):
         CityscapesObjects(root=str(street), split="val")

@@ -326,6 +326,7 @@ def test_every_shipped_transform_is_tested() -> None:
         "segmentation",
         "segmentation_small",
         "segmentation_colour",
+        "segmentation_squashed",
         "imagenet_224",
         "cifar",
         "pose",

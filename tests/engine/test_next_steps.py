@@ -76,7 +76,7 @@ def test_a_best_score_is_said_where_its_checkpoint_is_gone(
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     result = {
         "epochs": 5, "steps": 15, "seconds": 1.0, "metrics": {}, "monitor": "val/miou", "best": 0.5, "best_epoch": 1,
-        "last": 0.25, "last_epoch": 5,
+        "last": 0.25, "last_epoch": 5, "best_metrics": {}, "times": {}, "classes": [], "ended": None,
     }  # fmt: skip
     with caplog.at_level("INFO"):
         console.report(result, tmp_path, {})

@@ -122,7 +122,7 @@ def test_evaluate_measures_what_it_writes(
 def test_evaluate_writes_beside_the_checkpoint_unless_told(run: Path, checkpoint: Path) -> None:
     first = evaluated(f"checkpoint={checkpoint}", "pictures=1")
     folder = run / "evaluation" / "last_val"
-    assert {p.name for p in folder.iterdir()} == {"metrics.json", "grid.png"}
+    assert {p.name for p in folder.iterdir()} == {"analysis.json", "metrics.json", "grid.png"}
     again = evaluated(f"checkpoint={checkpoint}", "batch_size=1")
     assert again == pytest.approx(first, rel=1e-5)  # and says the same again
 

@@ -375,7 +375,7 @@ def test_data_given_to_evaluate_is_read_as_the_task_wants(
     ("option", "message"),
     [
         ("metrics.lpips_weights=x", "metrics.lpips_weights: the task 'segmentation' has no such option"),
-        ("inference.mode=tiles", "task.inference.mode: found 'tiles'"),
+        ("inference.mode=tiles", "^inference.mode: found 'tiles'"),
         ("test_norm=batch", "test_norm: the task 'segmentation'"),
     ],
 )
