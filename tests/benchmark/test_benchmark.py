@@ -62,6 +62,7 @@ def test_one_table_from_one_command(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert word in shown and word in page
 
 
+@pytest.mark.slow
 def test_a_table_of_pose(capsys: pytest.CaptureFixture[str]) -> None:
     with initialized(conf_dir()):
         small = ["network=hrnet_small", "size=[64,32]", "batch=2", "device=cpu", "runs=2", "rounds=1"]

@@ -42,7 +42,7 @@ def need_onnx() -> None:
         pytest.importorskip(name, reason="needs pip install 'dvsn[onnx]'")
 
 
-SLOW = ("pix2pix", "detection", "classification")
+SLOW = ("pix2pix", "detection", "classification", "pose", "landmarks")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,10 @@ def random_features(network: str) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("network", sorted(BACKBONE_FILES))
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(each, marks=pytest.mark.slow if each == "vgg" else ()) for each in sorted(BACKBONE_FILES)],
+)
 def test_lpips_takes_every_backbone_weight(network: str, tmp_path: Path) -> None:
     state = random_features(network)
     torch.save({**state, "classifier.1.weight": torch.zeros(2, 2)}, tmp_path / "backbone.pth")

@@ -94,6 +94,7 @@ return {
 """
 
 
+@pytest.mark.slow
 def test_in_a_browser(tmp_path: Path) -> None:
     scores = [0.3, 0.9, 0.2, 0.5, 0.4, 0.7, 0.6, 0.65, 0.31, 0.52, 0.43, 0.74, 0.0]
     study = study_of(scores)

@@ -271,7 +271,7 @@ def small_run(faces: Path, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", ["points", "heatmaps"])
+@pytest.mark.parametrize("variant", ["points", pytest.param("heatmaps", marks=pytest.mark.slow)])
 def test_killed_twice_ends_bit_equal(faces: Path, tmp_path: Path, variant: str) -> None:
     more = ["loss.shares=data", "ema=0.9"]
     if variant == "heatmaps":
