@@ -159,6 +159,7 @@ def test_plain_is_always_measured_and_a_failed_lever_stays_in_the_table(
     assert "no compiler" in markdown(result)
 
 
+@pytest.mark.slow
 def test_pictures_stand_for_noise(tmp_path: Path) -> None:
     for i in range(3):
         random = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -91,6 +91,7 @@ def test_a_file_beside_its_checkpoint_and_one_alone(segmenter: Path, tmp_path: P
     assert "takes anyx3x64x64" in other["rows"][1]["skipped"]
 
 
+@pytest.mark.slow
 def test_two_tasks_have_a_table_each_and_a_network_is_named(
     segmenter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

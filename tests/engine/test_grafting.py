@@ -453,7 +453,10 @@ def test_every_student_of_the_zoo_can_be_changed(
         assert torch.equal(again.eval()(batch["image"]), output)
 
 
-@pytest.mark.parametrize(("student", "teacher"), [("resnet18", "mobilenet_v2"), ("mobilenet_v2", "resnet18")])
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [("resnet18", "mobilenet_v2"), pytest.param("mobilenet_v2", "resnet18", marks=pytest.mark.slow)],
+)
 def test_torchvision_models_by_name(
     student: str, teacher: str, blobs: Path, teacher_of: Any, tmp_path: Path
 ) -> None:
@@ -471,6 +474,7 @@ def test_torchvision_models_by_name(
         assert any(isinstance(module, Graft) for module in task.network.modules())
 
 
+@pytest.mark.slow
 def test_what_is_shipped_can_be_exported(blobs: Path, teacher_of: Any, tmp_path: Path) -> None:
     """As a graph, with the answers of the network; as ONNX where that is installed."""
     image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)

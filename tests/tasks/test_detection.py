@@ -452,7 +452,8 @@ def test_a_step_of_the_other_detectors(tree: Path, tmp_path: Path, detector: str
     )
 
 
-@pytest.mark.parametrize("detector", ["centernet", pytest.param("cascade_rcnn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["centernet", "cascade_rcnn"])
 def test_levels_are_taught_to_the_other_detectors(
     tree: Path, trained: Path, tmp_path: Path, detector: str
 ) -> None:

@@ -247,7 +247,9 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(each, marks=pytest.mark.slow if each == "plain" else ()) for each in VARIANTS]
+)
 def test_killed_twice_ends_bit_equal(scenes: Path, tmp_path: Path, variant: str) -> None:
     options = [*TINY_SEGMENTATION, f"data.root={scenes}", "trainer.max_epochs=2", *VARIANTS[variant]]
     whole = train_until(composed(options, tmp_path / "whole"))
