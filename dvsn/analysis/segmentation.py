@@ -60,7 +60,8 @@ class Found(Analyst):
 
     def look(self, batch: Batch, output: Tensor) -> list[Picture]:
         heard, self._heard = self._heard, []
-        for (confidence, ids, step), truth in zip(heard, batch["target"][:, 0], strict=False):
+        truths = batch["target"][:, 0] if heard else ()  # an exported file tells classes alone
+        for (confidence, ids, step), truth in zip(heard, truths, strict=True):
             some = truth[step // 2 :: step, step // 2 :: step]
             known = some != IGNORE
             self.reliability.add(confidence[known], ids[known] == some[known])

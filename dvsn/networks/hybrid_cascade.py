@@ -105,7 +105,7 @@ class HybridHeads(CascadeHeads):
             pooled = pooled + self.semantic_pool(features[SEMANTIC], boxes)
         read: list[Tensor] = []
         asked: list[Any] = list(self.stages)[:upto]
-        for stage, flow in zip(asked, [None, *self.flows], strict=False):
+        for stage, flow in zip(asked, [None, *self.flows][:upto], strict=True):
             given = pooled if flow is None else pooled + flow(read[-1])
             read.append(stage.mask_head(given))
         start = upto - 1 if self.training else 0

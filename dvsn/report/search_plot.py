@@ -83,7 +83,7 @@ def draw(study: Study, table: list[Row], scored: list[Row]) -> Figure:
     figure.suptitle(words(head(study, table), 40 * across), fontsize=9, x=0.01, ha="left")
     panels = list(grid.flat)
     history(panels[0], study, table, scored)
-    for axes, option in zip(panels[1:], searched, strict=False):
+    for axes, option in zip(panels[1 : 1 + len(searched)], searched, strict=True):
         over(axes, option, table, scored)
     for axes in panels[1 + len(searched) :]:
         axes.set_axis_off()

@@ -138,7 +138,7 @@ def cost_plot(known: Sequence[Panel]) -> Figure:
     for line, (arena, costs) in zip(grid, known, strict=True):
         for axes in line[len(costs) :]:
             axes.set_axis_off()
-        for axes, (cost, points) in zip(line, costs, strict=False):
+        for axes, (cost, points) in zip(line[: len(costs)], costs, strict=True):
             fill_cost(axes, arena, cost, points)
     return figure
 
