@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from dvsn.atomic import replacing
 from dvsn.errors import DataError
 from dvsn.reading import require_regular
+from dvsn.report.table import is_number
 from dvsn.version import VERSION
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ COLOURS = (
     "#6b8e23",
 )
 """Of curves, in their order; legible on light and on dark paper."""
-LARGE = 1e300
-"""Above it a number of JSON may not be one of a computer."""
 SHORT = 36
 """Letters of a cell that is not broken into lines."""
 NOTHING = "–"
@@ -198,11 +197,6 @@ def columns(*parts: Markup) -> Markup:
 def folded(title: str, *parts: Markup) -> Markup:
     """Parts that open with a click on their title."""
     return Markup("<details><summary>{}</summary>{}</details>").format(title, Markup("").join(parts))
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a number that can be shown: finite, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 def number(value: float | None, digits: int = 4) -> str:

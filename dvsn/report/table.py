@@ -8,9 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from dvsn.atomic import replacing
+
+LARGE = 1e300
+"""Above it a number of JSON may not be one of a computer."""
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a number that can be shown: finite, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 @dataclass(frozen=True)
