@@ -22,9 +22,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from dvsn.atomic import replacing
-from dvsn.errors import DataError
-from dvsn.reading import require_regular
+from dvsn.portable.decode import read_rgb
 from dvsn.report.table import is_number
 from dvsn.version import VERSION
 
@@ -155,13 +153,6 @@ def environment() -> Environment:
 def rendered(template: str, **values: Any) -> Markup:
     """A template of `templates/`, filled in."""
     return Markup(environment().get_template(template).render(**values))
-
-
-def write(page: Page, path: Path) -> Path:
-    """Write the page, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(page.render(), encoding="utf-8")
-    return path
 
 
 # Words ---------------------------------------------------------------------------------------------------
@@ -333,18 +324,7 @@ def encode(source: np.ndarray[Any, Any] | Path, *, max_side: int = 800, quality:
     is gone or no picture."""
     from PIL import Image
 
-    if isinstance(source, Path):
-        require_regular(source, expected="a picture")
-        try:
-            with Image.open(source) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            reason = (
-                "it is gone" if isinstance(error, FileNotFoundError) else f"not a readable picture: {error}"
-            )
-            raise DataError(f"{source}: {reason}.") from error
-    else:
-        picture = Image.fromarray(np.ascontiguousarray(source)).convert("RGB")
+    picture = Image.fromarray(read_rgb(source) if isinstance(source, Path) else np.ascontiguousarray(source))
     if max(picture.size) > max_side:
         picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

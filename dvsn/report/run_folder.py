@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,15 +163,6 @@ def short(node: Any) -> str:
     """The class of a config's node, without its package."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
     return str(target).rpartition(".")[2] if target else ""
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a config by their dotted path. A list is a value."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 
 def facts(run: Folder) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def report(folder: Path, *, output: Path | None = None, evaluation: Path | None 
     run = read_folder(folder, evaluation=evaluation)
     output = output or folder
     page = build(run, output)
-    html.write(page, output / f"{NAME}.html")
-    return words(run, page.notes).write(output)
+    return replace(words(run, page.notes), files={f"{NAME}.html": page.render().encode()}).write(output)
 
 
 def build(run: Folder, output: Path) -> Page:

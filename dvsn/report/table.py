@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from dvsn.atomic import replacing
+from dvsn.atomic import replacing, write_csv
 
 LARGE = 1e300
 """Above it a number of JSON may not be one of a computer."""
@@ -72,13 +70,9 @@ class Report:
 
     def write(self, folder: Path) -> str:
         """Write NAME.txt, .md, .csv and the further files, each whole or not at all, and return the text."""
-        sheet = io.StringIO(newline="")
-        writer = csv.DictWriter(sheet, fieldnames=list(self.rows[0]) if self.rows else [])
-        writer.writeheader()
-        writer.writerows(self.rows)
-        texts = {"txt": self.text, "md": self.markdown, "csv": sheet.getvalue()}
-        contents = {f"{self.name}.{ending}": text.encode() for ending, text in texts.items()}
-        write_files(folder, contents | dict(self.files))
+        write_csv(folder / f"{self.name}.csv", self.rows)
+        texts = {f"{self.name}.txt": self.text.encode(), f"{self.name}.md": self.markdown.encode()}
+        write_files(folder, texts | dict(self.files))
         return self.text
 
 
