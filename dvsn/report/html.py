@@ -204,10 +204,8 @@ def number(value: float | None, digits: int = 4) -> str:
 Value = str | int | float | None | Markup | Cell
 
 
-def table(
-    names: Sequence[str], rows: Sequence[Sequence[Value]], *, sortable: bool = True, caption: str = ""
-) -> Markup:
-    """A table in a box of its own that scrolls. A click on a heading sorts by that column where it is `sortable`.
+def table(names: Sequence[str], rows: Sequence[Sequence[Value]], *, caption: str = "") -> Markup:
+    """A table in a box of its own that scrolls. A click on a heading sorts several rows by that column.
 
     Numbers are aligned to the right; a value of None is a dash, and is last in every order.
     """
@@ -218,7 +216,7 @@ def table(
         names=names,
         rows=cells,
         right=right,
-        sortable=sortable and len(rows) > 1,
+        sortable=len(rows) > 1,
         caption=caption,
     )
 
@@ -271,7 +269,7 @@ MARK = "data-figure"
 
 
 def figure(
-    chart: Figure, *, height: int = 360, label: str = "", smooth: bool = False, least_width: int | None = None
+    chart: Figure, *, label: str, height: int = 360, smooth: bool = False, least_width: int | None = None
 ) -> Markup:
     """A plotly figure, `height` pixels high and as wide as its place; its colours follow light and dark.
 
@@ -283,14 +281,9 @@ def figure(
     content = chart.to_plotly_json()
     content.get("layout", {}).pop("template", None)
     return rendered(
-        "figure.html", content=script_json(to_json_plotly(content)), height=height, label=label or _title(content),
-        smooth=smooth, least_width=least_width,
+        "figure.html", content=script_json(to_json_plotly(content)), height=height, label=label, smooth=smooth,
+        least_width=least_width,
     )  # fmt: skip
-
-
-def _title(content: dict[str, Any]) -> str:
-    title = (content.get("layout") or {}).get("title") or {}
-    return str(title.get("text", "chart") if isinstance(title, dict) else title)
 
 
 def script_json(content: Any) -> Markup:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from dvsn.report import curves, html, run_metrics, search_charts, sweep_page
 from dvsn.report.html import Cell, Page
 from dvsn.report.search_plot import Option, options
-from dvsn.report.search_table import Row, head, line_of, rows
+from dvsn.report.search_table import Row, head, line_of, rows, score_name, with_score
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,8 +28,7 @@ MOST = 24
 def page(study: Study, folder: Path) -> Page:
     """The page of a study whose trials lie in `folder`."""
     table = rows(study)
-    scored = [row for row in table if row.score is not None and math.isfinite(row.score)]
-    score = str(study.user_attrs.get("score", "score")).partition(",")[0]
+    scored, score = with_score(table), score_name(study)
     made = Page(f"Search {folder.parent.name}", head(study, table))
     if not table:
         made.note("No trial has begun yet.")
