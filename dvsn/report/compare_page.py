@@ -20,7 +20,7 @@ from dvsn.report.naming import leaves
 from dvsn.report.run_folder import Folder, data_of, duration, read_folder, short
 from dvsn.report.run_page import best_of, evaluate_line, score_rows
 from dvsn.report.run_pictures import fitted
-from dvsn.report.table import Report, Table
+from dvsn.report.table import Report, Table, in_words
 
 NAME = "compare"
 MOST = 10
@@ -414,16 +414,10 @@ def words(runs: Sequence[Folder], names: Sequence[str], notes: Sequence[str]) ->
     if rows:
         cells = [[name, *map(html.number, values)] for name, values in rows.items()]
         tables.append(Table("scores at the best epoch", ["score", *names], cells, frozenset({0})))
-    lines, marked = [" | ".join(names)], [f"# {' | '.join(names)}"]
-    for table in tables:
-        lines += ["", *table.text()]
-        marked += ["", *table.markdown()]
-    if notes:
-        lines += ["", *(f"note: {note}" for note in notes)]
-        marked += ["", *(f"> {note}" for note in notes)]
     sheet: list[dict[str, Any]] = [
         {"run": name, "folder": str(run.path), **{key: values[number] for key, values in rows.items()},
          **{path: values[number] for path, values in found.items()}}
         for number, (run, name) in enumerate(zip(runs, names, strict=True))
     ]  # fmt: skip
-    return Report(NAME, "\n".join(lines) + "\n", "\n".join(marked) + "\n", sheet)
+    title = " | ".join(names)
+    return in_words(NAME, [title], [f"# {title}"], tables, notes, sheet)

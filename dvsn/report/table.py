@@ -76,6 +76,21 @@ class Report:
         return self.text
 
 
+def in_words(
+    name: str, text: Sequence[str], markdown: Sequence[str], tables: Sequence[Table], notes: Sequence[str],
+    rows: Sequence[Mapping[str, Any]], *, last: Sequence[str] = (),
+) -> Report:  # fmt: skip
+    """A report of lines, then tables, then notes. `last` are lines that only the text ends with."""
+    lines, marked = list(text), list(markdown)
+    for table in tables:
+        lines += ["", *table.text()]
+        marked += ["", *table.markdown()]
+    if notes:
+        lines += ["", *(f"note: {note}" for note in notes)]
+        marked += ["", *(f"> {note}" for note in notes)]
+    return Report(name, "\n".join([*lines, *last]) + "\n", "\n".join(marked) + "\n", rows)
+
+
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Files by name, each whole or not at all."""
     for name, content in contents.items():
