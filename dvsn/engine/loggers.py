@@ -20,6 +20,7 @@ from dvsn.engine.boards.ids import read_ids
 from dvsn.engine.boards.keys import has_wandb_key
 from dvsn.engine.boards.labels import Labels, labels_of
 from dvsn.errors import ConfigError
+from dvsn.reading import separated
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,10 @@ class CsvLogger(Logger):
             return
         text = self.path.read_bytes().decode("utf-8", errors="replace")
         header, *lines = text.splitlines() or [""]
-        columns, damaged = header.split(","), []
+        columns, damaged = separated(header, ","), []
         for number, line in enumerate(lines, start=2):
             try:
-                row = dict(zip(columns, line.split(","), strict=True))
+                row = dict(zip(columns, separated(line, ","), strict=True))
                 own = int(row.pop("step"))
                 values = {name: float(value) for name, value in row.items() if value != ""}
             except (KeyError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dvsn.report.runs import Run
 
@@ -15,11 +16,16 @@ NEAR = 1.1
 """A score below 1.1 times that of guessing is no better than guessing."""
 
 
-def mark_collapsed(runs: Sequence[Run]) -> None:
-    """Says of each run of a section why it counts as collapsed, if it does: see `why_collapsed`."""
+def judged(runs: Sequence[Run]) -> list[Run]:
+    """The runs of a section, each with why it counts as collapsed: see `why_collapsed`.
+
+    Copies, since a student alone may be in several sections, with a verdict in each.
+    """
     known = [run.sign * run.last for run in runs if run.last is not None]
-    for run in runs:
-        run.collapsed = why_collapsed(run.last, known, sign=run.sign, chance=run.chance)
+    return [
+        replace(run, collapsed=why_collapsed(run.last, known, sign=run.sign, chance=run.chance))
+        for run in runs
+    ]
 
 
 def why_collapsed(

@@ -73,22 +73,19 @@ def report(
         raise ConfigError(
             "evaluation: is for the report of one run. Leave it out: the newest of each run is taken."
         )
-    runs = [the_run(folder) for folder in folders]
     if evaluate is not None:
-        for run, folder in zip(runs, folders, strict=True):
-            evaluate(checkpoint_of(run, folder))
+        for checkpoint in [checkpoint_of(the_run(folder), folder) for folder in folders]:
+            evaluate(checkpoint)
     if len(folders) > 1:
-        return compare_page.report(
-            [_required(each, folder) for each, folder in zip(runs, folders, strict=True)], output=output
-        )
+        return compare_page.report([_required(the_run(folder), folder) for folder in folders], output=output)
     (folder,) = folders
     if (folder / search_study.FILE).is_file():
         return search.write(search_study.load(folder), folder, output or folder)
     if run_folder.is_run(folder):
         return run_page.report(folder, output=output, evaluation=evaluation)
     found = read_runs(folder)
-    if not found.runs and runs[0] is not None:  # one that has not ended
-        return run_page.report(runs[0], output=output, evaluation=evaluation)
+    if not found.runs and (run := the_run(folder)) is not None:  # one that has not ended
+        return run_page.report(run, output=output)
     return sweep.write(found, folder, output or folder, teacher=teacher, latency=latency)
 
 
@@ -138,12 +135,8 @@ def written(folders: Sequence[Path], output: Path | None) -> Path:
     if len(folders) > 1:
         return (output or the_run(first) or first) / "compare.html"
     name = "search" if (folders[0] / search_study.FILE).is_file() else "report"
-    found = [
-        first / f"{name}.html",
-        *((below / "report.html",) if (below := the_run(folders[0])) else ()),
-        first / f"{name}.md",
-    ]
-    return next((path for path in found if path.is_file()), found[-1])
+    page = first / f"{name}.html"
+    return page if page.is_file() else (the_run(folders[0]) or first) / page.name
 
 
 def run(measure: Measure) -> None:

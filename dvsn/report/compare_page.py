@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from dvsn.errors import DataError
 from dvsn.report import html, run_curves
 from dvsn.report.findings import REPEATED
 from dvsn.report.html import Cell, Encoded, Page
-from dvsn.report.run_folder import Folder, data_of, duration, leaves, read_folder, short
+from dvsn.report.naming import leaves
+from dvsn.report.run_folder import Folder, data_of, duration, read_folder, short
 from dvsn.report.run_page import best_of, evaluate_line, score_rows
 from dvsn.report.run_pictures import fitted
-from dvsn.report.table import Report, Table
+from dvsn.report.table import Report, Table, in_words
 
 NAME = "compare"
 MOST = 10
@@ -64,8 +65,8 @@ def report(folders: Sequence[Path], *, output: Path | None = None) -> str:
     names = labels(runs)
     page = build(runs, names)
     output = output or folders[0]
-    html.write(page, output / f"{NAME}.html")
-    return words(runs, names, page.notes).write(output)
+    files = {f"{NAME}.html": page.render().encode()}
+    return replace(words(runs, names, page.notes), files=files).write(output)
 
 
 def build(runs: Sequence[Folder], names: Sequence[str]) -> Page:
@@ -100,11 +101,8 @@ def labels(runs: Sequence[Folder]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     parts = [run.path.resolve().parts for run in runs]
-    for length in range(1, max(map(len, parts)) + 1):
-        found = ["/".join(each[-length:]) for each in parts]
-        if len(set(found)) == len(found):
-            return found
-    return [str(run.path) for run in runs]
+    tails = (["/".join(each[-length:]) for each in parts] for length in range(1, max(map(len, parts)) + 1))
+    return next(found for found in tails if len(set(found)) == len(found))
 
 
 def unlike(runs: Sequence[Folder], names: Sequence[str]) -> list[str]:
@@ -141,7 +139,7 @@ def differing(runs: Sequence[Folder]) -> dict[str, list[Any]]:
         if path not in OWN and len({_said(value) for value in values}) > 1:
             found[path] = values
     kept: dict[str, list[Any]] = {}
-    for path in sorted(found, key=lambda each: (each.count("."), list(paths).index(each))):
+    for path in sorted(found, key=lambda each: each.count(".")):
         keys = path.split(".")
         shorter = [".".join(keys[first:]) for first in range(1, len(keys))]
         if not any(each in kept and kept[each] == found[path] for each in shorter):
@@ -416,16 +414,10 @@ def words(runs: Sequence[Folder], names: Sequence[str], notes: Sequence[str]) ->
     if rows:
         cells = [[name, *map(html.number, values)] for name, values in rows.items()]
         tables.append(Table("scores at the best epoch", ["score", *names], cells, frozenset({0})))
-    lines, marked = [" | ".join(names)], [f"# {' | '.join(names)}"]
-    for table in tables:
-        lines += ["", *table.text()]
-        marked += ["", *table.markdown()]
-    if notes:
-        lines += ["", *(f"note: {note}" for note in notes)]
-        marked += ["", *(f"> {note}" for note in notes)]
     sheet: list[dict[str, Any]] = [
         {"run": name, "folder": str(run.path), **{key: values[number] for key, values in rows.items()},
          **{path: values[number] for path, values in found.items()}}
         for number, (run, name) in enumerate(zip(runs, names, strict=True))
     ]  # fmt: skip
-    return Report(NAME, "\n".join(lines) + "\n", "\n".join(marked) + "\n", sheet)
+    title = " | ".join(names)
+    return in_words(NAME, [title], [f"# {title}"], tables, notes, sheet)

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from dvsn.atomic import replacing
-from dvsn.errors import DataError
-from dvsn.reading import require_regular
+from dvsn.portable.decode import read_rgb
+from dvsn.report.table import is_number
 from dvsn.version import VERSION
 
 if TYPE_CHECKING:
@@ -44,8 +43,6 @@ COLOURS = (
     "#6b8e23",
 )
 """Of curves, in their order; legible on light and on dark paper."""
-LARGE = 1e300
-"""Above it a number of JSON may not be one of a computer."""
 SHORT = 36
 """Letters of a cell that is not broken into lines."""
 NOTHING = "–"
@@ -158,13 +155,6 @@ def rendered(template: str, **values: Any) -> Markup:
     return Markup(environment().get_template(template).render(**values))
 
 
-def write(page: Page, path: Path) -> Path:
-    """Write the page, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(page.render(), encoding="utf-8")
-    return path
-
-
 # Words ---------------------------------------------------------------------------------------------------
 
 
@@ -200,11 +190,6 @@ def folded(title: str, *parts: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>{}</details>").format(title, Markup("").join(parts))
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a number that can be shown: finite, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
-
-
 def number(value: float | None, digits: int = 4) -> str:
     """A number in `digits` significant digits; a dash for none and for what is not finite."""
     if not is_number(value):
@@ -219,10 +204,8 @@ def number(value: float | None, digits: int = 4) -> str:
 Value = str | int | float | None | Markup | Cell
 
 
-def table(
-    names: Sequence[str], rows: Sequence[Sequence[Value]], *, sortable: bool = True, caption: str = ""
-) -> Markup:
-    """A table in a box of its own that scrolls. A click on a heading sorts by that column where it is `sortable`.
+def table(names: Sequence[str], rows: Sequence[Sequence[Value]], *, caption: str = "") -> Markup:
+    """A table in a box of its own that scrolls. A click on a heading sorts several rows by that column.
 
     Numbers are aligned to the right; a value of None is a dash, and is last in every order.
     """
@@ -233,7 +216,7 @@ def table(
         names=names,
         rows=cells,
         right=right,
-        sortable=sortable and len(rows) > 1,
+        sortable=len(rows) > 1,
         caption=caption,
     )
 
@@ -286,7 +269,7 @@ MARK = "data-figure"
 
 
 def figure(
-    chart: Figure, *, height: int = 360, label: str = "", smooth: bool = False, least_width: int | None = None
+    chart: Figure, *, label: str, height: int = 360, smooth: bool = False, least_width: int | None = None
 ) -> Markup:
     """A plotly figure, `height` pixels high and as wide as its place; its colours follow light and dark.
 
@@ -298,14 +281,9 @@ def figure(
     content = chart.to_plotly_json()
     content.get("layout", {}).pop("template", None)
     return rendered(
-        "figure.html", content=script_json(to_json_plotly(content)), height=height, label=label or _title(content),
-        smooth=smooth, least_width=least_width,
+        "figure.html", content=script_json(to_json_plotly(content)), height=height, label=label, smooth=smooth,
+        least_width=least_width,
     )  # fmt: skip
-
-
-def _title(content: dict[str, Any]) -> str:
-    title = (content.get("layout") or {}).get("title") or {}
-    return str(title.get("text", "chart") if isinstance(title, dict) else title)
 
 
 def script_json(content: Any) -> Markup:
@@ -339,18 +317,7 @@ def encode(source: np.ndarray[Any, Any] | Path, *, max_side: int = 800, quality:
     is gone or no picture."""
     from PIL import Image
 
-    if isinstance(source, Path):
-        require_regular(source, expected="a picture")
-        try:
-            with Image.open(source) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            reason = (
-                "it is gone" if isinstance(error, FileNotFoundError) else f"not a readable picture: {error}"
-            )
-            raise DataError(f"{source}: {reason}.") from error
-    else:
-        picture = Image.fromarray(np.ascontiguousarray(source)).convert("RGB")
+    picture = Image.fromarray(read_rgb(source) if isinstance(source, Path) else np.ascontiguousarray(source))
     if max(picture.size) > max_side:
         picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

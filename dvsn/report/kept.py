@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from dvsn.errors import DataError
-from dvsn.reading import read_text
+from dvsn.reading import Line, read_table
 from dvsn.report.collapsed import why_collapsed
 from dvsn.report.paired import Comparison
 from dvsn.report.ranking import Row, Section, Spread
@@ -22,17 +20,20 @@ LESS = ("nme", "l1", "fid", "kid", "lpips", "loss", "angle_error")
 
 def read(path: Path) -> list[Section]:
     """The sections of a file that `python -m dvsn.report` wrote. Raises `DataError` where it is none, naming the line."""
-    reader = csv.DictReader(io.StringIO(read_text(path, expected="the report.csv of a sweep"), newline=""))
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+    head, *lines = read_table(path, expected="the report.csv of a sweep") or [Line(1, [])]
+    missing = [name for name in NEEDED if name not in head.columns]
     if missing:
         raise DataError(
             f"{path}: is not the report.csv of a sweep; it has no column {', '.join(missing)}. Give a folder of runs, or "
             "the report.csv that python -m dvsn.report wrote."
         )
     found: dict[tuple[str, str, str], Section] = {}
-    for line in reader:
-        where = f"{path}: line {reader.line_num}"
-        key = (line.get("task") or "", line["setting"] or "", line["monitor"] or "")
+    for each in lines:
+        where = f"{path}: line {each.number}"
+        if len(each.columns) != len(head.columns):
+            raise DataError(f"{where}: has {len(each.columns)} columns, expected {len(head.columns)}.")
+        line = dict(zip(head.columns, each.columns, strict=True))
+        key = (line.get("task", ""), line["setting"], line["monitor"])
         if key not in found:
             found[key] = section_of(line, key, where)
         found[key].rows.append(row_of(line, where))
@@ -75,7 +76,7 @@ def row_of(line: Mapping[str, str], where: str) -> Row:
 
 def value(line: Mapping[str, str], name: str, where: str) -> float | None:
     """A number of a line; None where it is empty, missing or not finite. Raises `DataError` for other text."""
-    text = (line.get(name) or "").strip()
+    text = line.get(name, "").strip()
     if not text:
         return None
     try:

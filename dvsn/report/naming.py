@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dvsn.report.runs import Run
 
 
-def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(node, Mapping):
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a config by their dotted path. A list is a value, and so is an empty mapping."""
+    if isinstance(node, Mapping) and node:
         for key, value in node.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
-        yield path, json.dumps(node, default=str, ensure_ascii=False)
+        yield path, node
 
 
 def differing(nodes: Sequence[Any]) -> list[dict[str, str]]:
     """Of each node the flat options in which the nodes differ."""
-    tables = [dict(flat(node)) for node in nodes]
+    tables = [
+        {path: json.dumps(value, default=str, ensure_ascii=False) for path, value in leaves(node) if value != {}}
+        for node in nodes
+    ]  # fmt: skip
     keys = dict.fromkeys(key for table in tables for key in table)
     differ = [key for key in keys if len({table.get(key) for table in tables}) > 1]
     return [{key: table[key] for key in differ if key in table} for table in tables]

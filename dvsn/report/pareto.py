@@ -47,6 +47,19 @@ def arenas(sections: Sequence[Section]) -> list[list[Section]]:
     return list(found.values())
 
 
+Panel = tuple[list[Section], list[tuple[Cost, list[Point]]]]
+
+
+def panels(sections: Sequence[Section]) -> list[Panel]:
+    """The arenas of which a cost is known and differs, with the points of each such cost."""
+    found = []
+    for arena in arenas(sections):
+        known = [(cost, places) for cost in COSTS if (places := points(arena, cost))]
+        if known:
+            found.append((arena, known))
+    return found
+
+
 def points(sections: Sequence[Section], cost: Cost) -> list[Point]:
     """The rows of an arena with a score and that cost; none where fewer than two costs differ. The cheapest first."""
     sign, several = sections[0].sign, len(sections) > 1

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dvsn.report.collapsed import mark_collapsed
+from dvsn.report.collapsed import judged
 from dvsn.report.naming import differing, labels, titled
 from dvsn.report.paired import Comparison, Turn, compare
 from dvsn.report.runs import ALONE, Run, key_of, same_for_all
@@ -164,8 +164,7 @@ def distilled(runs: Sequence[Run], teacher: float | None) -> list[Section]:
     for title, members in zip(titles, groups.values(), strict=True):
         if members[0].method != ALONE:
             members = [*members, *(run for run in alone if same_for_all(run) == same_for_all(members[0]))]
-        mark_collapsed(members)
-        found.append(section(title, members, teacher))
+        found.append(section(title, judged(members), teacher))
     return found
 
 
@@ -179,11 +178,11 @@ def section(title: str, runs: Sequence[Run], teacher: float | None) -> Section:
     known = [run.teacher for run in runs if run.teacher is not None]
     score = teacher if teacher is not None else statistics.fmean(known) if known else None
     sign, base = runs[0].sign, next((row for row in rows if row.runs[0].method == ALONE), None)
-    for row in rows if base is not None else ():
-        assert base is not None
-        row.alone = row is base
-        if row is not base:
-            add_gain(row, base, sign, score)
+    if base is not None:
+        base.alone = True
+        for row in rows:
+            if row is not base:
+                add_gain(row, base, sign, score)
     made = Section(title, runs[0].monitor, sign, score, ranked(rows, sign), task=runs[0].task)
     made.reference = ALONE if base is not None else ""
     return made
@@ -201,9 +200,8 @@ def add_gain(row: Row, base: Row, sign: float, teacher: float | None) -> None:
 def plain(runs: Sequence[Run]) -> Section:
     """Runs without distillation: a row for each setting, named by the options that tell it from the others."""
     groups: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in judged(runs):
         groups.setdefault(key_of(run.setting), []).append(run)
-    mark_collapsed(runs)
     names = labels(list(groups.values()))
     rows = [row_of(name, members) for name, members in zip(names, groups.values(), strict=True)]
     sign = runs[0].sign

@@ -57,18 +57,20 @@ def draw(found: Figure, label: str) -> Markup:
     return html.figure(found, height=SIDE + (30 if several else 0), label=label, smooth=True)
 
 
+def alone(metrics: Metrics, column: str, title: str) -> Markup:
+    """A chart of one column."""
+    found = chart(title, metrics.axis)
+    add(found, metrics, column, title)
+    return draw(found, f"{title} by {metrics.axis}")
+
+
 # One run ---------------------------------------------------------------------------------------------------
 
 
 def losses(run: Folder) -> list[Markup]:
     """A chart for each term of the loss, weighted as it is trained by. A score of the same name is another quantity."""
-    metrics, drawn = run.metrics, []
-    for column in metrics.names("train/"):
-        term = column.removeprefix("train/")
-        found = chart(term, metrics.axis)
-        add(found, metrics, column, term)
-        drawn.append(draw(found, f"{term} by {metrics.axis}"))
-    return drawn
+    names = run.metrics.names("train/")
+    return [alone(run.metrics, column, column.removeprefix("train/")) for column in names]
 
 
 def scores(run: Folder) -> list[Markup]:
@@ -87,11 +89,7 @@ def scores(run: Folder) -> list[Markup]:
         for number, name in enumerate(shares):
             add(found, metrics, name, name.removeprefix("val/"), colour=number)
         drawn.append(draw(found, "scores in validation"))
-    for name in names:
-        if name not in shares:
-            found = chart(name.removeprefix("val/"), metrics.axis)
-            add(found, metrics, name, name.removeprefix("val/"))
-            drawn.append(draw(found, f"{name} in validation"))
+    drawn += [alone(metrics, name, name.removeprefix("val/")) for name in names if name not in shares]
     if unmeasured:
         listed = ", ".join(name.removeprefix("val/") for name in unmeasured)
         drawn.append(html.paragraph(f"Nothing to measure (-1 in all validations): {listed}.", quiet=True))
@@ -135,11 +133,7 @@ def system(run: Folder) -> list[Markup]:
         for number, name in enumerate(names):
             add(found, metrics, name, spoken(name), colour=number)
         drawn.append(draw(found, f"{title} by {metrics.axis}"))
-    for name in metrics.names("system/"):
-        if name not in shown:
-            found = chart(spoken(name), metrics.axis)
-            add(found, metrics, name, spoken(name))
-            drawn.append(draw(found, f"{name} by {metrics.axis}"))
+    drawn += [alone(metrics, name, spoken(name)) for name in metrics.names("system/") if name not in shown]
     times = metrics.names("time/")
     if times:
         drawn.append(_times(metrics, times))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ from dvsn.analysis import record
 from dvsn.analysis.record import Analysis
 from dvsn.errors import DataError
 from dvsn.reading import MEGABYTE, read_json, read_text
-from dvsn.report.html import is_number
 from dvsn.report.run_metrics import Metrics, read_metrics
-
-CONFIG = "config.yaml"
-SMALL = 64 * MEGABYTE
+from dvsn.report.runs import CONFIG, LIMIT, parse_yaml, read_config
+from dvsn.report.table import is_number
 
 
 @dataclass
@@ -94,17 +92,12 @@ def read_folder(path: Path, *, evaluation: Path | None = None) -> Folder:
 
 
 def _read_config(run: Folder) -> None:
-    import yaml
-
     path = run.path / CONFIG
     try:
-        run.config_text = read_text(path, expected="the config of a run", limit=SMALL)
-        content = yaml.safe_load(run.config_text)
+        run.config_text = read_config(run.path)
+        content = parse_yaml(run.config_text, path)
     except DataError as error:
         run.notes.append(str(error))
-        return
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        run.notes.append(f"{path}: not a YAML file ({' '.join(str(error).split())}).")
         return
     if isinstance(content, dict):
         run.config = content
@@ -118,7 +111,7 @@ def _object(run: Folder, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = read_json(path, limit=SMALL)
+        content = read_json(path, limit=LIMIT)
     except DataError as error:
         run.notes.append(str(error))
         return {}
@@ -139,7 +132,7 @@ def _read_analysis(run: Folder, evaluation: Path | None) -> None:
         run.notes.append(f"{error} What the evaluation found is left out.")
     if (chosen / "metrics.json").is_file():
         try:
-            content = read_json(chosen / "metrics.json", limit=SMALL)
+            content = read_json(chosen / "metrics.json", limit=LIMIT)
         except DataError as error:
             run.notes.append(str(error))
         else:
@@ -170,15 +163,6 @@ def short(node: Any) -> str:
     """The class of a config's node, without its package."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
     return str(target).rpartition(".")[2] if target else ""
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a config by their dotted path. A list is a value."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 
 def facts(run: Folder) -> list[tuple[str, str]]:

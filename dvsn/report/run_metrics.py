@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dvsn.errors import DataError
-from dvsn.reading import MEGABYTE, read_text
+from dvsn.reading import MEGABYTE, read_text, separated
 
 FILE = "metrics.csv"
 LIMIT = 512 * MEGABYTE
@@ -81,7 +79,7 @@ def parse(text: str, path: Path) -> Metrics:
     if not lines:
         found.notes.append(f"{path}: is empty.")
         return found
-    names = _cells(lines[0][1])
+    names = separated(lines[0][1], ",")
     if "step" not in names:
         found.notes.append(f"{path}: line 1: has no column named step; the curves are left out.")
         return found
@@ -89,7 +87,7 @@ def parse(text: str, path: Path) -> Metrics:
         found.notes.append(f"{path}: line {lines[-1][0]} was cut off; it is left out.")
         lines.pop()
     found.series = {name: Series() for name in names if name not in ("step", "epoch")}
-    damaged = [number for number, line in lines[1:] if not _add(found, names, _cells(line))]
+    damaged = [number for number, line in lines[1:] if not _add(found, names, separated(line, ","))]
     if damaged:
         listed = ", ".join(map(str, damaged[:8])) + (" and more" if len(damaged) > 8 else "")
         found.notes.append(
@@ -98,13 +96,6 @@ def parse(text: str, path: Path) -> Metrics:
     found.steps_per_epoch = _steps_per_epoch(found)
     found.notes += _odd(found, path)
     return found
-
-
-def _cells(line: str) -> list[str]:
-    try:
-        return next(csv.reader(io.StringIO(line)), [])
-    except csv.Error:
-        return []
 
 
 def _add(metrics: Metrics, names: list[str], cells: list[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dvsn.report import findings, html, run_curves
 from dvsn.report.html import Cell, Page
 from dvsn.report.run_folder import Folder, duration, facts, read_folder
 from dvsn.report.run_pictures import film, write_strip
-from dvsn.report.table import Report, Table
+from dvsn.report.table import Report, Table, in_words
 
 NAME = "report"
 STARVED = 0.1
@@ -28,8 +29,7 @@ def report(folder: Path, *, output: Path | None = None, evaluation: Path | None 
     run = read_folder(folder, evaluation=evaluation)
     output = output or folder
     page = build(run, output)
-    html.write(page, output / f"{NAME}.html")
-    return words(run, page.notes).write(output)
+    return replace(words(run, page.notes), files={f"{NAME}.html": page.render().encode()}).write(output)
 
 
 def build(run: Folder, output: Path) -> Page:
@@ -255,16 +255,9 @@ def words(run: Folder, notes: list[str]) -> Report:
     known = facts(run)
     width = max((len(name) for name, _ in known), default=0)
     lines = [run.name, *(f"  {name:<{width}}  {value}" for name, value in known)]
-    for table in tables:
-        lines += ["", *table.text()]
-    lines += ["", *(f"note: {note}" for note in notes)] if notes else []
-    if run.analysis is None:
-        lines += ["", f"what it gets wrong: {evaluate_line(run)}"]
     marked = [f"# {run.name}", "", *(f"- {name}: {value}" for name, value in known)]
-    for table in tables:
-        marked += ["", *table.markdown()]
-    marked += ["", *(f"> {note}" for note in notes)] if notes else []
-    return Report(NAME, "\n".join(lines) + "\n", "\n".join(marked) + "\n", rows)
+    last = ["", f"what it gets wrong: {evaluate_line(run)}"] if run.analysis is None else []
+    return in_words(NAME, lines, marked, tables, notes, rows, last=last)
 
 
 def plain_table(title: str, rows: list[dict[str, Any]]) -> Table:

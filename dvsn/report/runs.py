@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dvsn.errors import DataError
-from dvsn.reading import read_json, read_text
+from dvsn.reading import MEGABYTE, read_json, read_text
 
 Config = dict[str, Any]
 ALONE = "student alone"
@@ -33,8 +31,9 @@ SETTINGS = (
 """The keys of a config that make runs comparable; runs that differ in them get sections of their own."""
 ACCURACIES = ("top1", "accuracy")
 """Scores whose value by chance is one in the number of classes."""
-LIMIT = 16 << 20
-"""Bytes of a config.yaml or result.json; a run's own have some kilobytes."""
+CONFIG = "config.yaml"
+LIMIT = 64 * MEGABYTE
+"""Of a config.yaml or result.json; a run's own have some kilobytes."""
 
 
 @dataclass
@@ -107,7 +106,7 @@ class Found:
 def read_runs(folder: Path) -> Found:
     """The runs below a folder. One that is damaged is left out and named in the notes."""
     found = Found()
-    for file in sorted(folder.rglob("config.yaml"), key=lambda each: natural(str(each))):
+    for file in sorted(folder.rglob(CONFIG), key=lambda each: natural(str(each))):
         place = file.parent
         if not (place / "result.json").is_file():
             found.open.append(Open(place, method_of(place)))
@@ -126,7 +125,7 @@ def natural(text: str) -> list[str | int]:
 
 def read_folder(folder: Path) -> Run:
     """The run of a folder. Raises `DataError`, naming the file, where one of its files is not as a run leaves it."""
-    config = read_yaml(folder / "config.yaml")
+    config = parse_yaml(read_config(folder), folder / CONFIG)
     result = read_json(folder / "result.json", expected="the result of a run", limit=LIMIT)
     try:
         run = read_run(folder, config, result)
@@ -139,16 +138,21 @@ def read_folder(folder: Path) -> Run:
     return run
 
 
-def read_yaml(path: Path) -> Any:
-    text = read_text(path, expected="the config of a run", limit=LIMIT)
+def read_config(folder: Path) -> str:
+    """The text of a run's config.yaml."""
+    return read_text(folder / CONFIG, expected="the config of a run", limit=LIMIT)
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """What a text says, which `path` names in errors. Raises `DataError` where it is no YAML."""
+    import yaml
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
     try:
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: cannot be read as YAML: {reason}. Restore it, or leave the run out."
-        ) from error
+        raise DataError(f"{path}: not a YAML file ({reason}). Restore it, or leave the run out.") from error
 
 
 def overrides_of(folder: Path) -> tuple[str, ...] | None:
@@ -162,7 +166,7 @@ def overrides_of(folder: Path) -> tuple[str, ...] | None:
 def method_of(folder: Path) -> str:
     """The method of a run that is not finished, as far as its config says it."""
     try:
-        parts = (read_yaml(folder / "config.yaml") or {}).get("distill")
+        parts = (parse_yaml(read_config(folder), folder / CONFIG) or {}).get("distill")
     except (DataError, AttributeError):
         return ""
     return " + ".join(map(str, parts)) if isinstance(parts, Mapping) and parts else ""

@@ -10,12 +10,11 @@ from dvsn.pictures.figures import words
 from dvsn.report.html import COLOURS
 from dvsn.report.search_plot import Option, running_best
 from dvsn.report.search_table import Row
-from dvsn.report.sweep_charts import shown
+from dvsn.report.sweep_charts import GREEN, GREY, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-GREY, GREEN = "#8a8a8a", "#2f9e6e"
 GROUPS = (("best tenth", GREEN, 2.2), ("best half", COLOURS[0], 1.4), ("the rest", COLOURS[1], 1.0))
 """Of the finished trials by score: name, colour, width of a line."""
 PRUNED = "pruned"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from dvsn.report import curves, html, run_metrics, search_charts, sweep_charts, sweep_page
+from dvsn.report import curves, html, run_metrics, search_charts, sweep_page
 from dvsn.report.html import Cell, Page
 from dvsn.report.search_plot import Option, options
-from dvsn.report.search_table import Row, head, line_of, rows
+from dvsn.report.search_table import Row, head, line_of, rows, score_name, with_score
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,8 +28,7 @@ MOST = 24
 def page(study: Study, folder: Path) -> Page:
     """The page of a study whose trials lie in `folder`."""
     table = rows(study)
-    scored = [row for row in table if row.score is not None and math.isfinite(row.score)]
-    score = str(study.user_attrs.get("score", "score")).partition(",")[0]
+    scored, score = with_score(table), score_name(study)
     made = Page(f"Search {folder.parent.name}", head(study, table))
     if not table:
         made.note("No trial has begun yet.")
@@ -107,27 +106,14 @@ def importance(study: Study) -> list[str | Markup]:
 
 def add_curves(page: Page, folder: Path, table: Sequence[Row], score: str) -> None:
     """The scores of the trials over their steps; the best in colours."""
-    known = [(f"trial {row.number}", folder / str(row.number)) for row in table]
+    named = [(f"trial {row.number}", folder / str(row.number)) for row in table]
     read = [
-        (name, [curves.read(place, name)]) for name, place in known if (place / run_metrics.FILE).is_file()
+        (name, [curves.read(place, name)]) for name, place in named if (place / run_metrics.FILE).is_file()
     ]
-    for _, (run,) in read:
-        for note in run.notes:
-            page.note(f"Curves: {note}")
-    columns = curves.chosen([run for _, (run,) in read], score)[:2]
-    found = []
-    for column in columns:
-        chart, own = sweep_charts.curve_plot(read, column, allowed=curves.allowance(len(read), len(columns)))
-        found.append(
-            html.figure(
-                chart,
-                height=sweep_page.curve_height(read),
-                label=f"{column} of the trials over the steps",
-                smooth=own,
-            )
-        )
-    if found:
-        page.section("Curves", html.controls(), html.columns(*found) if len(found) > 1 else found[0])
+    sweep_page.note_damage(page, [run for _, (run,) in read])
+    charts = sweep_page.charts_of(read, score, most=2, who="the trials")
+    if charts:
+        page.section("Curves", html.controls(), *charts)
 
 
 def trials(table: Sequence[Row]) -> Markup:

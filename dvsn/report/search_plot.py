@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvsn.pictures import figures
 from dvsn.pictures.figures import BLUE, GREEN, GREY, words
-from dvsn.report.search_table import Row, head, rows
+from dvsn.report.search_table import Row, head, rows, score_name, with_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def running_best(table: Sequence[Row], *, more: bool) -> tuple[list[int], list[f
 def pictures(study: Study) -> dict[str, bytes]:
     """`search.png` and `search.svg`, once a trial has a finite score."""
     table = rows(study)
-    scored = [row for row in table if row.score is not None and math.isfinite(row.score)]
+    scored = with_score(table)
     if not scored:
         return {}
     made = figures.files(lambda: draw(study, table, scored))
@@ -87,9 +87,8 @@ def draw(study: Study, table: list[Row], scored: list[Row]) -> Figure:
         over(axes, option, table, scored)
     for axes in panels[1 + len(searched) :]:
         axes.set_axis_off()
-    score = str(study.user_attrs.get("score", "score")).partition(",")[0]
     for line in grid:
-        line[0].set_ylabel(words(score, 30))
+        line[0].set_ylabel(words(score_name(study), 30))
     return figure
 
 

@@ -17,10 +17,22 @@ FILE = "study.log"
 
 
 def storage(folder: Path) -> JournalStorage:
-    """Optuna's journal: a line a change, each on the disk before the next. What is there survives a kill.
+    """Optuna's journal, to be written: a line a change, each on the disk before the next. What is there survives a kill.
 
-    A last line that was cut off, by a full disk for example, is dropped. Optuna's own lock is left out: it outlives a
-    killed process and then holds up the next one for half a minute, and the folder of a search is locked as a whole.
+    A last line that was cut off, by a full disk for example, is removed, so that the next one does not go on in it.
+    """
+    file = folder / FILE
+    if file.is_file() and not (content := file.read_bytes()).endswith(b"\n"):
+        with file.open("r+b") as torn:
+            torn.truncate(content.rfind(b"\n") + 1)
+    return journal(file)
+
+
+def journal(file: Path) -> JournalStorage:
+    """Optuna's storage in a file. A last line that was cut off is not read.
+
+    Optuna's own lock is left out: it outlives a killed process and then holds up the next one for half a minute, and the
+    folder of a search is locked as a whole.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -32,22 +44,18 @@ def storage(folder: Path) -> JournalStorage:
         def release(self) -> None:
             pass
 
-    file = folder / FILE
-    if file.is_file() and not (content := file.read_bytes()).endswith(b"\n"):
-        with file.open("r+b") as torn:
-            torn.truncate(content.rfind(b"\n") + 1)
     return JournalStorage(JournalFileBackend(str(file), lock_obj=NoLock()))  # type: ignore[arg-type]
 
 
 def load(folder: Path) -> Study:
-    """The study of a folder, to be read. Raises `DataError` where Optuna is missing."""
+    """The study of a folder, to be read, also while its search runs. Raises `DataError` where Optuna is missing."""
     try:
         import optuna
     except ImportError:
         raise DataError(f"{folder / FILE}: reading it needs Optuna. pip install 'dvsn[hpo]'.") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.load_study(study_name="search", storage=storage(folder))
+        return optuna.load_study(study_name="search", storage=journal(folder / FILE))
     except (KeyError, ValueError) as error:
         raise DataError(f"{folder / FILE}: is not the file of a search: {error}") from error
 

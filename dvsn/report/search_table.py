@@ -56,6 +56,15 @@ def rows(study: Study) -> list[Row]:
     return sorted(found, key=place)
 
 
+def with_score(table: list[Row]) -> list[Row]:
+    """The trials that have a place on an axis of scores."""
+    return [row for row in table if row.score is not None and math.isfinite(row.score)]
+
+
+def score_name(study: Study) -> str:
+    return str(study.user_attrs.get("score", "score")).partition(",")[0]
+
+
 def best_line(study: Study, table: list[Row]) -> str:
     """The command that runs the best trial again; empty where none has finished."""
     return line_of(study, table[0]) if table and table[0].state == "finished" else ""

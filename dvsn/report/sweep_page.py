@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -11,7 +11,7 @@ from dvsn.report import curves, html, pareto, sweep_charts, sweep_table
 from dvsn.report.curves import Curves
 from dvsn.report.html import Cell, Page
 from dvsn.report.ranking import Row, Section
-from dvsn.report.runs import Found
+from dvsn.report.runs import Found, Run
 
 CHARTS = 12
 """So many settings have a section with a chart; the tables of further ones are folded."""
@@ -155,23 +155,16 @@ def fixed(value: float | None) -> Cell | None:
 
 def add_costs(page: Page, sections: Sequence[Section]) -> None:
     parts: list[str | Markup] = []
-    for arena in pareto.arenas(sections)[:CHARTS]:
-        known = [(cost, points) for cost in pareto.COSTS if (points := pareto.points(arena, cost))]
-        if not known:
-            continue
+    for (first, *_), known in pareto.panels(sections)[:CHARTS]:
         if len({each.arena for each in sections}) > 1:
-            parts.append(html.heading(title_of(arena[0], sections)))
-        parts.append(
-            html.columns(
-                *(
-                    html.figure(
-                        sweep_charts.cost_plot(arena[0], cost, points),
-                        label=f"{arena[0].monitor} against {cost.title}",
-                    )
-                    for cost, points in known
-                )
+            parts.append(html.heading(title_of(first, sections)))
+        charts = [
+            html.figure(
+                sweep_charts.cost_plot(first, cost, points), label=f"{first.monitor} against {cost.title}"
             )
-        )
+            for cost, points in known
+        ]
+        parts.append(html.columns(*charts))
     if parts:
         page.section("Score against cost", *parts)
 
@@ -180,7 +173,7 @@ def add_curves(page: Page, sections: Sequence[Section], found: Found) -> None:
     """The curves of finished and of open runs, a chart a column, for each task and score."""
     arenas = pareto.arenas(sections)[:CHARTS]
     parts: list[str | Markup] = []
-    damaged: list[str] = []
+    every: list[Curves] = []
     left = RUNS
     for number, arena in enumerate(arenas):
         wanted = {name: folders[:left] for name, folders in members(arena).items()}
@@ -188,68 +181,68 @@ def add_curves(page: Page, sections: Sequence[Section], found: Found) -> None:
             wanted["without a result"] = [(each.folder, each.folder.name) for each in found.open[:RUNS]]
         rows = [(name, [curves.read(*each) for each in folders]) for name, folders in wanted.items()]
         left = max(0, left - sum(len(runs) for _, runs in rows))
-        damaged += [note for _, runs in rows for run in runs for note in run.notes]
+        every += [run for _, runs in rows for run in runs]
         charts = charts_of(rows, arena[0].monitor)
         if charts and len(arenas) > 1:
             parts.append(html.heading(title_of(arena[0], sections)))
         parts += charts
+    note_damage(page, every)
+    if parts:
+        page.section("Curves of all runs", html.controls(), *parts)
+
+
+def note_damage(page: Page, runs: Sequence[Curves]) -> None:
+    """What was wrong with the files of curves; of many the first."""
+    damaged = [note for run in runs for note in run.notes]
     for note in damaged[: sweep_table.SHOWN]:
         page.note(f"Curves: {note}")
     if len(damaged) > sweep_table.SHOWN:
         page.note(f"Curves: {len(damaged) - sweep_table.SHOWN} more files could not be read whole.")
-    if parts:
-        page.section("Curves of all runs", html.controls(), *parts)
 
 
 def members(arena: Sequence[Section]) -> dict[str, list[tuple[Path, str]]]:
     """The folders of the runs by the name of their row, the best rows first; each run once."""
     found: dict[str, list[tuple[Path, str]]] = {}
-    taken = set[Path]()
-    for section in arena:
-        for row in section.rows:
-            name = sweep_table.named(row)
-            name = f"{name} ({section.title})" if section.title and not row.alone else name
-            for run in row.runs:
-                if run.folder not in taken:
-                    taken.add(run.folder)
-                    found.setdefault(name, []).append((run.folder, f"{name}, seed {run.turn_name}"))
+    for section, row, run in each_run(arena):
+        name = sweep_table.named(row)
+        name = f"{name} ({section.title})" if section.title and not row.alone else name
+        found.setdefault(name, []).append((run.folder, f"{name}, seed {run.turn_name}"))
     return found
 
 
-def charts_of(rows: Sequence[tuple[str, Sequence[Curves]]], monitor: str) -> list[Markup]:
-    """A chart for each column that is worth showing, the score first."""
-    every = [run for _, runs in rows for run in runs]
-    columns = curves.chosen(every, monitor)[: 2 if len(every) > FEW else curves.SHOWN]
-    allowed = curves.allowance(len(every), len(columns))
-    found = []
-    for column in columns:
-        chart, own = sweep_charts.curve_plot(rows, column, allowed=allowed)
-        found.append(
-            html.figure(
-                chart, height=curve_height(rows), label=f"{column} of all runs over the steps", smooth=own
-            )
-        )
-    return [html.columns(*found)] if len(found) > 1 else found
-
-
-def curve_height(rows: Sequence[object]) -> int:
-    """In pixels, with room for the names of the coloured rows one below the other."""
-    return 350 + 19 * min(len(rows), sweep_charts.COLOURED + 1)
-
-
-def add_runs(page: Page, sections: Sequence[Section]) -> None:
-    """Every run with its folder, closed until it is wanted."""
-    lines: list[list[html.Value]] = []
+def each_run(sections: Sequence[Section]) -> Iterator[tuple[Section, Row, Run]]:
+    """The runs with the first row and section that each is in: a student alone may be in several."""
     taken = set[Path]()
     for section in sections:
         for row in section.rows:
             for run in row.runs:
                 if run.folder not in taken:
                     taken.add(run.folder)
-                    lines.append([
-                        row.method, row.weight, run.turn_name, fixed(run.last), fixed(run.best), run.collapsed or None,
-                        str(run.folder),
-                    ])  # fmt: skip
+                    yield section, row, run
+
+
+def charts_of(
+    rows: Sequence[tuple[str, Sequence[Curves]]], monitor: str, *, most: int = curves.SHOWN, who: str = "all runs"
+) -> list[Markup]:  # fmt: skip
+    """A chart for each column that is worth showing, the score first, `most` at most and two of many runs."""
+    every = [run for _, runs in rows for run in runs]
+    columns = curves.chosen(every, monitor)[: 2 if len(every) > FEW else most]
+    allowed = curves.allowance(len(every), len(columns))
+    height = 350 + 19 * min(len(rows), sweep_charts.COLOURED + 1)  # the names stand one below the other
+    found = []
+    for column in columns:
+        chart, own = sweep_charts.curve_plot(rows, column, allowed=allowed)
+        label = f"{column} of {who} over the steps"
+        found.append(html.figure(chart, height=height, label=label, smooth=own))
+    return [html.columns(*found)] if len(found) > 1 else found
+
+
+def add_runs(page: Page, sections: Sequence[Section]) -> None:
+    """Every run with its folder, closed until it is wanted."""
+    lines: list[list[html.Value]] = [
+        [row.method, row.weight, run.turn_name, fixed(run.last), fixed(run.best), run.collapsed or None, str(run.folder)]
+        for _, row, run in each_run(sections)
+    ]  # fmt: skip
     if lines:
         names = ("method", "weight", "seed", "last", "best", "collapsed", "folder")
         page.section("Runs", html.folded(f"{len(lines)} runs", html.table(names, lines)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dvsn.pictures import figures
 from dvsn.pictures.figures import BLUE, GREEN, GREY, INK, RED, words
 from dvsn.report import pareto
-from dvsn.report.pareto import Cost, Point
+from dvsn.report.pareto import Cost, Panel, Point
 from dvsn.report.ranking import Row, Section, limits
 from dvsn.report.sweep_table import head, measured, named
 
@@ -26,7 +26,7 @@ def pictures(sections: Sequence[Section]) -> dict[str, bytes]:
     """The files of both pictures by name; of costs only where some are known and differ."""
     dots = figures.files(lambda: dot_plot(sections))
     found = {f"report.{ending}": content for ending, content in dots.items()}
-    known = panels(sections)
+    known = pareto.panels(sections)[:MOST_SECTIONS]
     if known:
         costs = figures.files(lambda: cost_plot(known))
         found |= {f"report_cost.{ending}": content for ending, content in costs.items()}
@@ -114,18 +114,6 @@ def draw_row(axes: Axes, row: Row, place: int, low: float, high: float) -> None:
 
 
 # Costs ----------------------------------------------------------------------------------------------------
-
-Panel = tuple[list[Section], list[tuple[Cost, list[Point]]]]
-
-
-def panels(sections: Sequence[Section]) -> list[Panel]:
-    """For each arena the costs that are known and differ, with their points."""
-    found = []
-    for arena in pareto.arenas(sections):
-        known = [(cost, points) for cost in pareto.COSTS if (points := pareto.points(arena, cost))]
-        if known:
-            found.append((arena, known))
-    return found[:MOST_SECTIONS]
 
 
 def cost_plot(known: Sequence[Panel]) -> Figure:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dvsn.report.paired import CHANCE, LEVEL, compare, lowest_p
+from dvsn.report.pareto import arenas
 from dvsn.report.ranking import Row, Section, Spread, scores, unit
 from dvsn.report.runs import ALONE, Found, Open
 from dvsn.report.table import Report, Table
@@ -93,12 +94,9 @@ def columns(section: Section) -> tuple[list[str], list[list[str]], frozenset[int
 
 def overviews(sections: Sequence[Section]) -> list[Table]:
     """The best row of each setting, for tasks and data with several of them; the best setting first."""
-    arenas: dict[int, list[Section]] = {}
-    for section in sections:
-        arenas.setdefault(section.arena, []).append(section)
     names = ("setting", "best row", "seeds", "last", "gain", "verdict")
     found = []
-    for arena in (each for each in arenas.values() if len(each) > 1):
+    for arena in (each for each in arenas(sections) if len(each) > 1):
         rows = [
             (
                 section.title or "-",

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from dvsn.atomic import replacing
+from dvsn.atomic import replacing, write_csv
+
+LARGE = 1e300
+"""Above it a number of JSON may not be one of a computer."""
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a number that can be shown: finite, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,25 @@ class Report:
 
     def write(self, folder: Path) -> str:
         """Write NAME.txt, .md, .csv and the further files, each whole or not at all, and return the text."""
-        sheet = io.StringIO(newline="")
-        writer = csv.DictWriter(sheet, fieldnames=list(self.rows[0]) if self.rows else [])
-        writer.writeheader()
-        writer.writerows(self.rows)
-        texts = {"txt": self.text, "md": self.markdown, "csv": sheet.getvalue()}
-        contents = {f"{self.name}.{ending}": text.encode() for ending, text in texts.items()}
-        write_files(folder, contents | dict(self.files))
+        write_csv(folder / f"{self.name}.csv", self.rows)
+        texts = {f"{self.name}.txt": self.text.encode(), f"{self.name}.md": self.markdown.encode()}
+        write_files(folder, texts | dict(self.files))
         return self.text
+
+
+def in_words(
+    name: str, text: Sequence[str], markdown: Sequence[str], tables: Sequence[Table], notes: Sequence[str],
+    rows: Sequence[Mapping[str, Any]], *, last: Sequence[str] = (),
+) -> Report:  # fmt: skip
+    """A report of lines, then tables, then notes. `last` are lines that only the text ends with."""
+    lines, marked = list(text), list(markdown)
+    for table in tables:
+        lines += ["", *table.text()]
+        marked += ["", *table.markdown()]
+    if notes:
+        lines += ["", *(f"note: {note}" for note in notes)]
+        marked += ["", *(f"> {note}" for note in notes)]
+    return Report(name, "\n".join([*lines, *last]) + "\n", "\n".join(marked) + "\n", rows)
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -84,7 +84,7 @@ def test_csv_is_flushed_now_and_then(tmp_path: Path) -> None:
 def test_a_resumed_csv_reads_as_if_never_interrupted(tmp_path: Path) -> None:
     first = CsvLogger(folder=str(tmp_path))
     for step in range(5):
-        first.log_metrics({"loss": float(step), **({"old": 1.0} if step in (1, 3) else {})}, step=step)
+        first.log_metrics({"loss": float(step), **({"old, wet": 1.0} if step in (1, 3) else {})}, step=step)
     first.save()
     second = CsvLogger(folder=str(tmp_path))
     second.resume(3)  # steps 3 and 4 are trained again
@@ -93,7 +93,9 @@ def test_a_resumed_csv_reads_as_if_never_interrupted(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "metrics.csv")
     assert [(row["step"], row["loss"]) for row in rows] == [("0", "0"), ("1", "1"), ("2", "2"), ("3", "30")]
     assert (
-        [row["old"] for row in rows] == ["", "1", "", ""] and rows[3]["new"] == "7" and rows[0]["new"] == ""
+        [row["old, wet"] for row in rows] == ["", "1", "", ""]
+        and rows[3]["new"] == "7"
+        and rows[0]["new"] == ""
     )
 
 

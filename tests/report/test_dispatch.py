@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,3 +83,10 @@ def test_the_command_evaluates_by_dvsn_evaluate(monkeypatch: pytest.MonkeyPatch)
     )
     program.measure(Path("best.ckpt"), "test")
     assert evaluate and asked == [((Path("best.ckpt"),), {"split": "test", "worst": 50})]
+
+
+def test_its_help_needs_no_page() -> None:
+    heavy = {"numpy", "jinja2", "plotly", "PIL"}
+    code = f"import sys; import dvsn.report.command; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -52,6 +52,11 @@ def test_the_experiments_are_drawn_from_what_is_kept() -> None:
             "setting,monitor,teacher,method,weight,seeds,last_mean,last_deviation\n,val/top1,,kd,1,3,high,\n",
             "line 2: last_mean: found 'high', expected a number or nothing",
         ),
+        (
+            "setting,monitor,teacher,method,weight,seeds,last_mean,last_deviation\n,val/top1,,kd,1,3,0.",
+            "line 2: has 7 columns, expected 8",
+        ),
+        ("setting,monitor\n" + "x" * 200_000 + ",y\n", "line 2: field larger than field limit"),
     ],
 )
 def test_another_file_is_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_collapsed_runs_are_marked_and_said(tmp_path: Path) -> None:
     assert "kd, 0.5, seed 1: no finite score" in text
 
 
+def test_a_student_alone_is_judged_in_each_of_its_sections(tmp_path: Path) -> None:
+    """0.5 is far below five scores of 0.7, and in the middle of five of 0.5."""
+    write_run(tmp_path, 0, None, 0.5)
+    for number in range(10):
+        score, teacher = (0.7, "t.ckpt") if number < 5 else (0.5, "u.ckpt")
+        write_run(tmp_path, 1 + number, "kd", score, seed=number, teacher=teacher)
+    high, low = sections(read_runs(tmp_path).runs)
+    said = [[run.collapsed for row in each.rows if row.alone for run in row.runs] for each in (high, low)]
+    assert said == [["29 deviations from the median 0.7"], [""]]
+
+
 def test_what_counts_as_collapsed() -> None:
     """Median 0.70; absolute deviations 0.02, 0.01, 0, 0.01, 0.02, so that five deviations are 5 * 1.4826 * 0.01."""
     known = [0.68, 0.69, 0.70, 0.71, 0.72]

@@ -237,6 +237,8 @@ def test_a_killed_search_loses_nothing(tmp_path: Path) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
     with (folder / search_study.FILE).open("a") as file:
         file.write('{"op_code":')  # a line that a full disk cut off
+    assert len(search_study.load(folder).trials) == 2  # a report reads, and leaves the file as it is
+    assert (folder / search_study.FILE).read_text().endswith('{"op_code":')
     second = subprocess.run(call, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert second.returncode == 0, second.stderr
     study = search_study.load(folder)
