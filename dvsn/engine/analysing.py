@@ -97,7 +97,7 @@ class Analysing(Callback):
         """Write everything into the folder; `about` is what metrics.json says of the measurement, `details` its tables."""
         found = self.analyst
         drawings.write_drawings(self.folder, self.drawings)
-        pictures = [each.picture for each in self.seen]
+        pictures = [found.settle(each.picture) for each in self.seen]
         if self.worst is not None:
             write_csv(self.folder / TABLE, rows_of(pictures, found.score))
         Analysis(
