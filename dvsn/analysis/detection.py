@@ -76,7 +76,9 @@ class Found(Analyst):
 
     def look(self, batch: Batch, output: Any) -> list[Picture]:
         pictures = []
-        answers = [None] * len(output) if self.teacher is None else self.teacher(batch["image"])
+        answers = [None] * len(output)
+        if self.teacher is not None:
+            answers = batch["teacher"] = self.teacher(batch["image"])
         rows = zip(batch["index"].tolist(), batch["name"], output, answers, strict=True)
         for index, name, found, theirs in rows:
             results, objects = self.rows_of(index, found)
@@ -127,13 +129,12 @@ class Found(Analyst):
     def panels(self, batch: Batch, output: Any) -> dict[str, Tensor]:
         """Also `errors`: the detections in the colours of their kinds, and the objects that none has found."""
         found = super().panels(batch, output)
-        answers = {"errors": output} | (
-            {} if self.teacher is None else {"errors of the teacher": self.teacher(batch["image"])}
-        )
-        photo = batch["image"][0].permute(1, 2, 0).cpu().numpy()
-        for title, answer in answers.items():
-            results, objects = self.rows_of(int(batch["index"][0]), answer[0])
-            judged = judge(results, objects, least=self.least)
+        index, photo = int(batch["index"][0]), batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        answers = {"errors": (output[0], self.judged[index][1])}
+        if self.teacher is not None:
+            answers["errors of the teacher"] = batch["teacher"][0], self.taught[index]
+        for title, (answer, judged) in answers.items():
+            results, objects = self.rows_of(index, answer)
             drawn = draw_errors(photo, judged, results, objects, self.categories)
             found[title] = torch.from_numpy(drawn).permute(2, 0, 1)[None]
         return found

@@ -114,13 +114,14 @@ class Found(Analyst):
         """Photo, prediction and label enlarged, truth and prediction with lines between, and the largest of the heatmaps
         where the network has them; the teacher's answer where there is one."""
         measured = self.task.score.compared(batch["index"].cpu().numpy()).labelled[0]
-        others = {} if self.teacher is None else {TEACHER: answer_of(self.teacher, batch)}
+        others = {} if self.teacher is None else {TEACHER: batch["teacher"]}
         return draw_panels(self.task, batch, output, measured, others)
 
     # A teacher --------------------------------------------------------------------------------------------
 
     def ask_teacher(self, batch: Batch, index: np.ndarray, values: list[dict[str, float]]) -> None:
-        points = as_array(self.task.in_picture(batch, answer_of(self.teacher, batch)))
+        batch["teacher"] = answer_of(self.teacher, batch)
+        points = as_array(self.task.in_picture(batch, batch["teacher"]))
         self.taught.update(zip(index.tolist(), points, strict=True))
         for each, score in zip(values, self.person_scores(self.measure(index, points)[0]), strict=True):
             if np.isfinite(score):

@@ -181,7 +181,10 @@ def test_a_teacher_by_hand(analyst: Found) -> None:
     )
     assert (bus["student"], bus["teacher"]) == (0, 1)
     assert (every["student"], every["teacher"], every["objects"]) == (0.25, 0.5, 4)
-    assert list(beside.panels(batch_of(0), ANSWERS[:1])) == ["errors", "errors of the teacher"]
+    batch = batch_of(0)
+    beside.look(batch, ANSWERS[:1])
+    beside.teacher = "is asked once"
+    assert list(beside.panels(batch, ANSWERS[:1])) == ["errors", "errors of the teacher"]
     with pytest.raises(ConfigError, match="knows 4 classes, the checkpoint 3"):
         Found(analyst.task, SimpleNamespace(network=SimpleNamespace(classes=4)))
 
@@ -234,6 +237,7 @@ def test_the_panel_has_the_colours_of_the_kinds(analyst: Found) -> None:
     at = [tuple(panel[0, :, 20, x].tolist()) for x in (4, 44)]  # on the lower edges
     assert at == [COLOURS[RIGHT], COLOURS["wrong class"]]
     assert not batch["image"][0].any()
+    analyst.look(batch_of(1), ANSWERS[1:])
     second = analyst.panels(batch_of(1), ANSWERS[1:])["errors"][0]
     edge = {tuple(second[:, 20, x].tolist()) for x in range(80, 101)}
     assert COLOURS[NOT_FOUND] in edge
