@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dvsn.analysis.analyst import Analyst, Gather
+from dvsn.analysis.confusion import Confusion
 from dvsn.analysis.object_panel import draw_errors
 from dvsn.analysis.precision_curves import precision_charts
 from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, Row
@@ -143,9 +144,14 @@ class Found(Analyst):
         self.task.score.compute()  # gathers, and is not repeated
         together = {index: judged for part in gather(self.judged) for index, judged in part.items()}
         self.judged = dict(sorted(together.items()))
+        counts = confusion(self.shown, list(self.categories))
+        self.confusion = Confusion(torch.from_numpy(counts), (*self.classes, "background"), unit="objects")
         self.taught = {index: judged for part in gather(self.taught) for index, judged in part.items()}
 
     # What was found --------------------------------------------------------------------------------------
+
+    def settle(self, picture: Picture) -> Picture:
+        return self.confusion.settle(picture)
 
     @property
     def everything(self) -> list[Judged]:
@@ -252,16 +258,12 @@ class Found(Analyst):
     def matrices(self) -> tuple[Matrix, ...]:
         if not self.judged:
             return ()
-        names = (*self.classes, "background")
-        counts = confusion(self.shown, list(self.categories)).astype(float)
-        return (
-            Matrix(
-                "confusion", "Confusion", names, names, tuple(tuple(row) for row in counts.tolist()), "objects",
-                f"Rows are what is there, columns what was found. {self.from_on} Right ones are matched as COCO does at an "
-                f"IoU of {MATCHED}; what remains is paired by overlap from {MATCHED} on, whatever its class. The column "
-                "background: objects not found; the row: detections of nothing, double or badly placed ones.",
-            ),
-        )  # fmt: skip
+        note = (
+            f"Rows are what is there, columns what was found. {self.from_on} Right ones are matched as COCO does at an "
+            f"IoU of {MATCHED}; what remains is paired by overlap from {MATCHED} on, whatever its class. The column "
+            "background: objects not found; the row: detections of nothing, double or badly placed ones."
+        )
+        return (self.confusion.matrix(title="Confusion", note=note),)
 
 
 def share(part: int, whole: int) -> float | None:

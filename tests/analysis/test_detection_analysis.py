@@ -15,6 +15,7 @@ from dvsn.analysis.analyst import find_analyst
 from dvsn.analysis.detection import Found
 from dvsn.analysis.object_panel import COLOURS, NOT_FOUND
 from dvsn.analysis.precision_curves import by_class
+from dvsn.analysis.record import Cell
 from dvsn.errors import ConfigError
 from dvsn.metrics.detection import DetectionScore
 from dvsn.metrics.detection_errors import RIGHT
@@ -141,6 +142,20 @@ def test_tables_and_matrix_by_hand(analyst: Found) -> None:
     assert base == pytest.approx(34 / 101 / 2)  # of car 1 of 3 at precision 1, of bus none
     assert errors["wrong class"]["ap50 gained"] == pytest.approx((34 / 101 + 1) / 2 - base)
     assert errors["badly placed"]["ap50 gained"] == pytest.approx((34 + 33 * 2 / 3) / 101 / 2 - base)
+
+
+def test_of_many_classes_those_that_are_confused_most_have_rows(
+    analyst: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cars are, four times; cells of pictures follow the matrix."""
+    monkeypatch.setattr("dvsn.analysis.confusion.MOST", 1)
+    first, second = analyst.look(batch_of(0, 1), ANSWERS)
+    analyst.close(alone)
+    (matrix,) = analyst.matrices()
+    assert matrix.rows == matrix.columns == ("car", "all others")
+    assert matrix.counts == ((1, 2), (2, 0))
+    assert analyst.settle(first).cells == (Cell(1, 0, 1),)
+    assert analyst.settle(second).cells == (Cell(0, 1, 2), Cell(1, 0, 1))
 
 
 def test_curves_are_cocos(analyst: Found) -> None:
