@@ -247,9 +247,10 @@ def test_auto_is_the_teacher_of_the_run(
     config.write_text(yaml.safe_dump({"teacher": [str(segmenter), "b.ckpt"]}))
     with pytest.raises(ConfigError, match="names 2 teachers, expected one"):
         find_teacher("auto", student)
-    config.write_text("teacher: [")
-    with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read as YAML"):
-        find_teacher("auto", student)
+    for text in ("teacher: [", "teacher: 2024-99-99", "a: " + 3000 * "["):
+        config.write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read as YAML"):
+            find_teacher("auto", student)
     assert find_teacher(None, student) is None and find_teacher("x.ckpt", student) == "x.ckpt"
 
 
