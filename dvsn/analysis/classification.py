@@ -37,28 +37,20 @@ class Found(ConfusionAnalyst):
         confidence, answers = shares.max(dim=1)
         truth = batch["target"]
         mine = shares.gather(1, truth[:, None])[:, 0]
+        columns = (each.tolist() for each in (truth, answers, confidence, mine))
         found = []
-        for number, (name, true, answer) in enumerate(
-            zip(batch["name"], truth.tolist(), answers.tolist(), strict=True)
-        ):
-            sure = float(confidence[number])
+        for number, (name, true, answer, sure, score) in enumerate(zip(batch["name"], *columns, strict=True)):
             values = {"right": float(true == answer), "confidence": sure}
             if self.teacher is not None:
                 taught = batch["teacher"][number].float().softmax(dim=0)
                 values[versus.TEACHER] = float(taught[true])
                 values |= self.versus.add(truth[number, None], answers[number, None], taught.argmax()[None])
-            wrong = answer != true
-            found.append(
-                Picture(
-                    name,
-                    float(mine[number]),
-                    values,
-                    cells=(Cell(true, answer, 1.0),) if wrong else (),
-                    note=f"{self.classes[true]} taken for {self.classes[answer]} ({sure:.0%})"
-                    if wrong
-                    else "",
-                )
-            )
+            cells: tuple[Cell, ...] = ()
+            note = ""
+            if answer != true:
+                cells = (Cell(true, answer, 1.0),)
+                note = f"{self.classes[true]} taken for {self.classes[answer]} ({sure:.0%})"
+            found.append(Picture(name, score, values, cells=cells, note=note))
         return found
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
