@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from dvsn.analysis.record import Cell, Matrix, Picture, Row
+from dvsn.analysis import versus
+from dvsn.analysis.analyst import Analyst
+from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, Row
+from dvsn.analysis.versus import Versus
 
 MOST = 60
-"""Classes of a matrix that is shown; of more, those that are confused most."""
+"""Classes of a matrix, or of bars, that are shown; of more, those that are confused most, or have the lowest scores."""
 OTHERS = "all others"
 TABLE = "largest confusions"
 
@@ -77,8 +82,11 @@ class Confusion:
         """The picture with its cells, which hold numbers of classes, in rows and columns as they are shown."""
         if self.whole:
             return picture
-        cells = [replace(c, row=self.place(c.row), column=self.place(c.column)) for c in picture.cells]
-        return replace(picture, cells=tuple(cell for cell in cells if cell.row != cell.column))
+        counts: dict[tuple[int, int], float] = defaultdict(float)
+        for cell in picture.cells:
+            counts[self.place(cell.row), self.place(cell.column)] += cell.count
+        cells = [Cell(row, column, count) for (row, column), count in counts.items() if row != column]
+        return replace(picture, cells=tuple(sorted(cells, key=lambda cell: -cell.count)))
 
     def table(self, most: int = 20) -> list[Row]:
         """The largest confusions of all pictures together, with their share of the true class."""
@@ -92,3 +100,46 @@ class Confusion:
             }
             for cell in largest(self.counts, most)
         ]
+
+
+class ConfusionAnalyst(Analyst):
+    """The base of analysts of tasks that give one class to each picture or pixel: what is taken for what, a score by class,
+    and a teacher beside it. `close` of a subclass calls `take`."""
+
+    compares: ClassVar[bool] = True
+    unit: ClassVar[str]
+    """What is counted: `pictures` or `pixels`."""
+    class_score: ClassVar[str]
+    """The name of the score of a class, such as `IoU`."""
+    confusion: Confusion
+    by_class: list[float]
+
+    def __init__(self, task: Any, teacher: Any = None) -> None:
+        super().__init__(task, teacher)
+        self.versus = Versus(task.classes)
+
+    def take(self, counts: Tensor, scores: Tensor) -> None:
+        """The confusion matrix (K, K) of the whole split, and the score of each class (K,), NaN where it is not defined."""
+        self.confusion, self.by_class = Confusion(counts, self.classes, unit=self.unit), scores.tolist()
+
+    def settle(self, picture: Picture) -> Picture:
+        return self.confusion.settle(picture)
+
+    def tables(self) -> dict[str, list[Row]]:
+        found = {TABLE: self.confusion.table()}
+        if self.teacher is not None:
+            found[versus.TABLE] = self.versus.table(self.classes, self.unit)
+        return found
+
+    def charts(self) -> tuple[Chart, ...]:
+        """Bars of the classes that have a score."""
+        defined = sorted((value, number) for number, value in enumerate(self.by_class) if value == value)
+        shown = sorted(number for _, number in defined[:MOST])
+        name = self.class_score
+        few = len(shown) < len(defined)
+        note = f"The {len(shown)} of {len(defined)} classes with the lowest {name}." if few else ""
+        curve = Curve(name, tuple(self.classes[n] for n in shown), tuple(self.by_class[n] for n in shown))
+        return (Chart(name.lower(), f"{name} by class", "class", name, (curve,), kind="bars", note=note),)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        return (self.confusion.matrix(title="Which class is taken for which"),)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dvsn.analysis.analyst import Analyst, Gather
+from dvsn.analysis.confusion import Confusion
 from dvsn.analysis.object_panel import draw_errors
 from dvsn.analysis.precision_curves import precision_charts
 from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, Row
@@ -76,7 +77,9 @@ class Found(Analyst):
 
     def look(self, batch: Batch, output: Any) -> list[Picture]:
         pictures = []
-        answers = [None] * len(output) if self.teacher is None else self.teacher(batch["image"])
+        answers = [None] * len(output)
+        if self.teacher is not None:
+            answers = batch["teacher"] = self.teacher(batch["image"])
         rows = zip(batch["index"].tolist(), batch["name"], output, answers, strict=True)
         for index, name, found, theirs in rows:
             results, objects = self.rows_of(index, found)
@@ -127,13 +130,12 @@ class Found(Analyst):
     def panels(self, batch: Batch, output: Any) -> dict[str, Tensor]:
         """Also `errors`: the detections in the colours of their kinds, and the objects that none has found."""
         found = super().panels(batch, output)
-        answers = {"errors": output} | (
-            {} if self.teacher is None else {"errors of the teacher": self.teacher(batch["image"])}
-        )
-        photo = batch["image"][0].permute(1, 2, 0).cpu().numpy()
-        for title, answer in answers.items():
-            results, objects = self.rows_of(int(batch["index"][0]), answer[0])
-            judged = judge(results, objects, least=self.least)
+        index, photo = int(batch["index"][0]), batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        answers = {"errors": (output[0], self.judged[index][1])}
+        if self.teacher is not None:
+            answers["errors of the teacher"] = batch["teacher"][0], self.taught[index]
+        for title, (answer, judged) in answers.items():
+            results, objects = self.rows_of(index, answer)
             drawn = draw_errors(photo, judged, results, objects, self.categories)
             found[title] = torch.from_numpy(drawn).permute(2, 0, 1)[None]
         return found
@@ -142,9 +144,14 @@ class Found(Analyst):
         self.task.score.compute()  # gathers, and is not repeated
         together = {index: judged for part in gather(self.judged) for index, judged in part.items()}
         self.judged = dict(sorted(together.items()))
+        counts = confusion(self.shown, list(self.categories))
+        self.confusion = Confusion(torch.from_numpy(counts), (*self.classes, "background"), unit="objects")
         self.taught = {index: judged for part in gather(self.taught) for index, judged in part.items()}
 
     # What was found --------------------------------------------------------------------------------------
+
+    def settle(self, picture: Picture) -> Picture:
+        return self.confusion.settle(picture)
 
     @property
     def everything(self) -> list[Judged]:
@@ -251,16 +258,12 @@ class Found(Analyst):
     def matrices(self) -> tuple[Matrix, ...]:
         if not self.judged:
             return ()
-        names = (*self.classes, "background")
-        counts = confusion(self.shown, list(self.categories)).astype(float)
-        return (
-            Matrix(
-                "confusion", "Confusion", names, names, tuple(tuple(row) for row in counts.tolist()), "objects",
-                f"Rows are what is there, columns what was found. {self.from_on} Right ones are matched as COCO does at an "
-                f"IoU of {MATCHED}; what remains is paired by overlap from {MATCHED} on, whatever its class. The column "
-                "background: objects not found; the row: detections of nothing, double or badly placed ones.",
-            ),
-        )  # fmt: skip
+        note = (
+            f"Rows are what is there, columns what was found. {self.from_on} Right ones are matched as COCO does at an "
+            f"IoU of {MATCHED}; what remains is paired by overlap from {MATCHED} on, whatever its class. The column "
+            "background: objects not found; the row: detections of nothing, double or badly placed ones."
+        )
+        return (self.confusion.matrix(title="Confusion", note=note),)
 
 
 def share(part: int, whole: int) -> float | None:

@@ -15,8 +15,7 @@ import numpy as np
 
 from dvsn.analysis.analyst import Gather
 from dvsn.analysis.record import Picture
-from dvsn.atomic import replacing
-from dvsn.pictures.grids import Array, grid, shrink, to_array
+from dvsn.pictures.grids import Array, grid, shrink, to_array, write_bytes
 
 FOLDERS = ("worst", "best")
 SIDE = 640  # pixels of the longer side of a panel
@@ -139,8 +138,7 @@ def file_name(name: str) -> str:
 
 def write_drawings(folder: Path, drawings: dict[str, bytes]) -> None:
     for file, content in drawings.items():
-        with replacing(folder / file) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(folder / file, content)
 
 
 def clear(folder: Path, files: tuple[str, ...]) -> None:

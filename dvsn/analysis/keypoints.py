@@ -11,10 +11,12 @@ from torch import Tensor
 
 from dvsn.analysis.analyst import Analyst, Gather
 from dvsn.analysis.point_panel import draw_panels
+from dvsn.analysis.precision_curves import OVERLAPS
 from dvsn.analysis.record import Chart, Curve, Picture, Row
 from dvsn.analysis.versus import TABLE, TEACHER
 from dvsn.errors import ConfigError
 from dvsn.metrics.ced import cumulative
+from dvsn.metrics.detection_errors import RECALLS
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoint_errors import by_keypoint, nearer, within
 from dvsn.metrics.landmarks import NME
@@ -27,7 +29,6 @@ FARTHEST = 1e4
 NOTED = 3  # keypoints in a note
 CURVES = 12  # groups of keypoints in a chart
 LIMIT, STEP = 0.15, 0.001  # of the curve of cumulative errors
-THRESHOLDS, RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
 
 
 class Found(Analyst):
@@ -114,13 +115,14 @@ class Found(Analyst):
         """Photo, prediction and label enlarged, truth and prediction with lines between, and the largest of the heatmaps
         where the network has them; the teacher's answer where there is one."""
         measured = self.task.score.compared(batch["index"].cpu().numpy()).labelled[0]
-        others = {} if self.teacher is None else {TEACHER: answer_of(self.teacher, batch)}
+        others = {} if self.teacher is None else {TEACHER: batch["teacher"]}
         return draw_panels(self.task, batch, output, measured, others)
 
     # A teacher --------------------------------------------------------------------------------------------
 
     def ask_teacher(self, batch: Batch, index: np.ndarray, values: list[dict[str, float]]) -> None:
-        points = as_array(self.task.in_picture(batch, answer_of(self.teacher, batch)))
+        batch["teacher"] = answer_of(self.teacher, batch)
+        points = as_array(self.task.in_picture(batch, batch["teacher"]))
         self.taught.update(zip(index.tolist(), points, strict=True))
         for each, score in zip(values, self.person_scores(self.measure(index, points)[0]), strict=True):
             if np.isfinite(score):
@@ -223,7 +225,7 @@ class Found(Analyst):
             for name, errors in self.subsets.items()
             if len(errors)
         )
-        figures = score._figures(self.subsets["all"])
+        figures = score.figures(self.subsets["all"])
         told = [
             f"to {limit:g}: area {figures[f'auc_{round(100 * limit):02d}']:.3f}, "
             f"{100 * figures[f'fr_{round(100 * limit):02d}']:.1f} % above it"
@@ -247,7 +249,7 @@ class Found(Analyst):
 
 def precision_charts(curves: np.ndarray) -> list[Chart]:
     """Of COCO's precision (T, R): the average precision by similarity, and precision by recall."""
-    at, recalls = tuple(THRESHOLDS.round(2).tolist()), tuple(RECALLS.round(2).tolist())
+    at, recalls = tuple(OVERLAPS.round(2).tolist()), tuple(RECALLS.round(2).tolist())
     if (curves < 0).any():
         return []
     drawn = {"OKS 0.5": curves[0], "OKS 0.75": curves[5], "mean of OKS 0.5 to 0.95": curves.mean(axis=0)}

@@ -120,14 +120,12 @@ class Found(Analyst):
         return found
 
     def charts(self) -> tuple[Chart, ...]:
-        rows = self._rows()
+        rows, charts = self._rows(), []
         names = tuple(str(row["class"]) for row in rows)
-        return tuple(
-            Chart(key, f"{title} by class of the label map", "class", axis, (curve,), kind="bars")
-            for key, title, axis in (("psnr", "PSNR", "PSNR in dB"), ("ssim", "SSIM", "SSIM"))
-            for curve in (Curve(title, names, tuple(float(row[key] or 0) for row in rows)),)
-            if rows
-        )
+        for key, title, axis in (("psnr", "PSNR", "PSNR in dB"), ("ssim", "SSIM", "SSIM")) if rows else ():
+            curve = Curve(title, names, tuple(row[key] for row in rows))  # type: ignore[misc]
+            charts.append(Chart(key, f"{title} by class of the label map", "class", axis, (curve,), "bars"))
+        return tuple(charts)
 
 
 def compare(generated: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from dvsn.analysis.record import Chart, Curve
 from dvsn.metrics.detection_errors import RECALLS
 
 MOST = 12  # classes in a chart, beside their mean
-OVERLAPS = np.linspace(0.5, 0.95, 10)
+OVERLAPS = np.linspace(0.5, 0.95, 10)  # COCO's, of IoU and of OKS
 TITLES = {"": "boxes", "mask_": "masks"}
 
 

@@ -9,21 +9,19 @@ import torch
 from torch import Tensor
 
 from dvsn.analysis import confusion, reliability, versus
-from dvsn.analysis.analyst import Analyst, Gather, add_up
-from dvsn.analysis.confusion import Confusion
-from dvsn.analysis.record import Chart, Curve, Matrix, Picture, Row
-from dvsn.analysis.versus import Versus
+from dvsn.analysis.analyst import Gather, add_up
+from dvsn.analysis.confusion import ConfusionAnalyst
+from dvsn.analysis.record import Chart, Picture
 from dvsn.metrics.calibration import Reliability
-from dvsn.metrics.segmentation import confusion_matrix
+from dvsn.metrics.segmentation import by_class, confusion_matrix
 from dvsn.types import IGNORE, Batch
 
 SAMPLED = 10_000
 """Pixels of a picture, at most, that calibration is measured on."""
-UNIT = "pixels"
 BOTH_WRONG, STUDENT_RIGHT, TEACHER_RIGHT = (255, 255, 255), (0, 190, 0), (255, 140, 0)
 
 
-class Found(Analyst):
+class Found(ConfusionAnalyst):
     """The score of a picture is its own mIoU: the mean, over the classes in its label, of the IoU in this picture.
 
     Of its values `pixel_accuracy` is the share of labelled pixels that are right. Classes that are found where the label has
@@ -31,17 +29,15 @@ class Found(Analyst):
     """
 
     score: str = "miou"
-    compares: ClassVar[bool] = True
+    unit: ClassVar[str] = "pixels"
+    class_score: ClassVar[str] = "IoU"
 
     def __init__(self, task: Any, teacher: Any = None) -> None:
         super().__init__(task, teacher)
         self.reliability = Reliability()
         self.sampled = 0
-        self._heard: list[
-            tuple[Tensor, Tensor, int]
-        ] = []  # confidence and ids of sampled pixels, and their step
-        self._versus = Versus(task.classes)
-        self._confusion: Confusion | None = None
+        # confidence and ids of sampled pixels, and their step
+        self._heard: list[tuple[Tensor, Tensor, int]] = []
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,8 +76,8 @@ class Found(Analyst):
             values[versus.TEACHER] = mean_iou(
                 confusion_matrix(taught, truth, classes=self.task.classes).cpu()
             )
-            values |= self._versus.add(truth[known], ids[known], taught[known])
-        note = confusion.words(cells, self.classes, UNIT)
+            values |= self.versus.add(truth[known], ids[known], taught[known])
+        note = confusion.words(cells, self.classes, self.unit)
         return Picture(batch["name"][number], mean_iou(counts), values, cells=cells, note=note)
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
@@ -104,47 +100,23 @@ class Found(Analyst):
 
     def close(self, gather: Gather) -> None:
         self.task.listener = None
-        self._versus.close(gather)
+        self.versus.close(gather)
         self.reliability.sums = add_up(gather, self.reliability.sums)
         self.sampled = int(add_up(gather, torch.tensor(self.sampled)))
         score = self.task.score
         with score.sync_context(should_sync=score.distributed_available_fn()):
-            self._confusion = Confusion(score.confusion, self.classes, unit=UNIT)
-
-    def settle(self, picture: Picture) -> Picture:
-        return picture if self._confusion is None else self._confusion.settle(picture)
-
-    def tables(self) -> dict[str, list[Row]]:
-        assert self._confusion is not None
-        found = {confusion.TABLE: self._confusion.table()}
-        if self.teacher is not None:
-            found[versus.TABLE] = self._versus.table(self.classes, UNIT)
-        return found
+            self.take(score.confusion, score.table()["iou"])
 
     def charts(self) -> tuple[Chart, ...]:
-        assert self._confusion is not None
-        counts = self._confusion.counts
-        right = counts.diagonal()
-        iou = (right / (counts.sum(dim=0) + counts.sum(dim=1) - right)).tolist()
-        there = [number for number, value in enumerate(iou) if value == value]
-        names, values = [self.classes[n] for n in there], [iou[n] for n in there]
-        bars = Chart(
-            "iou", "IoU by class", "class", "IoU", (Curve("IoU", tuple(names), tuple(values)),), kind="bars"
-        )
+        found = super().charts()
         if not self.sampled:
-            return (bars,)
-        return (bars, reliability.chart(self.reliability, what=f"{self.sampled:,} sampled pixels"))
-
-    def matrices(self) -> tuple[Matrix, ...]:
-        assert self._confusion is not None
-        return (self._confusion.matrix(title="Which class is taken for which"),)
+            return found
+        return (*found, reliability.chart(self.reliability, what=f"{self.sampled:,} sampled pixels"))
 
 
 def mean_iou(counts: Tensor) -> float:
     """Of (K, K) counts: the mean over the classes that the label holds; NaN where it holds none."""
-    right, truth, answer = counts.diagonal().double(), counts.sum(dim=1), counts.sum(dim=0)
-    there = truth > 0
-    return float((right / (truth + answer - right))[there].mean())
+    return float(by_class(counts)["iou"][counts.sum(dim=1) > 0].mean())
 
 
 def share(counts: Tensor) -> float:

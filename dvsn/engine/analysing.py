@@ -42,7 +42,8 @@ class Analysing(Callback):
         if worst is not None and isinstance(self.analyst, Plain):
             log.warning(
                 "worst: the task '%s' has no analysis of its own (dvsn/analysis/%s.py), so each picture is asked about "
-                "once more and scored by the task's first metric; not by one that reads the data set", task.kind, task.kind,
+                "once more and scored by the task's first metric; a metric that reads the data set gives no scores",
+                task.kind, task.kind,
             )  # fmt: skip
         self.kept = Kept(worst or 0, self.analyst.better)
         self.seen: list[Seen] = []
@@ -97,7 +98,7 @@ class Analysing(Callback):
         """Write everything into the folder; `about` is what metrics.json says of the measurement, `details` its tables."""
         found = self.analyst
         drawings.write_drawings(self.folder, self.drawings)
-        pictures = [each.picture for each in self.seen]
+        pictures = [found.settle(each.picture) for each in self.seen]
         if self.worst is not None:
             write_csv(self.folder / TABLE, rows_of(pictures, found.score))
         Analysis(

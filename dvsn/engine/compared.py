@@ -42,9 +42,10 @@ def find_teacher(given: str | None, path: Path) -> str | None:
 
 def taught_by(config: Path) -> Any:
     """What config.yaml of a run has as `teacher`."""
+    text = read_text(config)
     try:
-        content = yaml.safe_load(read_text(config))
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
     return content.get("teacher") if isinstance(content, dict) else None
 

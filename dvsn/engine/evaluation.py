@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from pathlib import Path
@@ -126,8 +125,8 @@ def export_of(config: Config, task: Any, output: Path, analysing: Analysing) -> 
     name = config.get("fiftyone")
     if name is None:
         return []
-    scores = functools.partial(getattr, analysing, "latest")
-    return [FiftyOneFolder(task, folder=output / "fiftyone", name=name, split=config["split"], scores=scores)]
+    options = {"folder": output / "fiftyone", "name": name, "split": config["split"]}
+    return [FiftyOneFolder(task, **options, scores=lambda: analysing.latest)]
 
 
 def asked(config: Config) -> tuple[Path, str]:

@@ -51,8 +51,6 @@ class Judged:
     scores: Array
     state: Array
     """(D,) numbers of `STATES`."""
-    overlap: Array
-    """(D,) the IoU with the object that it found, or would have found; 0 where there is none."""
     mended: Array
     """(D,) the object that would be found if this error alone were mended, else -1: of several the best detection's."""
     wanted: Array
@@ -89,11 +87,8 @@ def judge(
     place = best(found, least)
     labels, scores = _column(found, "category_id", np.int64)[place], _column(found, "score", float)[place]
     crowd = _column(objects, "iscrowd", np.int64).astype(bool)
-    kinds, boxes = (
-        _column(objects, "category_id", np.int64),
-        [list(map(float, found[n]["bbox"])) for n in place],
-    )
-    overlap = overlaps(boxes, [list(map(float, each["bbox"])) for each in objects], crowd)
+    kinds = _column(objects, "category_id", np.int64)
+    overlap = overlaps([found[n]["bbox"] for n in place], [each["bbox"] for each in objects], crowd)
     same = labels[:, None] == kinds[None]
     numbers = np.flatnonzero(~crowd)
     iou, own = overlap[:, numbers], same[:, numbers]
@@ -102,9 +97,8 @@ def judge(
     state, target = sort_out(iou, own, taken, inside)
     hit = np.isin(np.arange(len(numbers)), taken[taken >= 0])
     mended = mending(state, target, hit)
-    near = [iou[row, column] if column >= 0 else 0.0 for row, column in enumerate(target)]
     return Judged(
-        place, labels, scores, state, np.array(near, float), mended,
+        place, labels, scores, state, mended,
         wanted=kinds[numbers], numbers=numbers, found=hit,
         missed=~hit & ~np.isin(np.arange(len(numbers)), mended[mended >= 0]),
         pairs=confused(iou, labels, kinds[numbers], taken, state),
@@ -142,10 +136,10 @@ def match(iou: Array) -> Array:
 
 
 def sort_out(iou: Array, own: Array, taken: Array, inside: Array) -> tuple[Array, Array]:
-    """The state of each detection (D,), and the object (D,) that it has found, or that it would have found if it were placed
-    better or of another class; -1 where there is none. `inside` (D,): in a crowd region of its class."""
+    """The state of each detection (D,), and the object (D,) that it would find if it were placed better or of another class;
+    -1 where there is none. `inside` (D,): in a crowd region of its class."""
     state = np.full(len(iou), STATES.index("background"))
-    target = taken.copy()
+    target = np.full(len(iou), -1)
     for number in range(len(iou)):
         if taken[number] >= 0 or inside[number]:
             state[number] = STATES.index(RIGHT if taken[number] >= 0 else IGNORED)
@@ -158,9 +152,9 @@ def sort_out(iou: Array, own: Array, taken: Array, inside: Array) -> tuple[Array
         elif other.max() >= MATCHED:
             state[number], target[number] = STATES.index("wrong class"), other.argmax()
         elif same.max() >= MATCHED:
-            state[number], target[number] = STATES.index("double"), same.argmax()
+            state[number] = STATES.index("double")
         elif iou[number].max() > NEAR:
-            state[number], target[number] = STATES.index("both"), iou[number].argmax()
+            state[number] = STATES.index("both")
     return state, target
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dvsn.metrics.ced import cumulative
+
 Row = dict[str, Any]
 QUANTILE = 0.9
 
@@ -35,8 +37,7 @@ def by_keypoint(errors: np.ndarray, names: Sequence[str]) -> list[Row]:
 
 def within(errors: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The share of the measured errors, of any shape, that are at most each of `at` (T,); NaN where none is measured."""
-    known = np.sort(errors[~np.isnan(errors)])
-    return np.searchsorted(known, at, side="right") / len(known) if len(known) else np.full(len(at), np.nan)
+    return cumulative(errors[~np.isnan(errors)], at)
 
 
 def nearer(own: np.ndarray, other: np.ndarray, apart: np.ndarray, names: Sequence[str]) -> list[Row]:

@@ -148,11 +148,12 @@ class NME(KeypointScore):
     # What is told -------------------------------------------------------------------------------------------
 
     def compute(self) -> dict[str, Tensor]:
-        figures = self._figures(self.errors()[1])
+        figures = self.figures(self.errors()[1])
         figures |= {f"nme_{name}": _mean(self.errors(name)[1]) for name in self.lengths if name != self.main}
         return {name: torch.tensor(value) for name, value in figures.items()}
 
-    def _figures(self, errors: np.ndarray) -> dict[str, float]:
+    def figures(self, errors: np.ndarray) -> dict[str, float]:
+        """`nme`, and at each threshold failure rate and area, `fr_08`, `auc_08`, ..., of errors (N,)."""
         figures = {"nme": _mean(errors)}
         for threshold in self.thresholds:
             tag = f"{round(100 * threshold):02d}"
@@ -166,7 +167,7 @@ class NME(KeypointScore):
             {
                 "faces": name,
                 "count": len(errors),
-                **{key: _known(v) for key, v in self._figures(errors).items()},
+                **{key: _known(v) for key, v in self.figures(errors).items()},
             }
             for name, errors in self.by_subset().items()
         ]

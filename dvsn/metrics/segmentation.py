@@ -40,14 +40,8 @@ class SegmentationScore(Metric):
             self.confusion += confusion_matrix(answer, truth, classes=self.classes)
 
     def table(self) -> dict[str, Tensor]:
-        """`iou`, `accuracy` and `dice` of each class, (K,) float64; NaN where not defined."""
-        matrix = self.confusion.double()
-        right, truth, answer = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
-        return {
-            "iou": right / (truth + answer - right),  # 0 / 0 is NaN
-            "accuracy": right / truth,
-            "dice": 2 * right / (truth + answer),
-        }
+        """`by_class` of the whole data set."""
+        return by_class(self.confusion)
 
     def compute(self) -> dict[str, Tensor]:
         rows = self.table()
@@ -63,6 +57,17 @@ class SegmentationScore(Metric):
         if self.absent == "zero":
             return values.nan_to_num(nan=0.0).mean().float()
         return values.nanmean().nan_to_num(nan=0.0).float()
+
+
+def by_class(counts: Tensor) -> dict[str, Tensor]:
+    """Of a confusion matrix (K, K): `iou`, `accuracy` and `dice` of each class, (K,) float64; NaN where not defined."""
+    matrix = counts.double()
+    right, truth, answer = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+    return {
+        "iou": right / (truth + answer - right),  # 0 / 0 is NaN
+        "accuracy": right / truth,
+        "dice": 2 * right / (truth + answer),
+    }
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, *, classes: int) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dvsn.analysis import classification
+from dvsn.analysis import confusion
 from dvsn.analysis.classification import Found
 from dvsn.analysis.record import Cell
 from dvsn.metrics.calibration import CalibrationError
@@ -96,7 +96,7 @@ def test_a_teacher_beside_it() -> None:
 
 
 def test_of_many_classes_the_worst_have_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classification, "BARS", 2)
+    monkeypatch.setattr(confusion, "MOST", 2)
     found = Found(task_of())
     seen(found, SHARES, TRUTH)
     assert found.charts()[0].curves[0].x == ("c1", "c2") and "2 of 3 classes" in found.charts()[0].note

@@ -47,3 +47,5 @@ def test_many_classes_are_folded_into_one_row() -> None:
     assert f"The {MOST} classes of 100" in shown.note
     settled = found.settle(Picture("a", 0.0, cells=(Cell(39, 40, 3.0), Cell(1, 2, 2.0), Cell(98, 99, 1.0))))
     assert settled.cells == (Cell(MOST, 0, 3.0), Cell(58, 59, 1.0)), "what lies among the others has no cell"
+    folded = found.settle(Picture("a", 0.0, cells=(Cell(98, 99, 4.0), Cell(39, 40, 3.0), Cell(38, 40, 2.0))))
+    assert folded.cells == (Cell(MOST, 0, 5.0), Cell(58, 59, 4.0)), "a cell counts a picture once"

@@ -15,6 +15,7 @@ from dvsn.analysis.analyst import find_analyst
 from dvsn.analysis.detection import Found
 from dvsn.analysis.object_panel import COLOURS, NOT_FOUND
 from dvsn.analysis.precision_curves import by_class
+from dvsn.analysis.record import Cell
 from dvsn.errors import ConfigError
 from dvsn.metrics.detection import DetectionScore
 from dvsn.metrics.detection_errors import RIGHT
@@ -143,6 +144,20 @@ def test_tables_and_matrix_by_hand(analyst: Found) -> None:
     assert errors["badly placed"]["ap50 gained"] == pytest.approx((34 + 33 * 2 / 3) / 101 / 2 - base)
 
 
+def test_of_many_classes_those_that_are_confused_most_have_rows(
+    analyst: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cars are, four times; cells of pictures follow the matrix."""
+    monkeypatch.setattr("dvsn.analysis.confusion.MOST", 1)
+    first, second = analyst.look(batch_of(0, 1), ANSWERS)
+    analyst.close(alone)
+    (matrix,) = analyst.matrices()
+    assert matrix.rows == matrix.columns == ("car", "all others")
+    assert matrix.counts == ((1, 2), (2, 0))
+    assert analyst.settle(first).cells == (Cell(1, 0, 1),)
+    assert analyst.settle(second).cells == (Cell(0, 1, 2), Cell(1, 0, 1))
+
+
 def test_curves_are_cocos(analyst: Found) -> None:
     analyst.look(batch_of(0, 1), ANSWERS)
     analyst.close(alone)
@@ -181,7 +196,10 @@ def test_a_teacher_by_hand(analyst: Found) -> None:
     )
     assert (bus["student"], bus["teacher"]) == (0, 1)
     assert (every["student"], every["teacher"], every["objects"]) == (0.25, 0.5, 4)
-    assert list(beside.panels(batch_of(0), ANSWERS[:1])) == ["errors", "errors of the teacher"]
+    batch = batch_of(0)
+    beside.look(batch, ANSWERS[:1])
+    beside.teacher = "is asked once"
+    assert list(beside.panels(batch, ANSWERS[:1])) == ["errors", "errors of the teacher"]
     with pytest.raises(ConfigError, match="knows 4 classes, the checkpoint 3"):
         Found(analyst.task, SimpleNamespace(network=SimpleNamespace(classes=4)))
 
@@ -234,6 +252,7 @@ def test_the_panel_has_the_colours_of_the_kinds(analyst: Found) -> None:
     at = [tuple(panel[0, :, 20, x].tolist()) for x in (4, 44)]  # on the lower edges
     assert at == [COLOURS[RIGHT], COLOURS["wrong class"]]
     assert not batch["image"][0].any()
+    analyst.look(batch_of(1), ANSWERS[1:])
     second = analyst.panels(batch_of(1), ANSWERS[1:])["errors"][0]
     edge = {tuple(second[:, 20, x].tolist()) for x in range(80, 101)}
     assert COLOURS[NOT_FOUND] in edge

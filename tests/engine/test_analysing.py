@@ -18,6 +18,7 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
+from dvsn.analysis import confusion
 from dvsn.analysis.record import Picture, read
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
@@ -158,6 +159,22 @@ def test_scores_alone_leave_no_pictures_of_an_earlier_evaluation(segmenter: Path
     assert not (tmp_path / "pictures.csv").exists() and not (tmp_path / "worst").exists()
 
 
+def test_pictures_lie_behind_the_cells_that_are_shown(
+    segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the matrix has one class and all others, so have the cells of the pictures."""
+    monkeypatch.setattr(confusion, "MOST", 1)
+    given = [f"checkpoint={segmenter}", f"output={tmp_path}", "worst=1", "trainer.limit_test_batches=2"]
+    record = read(measured(*given) / "analysis.json")
+    counts = np.array(record.matrices[0].counts)
+    assert counts.shape == (2, 2)
+    found = np.zeros((2, 2))
+    for each in record.pictures:
+        for cell in each.cells:
+            found[cell.row, cell.column] += cell.count
+    assert found.sum() > 0 and found.tolist() == (counts - np.diag(counts.diagonal())).tolist()
+
+
 def test_a_split_of_one_picture(segmenter: Path, tmp_path: Path) -> None:
     write_scenes(tmp_path / "data", train=1, val=1)
     folder = measured(
@@ -230,9 +247,10 @@ def test_auto_is_the_teacher_of_the_run(
     config.write_text(yaml.safe_dump({"teacher": [str(segmenter), "b.ckpt"]}))
     with pytest.raises(ConfigError, match="names 2 teachers, expected one"):
         find_teacher("auto", student)
-    config.write_text("teacher: [")
-    with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read as YAML"):
-        find_teacher("auto", student)
+    for text in ("teacher: [", "teacher: 2024-99-99", "a: " + 3000 * "["):
+        config.write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read as YAML"):
+            find_teacher("auto", student)
     assert find_teacher(None, student) is None and find_teacher("x.ckpt", student) == "x.ckpt"
 
 

@@ -27,7 +27,7 @@ PARTS = ".samples_*.jsonl"
 
 
 class Folder:
-    """The samples of one process. `rank` is its number; the first one calls `finish` when all have called `close`."""
+    """The samples of one process. `rank` is its number; the first one calls `finish` when all have added theirs."""
 
     def __init__(self, path: Path, *, rank: int = 0) -> None:
         self.path, self.rank = path, rank
