@@ -58,10 +58,9 @@ class Gallery:
         if latest:
             write_bytes(self.folder / "latest.png", data)
             keep_layout(layout, self.folder, stem=stem)
+        said = f"{stem}: {caption}; {', '.join(self.names)}"
         for board in boards:
-            board.picture(
-                "val/pictures", picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}"
-            )
+            board.picture("val/pictures", picture, caption=said, step=step, file=path)
         self.rows, self.names = [], []
         return path
 

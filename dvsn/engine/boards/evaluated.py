@@ -64,7 +64,11 @@ def show(board: Board, output: Path, task: Task, *, split: str, step: int, since
     grid = output / "grid.png"
     if grid.is_file():
         board.picture(
-            f"{split}/pictures", read_rgb(grid), caption="the first pictures of the split", step=step
+            f"{split}/pictures",
+            read_rgb(grid),
+            caption="the first pictures of the split",
+            step=step,
+            file=grid,
         )
 
 

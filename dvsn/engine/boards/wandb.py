@@ -139,8 +139,8 @@ class WandbBoard(Board):
     def log(self, values: Mapping[str, Any], *, step: int) -> None:
         self.logger.log_metrics(values, step)
 
-    def picture(self, key: str, picture: Array, *, caption: str, step: int) -> None:
-        self.log({key: [wandb.Image(picture, caption=caption)]}, step=step)
+    def picture(self, key: str, picture: Array, *, caption: str, step: int, file: Path | None = None) -> None:
+        self.log({key: [wandb.Image(picture if file is None else str(file), caption=caption)]}, step=step)
 
     def fixed(self, shown: Sequence[Shown], *, epoch: int, step: int) -> None:
         """Each picture with its layers, and a row of the table of all epochs, to which rows are only ever added."""
