@@ -8,8 +8,7 @@ import wandb_workspaces.reports.v2 as reports
 import wandb_workspaces.workspaces as workspaces
 
 from dvsn.dashboard.plan import Dashboard, Panel, Section
-
-STEP = "trainer/global_step"
+from dvsn.engine.boards.wandb_file import STEP
 
 
 def workspace_of(plan: Dashboard, *, entity: str, project: str) -> workspaces.Workspace:

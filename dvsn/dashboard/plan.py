@@ -130,14 +130,14 @@ def read(file: Path) -> dict[str, Any]:
 def section(node: Any, where: str, score: str) -> Section:
     if not isinstance(node, dict):
         raise ConfigError(f"{where}: found {node!r}, expected name and panels.")
-    shut = node.get("open", True)
-    if not isinstance(shut, bool):
-        raise ConfigError(f"{where}: open: found {shut!r}, expected true or false.")
+    opened = node.get("open", True)
+    if not isinstance(opened, bool):
+        raise ConfigError(f"{where}: open: found {opened!r}, expected true or false.")
     panels = listed(node, "panels", where)
     return Section(
         text(node, "name", where),
         tuple(panel(each, f"{where}: panels[{number}]", score) for number, each in enumerate(panels)),
-        shut,
+        opened,
     )
 
 

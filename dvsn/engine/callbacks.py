@@ -116,10 +116,8 @@ class Rates(Callback):
         self._since, self._images = 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._since, self._images = (
-            time.perf_counter(),
-            0,
-        )  # an epoch that is resumed in its middle does not start
+        """Here too: an epoch that is resumed in its middle does not start."""
+        self._since, self._images = time.perf_counter(), 0
 
     on_train_epoch_start = on_train_start
 

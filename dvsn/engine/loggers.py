@@ -17,7 +17,6 @@ from dvsn.atomic import replacing
 from dvsn.config.build import build
 from dvsn.engine.boards.find import is_board, prepared
 from dvsn.engine.boards.ids import read_ids
-from dvsn.engine.boards.keys import has_wandb_key
 from dvsn.engine.boards.labels import Labels, labels_of
 from dvsn.errors import ConfigError
 from dvsn.reading import separated
@@ -112,7 +111,7 @@ class CsvLogger(Logger):
 
 
 def build_loggers(config: dict[str, Any], *, labels: Labels | None = None) -> list[Any]:
-    """The loggers of the group; W&B goes offline, and says so, when there is no key to log in with.
+    """The loggers of the group.
 
     Those that show more than scalars get a name, tags and the id of a run that goes on where the config leaves them open.
     `labels` are those of an evaluation; None: of the training in the folder `run_dir`.
@@ -120,13 +119,6 @@ def build_loggers(config: dict[str, Any], *, labels: Labels | None = None) -> li
     nodes = {key: dict(node) for key, node in (config.get("logger") or {}).items() if isinstance(node, dict)}
     folder = Path(config["run_dir"])
     for key, node in nodes.items():
-        if (
-            str(node.get("_target_")).endswith(".WandbLogger")
-            and not node.get("offline")
-            and not has_wandb_key()
-        ):
-            log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
-            node["offline"] = True
         if is_board(node):
             known = labels or labels_of(config, folder=folder)
             nodes[key] = prepared(node, known, {} if labels else read_ids(folder), folder=folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,9 +134,9 @@ def require_alike(found: Sequence[Ingredient]) -> None:
 
 def unlike_tensors(one: State, two: State) -> list[str]:
     """How the tensors of two states differ, a line each."""
-    lines = [f"{key}: in one of them alone" for key in sorted(one.keys() ^ two.keys())]
-    shared = [key for key in one if key in two and one[key].shape != two[key].shape]
-    return lines + [f"{key}: {tuple(one[key].shape)} there, {tuple(two[key].shape)} here" for key in shared]
+    alone = [f"{key}: in one of them alone" for key in sorted(one.keys() ^ two.keys())]
+    unlike = [key for key in one if key in two and one[key].shape != two[key].shape]
+    return alone + [f"{key}: {tuple(one[key].shape)} there, {tuple(two[key].shape)} here" for key in unlike]
 
 
 def mean(states: Sequence[State]) -> dict[str, Tensor]:
@@ -167,10 +167,11 @@ def greedy(task: Task, found: Sequence[Ingredient], options: Config) -> tuple[li
             f"data.fold {', '.join(map(str, sorted(folds, key=str)))}. Set method=uniform"
         )
     sign = 1.0 if monitor.get("mode") == "max" else -1.0
+    measure = scorer(task, data_of(found[0], options), config, str(monitor["name"]))
 
     def score(numbers: Sequence[int]) -> float:
         load_state(task, mean([found[number].state for number in numbers]), "the average")
-        return measure(task, data_of(found[0], options), config, str(monitor["name"]))
+        return measure()
 
     alone = [score([number]) for number in range(len(found))]
     for each, value in zip(found, alone, strict=True):
@@ -195,15 +196,12 @@ def data_of(first: Ingredient, options: Config) -> Config:
             f"{first.path}: was converted from a published file and knows no data set, which method=greedy and statistics "
             "need. Set method=uniform statistics=false"
         )
-    node = dict(node)
-    for option, key in (("root", "root"), ("workers", "workers"), ("batch_size", "batch_size")):
-        if options.get(option) is not None:
-            node[key] = options[option]
-    return node
+    given = {key: options.get(key) for key in ("root", "workers", "batch_size")}
+    return {**node, **{key: value for key, value in given.items() if value is not None}}
 
 
-def measure(task: Task, node: Config, config: Config, name: str) -> float:
-    """The score `name` on val, in float32."""
+def scorer(task: Task, node: Config, config: Config, name: str) -> Callable[[], float]:
+    """What measures the score `name` on val, in float32, with the weights that the task has then."""
     data = runtime.build_data({"data": node})
     task.data_recipe = node
     task.ask_data(data)
@@ -222,8 +220,12 @@ def measure(task: Task, node: Config, config: Config, name: str) -> float:
         task,
         fitting=False,
     )
-    trainer.validate(task, data, verbose=False)
-    return float(trainer.callback_metrics[name])
+
+    def measure() -> float:
+        trainer.validate(task, data, verbose=False)
+        return float(trainer.callback_metrics[name])
+
+    return measure
 
 
 def measure_statistics(task: Task, node: Config, *, batches: int | None) -> None:
@@ -254,17 +256,8 @@ def measure_statistics(task: Task, node: Config, *, batches: int | None) -> None
         for number, batch in enumerate(data._loader("train", every)):
             if batches is not None and number >= batches:
                 break
-            task.try_step(moved(batch, device))
+            task.try_step(task.transfer_batch_to_device(batch, device, 0))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     task.to("cpu").eval()
     log.info("statistics: batch norms %d, batches %d", len(norms), min(len(every), batches or len(every)))
-
-
-def moved(tree: Any, device: torch.device) -> Any:
-    """The tensors of a batch on a device."""
-    if isinstance(tree, Tensor):
-        return tree.to(device)
-    if isinstance(tree, dict):
-        return {key: moved(value, device) for key, value in tree.items()}
-    return [moved(value, device) for value in tree] if isinstance(tree, list) else tree

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from dvsn.atomic import replacing
 from dvsn.errors import DataError
-from dvsn.pictures.layout import HEADER as HEADER
-from dvsn.pictures.layout import MARGIN as MARGIN
-from dvsn.pictures.layout import Layout, place, read_layout
+from dvsn.pictures.layout import HEADER, Layout, place, read_layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = np.ndarray[Any, Any]
-log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -58,10 +56,9 @@ class Gallery:
         if latest:
             write_bytes(self.folder / "latest.png", data)
             keep_layout(layout, self.folder, stem=stem)
+        said = f"{stem}: {caption}; {', '.join(self.names)}"
         for board in boards:
-            board.picture(
-                "val/pictures", picture, step=step, caption=f"{stem}: {caption}; {', '.join(self.names)}"
-            )
+            board.picture("val/pictures", picture, caption=said, step=step, file=path)
         self.rows, self.names = [], []
         return path
 
@@ -126,13 +123,3 @@ def encoded(picture: Array, path: Path) -> bytes:
 def write_bytes(path: Path, data: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-
-
-def matrix_picture(shares: Array, names: Sequence[str], *, cell: int = 30) -> Array:
-    """A matrix of shares in [0, 1] as RGB: white is 0, dark blue 1; NaN is grey. True classes are rows, predictions columns.
-
-    A cell has a side of about `cell` pixels, and holds its percentage as long as there are at most 40 of them a side.
-    """
-    from dvsn.pictures import matrices  # matplotlib, which most evaluations do without
-
-    return matrices.picture(shares, names, cell=cell)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dvsn.atomic import replacing
 from dvsn.errors import DataError
+from dvsn.pictures.grids import shrink
 from dvsn.pictures.layout import FILE, Grid, Layout, read_layout
 from dvsn.portable.decode import read_rgb
 
@@ -48,9 +48,9 @@ class Strip:
     def still(self, *, side: int = 256, across: int = 7) -> Array:
         """All of them (H, W, 3), each shrunk to `side` pixels on its longer side: first those that stay, then the numbers,
         in one line if it has `across` pictures at most, else in lines that are about as long."""
-        fixed = [titled(shrunk(each, side), title) for title, each in self.fixed.items()]
+        fixed = [titled(shrink(each, side), title) for title, each in self.fixed.items()]
         numbers = [
-            titled(shrunk(each, side), f"{self.unit} {number}")
+            titled(shrink(each, side), f"{self.unit} {number}")
             for number, each in zip(self.numbers, self.pictures, strict=True)
         ]
         if len(fixed) + len(numbers) <= across:
@@ -62,9 +62,9 @@ class Strip:
 
     def frames(self, *, side: int = 384) -> list[Array]:
         """A picture (H, W, 3) for each number: the panels that stay, and beside them the one of this number."""
-        fixed = [titled(shrunk(each, side), title) for title, each in self.fixed.items()]
+        fixed = [titled(shrink(each, side), title) for title, each in self.fixed.items()]
         return [
-            joined([*fixed, titled(shrunk(each, side), f"{self.unit} {number}")], axis=1)
+            joined([*fixed, titled(shrink(each, side), f"{self.unit} {number}")], axis=1)
             for number, each in zip(self.numbers, self.pictures, strict=True)
         ]
 
@@ -173,15 +173,6 @@ def _read(grid: Grid, layout: Layout) -> Array | None:
 
 
 # Drawing ---------------------------------------------------------------------------------------------
-
-
-def shrunk(picture: Array, side: int) -> Array:
-    """A picture no larger than `side` pixels on its longer side."""
-    factor = side / max(picture.shape[:2])
-    if factor >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def titled(picture: Array, title: str) -> Array:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from dvsn.atomic import replacing
 from dvsn.errors import DataError
+from dvsn.pictures.grids import shrink
 from dvsn.pictures.layout import Grid
-from dvsn.pictures.strip import MOVING, STILL, joined, same_width, shrunk, spread, strip, titled
+from dvsn.pictures.strip import MOVING, STILL, joined, same_width, spread, strip, titled
 from dvsn.portable.decode import read_rgb
 from dvsn.report import html
 from dvsn.report.html import Encoded
@@ -66,7 +67,7 @@ def fitted(
     held: list[tuple[str, Array]] = []
     for name, path in pictures:
         try:
-            held.append((name, shrunk(read_rgb(path), largest)))
+            held.append((name, shrink(read_rgb(path), largest)))
         except DataError as error:
             notes.append(str(error))
     found: list[tuple[str, Encoded]] = []
@@ -120,11 +121,11 @@ def _whole(pictures: Path, folder: Path) -> tuple[Path | None, str]:
             continue
     if len(frames) < 2:
         return None, ""
-    small = [titled(shrunk(picture, 480), title) for title, picture in frames]
+    small = [titled(shrink(picture, 480), title) for title, picture in frames]
     lines = [joined(small[first : first + 3], axis=1) for first in range(0, len(small), 3)]
     _write(folder / STILL, lambda path: Image.fromarray(joined(lines, axis=0)).save(path, format="PNG"))
     moving = [
-        Image.fromarray(each) for each in _same_size([titled(shrunk(p, 900), title) for title, p in frames])
+        Image.fromarray(each) for each in _same_size([titled(shrink(p, 900), title) for title, p in frames])
     ]
     _write(
         folder / MOVING,

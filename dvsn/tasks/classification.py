@@ -20,7 +20,7 @@ from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.metrics.classification import ClassScore
 from dvsn.networks.graft import shipped
-from dvsn.pictures.grids import matrix_picture
+from dvsn.pictures import matrices
 from dvsn.portable.cards import GREY, card
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
@@ -209,7 +209,7 @@ class Classification(NetworkTask):
         with self.class_score.sync_context(should_sync=self.class_score.distributed_available_fn()):
             matrix = self.class_score.confmat.double()
         shares = matrix / matrix.sum(dim=1, keepdim=True)
-        return {"confusion": matrix_picture(shares.cpu().numpy(), self.names)}
+        return {"confusion": matrices.picture(shares.cpu().numpy(), self.names)}
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         """One column: each picture in a square, and below it what it was taken for and what it is."""

@@ -18,7 +18,8 @@ from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
-from dvsn.pictures.grids import matrix_picture, to_array
+from dvsn.pictures import matrices
+from dvsn.pictures.grids import to_array
 from dvsn.pictures.layers import Layers
 from dvsn.tasks.inference import Inference, answers, read_options, resize
 from dvsn.tasks.network import NetworkTask
@@ -245,7 +246,7 @@ class Segmentation(NetworkTask):
         with self.score.sync_context(should_sync=self.score.distributed_available_fn()):
             matrix = self.score.confusion.double()
         shares = matrix / matrix.sum(dim=1, keepdim=True)
-        return {"confusion": matrix_picture(shares.cpu().numpy(), self.vocabulary.names)}
+        return {"confusion": matrices.picture(shares.cpu().numpy(), self.vocabulary.names)}
 
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         pair = {**node.get("pair", {}), "source": "photo", "target": "label", "edges": False}

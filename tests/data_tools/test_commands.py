@@ -25,7 +25,7 @@ from dvsn.data_tools.show import LEGEND, VOID, draw, legend
 from dvsn.data_tools.weights import weigh
 from dvsn.errors import ConfigError, DataError
 from dvsn.losses.class_weights import resolve
-from dvsn.pictures.grids import HEADER, MARGIN
+from dvsn.pictures.layout import HEADER, MARGIN
 from dvsn.types import Vocabulary
 from tests.support.tiny import write_pairs
 

@@ -112,7 +112,7 @@ def test_the_greedy_soup_by_hand(two: list[str], tmp_path: Path, monkeypatch: py
     found = [soup.Ingredient(f"{number}.ckpt", header, state) for number, state in enumerate(states)]
     now: dict[str, Any] = {}
     monkeypatch.setattr(soup, "load_state", lambda task, state, path: now.update(state))
-    monkeypatch.setattr(soup, "measure", lambda *_: scores[float(now["w"])])
+    monkeypatch.setattr(soup, "scorer", lambda *_: lambda: scores[float(now["w"])])
     assert soup.greedy(None, found, {}) == ([1, 2], [0.7, 0.72])  # type: ignore[arg-type]
 
 
@@ -121,7 +121,13 @@ def test_greedy_measures_by_the_monitor(two: list[str], tmp_path: Path) -> None:
     assert 1 <= len(content["dvsn"]["averaged"]) <= 2
     header = read_checkpoint(two[0])["dvsn"]
     task: Any = load(two[0])
-    score = soup.measure(task, header["data"], header["config"], "val/top1")
+    measure = soup.scorer(task, header["data"], header["config"], "val/top1")
+    other = {key: torch.zeros_like(value) for key, value in task.state_dict().items()}
+    own = {key: value.clone() for key, value in task.state_dict().items()}
+    task.load_state_dict(other)
+    assert measure() == pytest.approx(1 / 3), "the first class of all pictures"
+    task.load_state_dict(own)
+    score = measure()
     data = runtime.build_data({"data": header["data"]})
     val = data.open("val")
     right = [

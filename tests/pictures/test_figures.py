@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dvsn.pictures import figures
-from dvsn.pictures.grids import matrix_picture
+from dvsn.pictures.matrices import picture as matrix_picture
 
 
 def drawn() -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from dvsn.analysis.record import Analysis, Chart, Matrix, Row
 from dvsn.engine.boards.labels import Labels
+from dvsn.errors import ConfigError
 from dvsn.pictures.layers import Layers
 
 Array = np.ndarray[Any, Any]
@@ -54,8 +56,9 @@ class Board:
     def begin(self, config: Config, labels: Labels) -> None:
         """The resolved config, once, when the run starts or goes on."""
 
-    def picture(self, key: str, picture: Array, *, caption: str, step: int) -> None:
-        """An RGB picture (H, W, 3) uint8 under a name such as `val/pictures`."""
+    def picture(self, key: str, picture: Array, *, caption: str, step: int, file: Path | None = None) -> None:
+        """An RGB picture (H, W, 3) uint8 under a name such as `val/pictures`. `file`: where it lies as a PNG already, for
+        encoding a large one takes a second."""
 
     def fixed(self, shown: Sequence[Shown], *, epoch: int, step: int) -> None:
         """The fixed validation pictures after an epoch, counted from 1."""
@@ -95,6 +98,15 @@ class Board:
         for matrix in found.matrices:
             self.matrix(matrix, step=step)
         self.pictures(found, folder, step=step)
+
+
+def require_installed(module: str, *, logger: str) -> None:
+    """Raise `ConfigError` where the package of a logger is missing."""
+    if importlib.util.find_spec(module) is None:
+        package = module.replace("_", "-")
+        raise ConfigError(
+            f"logger.{logger}: the package {package} is missing. Run: pip install 'dvsn[{logger}]'"
+        )
 
 
 def matrix_rows(matrix: Matrix) -> list[Row]:

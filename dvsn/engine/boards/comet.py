@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,16 @@ from typing import Any
 from pytorch_lightning import loggers
 
 from dvsn.analysis.record import Chart, Matrix, Row
-from dvsn.engine.boards.board import Array, Board, Config, File, Shown, as_yaml, matrix_rows
+from dvsn.engine.boards.board import (
+    Array,
+    Board,
+    Config,
+    File,
+    Shown,
+    as_yaml,
+    matrix_rows,
+    require_installed,
+)
 from dvsn.engine.boards.figures import chart_picture
 from dvsn.engine.boards.labels import Labels, command
 from dvsn.errors import ConfigError
@@ -49,8 +57,7 @@ class CometLogger(loggers.CometLogger):
 def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Path) -> Config:
     """The options of the logger with its name, tags and folder, and the key of an experiment that goes on. Without a key of
     the account it writes a file that `comet upload` sends. Raises `ConfigError` where comet-ml is not installed."""
-    if importlib.util.find_spec("comet_ml") is None:
-        raise ConfigError("logger.comet: the package comet-ml is missing. Run: pip install 'dvsn[comet]'")
+    require_installed("comet_ml", logger="comet")
     online = node.get("online")
     if online is None:
         online = bool(node.get("api_key") or has_key())
@@ -92,7 +99,7 @@ class CometBoard(Board):
         self.run.log_asset_data(as_yaml(config), name="config.yaml", overwrite=True)
         self.run.log_other("command", command(labels.job))
 
-    def picture(self, key: str, picture: Array, *, caption: str, step: int) -> None:
+    def picture(self, key: str, picture: Array, *, caption: str, step: int, file: Path | None = None) -> None:
         self.run.log_image(picture, name=key, step=step, metadata={"caption": caption})
 
     def fixed(self, shown: Sequence[Shown], *, epoch: int, step: int) -> None:

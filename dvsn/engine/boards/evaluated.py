@@ -8,7 +8,7 @@ from dvsn.analysis.record import FILE, read
 from dvsn.config.flags import command_words
 from dvsn.engine.boards.board import Board, Config
 from dvsn.engine.boards.find import find_boards, is_board
-from dvsn.engine.boards.ids import Ids, ids_in, read_ids
+from dvsn.engine.boards.ids import Ids, ids_of
 from dvsn.engine.boards.labels import LONGEST, NAMED, Labels, belongs, class_name, cut, overrides, shorter
 from dvsn.engine.loggers import build_loggers
 from dvsn.hub.names import is_name
@@ -64,7 +64,11 @@ def show(board: Board, output: Path, task: Task, *, split: str, step: int, since
     grid = output / "grid.png"
     if grid.is_file():
         board.picture(
-            f"{split}/pictures", read_rgb(grid), caption="the first pictures of the split", step=step
+            f"{split}/pictures",
+            read_rgb(grid),
+            caption="the first pictures of the split",
+            step=step,
+            file=grid,
         )
 
 
@@ -72,7 +76,7 @@ def trained_by(path: Path) -> Ids:
     """By which ids the loggers know the run that wrote a checkpoint."""
     if is_name(path) or path.suffix != ".ckpt":
         return {}
-    return read_ids(path.parent.parent) or ids_in(path)
+    return ids_of(path)
 
 
 def labels_of(path: Path, split: str, task: Task, trained: Ids) -> Labels:

@@ -54,9 +54,14 @@ def keep_ids(folder: Path, checkpoint: Path | None, *, again: bool) -> None:
         return
     if checkpoint is None or made_by_pool(folder):
         return
-    ids = read_ids(checkpoint.parent.parent) or ids_in(checkpoint)
+    ids = ids_of(checkpoint)
     if ids:
         write_ids(folder, ids)
+
+
+def ids_of(checkpoint: Path) -> Ids:
+    """The ids of the run that wrote a checkpoint: those in the run's folder, else those that the checkpoint holds."""
+    return read_ids(checkpoint.parent.parent) or ids_in(checkpoint)
 
 
 def ids_in(checkpoint: Path) -> Ids:

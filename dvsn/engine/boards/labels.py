@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -11,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dvsn.config.flags import command_words
 from dvsn.config.folders import made_by_pool
+from dvsn.errors import DataError
+from dvsn.reading import read_json
 
 Config = dict[str, Any]
 LONGEST, LONGEST_TAG = 120, 64  # characters; W&B takes 128 and 64
@@ -84,19 +87,18 @@ def belongs(override: str, keys: Sequence[str]) -> bool:
 def swept(folder: Path) -> list[str]:
     """The overrides of a job that are not those of all jobs: its job.json without the words of the sweep's multirun.yaml."""
     shared: set[str] = set()
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         text = (folder.parent / "multirun.yaml").read_text(encoding="utf-8")
-        shared = {line.strip().removeprefix("- ").strip("'\"") for line in text.splitlines()}
+        shared = set(yaml.safe_load(text)["hydra"]["overrides"]["task"])
     return [each for each in overrides(job_overrides(folder)) if each not in shared]
 
 
 def job_overrides(folder: Path) -> list[str]:
     """The overrides in job.json; none where it is gone or damaged."""
     try:
-        content = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(folder / "job.json")["overrides"]
+    except (DataError, KeyError, TypeError):
         return []
-    found = content.get("overrides") if isinstance(content, dict) else None
     return [str(each) for each in found] if isinstance(found, list) else []
 
 

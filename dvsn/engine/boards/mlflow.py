@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import logging
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.analysis.record import Chart, Matrix, Row
-from dvsn.engine.boards.board import Array, Board, Config, File, as_yaml, matrix_rows
+from dvsn.engine.boards.board import Array, Board, Config, File, as_yaml, matrix_rows, require_installed
 from dvsn.engine.boards.figures import chart_picture, matrix_picture
 from dvsn.engine.boards.labels import Labels, command
 from dvsn.errors import ConfigError
@@ -27,8 +26,7 @@ PARAMETERS, LONGEST = 100, 500
 def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Path) -> Config:
     """The options of the logger with its store, a file of SQLite where none is named, its name, tags and the id of a run
     that goes on. Raises `ConfigError` where MLflow is not installed."""
-    if importlib.util.find_spec("mlflow") is None:
-        raise ConfigError("logger.mlflow: the package mlflow is missing. Run: pip install 'dvsn[mlflow]'")
+    require_installed("mlflow", logger="mlflow")
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     address = node.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
@@ -80,7 +78,7 @@ class MlflowBoard(Board):
             chunk = [Param(key, text) for key, text in given[start : start + PARAMETERS]]
             run.log_batch(self.logger.run_id, params=chunk)
 
-    def picture(self, key: str, picture: Array, *, caption: str, step: int) -> None:
+    def picture(self, key: str, picture: Array, *, caption: str, step: int, file: Path | None = None) -> None:
         self.run.log_image(self.logger.run_id, picture, key=cleaned(key), step=step, synchronous=False)
 
     def rows(self, key: str, rows: Sequence[Row], *, step: int) -> None:

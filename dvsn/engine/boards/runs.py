@@ -9,7 +9,7 @@ from typing import Any
 
 from dvsn.engine.boards.board import Board, Config, File
 from dvsn.engine.boards.find import find_boards, name_of
-from dvsn.engine.boards.ids import ids_in, read_ids, write_ids
+from dvsn.engine.boards.ids import ids_of, read_ids, write_ids
 from dvsn.engine.boards.labels import command, labels_of
 
 log = logging.getLogger("dvsn")
@@ -87,7 +87,7 @@ def teachers(config: Config) -> tuple[str, ...]:
         path = Path(str(each))
         if each is None or not path.is_file():
             continue
-        found = (read_ids(path.parent.parent) or ids_in(path)).get("wandb")
+        found = ids_of(path).get("wandb")
         if found:
             names.append(artifact_name(found))
     return tuple(names)

@@ -20,6 +20,7 @@ from wandb.plot.custom_chart import CustomChart
 
 from dvsn.analysis.record import Analysis, Chart, Matrix, Row
 from dvsn.engine.boards.board import Array, Board, Config, File, Shown
+from dvsn.engine.boards.keys import has_wandb_key
 from dvsn.engine.boards.labels import Labels, command
 from dvsn.engine.boards.wandb_file import STEP, Logged, logged_by
 from dvsn.errors import ConfigError, nearest
@@ -102,7 +103,11 @@ def refusals() -> Iterator[None]:
 
 
 def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Path) -> Config:
-    """The options of the logger with what was left open: name, tags, group, kind of work, the id of a run that goes on."""
+    """The options of the logger with what was left open: name, tags, group, kind of work, the id of a run that goes on.
+    Without a key to log in with it goes offline, and says so."""
+    if not node.get("offline") and not has_wandb_key():
+        log.warning("W&B: no API key (WANDB_API_KEY or `wandb login`), so the run is logged offline.")
+        node = {**node, "offline": True}
     for key in ("name", "group", "job_type"):
         if node.get(key) is None:
             value = {"name": labels.name, "group": labels.group, "job_type": labels.job}[key]
@@ -139,8 +144,8 @@ class WandbBoard(Board):
     def log(self, values: Mapping[str, Any], *, step: int) -> None:
         self.logger.log_metrics(values, step)
 
-    def picture(self, key: str, picture: Array, *, caption: str, step: int) -> None:
-        self.log({key: [wandb.Image(picture, caption=caption)]}, step=step)
+    def picture(self, key: str, picture: Array, *, caption: str, step: int, file: Path | None = None) -> None:
+        self.log({key: [wandb.Image(picture if file is None else str(file), caption=caption)]}, step=step)
 
     def fixed(self, shown: Sequence[Shown], *, epoch: int, step: int) -> None:
         """Each picture with its layers, and a row of the table of all epochs, to which rows are only ever added."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,8 @@ def test_tensorboard_has_pictures_the_config_and_the_matrix(run: Path) -> None:
     (config,) = events.Tensors("config/text_summary")
     text = config.tensor_proto.string_val[0].decode()
     assert text.startswith("```yaml\n") and "max_epochs: 1" in text
+    (grid,) = events.Images("val/pictures")
+    assert grid.encoded_image_string == (run / "pictures" / "latest.png").read_bytes()
 
 
 def test_tensorboard_shows_a_record(tmp_path: Path) -> None:
@@ -108,7 +111,11 @@ def test_tensorboard_shows_a_record(tmp_path: Path) -> None:
     board.end()
     events = events_of(tmp_path / "tensorboard")
     assert set(events.Tags()["images"]) == {"plots/precision", "plots/iou", "plots/confusion"}
-    assert [each.step for each in events.Images("plots/confusion")] == [5]
+    (drawn,) = events.Images("plots/confusion")
+    assert drawn.step == 5
+    picture = cv2.imdecode(np.frombuffer(drawn.encoded_image_string, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.array_equal(picture, matrix_picture(RECORD.matrices[0]))
+    assert (drawn.height, drawn.width) == picture.shape[:2]
     (table,) = events.Tensors("val/classes/text_summary")
     lines = table.tensor_proto.string_val[0].decode().splitlines()
     assert lines == ["| class | iou |", "| --- | --- |", r"| a\|b | 0.5000 |", "| rest | - |"]
@@ -281,7 +288,6 @@ def test_a_run_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
              for each in client.list_artifacts(found.info.run_id, folder)}  # fmt: skip
     assert {"config.yaml", "plots/confusion.png", "models/best.ckpt", "tables/confusion.csv"} <= names
     assert sum("val~pictures" in each and each.endswith(".png") for each in names) == 2
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
 
 @pytest.mark.slow
@@ -325,6 +331,6 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from dvsn.errors import ConfigError
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    for name in ("mlflow", "comet"):
+    for name in ("tensorboard", "mlflow", "comet"):
         with pytest.raises(ConfigError, match=rf"logger\.{name}: .* pip install 'dvsn\[{name}\]'"):
             build_loggers(composed(["task=pix2pix", f"logger={name}"], tmp_path))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from dvsn.engine.boards.ids import ids_in, keep_ids, plain_ids, read_ids, write_ids
 from dvsn.engine.boards.labels import cut, labels_of, shorter, swept
@@ -47,17 +48,21 @@ def test_one_that_changes_nothing_by_its_folder(monkeypatch: pytest.MonkeyPatch)
 def test_the_jobs_of_a_sweep_by_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And they are one group: the folder of the sweep."""
     sweep = tmp_path / "sweep_2026-11-30_12-00-00"
-    lines = ["hydra:", "  overrides:", "    task:", "    - task=segmentation", "    - distill=cwd,kd", "    - seed=0,1",
-             "    - logger=wandb", "    - optim.lr=0.01", "    - 'loss.classes=[a,b]'"]  # fmt: skip
+    shared = [
+        "task=segmentation",
+        "logger=wandb",
+        "optim.lr=0.01",
+        f"loss.classes=['{'a long name ' * 9}',b]",
+    ]
+    words = {"hydra": {"overrides": {"task": [*shared, "distill=cwd,kd", "seed=0,1"]}}}
     sweep.mkdir()
-    (sweep / "multirun.yaml").write_text("\n".join(lines))
+    (sweep / "multirun.yaml").write_text(yaml.safe_dump(words))  # which breaks the long line
     names = []
     for number, own in enumerate(
         (["distill=cwd", "seed=0"], ["distill=cwd", "seed=1"], ["distill=kd", "seed=0"])
     ):
         folder = sweep / str(number)
         folder.mkdir()
-        shared = ["task=segmentation", "logger=wandb", "optim.lr=0.01", "loss.classes=[a,b]"]
         (folder / "job.json").write_text(json.dumps({"overrides": sorted(own + shared)}))
         monkeypatch.setenv("DVSN_JOB_FOLDER", str(folder))
         command(monkeypatch, *own, *shared)
