@@ -18,7 +18,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from dvsn.errors import ConfigError, nearest
 from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
-from dvsn.networks.centernet import CenterNet
+from dvsn.networks.centernet import CenterNet, PointDetector
 from dvsn.networks.centernet_triplets import TripletNet
 from dvsn.networks.hybrid_cascade import HybridHeads
 
@@ -63,8 +63,8 @@ class Detector(nn.Module):
     - `min_size` is the shorter side that pictures are resized to as long as the longer stays within `max_size`; of
       several one is drawn in training, and the last is used otherwise.
     - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS and CenterNet have none.
-    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer; null: torchvision's, for
-      both CenterNets 0, and for objects as points no suppression but its own.
+    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer. Null: torchvision's; a
+      `score_threshold` of 0 for both CenterNets; no suppression for `centernet`, 0.5 for `centernet_triplets`.
     - `proposals` that the first stage hands on, and of these the `sampled` a picture that the second is trained on; null:
       torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS and CenterNet
       have no stages.
@@ -263,7 +263,7 @@ def settle_scales(pool: MultiScaleRoIAlign) -> None:
 def half_precision_parts(model: Any) -> list[nn.Module]:
     """The parts of a detector that compute in half precision under autocast: the backbone, and all that has weights behind
     it. Their outputs become float32."""
-    if isinstance(model, FCOS | CenterNet | TripletNet):
+    if isinstance(model, FCOS | PointDetector):
         return [model.backbone, model.head]
     heads = model.roi_heads
     stages = list(heads.stages) if isinstance(heads, CascadeHeads) else [heads]
