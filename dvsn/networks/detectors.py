@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from torchvision.ops.poolers import initLevelMapper
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.blocks import require_counts
 from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
 from dvsn.networks.centernet import CenterNet, PointDetector
 from dvsn.networks.centernet_triplets import TripletNet
@@ -107,7 +107,8 @@ class Detector(nn.Module):
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
-        check_options(detector, classes, anchors, semantic_classes)
+        check_options(detector, classes, anchors, semantic_classes, centre_overlap)
+        require_counts(self, hidden=hidden)
         multiple = require_stride(backbone, detector)
         self.masks = detector in MASKED
         self.classes, self.fixed_statistics = classes, fixed_statistics
@@ -222,19 +223,27 @@ def class_layers(model: Any, detector: Kind) -> tuple[str, ...]:
 
 
 def check_options(
-    detector: str, classes: int, anchors: list[int] | None, semantic_classes: int | None
+    detector: str,
+    classes: int,
+    anchors: list[int] | None,
+    semantic_classes: int | None,
+    centre_overlap: float,
 ) -> None:
     """Raise `ConfigError` for options that no detector, or not this one, has."""
     if classes < 2:
         raise ConfigError(f"network.classes: found {classes}, expected 2 or more, with the background.")
     if anchors is not None and len(anchors) != LEVELS:
         raise ConfigError(f"network.anchors: found {len(anchors)} sizes, expected {LEVELS}, one a level.")
-    if detector not in typing.get_args(Kind):
-        raise ConfigError(f"network.detector: found '{detector}'. {nearest(detector, typing.get_args(Kind))}")
+    if detector not in get_args(Kind):
+        raise ConfigError(f"network.detector: found '{detector}'. {nearest(detector, get_args(Kind))}")
     if semantic_classes is not None and detector != "htc":
         raise ConfigError(
             f"network.semantic_classes: found {semantic_classes}, but {detector} has no semantic branch. Set "
             "network.detector=htc, or network.semantic_classes=null."
+        )
+    if not 0 < centre_overlap < 1:
+        raise ConfigError(
+            f"network.centre_overlap: found {centre_overlap}, expected a number above 0 and below 1."
         )
 
 
