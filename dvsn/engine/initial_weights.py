@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 from dvsn.errors import CheckpointError
 from dvsn.hub.folder import RECIPE, WEIGHTS, read_single, read_weights
@@ -14,7 +15,7 @@ from dvsn.hub.resolve import local, read
 from dvsn.networks.blocks import class_layers
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
-from dvsn.weights import find_weights, read_checkpoint, require_equal
+from dvsn.weights import find_weights, require_equal
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,11 @@ def start_from(task: Task, path: str | Path) -> None:
     What was taken and what was not is logged. Raises `CheckpointError` when it does not fit, or hardly anything
     does.
     """
-    if any(hasattr(network, "adopt_published") for network in task.networks.values()):
-        state = published(path)
-        if state is not None:
-            start_from_published(task, state, path)
-            return
-    content = read(path)
+    takes_published = any(hasattr(network, "adopt_published") for network in task.networks.values())
+    content = contents(path) if takes_published else read(path)
+    if takes_published and "dvsn" not in content:
+        start_from_published(task, content, path)
+        return
     header = read_recipe(content, path)
     for name, network in task.networks.items():
         prefix = f"{name}."
@@ -46,11 +46,7 @@ def start_from(task: Task, path: str | Path) -> None:
         adopt = getattr(network, "adopt", None)  # renames what a relative calls otherwise
         if adopt is not None and set(state) != set(own):
             state, same = adopt(state), False
-        fitting = {
-            key: value
-            for key, value in state.items()
-            if key in own and isinstance(value, torch.Tensor) and value.shape == own[key].shape
-        }
+        fitting = fitting_of(state, own)
         if same:
             heads = tuple(f"{path}." for path in class_layers(network))
             fresh = [key for key in own if key not in fitting]
@@ -65,51 +61,62 @@ def start_from(task: Task, path: str | Path) -> None:
             )
         network.load_state_dict(own | fitting, strict=True)
         if len(fitting) < len(own) or len(fitting) < len(state):
-            log.info(
-                "weights     %d tensors of %s taken for %s; %d start anew, %d of the file not used",
-                len(fitting), path, name, len(own) - len(fitting), len(state) - len(fitting),
-            )  # fmt: skip
+            say_taken(fitting, own, state, path, name)
 
 
-def published(path: str | Path) -> dict[str, torch.Tensor] | None:
-    """The tensors of a file that was published for a model, alone or in a training script's file; None of a checkpoint of
-    dvsn, or of its folder. Raises `CheckpointError`."""
+def fitting_of(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that have the name and the shape of one of the network's own."""
+    return {
+        key: value
+        for key, value in state.items()
+        if key in own and isinstance(value, Tensor) and value.shape == own[key].shape
+    }
+
+
+def say_taken(
+    fitting: Mapping[str, Any], own: Mapping[str, Any], state: Mapping[str, Any], path: str | Path, name: str
+) -> None:
+    log.info(
+        "weights     %d tensors of %s taken for %s; %d start anew, %d of the file not used",
+        len(fitting), path, name, len(own) - len(fitting), len(state) - len(fitting),
+    )  # fmt: skip
+
+
+def contents(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of dvsn, as `dvsn.hub.resolve.read` gives it; of a file that was published for a model its
+    tensors by name, where they stand alone or in a training script's file. Raises `CheckpointError`."""
     place = local(path)
-    if place.is_dir():
-        return None
     if place.suffix == ".safetensors" and place.is_file():
-        own = place.name == WEIGHTS and (place.parent / RECIPE).is_file()
-        return None if own or read_single(place) is not None else read_weights(place)
-    content = read_checkpoint(place)
+        ours = place.name == WEIGHTS and (place.parent / RECIPE).is_file()
+        if not ours:
+            return read_single(place) or read_weights(place)
+    content = read(place)
     if "dvsn" in content:
-        return None
+        return content
     state = find_weights(content).state
-    return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def start_from_published(task: Task, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Load a published file into the networks that take one. Of an encoder's file at least half of its tensors must have a
-    place, but for heads that are not part of the network. Raises `CheckpointError`."""
+def start_from_published(task: Task, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load a published file into the networks that take one. At least half of its tensors must have a place: the rest may
+    be heads that the network has not. Raises `CheckpointError`."""
     for name, network in task.networks.items():
         if not hasattr(network, "adopt_published"):
             continue
         adopt: Any = network.adopt_published
         own, found = network.state_dict(), adopt(state)
-        fitting = {key: value for key, value in found.items() if key in own and value.shape == own[key].shape}
-        if 2 * len(fitting) < len(state):
+        fitting = fitting_of(found, own)
+        if not fitting or 2 * len(fitting) < len(state):
             raise CheckpointError(
                 f"{path}: of its {len(state)} tensors {len(fitting)} have a place in {type(network).__name__}. "
                 "Expected a checkpoint of dvsn, or the file of the model that the network has by its name."
             )
         network.load_state_dict(own | fitting, strict=True)
-        log.info(
-            "weights     %d tensors of %s taken for %s; %d start anew, %d of the file not used",
-            len(fitting), path, name, len(own) - len(fitting), len(state) - len(fitting),
-        )  # fmt: skip
+        say_taken(fitting, own, state, path, name)
         compare_normalisation(task, network, path)
 
 
-def compare_normalisation(task: Task, network: torch.nn.Module, path: str | Path) -> None:
+def compare_normalisation(task: Task, network: nn.Module, path: str | Path) -> None:
     """Warn where published weights saw pictures under another mean and deviation than this task's."""
     expects, normalise = getattr(network, "expects", None), getattr(task, "normalise", None)
     if expects is None or normalise is None:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import yaml
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from dvsn.config.menu import conf_dir
+from dvsn.config import types
+from dvsn.config.partners import shipped
 from dvsn.engine import console
 from dvsn.engine.callbacks import StatelessRandom
 from dvsn.engine.progress import EpochLines
@@ -65,7 +65,7 @@ def read_plan(options: dict[str, Any]) -> Plan | None:
         if given:
             raise ConfigError(f"finetune.{next(iter(given))}: goes with finetune=EPOCHS, such as finetune=3.")
         return None
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+    if not types.whole(epochs, 1):
         raise ConfigError(f"finetune: found {epochs!r}, expected a number of epochs such as 3, or null.")
     if options["precision"] != "int8":
         raise ConfigError(
@@ -78,7 +78,7 @@ def read_plan(options: dict[str, Any]) -> Plan | None:
 
 def number(name: str, value: Any, *, above: bool) -> float:
     """A finite number of at least 0, or above it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if not types.number(value) or not 0 <= value < float("inf"):
         raise ConfigError(f"finetune.{name}: found {value!r}, expected a number such as 0.00001.")
     if above and value == 0:
         raise ConfigError(f"finetune.{name}: found 0, with which nothing is learned.")
@@ -221,8 +221,7 @@ def learn(task: Any, plan: Plan, data: Any) -> str:
 def method_of(response: str) -> tuple[str, dict[str, Any]]:
     """The method of distillation for a kind of answer and its node, from conf/distill."""
     name, changes, arguments = TAUGHT[response]
-    path = Path(conf_dir()) / "distill" / f"{name}.yaml"
-    node = yaml.safe_load(path.read_text(encoding="utf-8"))[name]
+    node = shipped("distill")[name][name]
     return name, {**node, **changes, "method": {**node["method"], **arguments}}
 
 

@@ -129,7 +129,7 @@ def in_8_bits(model: Any) -> Any:
         if node.op_type != "QuantizeLinear" or node.input[0] not in constants:
             continue
         weight, scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input)
-        axis = next((each.i for each in node.attribute if each.name == "axis"), 0)
+        axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
         shape = [-1 if place == axis else 1 for place in range(weight.ndim)] if scale.ndim else []
         steps = np.rint(weight / scale.reshape(shape)) + zero.reshape(shape)
         bounds = np.iinfo(zero.dtype)

@@ -72,6 +72,13 @@ def upsampling(
     return layers
 
 
+def out_of_place(network: nn.Module) -> None:
+    """Let activations write into tensors of their own, so that every map can be tapped."""
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+
+
 def class_layers(network: nn.Module) -> tuple[str, ...]:
     """The paths of the layers that make the answer: `classifier`, a tuple of them; or, as in torchvision's networks, the
     module of that name itself. Empty where the network has neither."""

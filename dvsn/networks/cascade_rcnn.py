@@ -20,6 +20,8 @@ Boxes = list[Tensor]
 """Of each picture (n, 4) x1, y1, x2, y2 in pixels of the resized picture."""
 Sizes = list[tuple[int, int]]
 Targets = list[dict[str, Tensor]]
+Samples = tuple[Boxes, list[Tensor], list[Tensor]]
+"""Boxes, and of each box the place of its object among the picture's, and its label, 0 where it is background."""
 Scores = Literal["own", "last"]
 OVERLAPS = (0.5, 0.6, 0.7)
 DEVIATIONS = (0.1, 0.05, 0.033)
@@ -101,9 +103,11 @@ class CascadeHeads(nn.Module):
         boxes, matched, labels, wanted = stage.select_training_samples(boxes, targets)
         logits, codes = self.ask(stage, self.pooled(features, boxes, sizes))
         terms = box_losses(logits, codes, torch.cat(labels), torch.cat(wanted))
+        moved = corrected(stage, codes, boxes, sizes, targets)
         if self.masks:
-            terms["loss_mask"] = self.mask_loss(number, features, boxes, matched, labels, sizes, targets)
-        return terms, corrected(stage, codes, boxes, sizes, targets)
+            sampled = self.mask_samples(stage, (boxes, matched, labels), moved, targets)
+            terms["loss_mask"] = self.mask_loss(number, features, *sampled, sizes, targets)
+        return terms, moved
 
     def mask_loss(
         self,
@@ -159,6 +163,11 @@ class CascadeHeads(nn.Module):
         return found
 
     # Parts that a relative may change ---------------------------------------------------------------
+
+    def mask_samples(self, stage: Any, sampled: Samples, moved: Boxes, targets: Targets) -> Samples:
+        """What the mask head of a stage is trained on, of the boxes that its box head was trained on, `sampled`, and those
+        that it has corrected, `moved`."""
+        return sampled
 
     def pooled(self, features: dict[str, Tensor], boxes: Boxes, sizes: Sizes) -> Tensor:
         """(all boxes, channels, 7, 7)"""

@@ -20,29 +20,20 @@ PRIOR = 0.1
 """The share that a heatmap starts at."""
 
 
-class CenterNet(nn.Module):
-    """CenterNet on the levels of a pyramid, called as torchvision's detectors are.
+class PointDetector(nn.Module):
+    """Base of both CenterNets: points on the levels of a pyramid, called as torchvision's detectors are.
 
-    Zhou, Wang and Kraehenbuehl, 2019, arXiv:1904.07850 (not the triplets of Duan et al., 2019, arXiv:1904.08189). An object
-    is the pixel of stride 4 in which the centre of its box lies. Three heads of a 3x3 and a 1x1 convolution say for each
-    pixel how much it is a centre of each class, the box's width and height, and where in the pixel the centre is. Terms:
-    `loss_heatmap`, the focal loss (equation 1); `loss_size`, times 0.1, and `loss_offset`, mean absolute differences at
-    the centres (equations 2 and 3). All are over the number of objects. An answer's objects are the `detections` highest
-    values that are the greatest of their 3x3 (section 4).
-
-    - `backbone` gives levels of `out_channels`, the finest first and of stride 4. Known difference: the heads read the mean
-      of all of them, resized to the finest, where the paper's networks have one map.
-    - `classes` count the background, which has no map; `hidden` channels are between the two convolutions.
+    - `backbone` gives levels, the finest first and of stride 4; `head` reads them. Known difference: the heads read the mean
+      of all levels, resized to the finest, where the papers' networks have one map.
     - `score_thresh`: objects of a lower score are left out. `nms_thresh`: besides, those that overlap a better one of
-      their class by more; None: the greatest of 3x3 is all.
-    - `overlap`: see `radius_of`. Sizes are in pixels of stride 4, as the authors' code has them; the paper says of the
-      picture, with the same weight of 0.1.
+      their class by more; None: none, for a head whose `objects` are few and sorted.
+    - `detections_per_img`: the most objects of an answer. `overlap`: see `radius_of`.
     """
 
     def __init__(
         self,
         backbone: Any,
-        classes: int,
+        head: nn.Module,
         *,
         min_size: int | tuple[int, ...] = 512,
         max_size: int = 1333,
@@ -52,52 +43,82 @@ class CenterNet(nn.Module):
         score_thresh: float = 0.0,
         nms_thresh: float | None = None,
         detections_per_img: int = 100,
-        hidden: int = 64,
         overlap: float = 0.3,
     ) -> None:
         super().__init__()
         self.transform = GeneralizedRCNNTransform(
-            min_size,
+            min_size,  # type: ignore[arg-type]
             max_size,
             image_mean,
             image_std,
-            size_divisible=size_divisible,  # type: ignore[arg-type]
+            size_divisible=size_divisible,
         )
-        self.backbone = backbone
-        self.head = CentreHead(backbone.out_channels, classes - 1, hidden)
+        self.backbone, self.head = backbone, head
         self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
         self.detections_per_img, self.overlap = detections_per_img, overlap
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Pictures (3, H, W) in [0, 1] -> in training the terms, else boxes, labels and scores of each."""
+        """Pictures (3, H, W) in [0, 1] -> in training the terms, else boxes, labels and scores of each, the best first."""
         given = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, targets = self.transform(images, targets)
-        logits, size, offset = self.head(self.backbone(batch.tensors))
+        maps = self.head(self.backbone(batch.tensors))
         if self.training:
             assert targets is not None
-            return centre_losses(logits, size, offset, targets, overlap=self.overlap)
+            return self.losses(maps, targets)
         found = [
-            self.decode(heatmap, lengths, places, sides)
-            for heatmap, lengths, places, sides in zip(
-                logits.sigmoid(), size, offset, batch.image_sizes, strict=True
-            )
+            self.decode(*self.objects(maps, place, sides), sides)
+            for place, sides in enumerate(batch.image_sizes)
         ]
         return self.transform.postprocess(found, batch.image_sizes, given)
 
+    def losses(self, maps: Any, targets: list[dict[str, Tensor]]) -> Terms:
+        """The terms of what the head said of a batch; `boxes` of the targets are in pixels of the resized pictures."""
+        raise NotImplementedError
+
+    def objects(self, maps: Any, place: int, sides: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (n,), labels (n,) from 1 and boxes (n, 4), in pixels, of picture `place` of a batch, of `sides` (H, W)."""
+        raise NotImplementedError
+
     def decode(
-        self, heatmap: Tensor, size: Tensor, offset: Tensor, sides: tuple[int, int]
+        self, scores: Tensor, labels: Tensor, boxes: Tensor, sides: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """The objects of a picture of `sides` (H, W), from maps (classes - 1, h, w), (2, h, w), (2, h, w)."""
-        heatmap, size, offset = inside_picture((heatmap, size, offset), sides)
-        scores, labels, boxes = peaks(heatmap, size, offset, count=self.detections_per_img)
+        """What `objects` found in a picture, without what is too poor, empty or suppressed."""
         boxes = clip_boxes_to_image(boxes, sides)
         lengths = boxes[:, 2:] - boxes[:, :2]
         kept = (scores > self.score_thresh) & (lengths > 0).all(dim=1)
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
         if self.nms_thresh is not None:
-            best = batched_nms(boxes, scores, labels, self.nms_thresh)
+            best = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
             boxes, labels, scores = boxes[best], labels[best], scores[best]
         return {"boxes": boxes, "labels": labels, "scores": scores}
+
+
+class CenterNet(PointDetector):
+    """CenterNet, objects as points.
+
+    Zhou, Wang and Kraehenbuehl, 2019, arXiv:1904.07850 (not the triplets of Duan et al., 2019, arXiv:1904.08189). An object
+    is the pixel of stride 4 in which the centre of its box lies. Three heads of a 3x3 and a 1x1 convolution say for each
+    pixel how much it is a centre of each class, the box's width and height, and where in the pixel the centre is. Terms:
+    `loss_heatmap`, the focal loss (equation 1); `loss_size`, times 0.1, and `loss_offset`, mean absolute differences at
+    the centres (equations 2 and 3). All are over the number of objects. An answer's objects are the `detections_per_img`
+    highest values that are the greatest of their 3x3 (section 4), without further suppression unless `nms_thresh` is set.
+
+    `classes` count the background, which has no map; `hidden` channels are between the two convolutions. The other options
+    are those of `PointDetector`. Sizes are in pixels of stride 4, as the authors' code has them; the paper says of the
+    picture, with the same weight of 0.1.
+    """
+
+    def __init__(self, backbone: Any, classes: int, *, hidden: int = 64, **options: Any) -> None:
+        super().__init__(backbone, CentreHead(backbone.out_channels, classes - 1, hidden), **options)
+
+    def losses(self, maps: tuple[Tensor, Tensor, Tensor], targets: list[dict[str, Tensor]]) -> Terms:
+        return centre_losses(*maps, targets, overlap=self.overlap)
+
+    def objects(
+        self, maps: tuple[Tensor, Tensor, Tensor], place: int, sides: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logits, size, offset = inside_picture([each[place] for each in maps], sides)
+        return peaks(logits.sigmoid(), size, offset, count=self.detections_per_img)
 
 
 class CentreHead(nn.Module):
@@ -106,8 +127,7 @@ class CentreHead(nn.Module):
     def __init__(self, channels: int, classes: int, hidden: int) -> None:
         super().__init__()
         self.heatmap, self.size, self.offset = (
-            nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, count, 1))
-            for count in (classes, 2, 2)
+            two_convolutions(channels, hidden, count) for count in (classes, 2, 2)
         )
         start_heatmap(self.heatmap)
         for last in (self.size[2], self.offset[2]):
@@ -117,6 +137,11 @@ class CentreHead(nn.Module):
     def forward(self, levels: OrderedDict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         x = mean_of_levels(levels)
         return self.heatmap(x), self.size(x), self.offset(x)
+
+
+def two_convolutions(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """3x3 convolution, ReLU, 1x1 convolution: (N, inputs, h, w) -> (N, outputs, h, w)."""
+    return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, outputs, 1))
 
 
 def start_heatmap(head: Any) -> None:

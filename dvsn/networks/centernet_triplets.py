@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from dvsn.networks.blocks import conv_bn, conv_bn_relu
 from dvsn.networks.centernet import (
     STRIDE,
+    PointDetector,
     centre_focal_loss,
     draw_bells,
     highest,
@@ -20,6 +20,7 @@ from dvsn.networks.centernet import (
     mean_of_levels,
     pixels_of,
     start_heatmap,
+    two_convolutions,
 )
 from dvsn.types import Terms
 
@@ -42,8 +43,8 @@ class Triplets(NamedTuple):
     embedding: Tensor | None
 
 
-class TripletNet(nn.Module):
-    """CenterNet with keypoint triplets on the levels of a pyramid, called as torchvision's detectors are.
+class TripletNet(PointDetector):
+    """CenterNet with keypoint triplets.
 
     Duan et al., 2019, arXiv:1904.08189 (not the objects as points of Zhou et al., 2019, arXiv:1904.07850). Heatmaps of top
     left corners, bottom right corners and centres; cascade corner pooling stands before the corners, centre pooling before
@@ -53,8 +54,8 @@ class TripletNet(nn.Module):
     An answer pairs the 70 best corners of each kind that are of one class, in order, and alike in their embeddings, keeps
     pairs with a centre of their class, of the 70 best, in their central region, and scores them with the mean of the three.
 
-    The options are those of `CenterNet`. Known differences: the heads read the mean of the levels, where the paper has an
-    hourglass; `hidden` channels where it has 128 and 256; hard suppression at `nms_thresh`, where it has Soft-NMS.
+    The options are those of `CenterNet`. Known differences, beside the mean of the levels in place of an hourglass: `hidden`
+    channels where the paper has 128 and 256; hard suppression at `nms_thresh`, where it has Soft-NMS.
     """
 
     def __init__(
@@ -62,51 +63,21 @@ class TripletNet(nn.Module):
         backbone: Any,
         classes: int,
         *,
-        min_size: int | tuple[int, ...] = 512,
-        max_size: int = 1333,
-        image_mean: list[float],
-        image_std: list[float],
-        size_divisible: int = 32,
-        score_thresh: float = 0.0,
-        nms_thresh: float = 0.5,
-        detections_per_img: int = 100,
         hidden: int = 64,
-        overlap: float = 0.3,
+        nms_thresh: float = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.transform = GeneralizedRCNNTransform(
-            min_size,  # type: ignore[arg-type]
-            max_size,
-            image_mean,
-            image_std,
-            size_divisible=size_divisible,
-        )
-        self.backbone = backbone
-        self.head = TripletHead(backbone.out_channels, classes - 1, hidden)
-        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
-        self.detections_per_img, self.overlap = detections_per_img, overlap
+        head = TripletHead(backbone.out_channels, classes - 1, hidden)
+        super().__init__(backbone, head, nms_thresh=nms_thresh, **options)
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Pictures (3, H, W) in [0, 1] -> in training the terms, else boxes, labels and scores of each."""
-        given = [(image.shape[-2], image.shape[-1]) for image in images]
-        batch, targets = self.transform(images, targets)
-        maps = [Triplets(*each) for each in self.head(self.backbone(batch.tensors))]
-        if self.training:
-            assert targets is not None
-            return triplet_losses(maps, targets, overlap=self.overlap)
-        found = [self.decode(maps, place, sides) for place, sides in enumerate(batch.image_sizes)]
-        return self.transform.postprocess(found, batch.image_sizes, given)
+    def losses(self, maps: list[tuple[Tensor, ...]], targets: list[dict[str, Tensor]]) -> Terms:
+        return triplet_losses([Triplets(*each) for each in maps], targets, overlap=self.overlap)
 
-    def decode(self, maps: list[Triplets], place: int, sides: tuple[int, int]) -> dict[str, Tensor]:
-        """The objects of the picture `place` of a batch, of `sides` (H, W)."""
-        first, last, centre = (found_in(each, place, sides) for each in maps)
-        scores, labels, boxes = triplets(first, last, centre)
-        boxes = clip_boxes_to_image(boxes, sides)
-        lengths = boxes[:, 2:] - boxes[:, :2]
-        kept = (scores > self.score_thresh) & (lengths > 0).all(dim=1)
-        boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
-        best = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
-        return {"boxes": boxes[best], "labels": labels[best], "scores": scores[best]}
+    def objects(
+        self, maps: list[tuple[Tensor, ...]], place: int, sides: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        first, last, centre = (found_in(Triplets(*each), place, sides) for each in maps)
+        return triplets(first, last, centre)
 
 
 # Heads -----------------------------------------------------------------------------------------------
@@ -119,9 +90,9 @@ class TripletHead(nn.Module):
         super().__init__()
         pools = (CornerPool(channels, hidden, ahead=True), CornerPool(channels, hidden, ahead=False))
         self.pools = nn.ModuleList([*pools, CentrePool(channels, hidden)])
-        self.heatmaps = nn.ModuleList(two_convolutions(hidden, classes) for _ in self.pools)
-        self.offsets = nn.ModuleList(two_convolutions(hidden, 2) for _ in self.pools)
-        self.embeddings = nn.ModuleList(two_convolutions(hidden, 1) for _ in pools)
+        self.heatmaps = nn.ModuleList(two_convolutions(hidden, hidden, classes) for _ in self.pools)
+        self.offsets = nn.ModuleList(two_convolutions(hidden, hidden, 2) for _ in self.pools)
+        self.embeddings = nn.ModuleList(two_convolutions(hidden, hidden, 1) for _ in pools)
         for each in self.heatmaps:
             start_heatmap(each)
 
@@ -136,17 +107,6 @@ class TripletHead(nn.Module):
         return found
 
 
-def two_convolutions(channels: int, count: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, count, 1)
-    )
-
-
-def normed(given: int, made: int, kernel: int = 3, *, relu: bool = True) -> nn.Sequential:
-    layers = [nn.Conv2d(given, made, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(made)]
-    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
-
-
 class CornerPool(nn.Module):
     """Cascade corner pooling: (N, channels, h, w) -> (N, hidden, h, w).
 
@@ -158,12 +118,12 @@ class CornerPool(nn.Module):
         super().__init__()
         self.ahead = ahead
         self.looks, self.bounds = (
-            nn.ModuleList(normed(channels, hidden) for _ in range(2)) for _ in range(2)
+            nn.ModuleList(conv_bn_relu(channels, hidden, 3) for _ in range(2)) for _ in range(2)
         )
-        self.joins = nn.ModuleList(normed(hidden, hidden) for _ in range(2))
-        self.out = normed(hidden, hidden, relu=False)
-        self.around = normed(channels, hidden, 1, relu=False)
-        self.last = normed(hidden, hidden)
+        self.joins = nn.ModuleList(conv_bn_relu(hidden, hidden, 3) for _ in range(2))
+        self.out = conv_bn(hidden, hidden, 3)
+        self.around = conv_bn(channels, hidden, 1)
+        self.last = conv_bn_relu(hidden, hidden, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = []
@@ -180,10 +140,10 @@ class CentrePool(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.columns, self.rows = normed(channels, hidden), normed(channels, hidden)
-        self.out = normed(hidden, hidden, relu=False)
-        self.around = normed(channels, hidden, 1, relu=False)
-        self.last = normed(hidden, hidden)
+        self.columns, self.rows = conv_bn_relu(channels, hidden, 3), conv_bn_relu(channels, hidden, 3)
+        self.out = conv_bn(hidden, hidden, 3)
+        self.around = conv_bn(channels, hidden, 1)
+        self.last = conv_bn_relu(hidden, hidden, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         crossed = self.columns(x).amax(dim=2, keepdim=True) + self.rows(x).amax(dim=3, keepdim=True)

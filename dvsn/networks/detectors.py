@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from torchvision.ops.poolers import initLevelMapper
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.networks.blocks import require_counts
 from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
-from dvsn.networks.centernet import CenterNet
+from dvsn.networks.centernet import CenterNet, PointDetector
 from dvsn.networks.centernet_triplets import TripletNet
 from dvsn.networks.hybrid_cascade import HybridHeads
 
@@ -63,8 +63,8 @@ class Detector(nn.Module):
     - `min_size` is the shorter side that pictures are resized to as long as the longer stays within `max_size`; of
       several one is drawn in training, and the last is used otherwise.
     - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS and CenterNet have none.
-    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer; null: torchvision's, for
-      both CenterNets 0, and for objects as points no suppression but its own.
+    - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer. Null: torchvision's; a
+      `score_threshold` of 0 for both CenterNets; no suppression for `centernet`, 0.5 for `centernet_triplets`.
     - `proposals` that the first stage hands on, and of these the `sampled` a picture that the second is trained on; null:
       torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS and CenterNet
       have no stages.
@@ -107,7 +107,8 @@ class Detector(nn.Module):
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
-        check_options(detector, classes, anchors, semantic_classes)
+        check_options(detector, classes, anchors, semantic_classes, centre_overlap)
+        require_counts(self, hidden=hidden)
         multiple = require_stride(backbone, detector)
         self.masks = detector in MASKED
         self.classes, self.fixed_statistics = classes, fixed_statistics
@@ -222,19 +223,27 @@ def class_layers(model: Any, detector: Kind) -> tuple[str, ...]:
 
 
 def check_options(
-    detector: str, classes: int, anchors: list[int] | None, semantic_classes: int | None
+    detector: str,
+    classes: int,
+    anchors: list[int] | None,
+    semantic_classes: int | None,
+    centre_overlap: float,
 ) -> None:
     """Raise `ConfigError` for options that no detector, or not this one, has."""
     if classes < 2:
         raise ConfigError(f"network.classes: found {classes}, expected 2 or more, with the background.")
     if anchors is not None and len(anchors) != LEVELS:
         raise ConfigError(f"network.anchors: found {len(anchors)} sizes, expected {LEVELS}, one a level.")
-    if detector not in typing.get_args(Kind):
-        raise ConfigError(f"network.detector: found '{detector}'. {nearest(detector, typing.get_args(Kind))}")
+    if detector not in get_args(Kind):
+        raise ConfigError(f"network.detector: found '{detector}'. {nearest(detector, get_args(Kind))}")
     if semantic_classes is not None and detector != "htc":
         raise ConfigError(
             f"network.semantic_classes: found {semantic_classes}, but {detector} has no semantic branch. Set "
             "network.detector=htc, or network.semantic_classes=null."
+        )
+    if not 0 < centre_overlap < 1:
+        raise ConfigError(
+            f"network.centre_overlap: found {centre_overlap}, expected a number above 0 and below 1."
         )
 
 
@@ -263,7 +272,7 @@ def settle_scales(pool: MultiScaleRoIAlign) -> None:
 def half_precision_parts(model: Any) -> list[nn.Module]:
     """The parts of a detector that compute in half precision under autocast: the backbone, and all that has weights behind
     it. Their outputs become float32."""
-    if isinstance(model, FCOS | CenterNet | TripletNet):
+    if isinstance(model, FCOS | PointDetector):
         return [model.backbone, model.head]
     heads = model.roi_heads
     stages = list(heads.stages) if isinstance(heads, CascadeHeads) else [heads]

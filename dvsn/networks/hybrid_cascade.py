@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import RoIAlign
 
 from dvsn.errors import ConfigError
-from dvsn.networks.cascade_rcnn import (
-    MASK_CHANNELS,
-    Boxes,
-    CascadeHeads,
-    Sizes,
-    Targets,
-    box_losses,
-    corrected,
-)
+from dvsn.networks.cascade_rcnn import MASK_CHANNELS, Boxes, CascadeHeads, Samples, Sizes, Targets
 from dvsn.types import Terms
 
 IGNORED = 255
@@ -77,17 +69,9 @@ class HybridHeads(CascadeHeads):
             terms["loss_semantic"] = self.semantic_weight * loss
         return found, terms
 
-    def train_stage(
-        self, number: int, features: dict[str, Tensor], boxes: Boxes, sizes: Sizes, targets: Targets
-    ) -> tuple[Terms, Boxes]:
-        stage: Any = self.stages[number]
-        boxes, _, labels, wanted = stage.select_training_samples(boxes, targets)
-        logits, codes = self.ask(stage, self.pooled(features, boxes, sizes))
-        terms = box_losses(logits, codes, torch.cat(labels), torch.cat(wanted))
-        moved = corrected(stage, codes, boxes, sizes, targets)
-        again, matched, labels, _ = stage.select_training_samples(moved, targets)
-        terms["loss_mask"] = self.mask_loss(number, features, again, matched, labels, sizes, targets)
-        return terms, moved
+    def mask_samples(self, stage: Any, sampled: Samples, moved: Boxes, targets: Targets) -> Samples:
+        boxes, matched, labels, _ = stage.select_training_samples(moved, targets)
+        return boxes, matched, labels
 
     def pooled(self, features: dict[str, Tensor], boxes: Boxes, sizes: Sizes) -> Tensor:
         squares = super().pooled(features, boxes, sizes)

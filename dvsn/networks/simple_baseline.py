@@ -41,21 +41,15 @@ class SimpleBaseline(ResNet):
         deconvolution_kernel: int = 4,
     ) -> None:
         super().__init__(depth=depth)
-        require_counts(self, joints=joints, deconvolution_width=deconvolution_width)
-        require_number(self, "deconvolutions", deconvolutions, least=0, most=5)
-        if deconvolution_kernel not in PADDING:
-            raise ConfigError(
-                f"SimpleBaseline: deconvolution_kernel must be one of {sorted(PADDING)}, found {deconvolution_kernel!r}."
-            )
-        self.stride = 2 ** (5 - deconvolutions)
-        inputs = self.feature_width
-        self.deconv_layers = nn.Sequential()
-        for _ in range(deconvolutions):
-            self.deconv_layers.extend(doubling(inputs, deconvolution_width, deconvolution_kernel))
-            inputs = deconvolution_width
-        self.final_layer = nn.Conv2d(inputs, joints, 1)
-        small_normal(self.deconv_layers, zero_biases=True)
-        small_normal(self.final_layer, zero_biases=True)
+        self.deconv_layers, self.final_layer, self.stride = heatmap_head(
+            self,
+            self.feature_width,
+            joints,
+            multiple=self.multiple,
+            deconvolutions=deconvolutions,
+            width=deconvolution_width,
+            kernel=deconvolution_kernel,
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         require_image(self, image, channels=3, multiple=32, minimum=32)
@@ -66,6 +60,34 @@ class SimpleBaseline(ResNet):
     def adopt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a ResNet-18 that was named for BiSeNet, under this network's names."""
         return {key.removeprefix("cp.resnet."): value for key, value in state.items()}
+
+
+def heatmap_head(
+    owner: nn.Module,
+    inputs: int,
+    joints: int,
+    *,
+    multiple: int,
+    deconvolutions: int,
+    width: int,
+    kernel: int,
+) -> tuple[nn.Sequential, nn.Conv2d, int]:
+    """Deconvolutions on a map (N, inputs, H/multiple, W/multiple), the last layer, which makes heatmaps (N, joints,
+    H/stride, W/stride) of what they give, and this stride. Both start from N(0, 0.001). Raises `ConfigError`."""
+    require_counts(owner, joints=joints, deconvolution_width=width)
+    require_number(owner, "deconvolutions", deconvolutions, least=0, most=multiple.bit_length() - 1)
+    if kernel not in PADDING:
+        raise ConfigError(
+            f"{type(owner).__name__}: deconvolution_kernel must be one of {sorted(PADDING)}, found {kernel!r}."
+        )
+    layers = nn.Sequential()
+    for _ in range(deconvolutions):
+        layers.extend(doubling(inputs, width, kernel))
+        inputs = width
+    final = nn.Conv2d(inputs, joints, 1)
+    small_normal(layers, zero_biases=True)
+    small_normal(final, zero_biases=True)
+    return layers, final, multiple // 2**deconvolutions
 
 
 def doubling(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dvsn.networks.blocks import require_counts, require_image
-from dvsn.networks.timm_encoder import (
-    Expected,
-    adopted,
-    create,
-    expected_of,
-    filtered,
-    out_of_place,
-    require_size,
-    require_whole,
-)
+from dvsn.networks.blocks import out_of_place, require_counts, require_image
+from dvsn.networks.timm_encoder import Expected, KeepsTimm, create, expected_of, require_size, require_whole
 
 STAGES = 4
 """The most taps, the coarsest maps."""
@@ -29,7 +20,7 @@ ROUNDED = 4
 """Pixels by which a map may miss the size that its stride says."""
 
 
-class TimmClassifier(nn.Module):
+class TimmClassifier(KeepsTimm):
     """A classification model of timm, with or without features.
 
     Input: (N, 3, H, W) normalised RGB; convolutional models take any size from 32 on, some transformers one
@@ -47,6 +38,7 @@ class TimmClassifier(nn.Module):
     """
 
     response: ClassVar[str] = "classes"
+    kept: ClassVar[str] = "model"
 
     def __init__(self, *, classes: int, name: str = "resnet18", size: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -85,14 +77,6 @@ class TimmClassifier(nn.Module):
             stage(each)
         logits = self.model.forward_head(found)
         return logits
-
-    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of another network on a timm model under this network's names."""
-        return adopted(state, self, self.model, "model.")
-
-    def adopt_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a file of timm's under this network's names."""
-        return adopted(filtered(state, self.model), self, self.model, "model.")
 
 
 def patch_of(model: Any) -> int:

@@ -1,10 +1,9 @@
-"""torchvision's detectors on an encoder of timm."""
+"""Detectors on an encoder of timm."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
@@ -12,7 +11,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from dvsn.errors import ConfigError
 from dvsn.networks.blocks import require_choice, require_counts, require_image
 from dvsn.networks.detectors import Detector
-from dvsn.networks.timm_encoder import Expected, TimmEncoder, adopted, filtered
+from dvsn.networks.timm_encoder import Expected, KeepsTimm, TimmEncoder
 
 Stride = Literal[4, 8]
 
@@ -60,23 +59,13 @@ class TimmPyramid(nn.Module):
         return OrderedDict((str(number), level) for number, level in enumerate(levels.values()))
 
 
-class TimmDetector(Detector):
+class TimmDetector(KeepsTimm, Detector):
     """A `Detector` whose backbone is a `TimmPyramid`; its options and answers are those of `Detector`."""
 
-    def __init__(self, *, backbone: TimmPyramid, **options: Any) -> None:
-        super().__init__(backbone=backbone, **options)
+    kept: ClassVar[str] = "model.backbone.body.model"
 
     @property
     def expects(self) -> Expected | None:
         """See `TimmEncoder.expects`; a detector's mean and deviation are its own options."""
         expected: Expected | None = self.model.backbone.body.expects
         return expected
-
-    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of another network on a timm model under this network's names."""
-        return adopted(state, self, self.model.backbone.body.model, "model.backbone.body.model.")
-
-    def adopt_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a file of timm's under this network's names."""
-        model = self.model.backbone.body.model
-        return adopted(filtered(state, model), self, model, "model.backbone.body.model.")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
 from dvsn.errors import ConfigError, UserError, nearest
-from dvsn.networks.blocks import require_image
+from dvsn.networks.blocks import out_of_place, require_image
 
 PREFIXES = ("encoder.model.", "model.backbone.body.model.", "model.")
 """Where networks of dvsn keep timm's tensors."""
@@ -33,11 +33,9 @@ class TimmEncoder(nn.Module):
     for each stride from 2 on that the model has, all in this layout, also of models that keep channels last.
 
     - `name` as timm has it, with or without its tag: resnet18, convnext_tiny.fb_in22k. It starts from random
-      weights;
-      nothing is downloaded. `weights=` of a training takes timm's published files.
+      weights; nothing is downloaded. `weights=` of a training takes timm's published files.
     - `size` [H, W]: builds a transformer for pictures of this size. None: for any size where timm can, else
-      for the one of
-      its published weights, which stands in `fixed`; then pictures of other sizes are refused.
+      for the one of its published weights, which stands in `fixed`; then pictures of other sizes are refused.
     - `multiple`: what both sides must divide by, the coarsest stride.
 
     A plain transformer, all of whose maps have one stride, gets the simple feature pyramid of ViTDet (Li et
@@ -132,9 +130,24 @@ class SimplePyramid(nn.Module):
         return [step(x) for step in self.steps]
 
 
-class OnEncoder(nn.Module):
+class KeepsTimm(nn.Module):
+    """Base of networks with a model of timm at the path `kept`, which take weights for it."""
+
+    kept: ClassVar[str]
+
+    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of another network on a timm model under this network's names."""
+        return adopted(state, self, f"{self.kept}.")
+
+    def adopt_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a file of timm's under this network's names."""
+        return self.adopt(filtered(state, self.get_submodule(self.kept)))
+
+
+class OnEncoder(KeepsTimm):
     """Base of networks that decode the maps of a `TimmEncoder`, which is `encoder`."""
 
+    kept: ClassVar[str] = "encoder.model"
     encoder: TimmEncoder
 
     @property
@@ -166,14 +179,6 @@ class OnEncoder(nn.Module):
             return image
         right, below = (-image.shape[side] % self.encoder.multiple for side in (-1, -2))
         return F.pad(image, (0, right, 0, below)) if right or below else image
-
-    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of another network on a timm model under this network's names."""
-        return adopted(state, self, self.encoder.model, "encoder.model.")
-
-    def adopt_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a file of timm's under this network's names."""
-        return adopted(filtered(state, self.encoder.model), self, self.encoder.model, "encoder.model.")
 
 
 # timm itself -------------------------------------------------------------------------------------------------
@@ -271,13 +276,6 @@ def expected_of(name: str) -> Expected | None:
     return None if published is None else Expected(tuple(published.mean), tuple(published.std))
 
 
-def out_of_place(model: nn.Module) -> None:
-    """Activations write into tensors of their own."""
-    for module in model.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
-
-
 def require_size(owner: nn.Module, image: Tensor, name: str, fixed: tuple[int, int] | None) -> None:
     """Refuse pictures of another size than the only one that a model takes."""
     found = tuple(image.shape[-2:])
@@ -301,11 +299,9 @@ def require_whole(size: Sequence[int] | None, multiple: int, name: str) -> None:
 # Weights -----------------------------------------------------------------------------------------------------
 
 
-def adopted(
-    state: Mapping[str, Tensor], network: nn.Module, model: nn.Module, prefix: str
-) -> dict[str, Tensor]:
+def adopted(state: Mapping[str, Tensor], network: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Tensors named by timm, or by another network of dvsn on a timm model, under the names of `network`, which keeps
-    `model` behind `prefix`. What has no place keeps its name.
+    its model behind `prefix`. What has no place keeps its name.
 
     As an encoder timm writes some dots as underscores (stages_0.blocks) or puts `model.` in front. A first
     convolution of another number of channels is made of the published one by timm's rule: summed over RGB for

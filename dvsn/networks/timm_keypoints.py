@@ -8,10 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dvsn.errors import ConfigError
-from dvsn.networks.blocks import conv_bn_relu, require_counts, require_number
-from dvsn.networks.initialise import small_normal
-from dvsn.networks.simple_baseline import PADDING, doubling
+from dvsn.networks.blocks import conv_bn_relu, require_counts
+from dvsn.networks.simple_baseline import heatmap_head
 from dvsn.networks.timm_encoder import OnEncoder, TimmEncoder
 from dvsn.types import LandmarkOutput
 
@@ -41,23 +39,16 @@ class TimmPose(OnEncoder):
         size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        require_counts(self, joints=joints, deconvolution_width=deconvolution_width)
-        if deconvolution_kernel not in PADDING:
-            raise ConfigError(
-                f"TimmPose: deconvolution_kernel must be one of {sorted(PADDING)}, found {deconvolution_kernel!r}."
-            )
         self.encoder = TimmEncoder(name=name, size=size)
-        most = self.encoder.multiple.bit_length() - 1
-        require_number(self, "deconvolutions", deconvolutions, least=0, most=most)
-        self.stride = self.encoder.multiple // 2**deconvolutions
-        inputs = self.encoder.widths[-1]
-        self.deconv_layers = nn.Sequential()
-        for _ in range(deconvolutions):
-            self.deconv_layers.extend(doubling(inputs, deconvolution_width, deconvolution_kernel))
-            inputs = deconvolution_width
-        self.final_layer = nn.Conv2d(inputs, joints, 1)
-        small_normal(self.deconv_layers, zero_biases=True)
-        small_normal(self.final_layer, zero_biases=True)
+        self.deconv_layers, self.final_layer, self.stride = heatmap_head(
+            self,
+            self.encoder.widths[-1],
+            joints,
+            multiple=self.encoder.multiple,
+            deconvolutions=deconvolutions,
+            width=deconvolution_width,
+            kernel=deconvolution_kernel,
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         self.require(image)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.networks.blocks import require_counts
+from dvsn.networks.blocks import out_of_place, require_counts
 
 WITHOUT_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 """Models with training heads, which are left out."""
@@ -46,9 +46,7 @@ class TorchvisionClassifier(nn.Module):
         options: dict[str, Any] = WITHOUT_HEADS.get(name, {})
         self.name, self.classes = name, classes
         self.model = models.get_model(name, weights=None, num_classes=classes, **options)
-        for module in self.model.modules():
-            if getattr(module, "inplace", False):
-                module.inplace = False
+        out_of_place(self.model)
         self.classifier = (f"model.{class_layer(self.model, classes)}",)
         self.pooled_tap = f"{self.classifier[0]}:in"
 

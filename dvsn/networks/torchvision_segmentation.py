@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 from torch import Tensor, nn
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.networks.blocks import heads_wanted, require_counts, require_image
+from dvsn.networks.blocks import heads_wanted, out_of_place, require_counts, require_image
 from dvsn.networks.decoders import require_batch
 from dvsn.types import SegmentationOutput
 
@@ -87,9 +87,7 @@ class TorchvisionSegmenter(nn.Module):
         self.model = models.get_model(
             name, weights=None, weights_backbone=None, num_classes=classes, **options
         )
-        for module in self.model.modules():
-            if getattr(module, "inplace", False):
-                module.inplace = False
+        out_of_place(self.model)
         self.name, self.stride = name, facts.stride
         self.taps = tuple(f"model.backbone.{stage}" for stage in facts.stages)
         self.pools = name.startswith("deeplabv3")

@@ -318,6 +318,8 @@ def test_the_semantic_term_has_its_weight(hybrid: Detector) -> None:
             {"semantic_classes": 19},
             r"network.semantic_classes: found 19, but cascade_rcnn has no semantic branch",
         ),
+        ({"centre_overlap": 0}, "network.centre_overlap: found 0, expected a number above 0 and below 1"),
+        ({"hidden": 0}, "hidden must be at least 1, found 0"),
         ({"detector": "cascade"}, r"network.detector: found 'cascade'.*cascade_rcnn"),
     ],
 )

@@ -171,6 +171,8 @@ def test_every_weight_learns_and_the_options_count() -> None:
     model: CenterNet = points(overlap=0.4).eval().model
     heatmap, size = torch.zeros(1, 24, 32), torch.full((2, 24, 32), 8.0)
     heatmap[0, 10, 10], heatmap[0, 10, 12] = 0.9, 0.8  # 8 wide, 2 apart: an IoU of 0.6
-    assert len(model.decode(heatmap, size, torch.zeros(2, 24, 32), (96, 128))["scores"]) == 1
+    maps = (torch.logit(heatmap)[None], size[None], torch.zeros(1, 2, 24, 32))
+    sides = (96, 128)
+    assert len(model.decode(*model.objects(maps, 0, sides), sides)["scores"]) == 1
     model.nms_thresh = None
-    assert len(model.decode(heatmap, size, torch.zeros(2, 24, 32), (96, 128))["scores"]) == 2
+    assert len(model.decode(*model.objects(maps, 0, sides), sides)["scores"]) == 2

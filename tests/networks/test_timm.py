@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from dvsn import weights
 from dvsn.config.build import build
 from dvsn.distill.taps import Taps
-from dvsn.engine.initial_weights import published, start_from
+from dvsn.engine.initial_weights import contents, start_from
 from dvsn.errors import CheckpointError, ConfigError, UserError
 from dvsn.networks.detectors import Detector, ResNetPyramid
 from dvsn.networks.folding import fold_batch_norms, relative_error
@@ -267,8 +268,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_encoder_starts_from_a_published_file(
     suffix: str, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = published(file)
-    assert state is not None
+    state = contents(file)
     path = file
     if suffix == "pth":
         path = tmp_path / "published.pth"
@@ -291,8 +291,7 @@ def test_a_published_file_comes_by_its_name(file: Path, hub: Hub) -> None:
     network = TimmSegmenter(classes=3, name="test_resnet", channels=8)
     assert not hub.asked  # nothing is downloaded by itself
     start_from(Holder(network), "hf://timm/test_resnet.r160_in1k/model.safetensors")  # type: ignore[arg-type]
-    state = published(file)
-    assert state is not None
+    state = contents(file)
     key = "layer1.0.conv1.weight"
     assert torch.equal(network.encoder.model.state_dict()[key], state[key]) and hub.asked
 
@@ -348,6 +347,29 @@ def test_a_file_of_another_model_is_refused(file: Path) -> None:
         start_from(Holder(TimmSegmenter(classes=3, name="test_efficientnet", channels=8)), file)  # type: ignore[arg-type]
 
 
+def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    network = TimmSegmenter(classes=3, name="test_resnet", channels=8)
+    with pytest.raises(CheckpointError, match="of its 0 tensors 0 have a place"):
+        start_from(Holder(network), tmp_path / "empty.pth")  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_of_dvsn_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, reads = TimmClassifier(classes=3, name="test_resnet"), []
+    monkeypatch.setattr("dvsn.engine.initial_weights.read_recipe", lambda *_: {"task": "classification"})
+    usual = weights.read_checkpoint
+
+    def counted(path: Path) -> dict[str, Any]:
+        reads.append(path)
+        return usual(path)
+
+    monkeypatch.setattr(weights, "read_checkpoint", counted)
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"dvsn": {}, "state_dict": state}, tmp_path / "last.ckpt")
+    start_from(Holder(TimmClassifier(classes=3, name="test_resnet")), tmp_path / "last.ckpt")  # type: ignore[arg-type]
+    assert reads == [tmp_path / "last.ckpt"]
+
+
 # Refusals --------------------------------------------------------------------------------------------
 
 
@@ -372,16 +394,22 @@ def test_names_and_sizes_are_refused_in_words(options: dict[str, Any], message: 
         TimmEncoder(**options)
 
 
-def test_a_model_without_features_is_refused_by_name() -> None:
-    name = next(each for each in ("sequencer2d_s", "gmixer_24_224", "nest_tiny") if timm.is_model(each))
-    wanted = timm.models.create_model
+def test_a_model_without_features_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the error that timm has for them; a classifier needs no features."""
+    usual = timm.create_model
+
+    def without(name: str, *, features_only: bool = False, **options: Any) -> Any:
+        if features_only:
+            raise RuntimeError("features_only not implemented for this model.")
+        return usual(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", without)
     with torch.device("meta"):
-        try:
-            wanted(name, features_only=True)
-        except Exception:  # noqa: BLE001
-            with pytest.raises(ConfigError, match=f"network.name: timm's '{name}' has no features"):
-                TimmEncoder(name=name)
-            TimmClassifier(classes=3, name=name)
+        with pytest.raises(
+            ConfigError, match=r"network.name: timm's 'test_resnet' has no features .*not impl"
+        ):
+            TimmEncoder(name="test_resnet")
+        TimmClassifier(classes=3, name="test_resnet")
 
 
 def test_detectors_refuse_encoders_without_their_levels() -> None:

@@ -12,7 +12,7 @@ from torchvision import models
 
 from dvsn.config.partners import class_of
 from dvsn.distill.taps import Taps, roles
-from dvsn.engine.initial_weights import published
+from dvsn.engine.initial_weights import contents
 from dvsn.errors import ConfigError, UserError
 from dvsn.networks.torchvision_segmentation import FACTS, TorchvisionSegmenter
 from tests.support.networks import distance, parameters_of
@@ -69,8 +69,7 @@ def test_a_published_file_fits_by_its_names(tmp_path: Path) -> None:
     network = TorchvisionSegmenter(classes=5, name="lraspp_mobilenet_v3_large")
     own = network.model.state_dict()
     save_file(own, str(tmp_path / "lraspp.safetensors"))
-    state = published(tmp_path / "lraspp.safetensors")
-    assert state is not None
+    state = contents(tmp_path / "lraspp.safetensors")
     found = network.adopt_published(state)
     assert set(found) == set(network.state_dict()) and all(
         torch.equal(found[f"model.{key}"], own[key]) for key in own
