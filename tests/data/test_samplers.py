@@ -219,6 +219,8 @@ def test_what_pictures_with_boxes_hold(tmp_path: Path) -> None:
         labels = {each["category_id"] for each in data.trained(index) if not each["iscrowd"]}
         assert [number + 1 for number in np.flatnonzero(held[index])] == sorted(labels)
     assert held.any(axis=0).all()
+    many = Holdings(data, label="label", names=list(map(str, range(300)))).table(len(data))  # as LVIS
+    assert many.shape == (len(data), 300) and (many[:, : held.shape[1]] == held).all()
 
 
 def test_without_classes_it_is_refused(tmp_path: Path) -> None:
