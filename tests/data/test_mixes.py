@@ -23,11 +23,11 @@ from tests.support.pretended import moved, pretended_cuda
 from tests.support.resuming import equal, run
 from tests.support.tiny import (
     TINY,
+    TINY_CLASSIFICATION,
     TINY_DETECTION,
     TINY_POSE,
     TINY_SEGMENTATION,
     composed,
-    write_blobs,
     write_scenes,
 )
 
@@ -263,11 +263,7 @@ def test_half_of_the_classes_is_pasted() -> None:
 
 # In a run --------------------------------------------------------------------------------------------
 
-BLOBS = [
-    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
-    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=3",
-    "trainer.max_epochs=2", "data.eval_batch_size=3", "checkpoint.every_n_steps=1",
-]  # fmt: skip
+BLOBS = [*TINY_CLASSIFICATION, "trainer.max_epochs=2", "checkpoint.every_n_steps=1"]
 
 
 def killed_and_resumed(words: list[str], folder: Path, point: int) -> None:
@@ -281,9 +277,8 @@ def killed_and_resumed(words: list[str], folder: Path, point: int) -> None:
 
 
 @pytest.mark.parametrize("mix", ["cutmix", pytest.param("mixup", marks=pytest.mark.slow)])
-def test_mixed_batches_resume_bit_equal(mix: str, tmp_path: Path) -> None:
-    root = write_blobs(tmp_path / "blobs", size=16, train=3, val=1)
-    killed_and_resumed([*BLOBS, f"data.root={root}", f"mix={mix}", "mix.p=1.0"], tmp_path, 4)
+def test_mixed_batches_resume_bit_equal(mix: str, nine_blobs: Path, tmp_path: Path) -> None:
+    killed_and_resumed([*BLOBS, f"data.root={nine_blobs}", f"mix={mix}", "mix.p=1.0"], tmp_path, 4)
 
 
 @pytest.mark.slow
