@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -44,9 +45,7 @@ def require_writable(folder: str | Path, *, option: str) -> Path:
         if not near.is_dir():
             state = "is a file" if near.exists() else "is a link to what is not there"
             raise NotADirectoryError(0, f"{near} {state}, expected a folder")
-        probe = near / f".dvsn.{os.getpid()}.tmp"
-        probe.mkdir()
-        probe.rmdir()
+        Path(tempfile.mkdtemp(prefix=".dvsn.", suffix=".tmp", dir=near)).rmdir()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{option}: {path} cannot be written: {reason_of(error)}. Give another folder."
