@@ -52,3 +52,11 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.tiny import write_blobs
 
     return write_blobs(tmp_path_factory.mktemp("blobs"), train=4)
+
+
+@pytest.fixture(scope="session")
+def nine_blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smaller pictures, three of each class to train on and one in val."""
+    from tests.support.tiny import write_blobs
+
+    return write_blobs(tmp_path_factory.mktemp("blobs"), size=16, train=3, val=1)

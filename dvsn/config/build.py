@@ -207,8 +207,7 @@ def _check_options(kind: type, given: Mapping[str, Any], path: str, partial: boo
 
 
 def class_options(target: str, path: str) -> Options | None:
-    """The arguments of the class that a node at `path` names, by its present or an earlier name. Raises
-    `ConfigError`."""
+    """The arguments of the class that a node at `path` names, by its present or an earlier name. Raises `ConfigError`."""
     node = renamed({"_target_": target})
     check(node, path=path)
     return options_of(locate(node["_target_"], path))

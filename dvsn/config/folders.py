@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -44,9 +45,7 @@ def require_writable(folder: str | Path, *, option: str) -> Path:
         if not near.is_dir():
             state = "is a file" if near.exists() else "is a link to what is not there"
             raise NotADirectoryError(0, f"{near} {state}, expected a folder")
-        probe = near / f".dvsn.{os.getpid()}.tmp"
-        probe.mkdir()
-        probe.rmdir()
+        Path(tempfile.mkdtemp(prefix=".dvsn.", suffix=".tmp", dir=near)).rmdir()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{option}: {path} cannot be written: {reason_of(error)}. Give another folder."
@@ -79,8 +78,7 @@ def run_stamp(name: str, resume: str | None) -> str:
 
 
 def check_place(key: str, folder: Any, *, spelt: Any = None, inside: Sequence[str | Path] = ()) -> Path:
-    """The absolute path of a folder that lies in the working directory, links followed, or where the command
-    line says.
+    """The absolute path of a folder that lies in the working directory, links followed, or where the command line says.
 
     `key` is the option that names it; `spelt` what the command line has for it, None where a YAML file names it. Of
     a text with interpolations, such as /data/runs/${name}, the part before them counts. `runs` may be a link of the
@@ -230,8 +228,8 @@ def _make(folder: Path) -> bool:
 
 
 _held: set[int] = set()
-"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a
-run that is killed, whose folder must be free at once."""
+"""File descriptors of locks. A forked process, such as one that loads data, lets go of them: it may outlive a run that is
+killed, whose folder must be free at once."""
 
 
 def _let_go() -> None:

@@ -70,8 +70,7 @@ class DeferredCall(Deferred):
 
 @contextmanager
 def deferring(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
-    """Inside it, an import statement of a package in `deferred` gets a `Deferred` for each of the modules
-    listed there."""
+    """Inside it, an import statement of a package in `deferred` gets a `Deferred` for each of the modules listed there."""
     plain_import = builtins.__import__
 
     def deferring_import(
@@ -90,8 +89,7 @@ def deferring(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
 
 
 def import_light(package: str, deferred: Mapping[str, Sequence[str]]) -> None:
-    """Import `package` with `deferred` imports, or in full where it needs one of them at once. One that is
-    there stays."""
+    """Import `package` with `deferred` imports, or in full where it needs one of them at once. One that is there stays."""
     if package in sys.modules:
         return
     try:

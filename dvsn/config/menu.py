@@ -1,5 +1,4 @@
-"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is
-imported."""
+"""The menu: the folder of configs, its groups and their choices, from names and text of files: nothing is imported."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ def choices() -> dict[str, list[str]]:
 
 
 def networks_by_task() -> dict[str, list[str]]:
-    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do
-    not say it.
+    """The networks under the tasks that take their kind of answer, `response`; under `any task` those that do not say it.
 
     Tasks that take the same kind stand together, such as `pose, landmarks_heatmaps`.
     """

@@ -38,8 +38,8 @@ def newest_run(place: Path, *, first: str = "") -> str | None:
 
 
 def best_of(place: Path) -> Path | None:
-    """The best checkpoint of the run in the folder `place`, else its last; of a folder of runs, such as
-    runs/NAME, that of the newest. None where there is none."""
+    """The best checkpoint of the run in the folder `place`, else its last; of a folder of runs, such as runs/NAME, that of
+    the newest. None where there is none."""
     files = {path.name: path for path in checkpoints(place)}
     found = files.get("best.ckpt") or files.get("last.ckpt")
     if found is not None:

@@ -45,8 +45,8 @@ def check_outputs(tree: Node, line: Node, *, run: str) -> None:
 
 
 def check_drawn(data: Any, spelt: Any = None) -> None:
-    """Refuses a data set that would be drawn outside of the working directory and of $DVSN_DATA. One that is
-    there is read, wherever it is. `data` is its node."""
+    """Refuses a data set that would be drawn outside of the working directory and of $DVSN_DATA. One that is there is read,
+    wherever it is. `data` is its node."""
     stamp = getattr(class_of(data, "data"), "draws", None)
     root = data.get("root") if isinstance(data, Mapping) else None
     if stamp is None or not isinstance(root, str):
@@ -60,8 +60,8 @@ def check_drawn(data: Any, spelt: Any = None) -> None:
 
 
 def check_swept(params: Node, line: Node) -> None:
-    """The same for values that a YAML file's `hydra.sweeper.params` gives to the jobs of a sweep, whose command
-    lines they become."""
+    """The same for values that a YAML file's `hydra.sweeper.params` gives to the jobs of a sweep, whose command lines they
+    become."""
     own = _spelt(line, "hydra.sweeper.params") or {}
     for key, values in params.items():
         if (

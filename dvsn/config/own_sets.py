@@ -42,8 +42,7 @@ ABOUT: dict[str, dict[str, Any]] = {
     },
     "data.objects.names": {"data.objects.ids": None},
 }
-"""A list of names, and what is said about those names: it starts anew where a file gives other names, and has
-none of it."""
+"""A list of names, and what is said about those names: it starts anew where a file gives other names, and has none of it."""
 
 COUNTS = {
     "data.keypoints.names": "data.joints",
@@ -60,8 +59,8 @@ ABSENT = object()
 
 
 class OwnSets:
-    """The bookkeeping of one composition: files are `read` in the order in which they are merged, then `settle`
-    puts right what the merging has mixed."""
+    """The bookkeeping of one composition: files are `read` in the order in which they are merged, then `settle` puts right
+    what the merging has mixed."""
 
     def __init__(self) -> None:
         self.pending: dict[str, Any] = {}  # what is to stand there after all
@@ -156,8 +155,8 @@ def joined(one: Any, other: Any) -> Any:
 
 
 def how_many(names: Any) -> int:
-    """How many classes or keypoints a list or table of names makes; 0 where that cannot be told. Labels of
-    objects count from 1, with the background as 0."""
+    """How many classes or keypoints a list or table of names makes; 0 where that cannot be told. Labels of objects count
+    from 1, with the background as 0."""
     if isinstance(names, Mapping):
         return max(names) + 1 if names and all(isinstance(label, int) for label in names) else 0
     return len(names) if isinstance(names, Sequence) and not isinstance(names, str) else 0

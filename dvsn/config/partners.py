@@ -334,8 +334,7 @@ def _check_transform(run: Run, data: Node) -> None:
 
 
 def _wrong_mode(run: Run, score: str) -> str | None:
-    """The mode that `monitor` should have for a score of keypoints; None where it has it, or watches
-    something else."""
+    """The mode that `monitor` should have for a score of keypoints; None where it has it, or watches something else."""
     monitor = run.tree.get("monitor") or {}
     watched = str(monitor.get("name", "")).removeprefix("val/")
     right = "min" if score in LOWER else "max" if score in HIGHER else None

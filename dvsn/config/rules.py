@@ -86,8 +86,8 @@ TRAINER_REFUSED: dict[str, tuple[Any, str]] = {
     "plugins": (None, "are dvsn's own: whole checkpoint files. Leave it out."),
     "default_root_dir": (None, "is the folder of the run. Set hydra.run.dir=FOLDER"),
 }  # fmt: skip
-"""Options of Lightning's trainer that would do nothing here, or harm: the value that is allowed all the same,
-and what to do instead."""
+"""Options of Lightning's trainer that would do nothing here, or harm: the value that is allowed all the same, and what to
+do instead."""
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -126,8 +126,8 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_length(trainer: Mapping[str, Any]) -> None:
-    """Refuse a run in which nothing is trained, or too short for its first validation, as far as that can be
-    said before batches are counted; `dvsn.engine.validations` counts them."""
+    """Refuse a run in which nothing is trained, or too short for its first validation, as far as that can be said before
+    batches are counted; `dvsn.engine.validations` counts them."""
     if trainer.get("fast_dev_run"):
         return  # which is one epoch with a validation, whatever else is said
     epochs: Any = trainer.get("max_epochs")

@@ -34,8 +34,7 @@ def check_yaml(path: str | Path) -> None:
 
 
 def check_node(config: Any, file: Path) -> None:
-    """Raises `ConfigError` for a Hydra's node of a file that is no mapping, or has a defaults list, which
-    Hydra drops."""
+    """Raises `ConfigError` for a Hydra's node of a file that is no mapping, or has a defaults list, which Hydra drops."""
     from omegaconf import OmegaConf
 
     if not OmegaConf.is_dict(config) or "hydra" not in config:

@@ -20,12 +20,11 @@ class Holdings:
     """The classes of each item: of whole pictures their class, of label maps the classes of their pixels, of objects those
     of their boxes. `label` is the array of `read` that holds the classes; `names` are the classes in their order.
 
-    Label maps are read from the disk, once, when a table is asked for.
+    Label maps are read from the disk, when a table is asked for.
     """
 
     def __init__(self, dataset: ImageDataset, *, label: str, names: Sequence[str]) -> None:
         self.dataset, self.label, self._names = dataset, label, tuple(names)
-        self._table: np.ndarray | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,11 +38,6 @@ class Holdings:
 
     def table(self, size: int) -> np.ndarray:
         """(size, K) bool: whether each of the first items holds each class."""
-        if self._table is None or len(self._table) != size:
-            self._table = self._read(size)
-        return self._table
-
-    def _read(self, size: int) -> np.ndarray:
         held = np.zeros((size, len(self.names)), bool)
         targets = getattr(self.dataset, "targets", None)
         if targets is not None:
@@ -66,4 +60,4 @@ class Holdings:
         else:
             with self.dataset.ruled():
                 ids = self.dataset.read_label(index, self.label).ravel()
-        return np.bincount(ids, minlength=256)[:count] > 0
+        return np.bincount(ids, minlength=count)[:count] > 0

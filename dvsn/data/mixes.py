@@ -67,8 +67,8 @@ class BatchMix(Mix):
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """A batch with `image` float (N, 3, H, W) in 0 to 255, `other` (N,) the second class of each picture, and `share`
-        (N,) float32 that of its first; or the batch itself."""
-        random = np.random.default_rng([seed, epoch, *batch["index"].tolist()])
+        (N,) float32 that of its first; or the batch itself. `items` is its `index` as a list, for which no GPU is asked."""
+        random = np.random.default_rng([seed, epoch, *batch["items"]])
         if not self.drawn(random, epoch):
             return batch
         image: Tensor = batch["image"]
@@ -129,13 +129,8 @@ class SampleMix(Mix):
     def left_over(self, objects: Sample, before: Numbers, after: Numbers) -> Sample:
         """The objects whose area (n,) is still large enough; `area` shrinks with it."""
         share = np.divide(after, before, out=np.zeros(len(before)), where=before > 0)
-        boxes = objects["boxes"]
-        wide = (
-            (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
-            if len(boxes)
-            else np.zeros(0, bool)
-        )
-        kept = wide & (share >= self.keep) & (after > 0)
+        sides = objects["boxes"][:, 2:] - objects["boxes"][:, :2]
+        kept = (sides >= 1).all(axis=1) & (share >= self.keep) & (after > 0)
         found = {key: objects[key][kept] for key in OBJECTS if key in objects}
         found["area"] = (objects["area"] * share)[kept].astype(np.float32)
         return found
@@ -211,6 +206,12 @@ def blank(picture: Numbers, name: str) -> Numbers:
     return np.full_like(picture, GREY if name == "photo" else IGNORE)
 
 
+def somewhere(random: np.random.Generator, side: int, length: int) -> slice:
+    """A random stretch of that length."""
+    first = int(random.integers(side - length + 1))
+    return slice(first, first + length)
+
+
 def windows(
     random: np.random.Generator,
     size: tuple[int, int],
@@ -221,8 +222,7 @@ def windows(
     there, here = [], []
     for side, low, high, middle in zip(size, quarter[:2], quarter[2:], point, strict=True):
         length = min(side, high - low)
-        first = int(random.integers(side - length + 1))
-        there.append(slice(first, first + length))
+        there.append(somewhere(random, side, length))
         here.append(
             slice(middle - length, middle)
             if high == middle and low != middle
@@ -242,16 +242,11 @@ class CopyPaste(SampleMix):
 
     def mixed(self, own: Sample, other: Any, random: np.random.Generator) -> Sample:
         sample, size = other(), own["photo"].shape[:2]
-        spots = []
-        for mine, theirs in zip(size, sample["photo"].shape[:2], strict=True):
-            length = min(mine, theirs)
-            spots.append(
-                [
-                    slice(first := int(random.integers(side - length + 1)), first + length)
-                    for side in (theirs, mine)
-                ]
-            )
-        there, here = (spots[0][0], spots[1][0]), (spots[0][1], spots[1][1])
+        (rows, rows_here), (columns, columns_here) = (
+            [somewhere(random, side, min(sides)) for side in sides]
+            for sides in zip(sample["photo"].shape[:2], size, strict=True)
+        )
+        there, here = (rows, columns), (rows_here, columns_here)
         if "boxes" not in own:
             label = next(key for key in pictures_of(own) if key != "photo")
             pasted = np.zeros(size, bool)

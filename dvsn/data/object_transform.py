@@ -36,18 +36,15 @@ class DetectionTransform:
     def __call__(self, sample: Sample, item_seed: int) -> Sample:
         random = np.random.default_rng(item_seed)
         photo, boxes = sample["photo"], sample["boxes"]
-        given: tuple[str, ...] = ("masks", "stuff")
-        planes = {key: sample[key] for key in given if key in sample}
+        planes = {key: sample[key] for key in ("masks", "stuff") if key in sample}
         if self.flip and random.random() < self.flip:
             width = photo.shape[1]
             photo = photo[:, ::-1]
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-            planes = {
-                key: plane[..., ::-1].copy() for key, plane in planes.items()
-            }  # torch takes no mirrored views
+            planes = {key: plane[..., ::-1] for key, plane in planes.items()}
         photo = self.recolour.photo(np.ascontiguousarray(photo), item_seed)
         kept = {key: sample[key] for key in ("labels", "crowd", "area")}
-        target: dict[str, np.ndarray] = {"boxes": boxes, **kept, **planes}
+        target = {"boxes": boxes, **kept, **planes}
         return {
             "image": torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))),
             "target": {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in target.items()},

@@ -84,7 +84,7 @@ class Tversky(Term):
         counted = occurring > 0 if self.classes == "present" else valid.any().expand_as(occurring)
         lost = (1 - index).clamp(min=0)
         if self.gamma != 1.0:  # the power has no gradient at 0
-            lost = torch.where(lost > 0, torch.where(lost > 0, lost, 1).pow(self.gamma), 0)
+            lost = torch.where(lost == 0, 0, torch.where(lost == 0, 1, lost).pow(self.gamma))
         return average(lost, counted)
 
 

@@ -75,10 +75,8 @@ class RegionMutualInformation(Term):
         self.radius, self.pool = radius, pool
 
     def forward(self, scores: Scores, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        probability, truth, valid = against_truth(scores.logits.sigmoid(), target)
-        true, answered = (
-            self._vectors(each) for each in (truth, torch.where(valid, probability, 0) + self.FLOOR)
-        )
+        probability, truth, _ = against_truth(scores.logits.sigmoid(), target)
+        true, answered = self._vectors(truth), self._vectors(probability + self.FLOOR)
         unit = torch.eye(true.shape[2], dtype=torch.float64, device=true.device)
         inverse = torch.linalg.inv(answered @ answered.mT + self.REGULAR * unit)
         shared = true @ answered.mT

@@ -123,11 +123,23 @@ class Classification(NetworkTask):
         if "names" in dataset:
             self.data_recipe = {**self.data_recipe, "dataset": {**dataset, "names": names}}
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Keep the numbers of the items, by which pictures are mixed, on the CPU; a GPU would have to be waited for."""
+        return {**batch, "items": batch["index"].tolist()} if self._mix is not None else batch
+
+    @property
+    def _mix(self) -> BatchMix | None:
+        """The data's mix of batches, in training."""
+        trainer: Any = self.trainer
+        mix = getattr(getattr(trainer, "datamodule", None), "mix", None) if trainer.training else None
+        return mix if isinstance(mix, BatchMix) else None
+
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         """Also: pictures are mixed, where the data has a mix of batches."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(getattr(data, "mix", None), BatchMix):
-            batch = data.mix(batch, seed=data.seed, epoch=self.current_epoch)
+        mix = self._mix
+        if mix is not None:
+            seed = self.trainer.datamodule.seed  # type: ignore[attr-defined]
+            batch = mix(batch, seed=seed, epoch=self.current_epoch)
         return super().training_step(batch, batch_idx)
 
     def objective(self, output: Tensor, batch: Batch) -> Terms:

@@ -12,16 +12,14 @@ from dvsn.data.shuffled import fold_of, order
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
 from tests.support.coco import write_coco
-from tests.support.tiny import TINY_DETECTION, TINY_POSE, composed, write_blobs, write_people
-
-BLOBS = [
-    "task=classification",
-    "network=resnet8",
-    "transform=none",
-    "data.workers=0",
-    "data.classes=3",
-    "trainer=cpu",
-]
+from tests.support.tiny import (
+    TINY_CLASSIFICATION,
+    TINY_DETECTION,
+    TINY_POSE,
+    composed,
+    write_blobs,
+    write_people,
+)
 
 
 def names(words: list[str], folder: Path, fold: int, split: str, **more: Any) -> list[str]:
@@ -35,7 +33,7 @@ def names(words: list[str], folder: Path, fold: int, split: str, **more: Any) ->
 
 def test_every_item_is_held_back_once(tmp_path: Path) -> None:
     root = write_blobs(tmp_path / "blobs", size=16, train=5, val=1)
-    words = [*BLOBS, f"data.root={root}"]
+    words = [*TINY_CLASSIFICATION, f"data.root={root}"]
     held = [names(words, tmp_path, fold, "val", folds=5) for fold in range(5)]
     assert [len(each) for each in held] == [
         3
@@ -97,7 +95,8 @@ def test_an_unknown_fold_is_refused_before_data_is_opened(
     fold: int, folds: int, message: str, tmp_path: Path
 ) -> None:
     config = composed(
-        [*BLOBS, f"data.root={tmp_path}/none", f"data.fold={fold}", f"data.folds={folds}"], tmp_path
+        [*TINY_CLASSIFICATION, f"data.root={tmp_path}/none", f"data.fold={fold}", f"data.folds={folds}"],
+        tmp_path,
     )
     with pytest.raises(ConfigError, match=message):
         runtime.build_data(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,15 @@ from dvsn.errors import ConfigError
 from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.tasks.items import require_mix
 from tests.support.coco import write_coco
+from tests.support.pretended import moved, pretended_cuda
 from tests.support.resuming import equal, run
 from tests.support.tiny import (
     TINY,
+    TINY_CLASSIFICATION,
     TINY_DETECTION,
     TINY_POSE,
     TINY_SEGMENTATION,
     composed,
-    write_blobs,
     write_scenes,
 )
 
@@ -33,9 +35,9 @@ from tests.support.tiny import (
 
 
 def batch_of(count: int = 4, size: int = 16) -> dict[str, Any]:
-    """Picture i has the value 10 i everywhere and the class i."""
+    """Picture i has the value 10 i everywhere and the class i; it is item i + 7."""
     image = torch.stack([torch.full((3, size, size), 10 * i, dtype=torch.uint8) for i in range(count)])
-    return {"image": image, "target": torch.arange(count), "index": torch.arange(count) + 7}
+    return {"image": image, "target": torch.arange(count), "items": [i + 7 for i in range(count)]}
 
 
 def test_mixup_by_hand() -> None:
@@ -79,8 +81,19 @@ def test_random_numbers_of_a_batch() -> None:
     first, again = mix(batch_of(), seed=0, epoch=1), mix(batch_of(), seed=0, epoch=1)
     assert equal(first, again)
     shares = {float(mix(batch_of(), seed=s, epoch=e)["share"][0]) for s, e in ((0, 1), (0, 2), (1, 1))}
-    moved = {**batch_of(), "index": torch.arange(4)}
-    assert len(shares | {float(mix(moved, seed=0, epoch=1)["share"][0])}) == 4
+    others = {**batch_of(), "items": [0, 1, 2, 3]}
+    assert len(shares | {float(mix(others, seed=0, epoch=1)["share"][0])}) == 4
+
+
+@pytest.mark.parametrize("mix", [BatchMix(mixup=1.0), BatchMix(cutmix=1.0)])
+def test_mixing_does_not_wait_for_the_gpu(mix: BatchMix, tmp_path: Path) -> None:
+    task: Any = runtime.make_task(composed(BLOBS, tmp_path))
+    task._trainer = SimpleNamespace(training=True, datamodule=SimpleNamespace(mix=mix))
+    batch = {**batch_of(), "index": torch.arange(4) + 7}
+    del batch["items"]
+    with pretended_cuda() as waits:
+        made = mix(moved(task.on_before_batch_transfer(batch, 0), "cuda"), seed=0, epoch=0)
+        assert made["image"].device.type == made["share"].device.type == "cuda" and waits.own == []
 
 
 @pytest.mark.parametrize("smooth", [0.0, 0.1])
@@ -250,11 +263,7 @@ def test_half_of_the_classes_is_pasted() -> None:
 
 # In a run --------------------------------------------------------------------------------------------
 
-BLOBS = [
-    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
-    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=3",
-    "trainer.max_epochs=2", "data.eval_batch_size=3", "checkpoint.every_n_steps=1",
-]  # fmt: skip
+BLOBS = [*TINY_CLASSIFICATION, "trainer.max_epochs=2", "checkpoint.every_n_steps=1"]
 
 
 def killed_and_resumed(words: list[str], folder: Path, point: int) -> None:
@@ -268,9 +277,8 @@ def killed_and_resumed(words: list[str], folder: Path, point: int) -> None:
 
 
 @pytest.mark.parametrize("mix", ["cutmix", pytest.param("mixup", marks=pytest.mark.slow)])
-def test_mixed_batches_resume_bit_equal(mix: str, tmp_path: Path) -> None:
-    root = write_blobs(tmp_path / "blobs", size=16, train=3, val=1)
-    killed_and_resumed([*BLOBS, f"data.root={root}", f"mix={mix}", "mix.p=1.0"], tmp_path, 4)
+def test_mixed_batches_resume_bit_equal(mix: str, nine_blobs: Path, tmp_path: Path) -> None:
+    killed_and_resumed([*BLOBS, f"data.root={nine_blobs}", f"mix={mix}", "mix.p=1.0"], tmp_path, 4)
 
 
 @pytest.mark.slow

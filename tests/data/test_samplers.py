@@ -22,7 +22,7 @@ from dvsn.weights import read_checkpoint
 from tests.support.coco import write_coco
 from tests.support.ranks import two_ranks
 from tests.support.resuming import equal, run
-from tests.support.tiny import TINY, TINY_DETECTION, composed, write_blobs, write_pairs, write_scenes
+from tests.support.tiny import TINY, TINY_CLASSIFICATION, TINY_DETECTION, composed, write_pairs, write_scenes
 
 HELD = np.array([[1, 0, 0]] * 6 + [[1, 1, 0]] * 2 + [[0, 0, 1]] + [[0, 0, 0]], bool)
 """Ten items: class 0 in eight, class 1 in two of these, class 2 in one, and one without a class."""
@@ -167,15 +167,9 @@ def test_bad_options(message: str) -> None:
 # In a data set and a run -----------------------------------------------------------------------------
 
 SMALL = [
-    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
-    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=4",
-    "trainer.max_epochs=4", "checkpoint.every_n_steps=1", "data.eval_batch_size=6",
+    *TINY_CLASSIFICATION, "data.batch_size=4", "data.eval_batch_size=6", "trainer.max_epochs=4",
+    "checkpoint.every_n_steps=1",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_blobs(tmp_path_factory.mktemp("blobs"), size=16, train=3, val=1)
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +184,9 @@ def table_of(words: Sequence[str], folder: Path) -> tuple[np.ndarray, tuple[str,
     return held.table(len(data.datasets["train"])), held.names
 
 
-def test_what_items_hold(blobs: Path, tmp_path: Path) -> None:
+def test_what_items_hold(nine_blobs: Path, tmp_path: Path) -> None:
     """The class of a picture, in a run's data."""
-    table, names = table_of([*SMALL, f"data.root={blobs}"], tmp_path)
+    table, names = table_of([*SMALL, f"data.root={nine_blobs}"], tmp_path)
     assert (
         names == ("blue", "green", "red")
         and table.tolist() == np.tile(np.eye(3, dtype=bool), (3, 1)).tolist()
@@ -219,6 +213,8 @@ def test_what_pictures_with_boxes_hold(tmp_path: Path) -> None:
         labels = {each["category_id"] for each in data.trained(index) if not each["iscrowd"]}
         assert [number + 1 for number in np.flatnonzero(held[index])] == sorted(labels)
     assert held.any(axis=0).all()
+    many = Holdings(data, label="label", names=list(map(str, range(300)))).table(len(data))  # as LVIS
+    assert many.shape == (len(data), 300) and (many[:, : held.shape[1]] == held).all()
 
 
 def test_without_classes_it_is_refused(tmp_path: Path) -> None:
@@ -255,8 +251,8 @@ SLOW = pytest.mark.slow
     "sampler",
     ["hard", *(pytest.param(name, marks=SLOW) for name in ("weighted", "class_balanced", "repeat_factor"))],
 )
-def test_killed_and_resumed_ends_bit_equal(sampler: str, blobs: Path, tmp_path: Path) -> None:
-    words = [*SMALL, f"data.root={blobs}", f"sampler={sampler}"]
+def test_killed_and_resumed_ends_bit_equal(sampler: str, nine_blobs: Path, tmp_path: Path) -> None:
+    words = [*SMALL, f"data.root={nine_blobs}", f"sampler={sampler}"]
     words += ["sampler.weights={red: 3}"] if sampler == "weighted" else []
     words += ["sampler.threshold=0.7"] if sampler == "repeat_factor" else []
     unbroken = run(composed(words, tmp_path / "unbroken"))
@@ -272,8 +268,8 @@ def test_killed_and_resumed_ends_bit_equal(sampler: str, blobs: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_processes_learn_from_the_losses_of_both(blobs: Path, tmp_path: Path) -> None:
-    words = [*SMALL, f"data.root={blobs}", "sampler=hard", "trainer.devices=2"]
+def test_two_processes_learn_from_the_losses_of_both(nine_blobs: Path, tmp_path: Path) -> None:
+    words = [*SMALL, f"data.root={nine_blobs}", "sampler=hard", "trainer.devices=2"]
     two_ranks(composed(words, tmp_path / "whole"))
     two_ranks(composed(words, tmp_path / "broken"), dies_after=4)
     two_ranks(composed(words, tmp_path / "broken"))

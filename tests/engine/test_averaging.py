@@ -14,18 +14,9 @@ from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
 from dvsn.weights import read_checkpoint
 from tests.support.resuming import equal, run
-from tests.support.tiny import composed, write_blobs
+from tests.support.tiny import TINY_CLASSIFICATION, composed
 
-SMALL = [
-    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
-    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=3",
-    "trainer.max_epochs=4", "data.eval_batch_size=3", "checkpoint.every_n_steps=1",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_blobs(tmp_path_factory.mktemp("blobs"), size=16, train=3, val=1)
+SMALL = [*TINY_CLASSIFICATION, "trainer.max_epochs=4", "checkpoint.every_n_steps=1"]
 
 
 class Keeps(pl.Callback):
@@ -45,9 +36,9 @@ class Keeps(pl.Callback):
         self.validated.append({key: value.clone() for key, value in pl_module.state_dict().items()})
 
 
-def test_the_mean_of_the_epochs_by_hand(blobs: Path, tmp_path: Path) -> None:
+def test_the_mean_of_the_epochs_by_hand(nine_blobs: Path, tmp_path: Path) -> None:
     """Of four epochs those from number 2 on: two. Before them the weights themselves are validated and saved."""
-    config = composed([*SMALL, f"data.root={blobs}", "swa=2"], tmp_path)
+    config = composed([*SMALL, f"data.root={nine_blobs}", "swa=2"], tmp_path)
     keeps = Keeps()
     task, trainer = runtime.make_task(config), runtime.build_trainer(config, runtime.make_task(config))
     trainer.callbacks.insert(0, keeps)  # type: ignore[attr-defined]
@@ -64,16 +55,16 @@ def test_the_mean_of_the_epochs_by_hand(blobs: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(task.state_dict()[key], saved["state_dict"][key])  # the task at the end
 
 
-def test_before_its_first_epoch_the_weights_are_saved(blobs: Path, tmp_path: Path) -> None:
-    config = composed([*SMALL, f"data.root={blobs}", "swa=3"], tmp_path)
+def test_before_its_first_epoch_the_weights_are_saved(nine_blobs: Path, tmp_path: Path) -> None:
+    config = composed([*SMALL, f"data.root={nine_blobs}", "swa=3"], tmp_path)
     assert run(config, dies_after=4) is None
     saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert equal(saved["state_dict"], saved["current_model_state"])
 
 
 @pytest.mark.parametrize("points", [(4, 4)])
-def test_killed_and_resumed_ends_bit_equal(points: tuple[int, ...], blobs: Path, tmp_path: Path) -> None:
-    words = [*SMALL, f"data.root={blobs}", "swa=1"]
+def test_killed_and_resumed_ends_bit_equal(points: tuple[int, ...], nine_blobs: Path, tmp_path: Path) -> None:
+    words = [*SMALL, f"data.root={nine_blobs}", "swa=1"]
     unbroken = run(composed(words, tmp_path / "whole"))
     broken = composed(words, tmp_path / "broken")
     for point in points:

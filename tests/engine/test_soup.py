@@ -19,13 +19,9 @@ from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.weights import read_checkpoint
 from tests.support.resuming import run
-from tests.support.tiny import composed, write_blobs
+from tests.support.tiny import TINY_CLASSIFICATION, composed, write_blobs
 
-SMALL = [
-    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
-    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=3", "metrics.top=[1]",
-    "trainer.max_epochs=1", "data.eval_batch_size=3",
-]  # fmt: skip
+SMALL = [*TINY_CLASSIFICATION, "metrics.top=[1]", "trainer.max_epochs=1"]
 
 
 @pytest.fixture(scope="module")

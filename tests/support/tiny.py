@@ -35,6 +35,13 @@ TINY = [
 """A pix2pix of a few thousand weights on 16 x 16 pictures: a step takes milliseconds."""
 
 
+TINY_CLASSIFICATION = [
+    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
+    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=3", "data.eval_batch_size=3",
+]  # fmt: skip
+"""A classifier of `nine_blobs`, three steps an epoch."""
+
+
 PLAIN_VALUE = re.compile(
     r"(?P<key>\w+(\.\w+)*)=(?P<value>/[^\s,\[\]{}'\"]*|-?\d+(\.\d+)?|true|false|[a-z]\w*)"
 )

@@ -17,14 +17,10 @@ from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.parameters import freeze, frozen_norms, named_by, parameter_groups
 from dvsn.weights import read_checkpoint
 from tests.support.resuming import equal, run
-from tests.support.tiny import composed, write_blobs
+from tests.support.tiny import TINY_CLASSIFICATION, composed
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
-SMALL = [
-    "task=classification", "network=resnet8", "transform=none", "callbacks=none", "logger=none", "trainer=cpu",
-    "trainer.enable_progress_bar=false", "data.workers=0", "data.classes=3", "data.batch_size=3",
-    "trainer.max_epochs=2", "data.eval_batch_size=3", "checkpoint.every_n_steps=1",
-]  # fmt: skip
+SMALL = [*TINY_CLASSIFICATION, "trainer.max_epochs=2", "checkpoint.every_n_steps=1"]
 
 
 def network() -> nn.Module:
@@ -93,14 +89,14 @@ def test_nothing_left_to_train_is_refused() -> None:
         parameter_groups(made, SGD)
 
 
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_blobs(tmp_path_factory.mktemp("blobs"), size=16, train=3, val=1)
-
-
-def test_a_run_leaves_the_frozen_alone_and_resumes(blobs: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_the_frozen_alone_and_resumes(nine_blobs: Path, tmp_path: Path) -> None:
     """Weights and statistics of what is frozen are those of the start; killed it ends with the same bits."""
-    words = [*SMALL, f"data.root={blobs}", "task.freeze=[conv1,bn1,'layer1*']", "task.rates={layer2: 0.5}"]
+    words = [
+        *SMALL,
+        f"data.root={nine_blobs}",
+        "task.freeze=[conv1,bn1,'layer1*']",
+        "task.rates={layer2: 0.5}",
+    ]
     config = composed(words, tmp_path / "whole")
     before = {key: value.clone() for key, value in runtime.make_task(config).state_dict().items()}
     unbroken = run(config)
@@ -119,8 +115,8 @@ def test_a_run_leaves_the_frozen_alone_and_resumes(blobs: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_resumed_run_cannot_change_it(force: bool, blobs: Path, tmp_path: Path) -> None:
-    words = [*SMALL, f"data.root={blobs}", "trainer.max_epochs=1"]
+def test_a_resumed_run_cannot_change_it(force: bool, nine_blobs: Path, tmp_path: Path) -> None:
+    words = [*SMALL, f"data.root={nine_blobs}", "trainer.max_epochs=1"]
     first = composed([*words, "task.freeze=[conv1]"], tmp_path / "run")
     assert run(first) is not None
     other = composed([*words, "task.freeze=[conv1,bn1]"], tmp_path / "run")
