@@ -154,6 +154,16 @@ def exif_orientation(body: bytes) -> int:
         return 1
 
 
+def orientation_of_header(image: Image.Image) -> int:
+    """The turn of an opened picture of any format, of which nothing has been decoded."""
+    if image.format == "TIFF":
+        return tiff_orientation(image)
+    try:
+        return valid_turn(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - a damaged tag turns nothing
+        return 1
+
+
 def tiff_orientation(image: Image.Image) -> int:
     """Before the picture is loaded: Pillow turns it then, and forgets the tag."""
     return valid_turn(image.tag_v2.get(ORIENTATION, 1))  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from dvsn.tasks.inference import read_options
 log = logging.getLogger("dvsn")
 
 ASKED = ("size", "original_size", "inference")
-OPTIONS = (*ASKED, "write", "side_by_side")
+OPTIONS = (*ASKED, "write", "side_by_side", "big_pixels")
 
 
 class Ready(NamedTuple):
