@@ -8,6 +8,7 @@ that of the rectangle and of a cache of `CACHE` bytes, or of the rows that a rec
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from PIL import Image
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import decode
-from dvsn.portable.headers import JPEG_START, PEEK, PNG_START, TIFF_STARTS, orientation_of_header, size_in
+from dvsn.portable.headers import JPEG_START, PNG_START, TIFF_STARTS, orientation_of_header, unbounded
 from dvsn.reading import require_regular
 
 Array = np.ndarray[Any, Any]
@@ -45,39 +46,13 @@ def has_rasterio() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def size_by_header(path: str | Path) -> tuple[int, int] | None:
-    """(H, W) of a picture of any size, as stored; None where it is not readable as a picture."""
-    try:
-        require_regular(path, expected="a picture")
-        with Path(path).open("rb") as file:
-            found = size_in(file.read(PEEK))
-        if found is not None:
-            return found
-        with _opened_header(path) as image:
-            turned = orientation_of_header(image) > 4 and image.format == "TIFF"
-            return (image.size[0], image.size[1]) if turned else (image.size[1], image.size[0])
-    except Exception:  # noqa: BLE001 - whatever it is, the reader that decodes the file names it
-        return None
-
-
 def orientation_by_header(path: str | Path) -> int:
     """The turn that the tag of a picture of any size asks for; 1 where there is none."""
     try:
-        with _opened_header(path) as image:
+        with unbounded(), Image.open(path) as image:
             return orientation_of_header(image)
     except Exception:  # noqa: BLE001 - as above
         return 1
-
-
-@contextlib.contextmanager
-def _opened_header(path: str | Path) -> Iterator[Image.Image]:
-    """A picture of any size, of which nothing is decoded."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with Image.open(path) as image:
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 # One picture ------------------------------------------------------------------------------------------
@@ -213,9 +188,15 @@ def _check_blocks(path: str | Path, dataset: Any) -> None:
 
 def check_whole(path: str | Path) -> str:
     """GDAL's name of the format. Raises `DataError` for a file that ends too early, or is not stored by rows."""
+    status = Path(path).stat()
+    return _checked(str(path), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _checked(path: str, size: int, _: int) -> str:
+    """`check_whole`, once for a file of this size and time."""
     with Path(path).open("rb") as file:
         start = file.read(64)
-        size = file.seek(0, 2)
         file.seek(max(0, size - 4096))
         end = file.read()
     if start.startswith((*TIFF_STARTS, *BIG_TIFF_STARTS)):
@@ -246,7 +227,7 @@ def check_whole(path: str | Path) -> str:
 def _check_whole_tiff(path: str | Path, size: int) -> None:
     """Whether all blocks of the first picture lie inside the file, by their offsets and lengths."""
     try:
-        with _opened_header(path) as image:
+        with unbounded(), Image.open(path) as image:
             tags: Any = image.tag_v2  # type: ignore[attr-defined]
             places, lengths = tags.get(324) or tags.get(273), tags.get(325) or tags.get(279)
     except Exception:  # noqa: BLE001 - compressions that Pillow does not know: GDAL finds it when it reads

@@ -21,8 +21,10 @@ from dvsn.data.files import check_pixels
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.frame import Frame
+from dvsn.portable.headers import size_of
 from dvsn.portable.overlay import render
 from dvsn.portable.record import Record
+from dvsn.portable.tiling import windows
 from dvsn.portable.windows import (
     ENDINGS,
     NEEDED,
@@ -31,12 +33,10 @@ from dvsn.portable.windows import (
     has_rasterio,
     open_windows,
     orientation_by_header,
-    size_by_header,
 )
 from dvsn.predict.predictor import replaced
 from dvsn.predict.progress import Progress
 from dvsn.tasks.inference import Inference, checked_window
-from dvsn.tasks.sliding import windows
 from dvsn.types import IGNORE
 
 log = logging.getLogger("dvsn")
@@ -74,7 +74,7 @@ class BigPictures:
         `ConfigError` where the other options do not allow that and it is too large to be read as a whole."""
         if not self.slides or path.suffix.lower() not in ENDINGS:
             return False
-        size = size_by_header(path)
+        size = size_of(path)
         if size is None or size[0] * size[1] < self.from_pixels:
             return False
         reason = self._reason_not_to()
@@ -114,7 +114,7 @@ class BigPictures:
         """Raise `DataError` for a picture that is too large to be read whole, with what can be done."""
         if self.inference is None or self.slides or self.task.kind != "segmentation":
             return
-        size = size_by_header(path)
+        size = size_of(path)
         if size is not None and size[0] * size[1] > self.options["max_pixels"]:
             try:
                 check_pixels(path, size)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.tasks.sliding import BLENDS, Blend, Piece, slide, spans, windows
+from dvsn.portable.tiling import windows
+from dvsn.tasks.sliding import BLENDS, Blend, Piece, slide, spans
 
 __all__ = [
     "Ask", "Inference", "Piece", "answers", "checked_window", "pieces", "read_options", "resize", "scores", "windows",

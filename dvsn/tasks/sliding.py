@@ -8,12 +8,13 @@ needed, but for the kept rows: (overlap of two rows of windows) x (width of the 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from dvsn.portable.tiling import centres, windows
 
 Blend = Literal["even", "ramp", "centre"]
 BLENDS: tuple[Blend, ...] = ("even", "ramp", "centre")
@@ -43,20 +44,6 @@ class Piece(NamedTuple):
 
 Look = Callable[[int, Sequence[int]], Sequence[Tensor]]
 """The start of a row of windows and those of some that follow each other in it -> the scores (N, K, H, W) of each."""
-
-
-def windows(size: int, window: int, stride: int) -> list[int]:
-    """Where windows start along one side: every `stride`, the last one shifted back inside."""
-    if size <= window:
-        return [0]
-    starts = list(range(0, size - window, stride))
-    return [*starts, size - window]
-
-
-def centres(starts: Sequence[int], window: int, size: int) -> list[tuple[int, int]]:
-    """By window (first, last) of the places that lie nearer to its centre than to that of another: each place has one."""
-    cuts = [0, *((one + other + window) // 2 for one, other in itertools.pairwise(starts)), size]
-    return list(itertools.pairwise(cuts))
 
 
 def spans(size: int, window: int, stride: int, blend: Blend) -> list[Span]:

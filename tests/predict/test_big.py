@@ -15,7 +15,7 @@ from PIL import Image
 import dvsn
 from dvsn.data.street.scene import draw_scene
 from dvsn.errors import ConfigError, DataError
-from dvsn.portable import windows
+from dvsn.portable import headers
 from dvsn.predict import command
 from dvsn.predict.options import COMMAND
 from dvsn.tasks.inference import Inference
@@ -223,4 +223,4 @@ def test_a_picture_of_any_size_is_known_by_its_header(tmp_path: Path) -> None:
     header = b"\x00\x00\x00\rIHDR" + (100_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     path = tmp_path / "huge.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + b"\x00" * 4)
-    assert windows.size_by_header(path) == (100_000, 100_000)
+    assert headers.size_of(path) == (100_000, 100_000)

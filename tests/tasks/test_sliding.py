@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError
+from dvsn.portable.tiling import centres, windows
 from dvsn.tasks.inference import Inference, answers, checked_window, pieces, read_options
-from dvsn.tasks.sliding import Blend, centres, spans, total_weights, windows
+from dvsn.tasks.sliding import Blend, spans, total_weights
 
 WEIGHTS = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(3))
 
