@@ -81,27 +81,28 @@ def slide(look: Look, rows: Sequence[Span], columns: Sequence[Span], *, together
     `together`: how many windows of a row are looked at at a time.
     """
     down, across = total_weights(rows), total_weights(columns)
-    above: Tensor | None = (
+    least = [other.first for other in rows[1:]] + [rows[-1].last]  # the first row that later windows reach
+    most = max(row.last - until for row, until in zip(rows, least, strict=True))
+    carried: Tensor | None = (
         None  # sums of rows that earlier windows have reached, from the first of this row on
     )
-    for number, row in enumerate(rows):
-        until = rows[number + 1].first if number + 1 < len(rows) else row.last
-        below: Tensor | None = None
+    reached = 0  # how many these are
+    for row, until in zip(rows, least, strict=True):
         beside: Tensor | None = None  # sums of columns that the window before has reached
         for place, logits in enumerate(_looked(look, row, columns, together)):
             column = columns[place]
             end = columns[place + 1].first if place + 1 < len(columns) else column.last
+            above = None if carried is None else carried[..., :reached, :]
             total = _under(row, column, above, beside, logits)
-            done, kept = total[..., : end - column.first], total[..., end - column.first :]
-            beside = kept.clone()
+            done, beside = total[..., : end - column.first], total[..., end - column.first :].clone()
             if until < row.last:
-                if below is None:
-                    below = done.new_empty(*done.shape[:2], row.last - until, columns[-1].last)
-                below[..., column.first : end] = done[..., until - row.first :, :]
+                if carried is None:
+                    carried = done.new_empty(*done.shape[:2], most, columns[-1].last)
+                carried[..., : row.last - until, column.first : end] = done[..., until - row.first :, :]
             weight = down[row.first : until, None] * across[None, column.first : end]
-            scores = done[..., : until - row.first, :] / weight.to(done.device)
+            scores = done[..., : until - row.first, :].div_(weight.to(done.device))
             yield Piece(row.first, column.first, scores)
-        above = below
+        reached = row.last - until
 
 
 def _looked(look: Look, row: Span, columns: Sequence[Span], together: int) -> Iterator[Tensor]:
