@@ -1,4 +1,4 @@
-"""Segmentation of pictures that do not fit: read, asked and written by windows, with memory bounded by the window.
+"""Segmentation and pix2pix of pictures that do not fit: read, asked and written by windows, with memory bounded by these.
 
 The windows are those of `inference.mode=slide`, and the answer is the one that the picture would have in memory. It is a
 tiled TIFF, with the georeference of its picture, and a small overview beside it.
@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.frame import Frame
 from dvsn.portable.headers import size_of
+from dvsn.portable.memory import check_ids
 from dvsn.portable.overlay import render
 from dvsn.portable.record import Record
 from dvsn.portable.tiling import windows
@@ -34,8 +35,9 @@ from dvsn.portable.windows import (
     open_windows,
     orientation_by_header,
 )
-from dvsn.predict.predictor import replaced
+from dvsn.predict.predictor import random_kept, replaced
 from dvsn.predict.progress import Progress
+from dvsn.seeding import seed_everything
 from dvsn.tasks.inference import Inference, checked_window
 from dvsn.types import IGNORE
 
@@ -65,9 +67,7 @@ class BigPictures:
 
     @property
     def slides(self) -> bool:
-        return (
-            self.inference is not None and self.inference.mode == "slide" and self.task.kind == "segmentation"
-        )
+        return self.inference is not None and self.inference.mode == "slide"
 
     def wants(self, path: Path) -> bool:
         """Whether a picture is read by windows: it is large, a TIFF, PNG or JPEG, and windows slide over it. Raises
@@ -106,13 +106,15 @@ class BigPictures:
                 "inference.scales, inference.resize: pictures that are read by windows are asked at one scale, their own. "
                 "Set inference.scales=[1.0] and no inference.resize."
             )
+        if self.task.data_recipe.get("pair", {}).get("edges"):
+            return "data.pair.edges: the network reads edges of instances, which are found in whole pictures."
         if self.options["side_by_side"]:
             return "side_by_side: is not for pictures that are read by windows. Set side_by_side=false."
         return None
 
     def refuse(self, path: Path) -> None:
         """Raise `DataError` for a picture that is too large to be read whole, with what can be done."""
-        if self.inference is None or self.slides or self.task.kind != "segmentation":
+        if self.inference is None or self.slides:
             return
         size = size_of(path)
         if size is not None and size[0] * size[1] > self.options["max_pixels"]:
@@ -135,7 +137,7 @@ class BigPictures:
         return found
 
     def __call__(self, path: Path, target: Path, kind: str) -> list[Path]:
-        """Write the answer of a kind (`color`, `overlay`, `ids`, `submission`), whole or not at all; the files."""
+        """Write the answer of a kind (`color`, `overlay`, `ids`, `submission`, `picture`), whole or not at all; files."""
         assert self.inference is not None and self.inference.window is not None
         if self.options["upright"] and (turn := orientation_by_header(path)) != 1:
             raise DataError(
@@ -148,7 +150,8 @@ class BigPictures:
             for size, window, step in zip(picture.size, (tall, wide), self.inference.steps, strict=True):
                 count *= len(windows(size, window, step))
             with replacing(target) as temporary:
-                with Progress(str(path), count, unit="windows") as progress:
+                with Progress(str(path), count, unit="windows") as progress, random_kept():
+                    seed_everything(int(self.options["seed"]), rank=0, epoch=0, batch=0, stage=1)
                     overview = self._write(picture, temporary, kind, progress)
                 log.info("%s: %s", path, progress.summary())
         small = target.with_name(f"{target.stem}_overview.png")
@@ -156,17 +159,22 @@ class BigPictures:
         return [target, small]
 
     def _write(self, picture: WindowedPicture, path: Path, kind: str, progress: Progress) -> Array:
-        def read(top: int, left: int, height: int, width: int) -> torch.Tensor:
-            pixels = picture.rgb(Window(top, left, height, width))
-            return torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
+        ids = self.task.input_classes > 0
 
-        words = self.task.vocabulary
-        with written(path, picture, kind, words) as writer, torch.inference_mode():
+        def read(*place: int) -> torch.Tensor:
+            if ids:
+                labels = picture.ids(Window(*place))
+                check_ids(labels, self.task.input_classes)
+                return torch.from_numpy(labels.astype(np.uint8)[None, None])
+            return torch.from_numpy(picture.rgb(Window(*place)).transpose(2, 0, 1)[None].copy())
+
+        look = Look(self.task, picture, kind)
+        with written(path, picture, look) as writer, torch.inference_mode():
             pieces = self.task.predict_pieces(
                 read, picture.size, device=self.device, together=int(self.options["batch_size"])
             )
-            for top, left, ids in pieces:
-                writer.add(top, left, ids)
+            for top, left, answer in pieces:
+                writer.add(top, left, answer)
                 progress.add()
         return writer.overview
 
@@ -174,89 +182,102 @@ class BigPictures:
 # Results -------------------------------------------------------------------------------------------------
 
 
-class Strip(NamedTuple):
-    """Finished rows of the whole width."""
+class Look:
+    """How answers become the pixels of the result: class ids by `kind`, as `write` has it; pictures stay."""
 
-    top: int
-    ids: Array
-    """(h, W) uint8."""
+    def __init__(self, task: Any, picture: WindowedPicture, kind: str) -> None:
+        self.picture, self.kind, self.makes = picture, kind, task.kind == "pix2pix"
+        self.words = None if self.makes else task.vocabulary
+
+    @property
+    def numbers(self) -> bool:
+        return self.kind in ("ids", "submission")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return () if self.words is None else tuple(self.words.names)
+
+    def __call__(self, top: int, answer: Array) -> tuple[Array, Array]:
+        """Rows of answers, the first being `top`, of the whole width -> what is written, and RGB (h, W, 3) to look at."""
+        if self.makes:
+            return answer, answer
+        colours = np.zeros((*answer.shape, 3), np.uint8)
+        if self.kind == "overlay":
+            colours = self.picture.rgb(Window(top, 0, *answer.shape))
+        drawn = self._drawn(colours, answer, self.kind)
+        return drawn, drawn if drawn.ndim == 3 else self._drawn(colours, answer, "color")
+
+    def _drawn(self, colours: Array, ids: Array, kind: str) -> Array:
+        words: Any = self.words
+        result = Record(
+            kind="segmentation", frame=Frame(colours, "rows"), ids=ids, names=tuple(words.names), palette=words.palette,
+            file_ids=dict(enumerate(words.file_ids)),
+        )  # fmt: skip
+        return render(result, kind, **({"legend": False, "outlines": False} if kind == "overlay" else {}))
 
 
-class StripWriter:
-    """Class ids that come in pieces -> the rows of a tiled TIFF, a row of its tiles at a time."""
+class RowWriter:
+    """Answers that come in pieces -> the rows of a tiled TIFF, a row of its tiles at a time."""
 
-    def __init__(self, dataset: Any, picture: WindowedPicture, kind: str, words: Any) -> None:
-        self.dataset, self.picture, self.kind, self.words = dataset, picture, kind, words
-        height, width = picture.size
+    def __init__(self, dataset: Any, look: Look) -> None:
+        self.dataset, self.look, self.picture = dataset, look, look.picture
+        height, width = self.picture.size
         self.top = 0  # of the rows that wait
-        self.waiting = np.zeros((0, width), np.uint8)
+        self.waiting: Array | None = None
         self.factor = -(-max(height, width) // OVERVIEW)
         small = (-(-height // self.factor), -(-width // self.factor))
         self.overview: Array = np.zeros((*small, 3), np.uint8)
 
-    def add(self, top: int, left: int, ids: Array) -> None:
-        """A piece (h, w); pieces of a row come from left to right."""
+    def add(self, top: int, left: int, answer: Array) -> None:
+        """A piece (h, w) or (h, w, 3); pieces of a row come from left to right."""
         height, width = self.picture.size
-        missing = top + ids.shape[0] - self.top - len(self.waiting)
+        bottom, right = top + answer.shape[0], left + answer.shape[1]
+        if self.waiting is None:
+            self.waiting = np.zeros((0, width, *answer.shape[2:]), np.uint8)
+        missing = bottom - self.top - len(self.waiting)
         if missing > 0:
-            self.waiting = np.concatenate([self.waiting, np.zeros((missing, width), np.uint8)])
-        self.waiting[top - self.top : top - self.top + ids.shape[0], left : left + ids.shape[1]] = ids
-        if left + ids.shape[1] < width:
+            more = np.zeros((missing, *self.waiting.shape[1:]), np.uint8)
+            self.waiting = np.concatenate([self.waiting, more])
+        self.waiting[top - self.top : bottom - self.top, left:right] = answer
+        if right < width:
             return
-        bottom = top + ids.shape[0]
         while self.top < bottom and (bottom - self.top >= BLOCK or bottom == height):
             rows = min(BLOCK, height - self.top)
-            self._write(Strip(self.top, self.waiting[:rows]))
+            self._write(self.top, self.waiting[:rows])
             self.waiting = self.waiting[rows:].copy()
             self.top += rows
 
-    def _write(self, strip: Strip) -> None:
+    def _write(self, top: int, answer: Array) -> None:
         from rasterio.windows import Window as Place
 
-        window = Window(strip.top, 0, *strip.ids.shape)
-        valid = self.picture.valid(window)
-        colours = np.zeros((*strip.ids.shape, 3), np.uint8)
-        if self.kind == "overlay":
-            colours = self.picture.rgb(window)
-        drawn = self._drawn(Frame(colours, "strip"), strip.ids, self.kind)
-        shown = drawn if drawn.ndim == 3 else self._drawn(Frame(colours, "strip"), strip.ids, "color")
+        height, width = answer.shape[:2]
+        valid = self.picture.valid(Window(top, 0, height, width))
+        drawn, shown = self.look(top, answer)
+        flat = drawn.ndim == 2
         if valid is not None:
-            drawn = np.where(
-                valid if drawn.ndim == 2 else valid[..., None], drawn, IGNORE if drawn.ndim == 2 else 0
-            )
+            drawn = np.where(valid if flat else valid[..., None], drawn, np.uint8(IGNORE if flat else 0))
             shown = shown * valid[..., None]
-        place = Place(0, strip.top, strip.ids.shape[1], strip.ids.shape[0])
-        self.dataset.write(drawn[None] if drawn.ndim == 2 else drawn.transpose(2, 0, 1), window=place)
-        if valid is not None and drawn.ndim == 3:
+        place = Place(0, top, width, height)
+        self.dataset.write(drawn[None] if flat else drawn.transpose(2, 0, 1), window=place)
+        if valid is not None and not flat:
             self.dataset.write_mask(valid.astype(np.uint8) * 255, window=place)
-        first = -strip.top % self.factor
+        first = -top % self.factor
         rows = shown[first :: self.factor, :: self.factor]
-        start = (strip.top + first) // self.factor
+        start = (top + first) // self.factor
         self.overview[start : start + len(rows)] = rows
-
-    def _drawn(self, frame: Frame, ids: Array, kind: str) -> Array:
-        words = self.words
-        result = Record(
-            kind="segmentation", frame=frame, ids=ids, names=tuple(words.names),
-            palette=words.palette,
-            file_ids=dict(enumerate(words.file_ids)),
-        )  # fmt: skip
-        drawing = {} if kind != "overlay" else {"legend": False, "outlines": False}
-        return render(result, kind, **drawing)
 
 
 @contextlib.contextmanager
-def written(path: Path, picture: WindowedPicture, kind: str, words: Any) -> Iterator[StripWriter]:
+def written(path: Path, picture: WindowedPicture, look: Look) -> Iterator[RowWriter]:
     """A tiled TIFF as large as the picture, and where it is on the earth; within it pieces are added."""
     import rasterio
 
     height, width = picture.size
-    numbers = kind in ("ids", "submission")
     profile: dict[str, Any] = {
-        "driver": "GTiff", "height": height, "width": width, "count": 1 if numbers else 3, "dtype": "uint8", "tiled": True,
-        "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "bigtiff": "if_safer",
+        "driver": "GTiff", "height": height, "width": width, "count": 1 if look.numbers else 3, "dtype": "uint8",
+        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "bigtiff": "if_safer",
     }  # fmt: skip
-    if numbers:
+    if look.numbers:
         profile["nodata"] = IGNORE if picture.masked else None
     else:
         profile |= {"photometric": "rgb", "interleave": "pixel"}
@@ -264,10 +285,11 @@ def written(path: Path, picture: WindowedPicture, kind: str, words: Any) -> Iter
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(str(path.absolute()), "w", **profile) as dataset:
             locate(dataset, picture)
-            dataset.update_tags(classes=", ".join(words.names))
-            if kind == "ids":
-                dataset.write_colormap(1, {n: (*map(int, c), 255) for n, c in enumerate(words.palette)})
-            yield StripWriter(dataset, picture, kind, words)
+            if look.classes:
+                dataset.update_tags(classes=", ".join(look.classes))
+            if look.kind == "ids" and look.words is not None:
+                dataset.write_colormap(1, {n: (*map(int, c), 255) for n, c in enumerate(look.words.palette)})
+            yield RowWriter(dataset, look)
 
 
 def locate(dataset: Any, picture: WindowedPicture) -> None:

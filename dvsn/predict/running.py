@@ -25,6 +25,7 @@ from dvsn.predict.sources import Opened, Pictures, Skipped, Source
 log = logging.getLogger("dvsn")
 
 DRAWN_AHEAD = 4
+BY_WINDOWS = ("segmentation", "pix2pix")
 FOUND = {"detection": "objects", "pose": "people", "landmarks": "faces"}
 UNKEYED = (
     "checkpoint",
@@ -79,7 +80,7 @@ class Run:
         moving = any(source.moving for source in sources)
         self.predictor = make_predictor(task, asked(options, moving=moving, kind=task.kind), device, files)
         self.following = make_following(options, task.kind)
-        self.big = self._big(device) if task.kind == "segmentation" else None
+        self.big = self._big(device) if task.kind in BY_WINDOWS else None
         for source in self.pictures:
             source.read = self.read
             if self.big is not None:

@@ -14,7 +14,8 @@ from dvsn.portable.tiling import windows
 from dvsn.tasks.sliding import BLENDS, Blend, Piece, slide, spans
 
 __all__ = [
-    "Ask", "Inference", "Piece", "answers", "checked_window", "pieces", "read_options", "resize", "scores", "windows",
+    "Ask", "Inference", "Piece", "answers", "checked_window", "joined", "pieces", "read_options", "resize", "scores",
+    "windows",
 ]  # fmt: skip
 
 Ask = Callable[[Tensor], Tensor]
@@ -146,7 +147,7 @@ def scores(
 
     def view(picture: Tensor) -> Tensor:
         if options.mode == "slide":
-            return _joined(ask, picture, options, align_corners, swaps)
+            return joined(ask, picture, options, align_corners=align_corners, swaps=swaps)
         size = picture.shape[-2:]
         logits = resize(ask(picture), size, align_corners=align_corners)
         if not options.flip:
@@ -229,10 +230,15 @@ def pieces(
             yield piece._replace(scores=inside)
 
 
-def _joined(
-    ask: Ask, image: Tensor, options: Inference, align_corners: bool, swaps: Sequence[tuple[int, int]]
+def joined(
+    ask: Ask,
+    image: Tensor,
+    options: Inference,
+    *,
+    align_corners: bool,
+    swaps: Sequence[tuple[int, int]] = (),
 ) -> Tensor:
-    """Logits (N, K, H, W) of a picture in memory, joined of its windows."""
+    """What windows answer (N, K, H, W) of a picture in memory, joined."""
     total: Tensor | None = None
 
     def read(top: int, left: int, height: int, width: int) -> Tensor:

@@ -19,6 +19,7 @@ from dvsn.portable import headers
 from dvsn.predict import command
 from dvsn.predict.options import COMMAND
 from dvsn.tasks.inference import Inference
+from tests.support.six_tasks import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform", "ignore:Use `@` matmul")
 OLD = Path(__file__).parents[1] / "old_checkpoints"
@@ -217,6 +218,47 @@ def test_other_tasks_have_no_such_option(tmp_path: Path, photo: Any) -> None:
     cv2.imwrite(str(tmp_path / "x.png"), photo)
     with pytest.raises(ConfigError, match="big_pixels: the task 'pose' has no such option"):
         run(path, tmp_path / "x.png", f"output={tmp_path}/out", "big_pixels=5")
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pix2pix of pictures, with random weights, whose sides must divide by 16."""
+    path = write_checkpoint("pix2pix", tmp_path_factory.mktemp("pix2pix"))
+    content = torch.load(path, weights_only=True)
+    for name, weight in content["state_dict"].items():
+        if name.startswith("network.") and weight.ndim == 4:
+            weight *= 8  # pictures that are no even grey
+    torch.save(content, path)
+    return path
+
+
+def test_pix2pix_makes_big_pictures_by_windows(translator: Path, photo: Any, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "x.tif", photo[:100, :150])
+    slide = [
+        "inference.mode=slide",
+        "inference.window=[64,80]",
+        "inference.stride=[48,64]",
+        "inference.blend=ramp",
+    ]
+    run(translator, path, f"output={tmp_path}/memory", "size=keep", *slide)
+    expected = cv2.imread(str(tmp_path / "memory" / "x.png"))[..., ::-1]
+    outcome = run(translator, path, f"output={tmp_path}/out", "big_pixels=0", "size=keep", *slide)
+    found = read_tiff(tmp_path / "out" / "x.tif")
+    assert found.shape == (100, 150, 3) and outcome.frames == 1 and found.std() > 10
+    assert np.array_equal(found, expected)
+
+
+def test_windows_of_pix2pix_must_fit_its_network(translator: Path, photo: Any, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "x.tif", photo[:100, :150])
+    given = (f"output={tmp_path}/out", "big_pixels=0", "size=keep", "inference.mode=slide")
+    with pytest.raises(
+        ConfigError, match=r"inference.window: found \[50, 96\]; UNet needs sides that 16 divides"
+    ):
+        run(translator, path, *given, "inference.window=[50,96]")
+    with pytest.raises(
+        ConfigError, match=r"inference.flip: the task 'pix2pix' has no such option; it has mode"
+    ):
+        run(translator, path, *given, "inference.window=[64,96]", "inference.flip=true")
 
 
 def test_a_picture_of_any_size_is_known_by_its_header(tmp_path: Path) -> None:
