@@ -1,7 +1,7 @@
 """The memory that segmentation of big pictures takes: `python -m dvsn.predict` by windows, on pictures drawn here.
 
-    python experiments/big_pictures/measure.py FOLDER sides=5000,10000,20000 network=pidnet_s
-    python experiments/big_pictures/measure.py FOLDER sides=20000 network=tiny form=strips
+    python experiments/big_pictures/measure.py FOLDER sizes=3000x20000 network=pidnet_s
+    python experiments/big_pictures/measure.py FOLDER sizes=20000x20000 network=tiny
 
 Pictures are RGB TIFFs of street scenes, in tiles of 512 x 512 or in strips of 16 rows, with a made-up place on the earth.
 The networks have random weights, which cost as much as trained ones: `pidnet_s` of 19 classes, or the same eight times as
@@ -38,22 +38,22 @@ WINDOW, STRIDE = 1024, 896
 PLACE = from_origin(600_000, 5_340_000, 0.1, 0.1)
 
 
-def draw(path: Path, side: int, form: str) -> None:
-    """A picture of side x side pixels, a strip of scenes at a time, so that drawing takes little memory."""
+def draw(path: Path, tall: int, wide: int, form: str) -> None:
+    """A picture of so many pixels, a strip of scenes at a time, so that drawing takes little memory."""
     scenes = [draw_scene(seed=1, index=number, height=512, width=1024).photo for number in range(6)]
     profile = {
-        "driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8", "photometric": "ycbcr",
+        "driver": "GTiff", "height": tall, "width": wide, "count": 3, "dtype": "uint8", "photometric": "ycbcr",
         "compress": "jpeg", "crs": "EPSG:32632", "transform": PLACE, **FORMS[form],
     }  # fmt: skip
     random = np.random.default_rng(0)
     with rasterio.open(path, "w", **profile) as dataset:
-        for top in range(0, side, 512):
-            height = min(512, side - top)
+        for top in range(0, tall, 512):
+            height = min(512, tall - top)
             row = [
-                cv2.flip(scenes[random.integers(6)], int(random.integers(2))) for _ in range(0, side, 1024)
+                cv2.flip(scenes[random.integers(6)], int(random.integers(2))) for _ in range(0, wide, 1024)
             ]
-            strip = np.concatenate(row, axis=1)[:height, :side]
-            dataset.write(strip.transpose(2, 0, 1), window=Window(0, top, side, height))
+            strip = np.concatenate(row, axis=1)[:height, :wide]
+            dataset.write(strip.transpose(2, 0, 1), window=Window(0, top, wide, height))
 
 
 def make_checkpoint(path: Path, network: str) -> None:
@@ -110,21 +110,27 @@ def main() -> None:
     network, form = given.get("network", "tiny"), given.get("form", "tiled")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{network}.ckpt"
-    if not checkpoint.exists():
+    if "make" in given:
         make_checkpoint(checkpoint, network)
+        return
+    if (
+        not checkpoint.exists()
+    ):  # in a process of its own: what this one holds would be counted in the next one's peak
+        subprocess.run([sys.executable, __file__, str(folder), f"network={network}", "make=1"], check=True)
     print("| network | picture | file, MB | peak, MB | processor, s | s | size and place kept |")
-    print("| --- | --- | --: | --: | --: | --: | --- |")
-    for side in (WINDOW, *map(int, given.get("sides", "5000").split(","))):
-        picture = folder / f"{form}_{side}.tif"
+    print("| --- | --- | --: | --: | --: | --: | --- |", flush=True)
+    for size in (f"{WINDOW}x{WINDOW}", *given.get("sizes", "5000x5000").split(",")):
+        height, width = map(int, size.split("x"))
+        picture = folder / f"{form}_{size}.tif"
         if not picture.exists():
-            draw(picture, side, form)
+            draw(picture, height, width, form)
         output = folder / f"out_{network}_{form}"
         peak, processor, seconds = measured(checkpoint, picture, output)
         kept = check(picture, output / picture.name)
-        name = "empty: one window" if side == WINDOW else f"{side} x {side}, {form}"
-        size = picture.stat().st_size / 1e6
+        name = "empty: one window" if size == f"{WINDOW}x{WINDOW}" else f"{height:,} x {width:,}, {form}"
+        megabytes = picture.stat().st_size / 1e6
         print(
-            f"| {network} | {name} | {size:.0f} | {peak:.0f} | {processor:.0f} | {seconds:.0f} | {kept} |",
+            f"| {network} | {name} | {megabytes:.0f} | {peak:.0f} | {processor:.0f} | {seconds:.0f} | {kept} |",
             flush=True,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,6 +22,8 @@ from dvsn.data.files import read_by, read_labels, read_rgb
 from dvsn.data.module import TrainBatches
 from dvsn.data.segmentation_folders import SegmentationFolders
 from dvsn.data.tiles import Tiled, read_tile
+from dvsn.engine.records import measured_line
+from dvsn.engine.results import how_measured
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import decode
 from dvsn.portable.decode import Rule
@@ -151,6 +154,16 @@ def test_a_data_module_trains_on_random_tiles_and_measures_the_grid(root: Path, 
         one, other = train[epoch, index], again.datasets["train"][epoch, index]
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["target"], other["target"])
     assert not torch.equal(train[1, 0]["image"], train[2, 0]["image"])
+
+
+def test_a_score_says_that_it_is_of_tiles() -> None:
+    tiles = {"tile": [64, 48], "tile_overlap": 8}
+    task: Any = SimpleNamespace(measures_in_float32=True, inference=Inference(), data_recipe=tiles)
+    measured = how_measured(task, "32-true")
+    assert measured["tile"] == {"size": [64, 48], "overlap": 8}
+    assert "tiles of pictures" in measured_line(measured)
+    task.data_recipe = {"tile": None}
+    assert "tile" not in how_measured(task, "32-true")
 
 
 @pytest.mark.parametrize(
