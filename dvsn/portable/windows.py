@@ -283,6 +283,8 @@ class Part:
     def labels(self, path: str | Path, **words: Any) -> Array:
         if self._by_windows(path):
             with self._opened(path) as picture:
+                if picture.dataset.driver == "JPEG" and not words.get("lossy"):
+                    raise DataError(f"{path}: label ids in a JPEG file are damaged by its compression.")
                 return picture.ids(self.window, advice=words.get("advice", ""))
         with self._whole():
             return self._cut(path, decode.read_labels(path, **words))
