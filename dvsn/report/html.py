@@ -111,8 +111,10 @@ class Page:
     def render(self) -> str:
         """The page as HTML."""
         has_figures = any(MARK in part for section in self.sections for part in section.parts)
-        scripts = [script(plotly_source())] if has_figures else []
-        scripts.append(script((FOLDER / "page.js").read_text(encoding="utf-8")))
+        scripts = [
+            script((FOLDER / "page.js").read_text(encoding="utf-8"))
+        ]  # tables and films work before charts
+        scripts += [script(plotly_source())] if has_figures else []
         return environment().get_template("page.html").render(
             page=self, style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")), version=VERSION,
             scripts=scripts, hashes=Markup(" ".join(f"'{each.hash}'" for each in scripts)),
