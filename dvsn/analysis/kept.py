@@ -19,8 +19,8 @@ from dvsn.analysis.record import Cell, Picture
 from dvsn.pictures.grids import Array, grid, shrink, to_array, write_bytes
 
 FOLDERS = ("worst", "best", "confused")
-CELLS = 1000
-"""Kinds of confusions of which a picture is kept; where there are more, those that come first."""
+CELLS, EACH = 400, 3
+"""Kinds of confusions of which pictures are kept, where there are more those that come first; and pictures of each."""
 SIDE = 640  # pixels of the longer side of a panel
 SMALLEST = 192  # a panel smaller than half of this is enlarged
 WIDE = 2.0  # the width of a sheet of panels over its height
@@ -38,7 +38,7 @@ class Seen:
 
 class Kept:
     """The drawings of the `count` worst and the `count` best pictures that this process has seen so far, and of each kind of
-    confusion that of the picture with most of it.
+    confusion those of the pictures with most of it.
 
     `better` is `more` or `less`. Pictures of equal score come in the order of the data set, so that several processes
     keep what one would. A picture without a score (NaN) is never kept.
@@ -48,7 +48,7 @@ class Kept:
         self.count, self.sign = count, 1.0 if better == "more" else -1.0
         self._worst: list[tuple[float, int]] = []  # heaps: at the top what goes next
         self._best: list[tuple[float, int]] = []
-        self._confused: dict[tuple[int, int], tuple[float, int]] = {}  # by cell: count and index, negative
+        self._confused: dict[tuple[int, int], list[tuple[float, float, int]]] = {}  # a heap a cell
         self.drawn: dict[int, bytes] = {}
 
     def quality(self, score: float) -> float:
@@ -66,19 +66,26 @@ class Kept:
             else:
                 taken |= heapq.heappushpop(heap, entry) != entry
         for cell in cells:
-            place, own = (cell.row, cell.column), (cell.count, -index)
-            if own > self._confused.get(place, own if len(self._confused) >= CELLS else (-1.0, 0)):
-                self._confused[place] = own
-                taken = True
+            taken |= self._take(cell, -quality, -index)
         if not taken:
             return
         if index not in self.drawn:
             self.drawn[index] = draw()
-        held = {
-            abs(each) for entries in (self._worst, self._best, self._confused.values()) for _, each in entries
-        }
+        heaps = (self._worst, self._best, *self._confused.values())
+        held = {abs(entry[-1]) for heap in heaps for entry in heap}
         for each in self.drawn.keys() - held:
             del self.drawn[each]
+
+    def _take(self, cell: Cell, badness: float, index: int) -> bool:
+        """Whether a picture is among those with most of a confusion; of equal ones, the worse."""
+        place, own = (cell.row, cell.column), (cell.count, badness, index)
+        if place not in self._confused and len(self._confused) >= CELLS:
+            return False
+        heap = self._confused.setdefault(place, [])
+        if len(heap) < EACH:
+            heapq.heappush(heap, own)
+            return True
+        return heapq.heappushpop(heap, own) != own
 
     def choose(self, seen: list[Seen]) -> dict[int, str]:
         """The file of each picture to keep, by its index; `seen` is the whole split, the worst first.
@@ -89,7 +96,9 @@ class Kept:
         worst = scored[: min(self.count, math.ceil(len(scored) / 2))]
         best = scored[::-1][: min(self.count, len(scored) // 2)]
         kept = {each.index for each in (*worst, *best)}
-        confused = [each for each in most_confused(scored, self.count) if each.index not in kept]
+        confused = [each for each in most_confused(scored, self.count) if each.index not in kept][
+            : 2 * self.count
+        ]
         return {
             each.index: f"{folder}/{number:04d}_{file_name(each.picture.name)}.jpg"
             for folder, part in zip(FOLDERS, (worst, best, confused), strict=True)
@@ -103,17 +112,16 @@ class Kept:
 
 
 def most_confused(seen: list[Seen], count: int) -> list[Seen]:
-    """Of each of the `count` largest confusions of all pictures together the one with most of it, none twice."""
-    totals: dict[tuple[int, int], float] = defaultdict(float)
-    most: dict[tuple[int, int], tuple[float, int, Seen]] = {}
+    """Of the `count` largest confusions of all pictures together those with most of each, none twice: first one of each,
+    then the second ones, and so on. `seen` are the worst first."""
+    cells: dict[tuple[int, int], list[tuple[float, Seen]]] = defaultdict(list)
     for each in seen:
         for cell in each.picture.cells:
-            place = (cell.row, cell.column)
-            totals[place] += cell.count
-            if place not in most or (cell.count, -each.index) > most[place][:2]:
-                most[place] = (cell.count, -each.index, each)
-    order = sorted(totals, key=lambda place: (-totals[place], place))[:count]
-    return list({most[place][2].index: most[place][2] for place in order}.values())
+            cells[cell.row, cell.column].append((cell.count, each))
+    order = sorted(cells, key=lambda place: (-sum(count for count, _ in cells[place]), place))[:count]
+    ranked = [sorted(cells[place], key=lambda pair: -pair[0])[:EACH] for place in order]
+    chosen = [found[rank][1] for rank in range(EACH) for found in ranked if rank < len(found)]
+    return list({each.index: each for each in chosen}.values())
 
 
 def by_score(seen: list[Seen], kept: Kept) -> list[Seen]:

@@ -24,6 +24,7 @@ BEHIND = 24
 """Pictures behind a cell of a matrix, those that the page shows first; of more, their number."""
 REPEATED = "largest confusions"
 """A table that the page makes of the matrix itself, with links to the cells."""
+CONFUSED = "Pictures of large confusions"
 CONFUSIONS = 20
 """Rows of the table of confusions."""
 LARGEST = 200
@@ -282,13 +283,23 @@ def pictures(analysis: Analysis, folder: Path, *, limit: int = PICTURES_BYTES) -
         group = Path(str(each.file)).parts[0] if "/" in str(each.file) else "pictures"
         caption = _caption(analysis, each)
         groups.setdefault(group, []).append(html.picture(ready[number], caption, anchor=anchors[number]))
-    titles = {"worst": "Worst pictures", "best": "Best pictures", "confused": "Pictures of large confusions"}
+    titles = {"worst": "Worst pictures", "best": "Best pictures", "confused": CONFUSED}
     order = sorted(
         groups, key=lambda name: (list(titles).index(name) if name in titles else len(titles), name)
     )
     if len(notes) > 6:
         notes = [*notes[:5], f"and {len(notes) - 5} more pictures of {folder} cannot be read."]
-    return Shown([(titles.get(name, name), html.gallery(groups[name])) for name in order], anchors, notes)
+    galleries = [(titles.get(name, name), html.gallery(groups[name])) for name in order]
+    return Shown([(title, _open(title, gallery)) for title, gallery in galleries], anchors, notes)
+
+
+def _open(title: str, gallery: Markup) -> Markup:
+    """The gallery; that behind the matrix opens with a click."""
+    return (
+        html.folded("Those that stand behind the cells of the matrix", gallery)
+        if title == CONFUSED
+        else gallery
+    )
 
 
 def _caption(analysis: Analysis, each: Picture) -> Markup:

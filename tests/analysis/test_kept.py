@@ -93,7 +93,7 @@ CONFUSED = (
     (0.5, ()), (0.1, (Cell(0, 1, 5), Cell(1, 0, 1))), (0.6, (Cell(0, 1, 9),)), (0.7, (Cell(1, 0, 4), Cell(2, 0, 1))),
     (0.65, (Cell(0, 1, 9),)), (0.9, ()), (math.nan, (Cell(0, 1, 99),)),
 )  # fmt: skip
-"""Scores and confusions by hand: 0 for 1 in three pictures, most in 2 and 4; 1 for 0 most in 3; 2 for 0 in 3 alone."""
+"""Scores and confusions by hand: 0 for 1 in three pictures, most in 2, the worse, and 4; 1 for 0 most in 3."""
 
 
 def confused_of(indices: range, count: int = 1) -> Kept:
@@ -103,6 +103,13 @@ def confused_of(indices: range, count: int = 1) -> Kept:
     return kept
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture of each confusion."""
+    monkeypatch.setattr(module, "EACH", 1)
+
+
+@pytest.mark.usefixtures("alone")
 def test_the_picture_with_most_of_a_confusion_is_kept() -> None:
     every = [Seen(n, Picture(f"p{n}", score, cells=cells)) for n, (score, cells) in enumerate(CONFUSED)]
     seen = by_score(every, Kept(1, "more"))
@@ -125,6 +132,19 @@ def test_the_picture_with_most_of_a_confusion_is_kept() -> None:
     }
 
 
+def test_several_of_a_confusion_the_second_ones_after_the_first_of_all() -> None:
+    every = [Seen(n, Picture(f"p{n}", score, cells=cells)) for n, (score, cells) in enumerate(CONFUSED)]
+    kept = confused_of(range(7))
+    assert set(kept.drawn) == {1, 5, 2, 3, 4}
+    scored = [each for each in by_score(every, kept) if each.index != 6]
+    assert [each.index for each in module.most_confused(scored, 2)] == [2, 3, 4, 1]
+    assert list(kept.choose(by_score(every, kept)).values())[2:] == [
+        "confused/0001_p2.jpg",
+        "confused/0002_p4.jpg",
+    ]
+
+
+@pytest.mark.usefixtures("alone")
 def test_kinds_of_confusions_are_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CELLS", 1)
     assert set(confused_of(range(7)).drawn) == {1, 5, 2}

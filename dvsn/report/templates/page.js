@@ -239,7 +239,7 @@ function openCell(matrix, row, column) {
   for (const [number, count] of some) {
     const [name, anchor] = matrix.pictures[number];
     const source = anchor && document.getElementById(anchor);
-    const said = name + " (" + count.toLocaleString("en") + " " + matrix.unit + ")";
+    const said = matrix.unit === "pictures" ? name : name + " (" + count.toLocaleString("en") + " " + matrix.unit + ")";
     if (!source) { names.push(said); continue; }
     const copy = source.cloneNode(true);
     copy.removeAttribute("id");
