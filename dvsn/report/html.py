@@ -271,12 +271,14 @@ MARK = "data-figure"
 
 
 def figure(
-    chart: Figure, *, label: str, height: int = 360, smooth: bool = False, least_width: int | None = None
-) -> Markup:
+    chart: Figure, *, label: str, height: int = 360, smooth: bool = False, least_width: int | None = None,
+    brush: bool = False,
+) -> Markup:  # fmt: skip
     """A plotly figure, `height` pixels high and as wide as its place; its colours follow light and dark.
 
     `label` says what it shows to who cannot see it. With `smooth` it obeys the `controls()` of its section. With
-    `least_width` (pixels) it scrolls in a box of its own on screens that are narrower.
+    `least_width` (pixels) it scrolls in a box of its own on screens that are narrower. With `brush` it is one of parallel
+    coordinates, whose lines are chosen by a drag along an axis.
     """
     from plotly.io.json import to_json_plotly
 
@@ -284,7 +286,7 @@ def figure(
     content.get("layout", {}).pop("template", None)
     return rendered(
         "figure.html", content=script_json(to_json_plotly(content)), height=height, label=label, smooth=smooth,
-        least_width=least_width,
+        least_width=least_width, brush=brush,
     )  # fmt: skip
 
 

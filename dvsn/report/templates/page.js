@@ -151,6 +151,48 @@ for (const box of document.querySelectorAll(".controls")) {
   });
 }
 
+// Brushes of lines over several axes ------------------------------------------------------------------------
+
+function brush(figure) {  // a drag along an axis leaves the lines that cross it there, a click on it brings the others back
+  const whole = figure.data, shapes = figure.layout.shapes, axes = figure.layout.xaxis.tickvals.length, kept = new Map();
+  let drag = null;
+  const at = event => {
+    const box = figure.place.querySelector(".nsewdrag").getBoundingClientRect(), {xaxis: {range: x}, yaxis: {range: y}} = figure.layout;
+    return [x[0] + (x[1] - x[0]) * (event.clientX - box.left) / box.width, y[0] + (y[1] - y[0]) * (box.bottom - event.clientY) / box.height];
+  };
+  const show = () => {
+    let all = 0, some = 0;
+    figure.data = whole.map(trace => {
+      const y = Array.from(trace.y);
+      for (let start = 0; start < y.length; start += axes + 1) {  // a line ends with a gap
+        const stays = Array.from(kept).every(([axis, [low, high]]) => y[start + axis] !== null && y[start + axis] >= low && y[start + axis] <= high);
+        all += 1;
+        some += stays;
+        if (!stays) y.fill(null, start, start + axes);
+      }
+      return {...trace, y};
+    });
+    const boxes = Array.from(kept, ([axis, [low, high]]) => ({type: "rect", x0: axis - 0.06, x1: axis + 0.06, y0: low, y1: high,
+      line: {width: 1, color: PALETTE[1]}, fillcolor: "rgba(224,123,40,0.25)"}));
+    figure.layout = {...figure.layout, shapes: [...shapes, ...boxes], title: {text: kept.size ? some + " of " + all + " trials" : ""}};
+    draw(figure);
+  };
+  figure.place.addEventListener("pointerdown", event => {
+    const [x, y] = figure.drawn && event.pointerType !== "touch" ? at(event) : [-1, -1], axis = Math.round(x);
+    if (axis >= 0 && axis < axes && Math.abs(x - axis) < 0.25 && y > -0.06 && y < 1.06) drag = {axis, from: y, to: y};
+  });
+  window.addEventListener("pointermove", event => {
+    if (!drag) return;
+    drag.to = at(event)[1];
+    kept.set(drag.axis, [Math.min(drag.from, drag.to), Math.max(drag.from, drag.to)]);
+    show();
+  });
+  window.addEventListener("pointerup", () => {
+    if (drag && Math.abs(drag.to - drag.from) < 0.01 && kept.delete(drag.axis)) show();
+    drag = null;
+  });
+}
+
 // Films and large pictures ------------------------------------------------------------------------------
 
 for (const film of document.querySelectorAll(".film")) {
@@ -281,6 +323,7 @@ window.addEventListener("hashchange", followHash);
 // Start -------------------------------------------------------------------------------------------------
 
 document.querySelectorAll("[data-figure]").forEach(prepare);
+figures.filter(figure => figure.place.hasAttribute("data-brush")).forEach(brush);
 figures.sort((a, b) => a.place.compareDocumentPosition(b.place) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
 followHash();
 document.addEventListener("DOMContentLoaded", () => { if (figures.length) drawAll(); });  // plotly's script is below this one
