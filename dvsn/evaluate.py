@@ -30,7 +30,7 @@ COMMAND = Command(
         Option("batch_size", "null", "null: as in training's validation"),
         Option("trainer.precision", "32-true", "of the measurement; published numbers are float32"),
         Option("worst", "null", "such as 50: a score for every picture in pictures.csv, and so many of the worst and of the "
-                        "best side by side in worst/ and best/"),
+                        "best, and of large confusions, side by side in worst/, best/ and confused/"),
         Option("teacher", "null", "with worst: a checkpoint to set beside it; auto: the run's own teacher"),
         Option("fiftyone", "null", "a name: every picture with truth and prediction in fiftyone/, as FiftyOne imports it"),
         Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
