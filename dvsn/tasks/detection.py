@@ -217,9 +217,11 @@ class Detection(ScoredTask):
             self.network([image.float() / 255 for image in batch["image"]])
 
     def teach(self, image: Tensor) -> Any:
-        """Of a teacher only the backbone is run, so only taps in there are reached."""
+        """Of a teacher only the backbone is run, and the head of a detector whose boxes are distributions, so only taps in
+        there are reached."""
         mean, std = self._statistics(image)
-        return self.network.model.backbone(self.layout((image - mean) / std))
+        levels = self.network.model.backbone(self.layout((image - mean) / std))
+        return self.network.model.head(levels) if self.network.distribution_taps else levels
 
     def evaluate_as_taught(self, student: Student) -> None:
         """At the sizes of the student's transform, which makes the pictures that the teacher sees."""

@@ -1,4 +1,4 @@
-"""Distillation of detectors against its formulas: FGD, and boxes as fractions of what the networks see."""
+"""Distillation of detectors against its formulas: FGD, localisation distillation, and boxes as the networks see them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from dvsn.distill.fgd import FocalAndGlobal, GlobalContext, attentions, object_mask
+from dvsn.distill.ld import LocalisationDistillation
 from dvsn.distill.method import View
+from dvsn.distill.taps import role
 from dvsn.errors import ConfigError
+from dvsn.networks.detectors import Detector, ResNetPyramid
+from dvsn.networks.generalised_focal import assign, grid_of
 from dvsn.tasks.detection import Detection
 from tests.support.distilling import assert_equals, build, smaller, views
 
@@ -132,3 +136,53 @@ def test_methods_get_boxes_in_shares_of_the_padded_picture() -> None:
     }
     found = task.labelled({"image": [torch.zeros(3, 50, 100)], "target": [target]})["boxes"]
     torch.testing.assert_close(found[0], torch.tensor([[20 / 256, 10 / 128, 200 / 256, 100 / 128]]))
+
+
+# Localisation distillation -----------------------------------------------------------------------------------
+
+LEVELS = [(8, 12), (4, 6)]
+SAID = [((20, *size), (20, *size)) for size in LEVELS] + [((3, *size), (2, *size)) for size in LEVELS]
+
+
+def ld_by_loops(method: Any, student: View, teacher: View, batch: dict[str, Any]) -> Tensor:
+    """Position by position and edge by edge; a picture of 64 x 96."""
+    t, total = method.temperature, torch.zeros((), dtype=torch.float64)
+    for n, boxes in enumerate(batch["boxes"]):
+        found = assign(boxes * torch.tensor([96, 64, 96, 64]), grid_of(LEVELS, boxes), share=method.share)
+        place = 0
+        for level, (h, w) in enumerate(LEVELS):
+            for y in range(h):
+                for x in range(w):
+                    mine = student.features[level][n, :, y, x].view(4, 5) / t
+                    theirs = teacher.features[level][n, :, y, x].view(4, 5) / t
+                    p, q = theirs.exp(), mine.exp()
+                    p, q = p / p.sum(dim=1, keepdim=True), q / q.sum(dim=1, keepdim=True)
+                    apart = t**2 * (p * (p / q).log()).mean()
+                    sure = student.features[2 + level][n, :, y, x].detach().max().sigmoid()
+                    if found.objects[place] >= 0:
+                        total = total + method.main * sure * apart
+                    total = total + method.valuable * float(found.near[place]) / 4 * apart
+                    place += 1
+    return total * 2 / len(batch["boxes"])
+
+
+def test_ld_is_its_formula() -> None:
+    method, given = build(LocalisationDistillation, SAID, OBJECTS, main=0.7, valuable=0.4, temperature=2.0)
+    student, teacher = views(given, 2)
+    boxes = [torch.tensor([[0.1, 0.1, 0.6, 0.8], [0.4, 0.3, 0.95, 0.9]]), torch.zeros(0, 4)]
+    found = [assign(each * torch.tensor([96, 64, 96, 64]), grid_of(LEVELS, each)) for each in boxes]
+    assert (found[0].objects >= 0).any() and (found[0].near > 0).any()
+    assert_equals(method, ld_by_loops, student, teacher, {"boxes": boxes})
+    empty = method(student, teacher, {"boxes": [boxes[1], boxes[1]]})
+    assert [term.item() for term in empty.values()] == [0, 0]
+
+
+def test_ld_refuses_distributions_of_other_bins_and_detectors_without() -> None:
+    with pytest.raises(ConfigError, match=r"the same network\.bins"):
+        build(LocalisationDistillation, [((20, 8, 12), (24, 8, 12)), SAID[2]], OBJECTS)
+    for options in ({"main": 0.0, "valuable": 0.0}, {"main": -1.0}, {"share": 1.0}):
+        with pytest.raises(ConfigError, match=r"distill\.ld\.method"):
+            build(LocalisationDistillation, SAID, OBJECTS, **options)
+    network = Detector(backbone=ResNetPyramid(channels=8), classes=3)
+    with pytest.raises(ConfigError, match=r"where its 'distributions' taps are .*network\.detector=gfl"):
+        role(network, "distributions")
