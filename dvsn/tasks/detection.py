@@ -19,6 +19,7 @@ from dvsn.data.class_ids import distinct_palette
 from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
+from dvsn.metrics.coco_evaluator import Evaluator
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.pictures.layers import Box, Layers
@@ -232,9 +233,10 @@ class Detection(ScoredTask):
 
     # Evaluation and use -----------------------------------------------------------------------------
 
-    def use_metrics(self) -> None:  # type: ignore[override]
+    def use_metrics(self, *, evaluator: Evaluator = "pycocotools") -> None:  # type: ignore[override]
         """COCO's twelve figures, of boxes and, where the network makes them, of masks."""
-        self._metrics = (MetricCollection({"score": DetectionScore(masks=self.network.masks)}),)
+        score = DetectionScore(masks=self.network.masks, evaluator=evaluator)
+        self._metrics = (MetricCollection({"score": score}),)
 
     @property
     def score(self) -> DetectionScore:
