@@ -16,10 +16,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from torchvision.ops.poolers import initLevelMapper
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.networks.blocks import require_counts
+from dvsn.networks.blocks import require_choice, require_counts
 from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
 from dvsn.networks.centernet import CenterNet, PointDetector
 from dvsn.networks.centernet_triplets import TripletNet
+from dvsn.networks.detector_rules import Rules, parts
 from dvsn.networks.generalised_focal import FocalHead, GeneralisedFocal
 from dvsn.networks.hybrid_cascade import HybridHeads
 
@@ -35,6 +36,7 @@ Kind = Literal[
     "gfl",
 ]
 LEVELS = 5
+SIZES = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
 MASKED = ("mask_rcnn", "cascade_mask_rcnn", "htc")
 CASCADES = ("cascade_rcnn", "cascade_mask_rcnn", "htc")
@@ -78,6 +80,8 @@ class Detector(nn.Module):
     - `semantic_classes`, `semantic_weight`: of Hybrid Task Cascade; see `HybridHeads`.
     - `hidden` channels of CenterNet's heads, and `centre_overlap`, by which its bells are drawn; see `radius_of`.
     - `bins`: the longest distance of an edge from its position that GFL's distributions know, in units of the stride.
+    - `rules`: of two stages, where the same weights mean different things: "torchvision", or for converted files
+      "mmdetection" (anchors are not rounded, `AlignedPool`, and `rectified` `HybridHeads`).
     - `fixed_statistics`: batch norms of the backbone keep their running statistics in training, as published recipes
       with two pictures a device have it; their scales and shifts are trained.
 
@@ -110,12 +114,14 @@ class Detector(nn.Module):
         hidden: int = 64,
         centre_overlap: float = 0.3,
         bins: int = 16,
+        rules: Rules = "torchvision",
         fixed_statistics: bool = False,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
         check_options(detector, classes, anchors, semantic_classes, centre_overlap)
+        require_choice(self, "rules", rules, Rules)
         require_counts(self, hidden=hidden, bins=bins)
         multiple = require_stride(backbone, detector)
         self.masks = detector in MASKED
@@ -138,13 +144,19 @@ class Detector(nn.Module):
             centres: dict[str, Any] = {"hidden": hidden, "overlap": centre_overlap}
             self.model = CENTERNETS[detector](backbone, classes, **common, **given(answer), **centres)
         else:
-            sizes: dict[str, Any] = {"anchors": anchors, "proposals": proposals, "sampled": sampled}
+            sizes: dict[str, Any] = {
+                "anchors": anchors,
+                "proposals": proposals,
+                "sampled": sampled,
+                "rules": rules,
+            }
             self.model = two_stages(backbone, classes, common, answer, masks=self.masks, **sizes)
         if detector in CASCADES:
             stages: dict[str, Any] = {"overlaps": stage_overlaps, "deviations": stage_deviations}
             stages |= {"weights": stage_weights, "scores": stage_scores}
             if detector == "htc":
                 stages |= {"semantic_classes": semantic_classes, "semantic_weight": semantic_weight}
+                stages |= {"rectified": rules == "mmdetection"}
             set_cascade(self.model, classes, stages, hybrid=detector == "htc")
         self.classifier = class_layers(self.model, detector)
         for module in half_precision_parts(self.model):
@@ -206,11 +218,12 @@ def two_stages(
     anchors: list[int] | None,
     proposals: int | None,
     sampled: int | None,
+    rules: Rules,
 ) -> Any:
     """torchvision's Faster R-CNN or Mask R-CNN; its pools know the strides of the levels."""
-    if anchors is not None:
-        sizes = tuple((size,) for size in anchors)
-        common = {**common, "rpn_anchor_generator": AnchorGenerator(sizes, (RATIOS,) * LEVELS)}
+    sizes = tuple((size,) for size in anchors or SIZES)
+    common = {**common, "rpn_anchor_generator": AnchorGenerator(sizes, (RATIOS,) * LEVELS)}
+    common |= parts(rules, sizes, (RATIOS,) * LEVELS, masks=masks)
     stages = {f"box_{name}": value for name, value in answer.items()} | {
         "box_batch_size_per_image": sampled,
         "rpn_post_nms_top_n_train": proposals,
