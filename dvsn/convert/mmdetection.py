@@ -66,7 +66,8 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     head = f"roi_head.bbox_head.{0 if stages else ''}".rstrip(".")
     classes = outputs(state, f"{head}.fc_cls.weight", dimensions=2)
     backbone = {key.removeprefix("backbone."): value for key, value in state.items()}
-    trunk = {**read_trunk(backbone), "enlarge": "nearest", "align_corners": False, "first_stride": 4}
+    trunk = {**read_trunk(backbone), "enlarge": "nearest", "align_corners": False}
+    trunk |= {"bn_momentum": 0.1, "first_stride": 4}
     node: dict[str, Any] = {"classes": classes, "detector": detector, "rules": "mmdetection"}
     if "roi_head.semantic_head.conv_logits.weight" in state:
         node["semantic_classes"] = outputs(state, "roi_head.semantic_head.conv_logits.weight")
@@ -111,7 +112,9 @@ def kind_of(state: State) -> tuple[str, int]:
 
 
 def spelled(key: str) -> str:
-    """A key of version 1 as later versions spell it: the pyramid's convolutions had no module around them."""
+    """A key of version 1, or of the authors' own files, as later versions spell it."""
+    if key.startswith("neck.reduction_conv.0."):
+        return key.replace("neck.reduction_conv.0.", "neck.reduction_conv.conv.")
     if key.startswith("neck.fpn_conv."):
         number, _, name = key.removeprefix("neck.fpn_conv.").partition(".")
         return f"neck.fpn_convs.{number}.conv.{name}"

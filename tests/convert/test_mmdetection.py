@@ -286,11 +286,12 @@ def test_a_file_answers_as_by_mmdetections_rules(kind: str) -> None:
 
 
 def first_version(state: State) -> State:
-    """As mmdetection 1 had it: the background first, with a box and a mask, other names."""
+    """As the authors' files have it: the background first, with a box and a mask, and other names."""
     made = {}
     for key, value in state.items():
         key = key.removeprefix("roi_head.").replace("neck.fpn_convs.", "neck.fpn_conv.")
         key = key.replace(".conv.", ".") if key.startswith("neck.fpn_conv.") else key
+        key = key.replace("neck.reduction_conv.conv.", "neck.reduction_conv.0.")
         if "fc_cls" in key:
             value = torch.cat([value[-1:], value[:-1]])
         if "fc_reg" in key or "conv_logits" in key:
