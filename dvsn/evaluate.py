@@ -48,6 +48,7 @@ COMMAND = Command(
         Option("flip_test", "null", "pose: whether to average with the mirrored crop; null: as the recipe"),
         Option("metrics.reference", "null", "pose: of PCK, torso, box or length; metrics.threshold likewise"),
         Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
+        Option("metrics.evaluator", "null", "of COCO's AP: pycocotools or faster_coco_eval; null: as the recipe"),
         Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
         Option("logger", "none", "wandb, tensorboard, mlflow or comet: shows there what is found, too"),

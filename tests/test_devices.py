@@ -325,11 +325,11 @@ def test_crowd_regions_are_left_out_before_they_reach_the_device() -> None:
 
 def taught(method: str, task: str, schools: Any, folder: Path) -> dict[str, Any]:
     """The config of a small student that learns by one method."""
-    root, teacher = schools(task, equal=method in matrix.EQUAL)
+    root, teacher = schools(task, equal=method in matrix.EQUAL, more=matrix.MORE.get(method, ()))
     node = matrix.node_of(method)
     smaller = matrix.SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})
     node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
-    config = matrix.student_of(task) | {
+    config = matrix.student_of(task, method) | {
         "teacher": str(teacher),
         "distill": {method: node},
         "run_dir": str(folder),
