@@ -34,6 +34,11 @@ COMMAND = Command(
         Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
         Option("swa", "null", "the first epoch of a plain average of the weights, such as 150"),
         Option("compile", "false", "torch.compile the networks"),
+        Option(
+            "gradient_checkpointing",
+            "null",
+            "stages that are run again instead of kept, such as [layer1,layer2]",
+        ),
         Option("channels_last", "auto", "memory layout: auto, true, false"),
         Option("checkpoint.every_n_steps", "null", "save within an epoch too"),
         Option("trainer.devices", "1", "GPUs or processes; several mean DDP"),

@@ -132,6 +132,8 @@ def prepare(config: Config, folder: str) -> Prepared:
     runtime.check_optimiser(plain, task, 1)
     precision = resolve_precision(options.get("precision", "auto"), cuda=uses_cuda(options))
     runtime.check_clipping(plain, task, str(precision))
+    if plain.get("gradient_checkpointing"):
+        runtime.spare_memory(plain, task)
     return Prepared(runtime.build_trainer(plain, task, fitting=False), task, data)
 
 
