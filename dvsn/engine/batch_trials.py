@@ -74,6 +74,8 @@ class _Search:
         size = self.data.batch_size
         self.size = len(self.data.datasets["train"])
         self.size = min(self.size, self.data.train_samples or self.size)
+        chooser = self.data.sampler or self.data.ratios
+        self.size = self.size if chooser is None else chooser.length
         if size > min(self.size, self.node["most"]):
             raise _Ended(self._at_the_end())
         self._require_memory(size)
@@ -97,7 +99,7 @@ class _Search:
     def _at_the_end(self) -> str:
         most = self.node["most"]
         if self.size <= most:
-            return f"the training split has {self.size} samples"
+            return f"an epoch has {self.size} samples"
         return f"tune.most={most}"
 
     def _require_memory(self, size: int) -> None:

@@ -99,7 +99,7 @@ def test_both_of_a_classifier(words: list[str], tmp_path: Path) -> None:
     found = tuning.tune(config(words, within, find="both", steps=30, lowest=1e-3, trial_steps=2))
     batch, rate = found["batch_size"], found["lr"]
     assert [each["batch_size"] for each in batch["trials"]] == [2, 4, 8]
-    assert batch["ended"] == "the training split has 9 samples"
+    assert batch["ended"] == "an epoch has 9 samples"
     assert batch["drop_last"] and "data.drop_last=true" in found["options"]
     assert rate["batch_size"] == batch["suggested"]
     assert len(rate["rates"]) == len(rate["losses"]) <= 30 and rate["rates"][0] == pytest.approx(1e-3)
