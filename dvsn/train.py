@@ -29,7 +29,11 @@ COMMAND = Command(
         Option("resume", "null", "auto: the newest checkpoint of this name that loads; or a path"),
         Option("resume.force", "[]", "options that may be changed in a resumed run, such as [optim.lr]"),
         Option("weights", "null", "start from the networks of a checkpoint, such as a converted one"),
-        Option("teacher", "null", "a checkpoint to learn from, or a list; goes with distill=..."),
+        Option(
+            "teacher",
+            "null",
+            "a checkpoint to learn from, or a list; or ema, its own average; goes with distill=...",
+        ),
         Option("distillation.task_weight", "null", "times the task's own loss; 0: without labels"),
         Option("ema", "null", "decay of a moving average of the weights, such as 0.999"),
         Option("swa", "null", "the first epoch of a plain average of the weights, such as 150"),

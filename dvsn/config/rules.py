@@ -226,6 +226,11 @@ def check_distillation(config: Mapping[str, Any]) -> None:
         )
     if teachers and network is not None:
         raise ConfigError("teacher, distillation.network: found both, expected one of them.")
+    if "ema" in teachers and (len(teachers) > 1 or not config.get("ema")):
+        raise ConfigError(
+            "teacher: ema is the moving average of the student's own weights, by itself. Set teacher=ema and its decay, "
+            "such as ema=0.99"
+        )
     if "distill" in config and chosen is None and (teachers or network is not None):
         raise ConfigError(
             "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "

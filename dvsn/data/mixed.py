@@ -15,7 +15,7 @@ from dvsn.data.dataset import ImageDataset
 from dvsn.data.samplers import draw
 from dvsn.errors import ConfigError, DataError, nearest
 
-KEYS = ("root", "split", "ratio", "options", "reader")
+KEYS = ("root", "split", "ratio", "options", "reader", "unlabelled")
 Reader = Callable[..., ImageDataset]
 
 
@@ -28,6 +28,8 @@ class Source(NamedTuple):
     ratio: float | None
     """Samples of it an epoch for each of the first set; None: each of its own once."""
     reader: Reader
+    unlabelled: bool = False
+    """Whether it is any pictures, without labels."""
 
 
 def read_sources(more: Sequence[Any], reader: Reader | None, *, split: str, kind: str) -> list[Source]:
@@ -51,6 +53,8 @@ def read_sources(more: Sequence[Any], reader: Reader | None, *, split: str, kind
             raise ConfigError(
                 f"{path}.ratio: found {ratio!r}, expected a number above 0, or null for each sample once."
             )
+        if not isinstance(entry.get("unlabelled", False), bool):
+            raise ConfigError(f"{path}.unlabelled: found {entry['unlabelled']!r}, expected true or false.")
         own = entry.get("reader") or reader
         if not callable(own):
             raise ConfigError(
@@ -64,9 +68,9 @@ def read_sources(more: Sequence[Any], reader: Reader | None, *, split: str, kind
                 raise ConfigError(
                     f"{path}.options.{key}: data.{kind} has no such option. {nearest(key, known)}"
                 )
-        name = entry.get("split") or split
+        own = functools.partial(own, **options) if options else own
         found.append(
-            Source(entry["root"], str(name), ratio, functools.partial(own, **options) if options else own)
+            Source(entry["root"], str(entry.get("split") or split), ratio, own, bool(entry.get("unlabelled")))
         )
     return found
 

@@ -8,7 +8,7 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ from dvsn.data.presence import Mode
 from dvsn.data.samplers import Sampler
 from dvsn.data.shuffled import check_group, chosen, fold_of, keys_of, order
 from dvsn.data.transforms import Pair, Transform
+from dvsn.data.unlabelled import Unlabelled
+from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.types import Vocabulary
@@ -196,6 +198,8 @@ class DataModule(pl.LightningDataModule):
     - `fold`: which of `folds` parts of the split `train` is held back as val, in place of that split; what is left is
       trained on. Parts are made as ranges are, by `split_seed` (0 if it is null) and `split_group`; None: no parts.
     - `more`: further sets to train on, of the same classes (see `dvsn.data.mixed.read_sources`); validation is of the first.
+    - `strong`: the strength of the view that the network is trained on, while its teacher sees the picture without (see
+      `dvsn.data.views.Strong`); None: one view for both.
     - `mix`: how training pictures are made of several (see `dvsn.data.mixes`); None: they are not.
     - `sampler`: which training samples an epoch holds, and how often; None: each once.
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
@@ -247,11 +251,14 @@ class DataModule(pl.LightningDataModule):
         sampler: Sampler | None = None,
         mix: Mix | None = None,
         more: list[dict[str, Any]] | None = None,
+        strong: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.mix = mix
-        self.more = list(more or ())
+        self.more, self.strong = list(more or ()), strong
+        if strong is not None:
+            Strong(strong)  # a strength that is none is refused now
         self.ratios: Ratios | None = None
         self.sampler = sampler
         self._sampler_state: dict[str, Any] | None = None
@@ -412,16 +419,21 @@ class DataModule(pl.LightningDataModule):
         join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
         return rule_by(join(parts, places), self.rule)  # type: ignore[arg-type]
 
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether training has pictures without labels."""
+        return any(isinstance(each, Mapping) and each.get("unlabelled") for each in self.more)
+
     def _with_more(self, first: ImageDataset) -> ImageDataset:
         """The training split joined with those of `more`, and how many samples an epoch has of each."""
         sources = read_sources(
             self.more, self.readers[self.wanted], split=self.splits["train"], kind=self.wanted
         )
         ratios = [source.ratio for source in sources]
-        if self.sampler is not None and any(ratio is not None for ratio in ratios):
+        if self.sampler is not None and (self.has_unlabelled or any(ratio is not None for ratio in ratios)):
             raise ConfigError(
-                "data.more: a sampler chooses among all samples, and ratios would be a second choice. Set sampler=null, or "
-                "leave out the ratios."
+                "data.more: a sampler chooses among all samples, by their labels or losses: ratios would be a second "
+                "choice, and unlabelled pictures have none. Set sampler=null, or leave both out."
             )
         if self.train_samples is not None:
             raise ConfigError(
@@ -430,6 +442,16 @@ class DataModule(pl.LightningDataModule):
             )
         parts = [first]
         for source in sources:
+            if source.unlabelled:
+                if self.wanted != "dataset":
+                    raise ConfigError(
+                        "data.more: unlabelled pictures are for classes of pictures or pixels. Leave them out."
+                    )
+                given: dict[str, Any] = {"like": first, "source": self.pair.source, "seed": self.seed}
+                parts.append(
+                    rule_by(Unlabelled(root=source.root, transform=first.transform, **given), self.rule)
+                )
+                continue
             other = self.read(source.split, transform=first.transform, source=source)
             if len(other) == 0:
                 raise DataError(f"data.more: the split '{source.split}' of {source.root} holds no sample.")
@@ -482,6 +504,7 @@ class DataModule(pl.LightningDataModule):
             label_classes=self.label_classes,
             outlines=self.outlines if augment else None,
             swaps=vocabulary.swaps if vocabulary else (),
+            strong=self.strong if augment else None,
         )
 
     def _check(self, sample: dict[str, Any], files: str) -> None:
@@ -534,6 +557,8 @@ class DataModule(pl.LightningDataModule):
     def _check_presence(self) -> None:
         """Refuse to train where nothing counts or a class is nowhere: see `dvsn.data.presence`."""
         train, val = self.datasets["train"], self.datasets["val"]
+        if self.has_unlabelled:
+            train = train.parts[0]  # type: ignore[attr-defined]
         if self.wanted == "objects":
             assert isinstance(train, ObjectDataset) and isinstance(val, ObjectDataset)
             presence.check_objects(train, val)

@@ -34,7 +34,7 @@ from dvsn.engine.tuning_pictures import batch_picture, rate_picture
 from dvsn.errors import ConfigError
 from dvsn.optim.schedules import Constant
 from dvsn.tasks.base import Task
-from dvsn.tasks.items import require_items, require_mix
+from dvsn.tasks.items import require_items, require_mix, require_views
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -107,7 +107,9 @@ def prepare(config: Config, folder: str) -> Prepared:
     task = runtime.make_task(config)
     task.ask_data(data)
     require_items(task, data)
-    require_mix(task, data, distilled=bool(config.get("distill")))
+    distilled = any(node is not None for node in (config.get("distill") or {}).values())
+    require_mix(task, data, distilled=distilled)
+    require_views(task, data, distilled=distilled)
     if config.get("weights"):
         start_from(task, config["weights"])
     teaching.distil(task, config, data, None)
@@ -127,7 +129,7 @@ def prepare(config: Config, folder: str) -> Prepared:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    own = {"run_dir": folder, "callbacks": {}, "logger": {}, "trainer": options, "ema": None, "swa": None}
+    own = {"run_dir": folder, "callbacks": {}, "logger": {}, "trainer": options}
     plain = {**config, **own}
     runtime.check_optimiser(plain, task, 1)
     precision = resolve_precision(options.get("precision", "auto"), cuda=uses_cuda(options))

@@ -86,5 +86,6 @@ def recompute(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
         inside = path in named or any(path.startswith(f"{other}.") for other in named)
         if inside and not isinstance(modules[path], nn.ModuleList | nn.ModuleDict):
             chosen.append(path)
-            modules[path].__class__ = recomputed(type(modules[path]))
+            kind: Any = type(modules[path])
+            modules[path].__class__ = recomputed(kind)
     return tuple(chosen)

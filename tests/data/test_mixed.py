@@ -103,6 +103,7 @@ def test_two_choices_are_refused(
         assert data is None
 
 
+@pytest.mark.slow
 def test_without_ratios_a_sampler_sees_all(nine_blobs: Path, other: Path, tmp_path: Path) -> None:
     data = opened(words(nine_blobs, f"root: '{other}'", "sampler=class_balanced"), tmp_path)
     assert data.sampler is not None and data.ratios is not None and data.ratios.length == 24

@@ -125,6 +125,7 @@ def test_a_loss_that_explodes_ends_it(words: list[str], tmp_path: Path) -> None:
     assert len(found["rates"]) < 40 and all(map(math.isfinite, found["losses"]))
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step(words: list[str], tmp_path: Path) -> None:
     """Three batches an epoch, two of which are accumulated: an epoch has two steps."""
     alone = tuning.find_rate(config(words, tmp_path, steps=20, highest=2e-5))
@@ -136,6 +137,7 @@ def test_accumulated_batches_are_one_step(words: list[str], tmp_path: Path) -> N
     assert joined["losses"][0] == pytest.approx(expected, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_pix2pix_has_a_batch_size_and_no_rate(tmp_path: Path) -> None:
     words = [*TINY, f"data.root={write_pairs(tmp_path / 'pairs', train=5)}"]
     with pytest.raises(ConfigError, match=r"task=pix2pix trains two networks.*tune\.find=batch_size"):
@@ -144,6 +146,7 @@ def test_pix2pix_has_a_batch_size_and_no_rate(tmp_path: Path) -> None:
     assert [each["batch_size"] for each in found["batch_size"]["trials"]] == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_a_batch_norm_that_sees_one_value(tmp_path: Path) -> None:
     """The last maps of pictures of 4 x 4 are 1 x 1."""
     words = [*TINY_CLASSIFICATION, f"data.root={write_blobs(tmp_path / 'tiny', size=4, train=2, val=1)}"]

@@ -165,6 +165,7 @@ def test_a_run_ends_with_the_same_bits(nine_blobs: Path, tmp_path: Path) -> None
         assert equal(plain[part], spared[part]), part
 
 
+@pytest.mark.slow
 def test_a_generator(tmp_path: Path) -> None:
     """pix2pix, whose generator runs for both networks."""
     words = [
