@@ -58,9 +58,10 @@ def main() -> None:
     lines = [
         "# Gradient checkpointing: memory and time",
         "",
-        "`nice -n 15 python experiments/craft/memory.py > experiments/craft/memory.md`, AMD EPYC, two cores shared with other",
-        "work, one thread, float32, 2026-11-30. Memory is the peak of the process in training steps above that before the first,",
-        "a process each; time is that of the two after the first, the mean of two turns. On a busy machine the ratios of times are rough.",
+        "`nice -n 15 python experiments/craft/memory.py > experiments/craft/memory.md`, AMD EPYC, two cores shared with",
+        "other work, one thread, float32, 2026-11-30. Memory is the peak of the process in training steps above that before",
+        "the first, a process each; time is that of the two steps after the first, the mean of two turns. The machine was",
+        "busy: ratios of times are rough.",
         "",
         "| network, batch | stages that are run again | memory, plain | with it | time, plain | with it |",
         "|---|---|---|---|---|---|",
