@@ -41,7 +41,7 @@ function theme() {
   const style = getComputedStyle(document.documentElement);
   const of = name => style.getPropertyValue(name).trim();
   const axis = {gridcolor: of("--line"), linecolor: of("--line"), zerolinecolor: of("--line"), automargin: true,
-    title: {standoff: 8, font: {size: 13}}};
+    exponentformat: "power", minexponent: 4, title: {standoff: 8, font: {size: 13}}};
   return {layout: {
     colorway: PALETTE, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {color: of("--ink"), family: "system-ui, sans-serif", size: 12}, title: {font: {size: 15}, x: 0, xref: "paper", xanchor: "left"},
