@@ -39,6 +39,7 @@ COMMAND = Command(
         Option("test_norm", "null", "pix2pix: running or batch statistics; null: as the recipe"),
         Option("inference.mode", "null", "segmentation: whole or slide; null: as the recipe"),
         Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
+        Option("inference.blend", "null", "slide: even, ramp or centre: what counts where windows overlap"),
         Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
         Option("inference.flip", "null", "true: averaged with the mirrored picture"),
         Option("inference.resize", "null", "pictures to [HEIGHT,WIDTH], or to a shorter side such as 520"),

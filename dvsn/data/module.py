@@ -30,6 +30,7 @@ from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
 from dvsn.data.samplers import Sampler
 from dvsn.data.shuffled import check_group, chosen, fold_of, keys_of, order
+from dvsn.data.tiles import Tiled, read_tile
 from dvsn.data.transforms import Pair, Transform
 from dvsn.data.unlabelled import Unlabelled
 from dvsn.data.views import Strong
@@ -141,7 +142,8 @@ def measure_depth(*datasets: ImageDataset) -> tuple[int, int] | None:
                     kinds.setdefault(kind, []).append(path)
         for kind, files in kinds.items():
             for path in files[:: max(1, len(files) // LOOKED_AT)]:
-                bits = max(8, (highest_deep(path) or 0).bit_length())
+                highest = getattr(dataset, "highest_deep", highest_deep)(path)
+                bits = max(8, (highest or 0).bit_length())
                 used[kind] = max(used.get(kind, (0, path)), (bits, path))
     if not used:
         return None
@@ -200,6 +202,7 @@ class DataModule(pl.LightningDataModule):
     - `more`: further sets to train on, of the same classes (see `dvsn.data.mixed.read_sources`); validation is of the first.
     - `strong`: the strength of the view that the network is trained on, while its teacher sees the picture without (see
       `dvsn.data.views.Strong`); None: one view for both.
+    - `tile`, `tile_overlap`: pictures are read as tiles of this size (H, W), see `dvsn.data.tiles`; None: whole.
     - `mix`: how training pictures are made of several (see `dvsn.data.mixes`); None: they are not.
     - `sampler`: which training samples an epoch holds, and how often; None: each once.
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
@@ -245,6 +248,8 @@ class DataModule(pl.LightningDataModule):
         split_group: str | None = None,
         fold: int | None = None,
         folds: int = 5,
+        tile: list[int] | int | None = None,
+        tile_overlap: list[int] | int = 0,
         max_pixels: int | None = None,
         deep_range: list[int] | None = None,
         check_classes: Mode = "refuse",
@@ -284,6 +289,7 @@ class DataModule(pl.LightningDataModule):
         self.train_samples = train_samples
         self.split_seed, self.split_group = split_seed, split_group
         self.fold, self.folds = fold, folds
+        self.tile = read_tile(tile, tile_overlap)
         self.outlines: dict[str, int] | None = None
         self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
@@ -379,6 +385,8 @@ class DataModule(pl.LightningDataModule):
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
         data = self._read_split(split, transform=self._transform(augment))
+        if self.tile is not None:
+            data = self._tiled(data, augment)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
@@ -470,6 +478,23 @@ class DataModule(pl.LightningDataModule):
         made = order(keys, seed=self.split_seed or 0, group=self.split_group, classes=classes)
         rest, held = fold_of(made, self.fold, self.folds)
         return self._joined([whole], [rest if split == "train" else held])
+
+    def _tiled(self, data: ImageDataset, augment: bool) -> ImageDataset:
+        """The tiles of the pictures: at random places where it is trained on them, else on the grid."""
+        assert self.tile is not None
+        if self.wanted != "dataset":
+            raise ConfigError(
+                f"data.tile: cuts pictures and label maps, not {WORDS[self.wanted]}. Set data.tile=null."
+            )
+        size, overlap = self.tile
+        name = self.pair.target
+        ids = bool(self.classes) and data.kinds.get(name) == "label" and name not in data.palettes
+        if any(overlap) and not ids:
+            raise ConfigError(
+                "data.tile_overlap: only class ids can be ignored where tiles overlap. Set data.tile_overlap=0."
+            )
+        tiles = Tiled(data, size=size, overlap=overlap, target=name if ids else None, random=augment)
+        return rule_by(tiles, self.rule)
 
     def _range(self, part: ImageDataset, first: int, last: int) -> Sequence[int]:
         """The items from `first` to `last` percent of a split: in its own order, or as `split_seed` shuffles them."""
