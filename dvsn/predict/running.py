@@ -264,7 +264,9 @@ class Run:
     def write_table(self, journal: Journal) -> None:
         """The results of all pictures, those of before included."""
         name = TABLES.get(self.task.kind)
-        if name is None or not self.pictures:
+        if name is None or not any(
+            journal.done(path) for source in self.pictures for path, _ in source.items
+        ):
             return
         table = Table(self.output / name)
         with table.opened():
