@@ -106,6 +106,9 @@ class BigPictures:
                 "inference.scales, inference.resize: pictures that are read by windows are asked at one scale, their own. "
                 "Set inference.scales=[1.0] and no inference.resize."
             )
+        channels = 3 if self.task.input_classes else int(getattr(self.task, "input_channels", 3))
+        if channels != 3:
+            return f"data.input_channels: the network reads {channels}, and windows are read as RGB."
         if self.task.data_recipe.get("pair", {}).get("edges"):
             return "data.pair.edges: the network reads edges of instances, which are found in whole pictures."
         if self.options["side_by_side"]:
