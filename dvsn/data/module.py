@@ -199,8 +199,9 @@ class DataModule(pl.LightningDataModule):
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
       sample.
     - `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which are built
-      before any data is opened; the first sample read is checked against them. `classes` counts the classes of the target's
-      ids, 0 where there are none; `joints` the `keypoints`; `object_classes` those of objects, with the background.
+      before any data is opened; the first sample read is checked against them. A photo of one channel is its brightness.
+      `classes` counts the classes of the target's ids, 0 where there are none; `joints` the `keypoints`; `object_classes`
+      those of objects, with the background.
     - `facts`: what else is known of the data set, and is not used here.
 
     `max_pixels` is the largest picture that is decoded; null: `dvsn.data.files.MAX_PIXELS`. `deep_range` is what becomes 0
@@ -446,7 +447,16 @@ class DataModule(pl.LightningDataModule):
             label_classes=self.label_classes,
             outlines=self.outlines if augment else None,
             swaps=vocabulary.swaps if vocabulary else (),
+            grey=self._grey(),
         )
+
+    def _grey(self) -> list[str]:
+        """The photos of a pair that are read as their brightness: those of one channel."""
+        counts = {
+            self.pair.source: 0 if self.label_classes else self.input_channels,
+            self.pair.target: self.output_channels,
+        }
+        return [name for name, count in counts.items() if count == 1]
 
     def _check(self, sample: dict[str, Any], files: str) -> None:
         channels = self.input_channels if not self.label_classes else 1 + int(self.pair.edges)

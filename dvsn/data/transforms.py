@@ -26,7 +26,7 @@ from torch import Tensor
 from dvsn.data.boundary import boundary_map
 from dvsn.data.dataset import check_sizes
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.portable.memory import check_ids, instance_edges, to_bytes
+from dvsn.portable.memory import brightness, check_ids, instance_edges, to_bytes
 from dvsn.types import Sample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
@@ -82,8 +82,9 @@ class Transform:
       of the target's ids before any step, moved with it; none where a step has padded;
     - `index`, `name`.
 
-    With edges `image` has a further channel of 0 and 1. With `label_classes` the source must be ids below it. `swaps` are
-    pairs of ids that a mirror exchanges, such as left arm and right arm.
+    `grey` names photos that become their brightness, one channel, before any step. With edges `image` has a further channel
+    of 0 and 1. With `label_classes` the source must be ids below it. `swaps` are pairs of ids that a mirror exchanges, such
+    as left arm and right arm.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class Transform:
         label_classes: int = 0,
         outlines: dict[str, int] | None = None,
         swaps: Sequence[tuple[int, int]] = (),
+        grey: Sequence[str] = (),
     ) -> None:
+        self.grey = tuple(grey)
         self.steps, self.pair, self.label_classes = list(steps or ()), pair or Pair(), label_classes
         self.outlines, self.swaps = outlines, tuple(swaps)
         self._pipelines: dict[tuple[tuple[str, str], ...], Any] = {}
@@ -119,6 +122,9 @@ class Transform:
                 raise ConfigError(
                     "data.pair.blend_labels: label ids cannot be blended, only colours. Set data.dataset.labels=color."
                 )
+        for name in names:
+            if name in self.grey and treated[name] != "label":
+                arrays[name] = brightness(arrays[name])
         if self.outlines is not None:
             outlines = boundary_map(arrays[self.pair.target], **self.outlines)
             arrays["boundary"] = outlines + np.uint8(OUTLINE - 1)

@@ -57,7 +57,7 @@ def input_contract(graph: Graph, shape: Shape) -> dict[str, Any]:
         "type": "uint8",
         "axes": ["batch", "channel", "height", "width"],
         "shape": [shape.batch, input_channels(task), height, width],
-        "colours": "ids" if classes else "RGB",
+        "colours": "ids" if classes else "grey" if input_channels(task) == 1 else "RGB",
         "range": [0, classes - 1 if classes else 255],
         "multiple": int(getattr(task.network, "multiple", 1)),
         "resize": None,

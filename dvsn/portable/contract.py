@@ -54,6 +54,8 @@ class Contract:
     """How these treat the input: `photo`, or `label`, which is never interpolated."""
     input_classes: int = 0
     """The input is class ids below it; 0: RGB."""
+    channels: int = 3
+    """Of an input that is a picture: 3 are RGB, 1 its brightness."""
     edges: bool = False
     """A further plane of instance edges."""
     input_palette: Array | None = None
@@ -106,6 +108,7 @@ def _read(about: Mapping[str, Any]) -> Contract:
         resize=() if objects else tuple(given.get("resize") or ()),
         treated="label" if ids else str(given.get("treated", "photo")),
         input_classes=int(given["range"][1]) + 1 if ids else 0,
+        channels=3 if ids else int(given["shape"][1]),
         edges=ids and int(given["shape"][1]) > 1,
         input_palette=None if not ids or colours is None else np.array(colours, np.uint8).reshape(-1, 3),
         deep_range=None if deep is None else (int(deep[0]), int(deep[1])),

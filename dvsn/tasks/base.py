@@ -63,6 +63,9 @@ class Task(Student):
     input_classes: int = 0
     """K when the input is a map of ids below K, 0 when it is a picture."""
 
+    input_channels: int = 3
+    """Of an input that is a picture: 3 are RGB, 1 its brightness."""
+
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__(optim=optim, schedule=schedule)
         self.recipe: dict[str, Any] = {}
