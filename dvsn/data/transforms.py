@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -214,6 +215,34 @@ class Transform:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pipelines": {}}
+
+
+def refuse_colour_steps(steps: Sequence[Any], channels: int) -> None:
+    """Raise `ConfigError` for a step that cannot treat pictures of so many channels, such as one that turns hues: each is
+    tried on one."""
+    if channels == 3:
+        return
+    import albumentations
+
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, channels), dtype=np.uint8)
+    for step in (leaf for each in steps for leaf in _leaves(each)):
+        if isinstance(step, albumentations.DualTransform):
+            continue  # moves what it is given, whatever that shows
+        tried, reason = copy.deepcopy(step), ""
+        tried.p = 1.0
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made = tried(image=picture)["image"]
+            if made.shape != picture.shape or made.dtype != picture.dtype:
+                reason = f"it makes {made.dtype} of the shape {made.shape}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the step cannot be used
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason:
+            raise ConfigError(
+                f"transform: {type(step).__name__} cannot treat pictures of {channels} channels ({reason.rstrip('.')}). "
+                "Leave it out, or take one that treats each channel by itself, such as RandomBrightnessContrast."
+            )
 
 
 def input_kind(data: dict[str, Any], *, ids: bool) -> str:

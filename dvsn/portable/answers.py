@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, DataError
+from dvsn.portable.bands import as_rgb
 from dvsn.portable.boxes import SCORE, Boxes, given_boxes, whole_picture
 from dvsn.portable.contract import Contract, Crop
 from dvsn.portable.crop import (
@@ -57,6 +58,9 @@ def reader(contract: Contract, size: str, path: Any) -> Any:
         picture = frame.picture
         if contract.channels == 1 and not contract.input_classes:
             picture = brightness(picture)
+        have = 1 if picture.ndim == 2 else picture.shape[2]
+        if not contract.input_classes and have != contract.channels:
+            raise DataError(f"{frame.name}: found {have} channels, expected {contract.channels}.")
         picture = steps(picture, contract.treated)
         if contract.input_classes:
             check_ids(picture, contract.input_classes)
@@ -105,8 +109,7 @@ def shown(image: Array, contract: Contract) -> Array:
     """The input (1, C, H, W) as RGB (H, W, 3)."""
     if contract.input_palette is not None:
         return contract.input_palette[image[0, 0]]
-    planes = image[0, :3] if image.shape[1] >= 3 else np.repeat(image[0, :1], 3, axis=0)
-    return planes.transpose(1, 2, 0)
+    return as_rgb(image[0].transpose(1, 2, 0), contract.bands)
 
 
 def of_class(engine: Engine, contract: Contract, options: Options) -> Any:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.portable.bands import as_rgb
 from dvsn.portable.cards import GREY, card
 from dvsn.portable.draw import (
     FARTHEST,
@@ -86,6 +87,8 @@ def background(result: Record) -> Array:
     if picture.ndim == 2:
         shades = (picture.astype(np.int64) * 37 % 256).astype(np.uint8)
         picture = np.repeat(shades[..., None], 3, axis=2)
+    else:
+        picture = as_rgb(picture, result.frame.rule.bands)
     if picture.shape[:2] == result.size:
         return np.array(picture, order="C")
     size = (result.size[1], result.size[0])

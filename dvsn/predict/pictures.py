@@ -53,7 +53,8 @@ class Reader:
         else:
             steps = [self._resize(size)]
         pair_of_one = Pair(source="input", target="input")
-        self.grey = not self.ids and task.input_channels == 1
+        self.channels = task.input_channels
+        self.grey = not self.ids and self.channels == 1
         self.transform = Transform(steps=steps, pair=pair_of_one, label_classes=task.input_classes)
 
     @staticmethod
@@ -70,6 +71,11 @@ class Reader:
             shape = "class ids (H, W)" if self.ids else "RGB (H, W, 3)"
             raise DataError(f"{frame.name}: found an array of {found} axes, expected {shape}.")
         picture = brightness(frame.picture) if self.grey else frame.picture
+        have = 1 if picture.ndim == 2 else picture.shape[2]
+        if not self.ids and have != self.channels:
+            raise DataError(
+                f"{frame.name}: found {have} channels, expected {self.channels} (data.input_channels)."
+            )
         sample = {
             "input": picture, "index": 0, "name": frame.name, "kinds": {"input": self.kind}, "palettes": {},
         }  # fmt: skip

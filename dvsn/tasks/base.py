@@ -12,6 +12,7 @@ from dvsn.errors import ConfigError
 from dvsn.networks.graft import Graft
 from dvsn.optim.schedules import Schedule
 from dvsn.pictures.layers import Layers
+from dvsn.portable.bands import shown_bands
 from dvsn.tasks.loop import OptimizerFactory
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
@@ -89,7 +90,10 @@ class Task(Student):
 
     def show_input(self, image: Tensor) -> Tensor:
         """The input (N, C, H, W) as an RGB picture (N, 3, H, W)."""
-        return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+        bands = self.data_recipe.get("bands") or {}
+        return (
+            image[:, list(shown_bands(image.shape[1], bands.get("shown")))] if image.shape[1] != 3 else image
+        )
 
     # Output -----------------------------------------------------------------------------------------
 
