@@ -206,6 +206,20 @@ def _check_share(config: Mapping[str, Any]) -> None:
         )
 
 
+def check_channels(config: Mapping[str, Any]) -> None:
+    """Refuse means of another number of channels than the pictures have. Raises `ConfigError`."""
+    data, task = config.get("data"), config.get("task")
+    if not isinstance(data, Mapping) or not isinstance(task, Mapping) or data.get("label_classes"):
+        return
+    channels, mean = data.get("input_channels", 3), task.get("mean")
+    if not isinstance(mean, list) or not isinstance(channels, int) or len(mean) == channels:
+        return
+    raise ConfigError(
+        f"task.mean: has {len(mean)} numbers, and pictures have {channels} channels (data.input_channels). Expected as "
+        "many in task.mean and in task.std. `python -m dvsn.data stats` with the same data=... computes them."
+    )
+
+
 PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytorch_lightning as pl
 
 from dvsn.config.build import build
-from dvsn.config.rules import TRAINER_REFUSED, check_options
+from dvsn.config.rules import TRAINER_REFUSED, check_channels, check_options
 from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import EpochAverage, WeightAverage
@@ -47,6 +47,7 @@ def build_data(config: Config) -> DataModule:
 def make_task(config: Config) -> Task:
     """The task with weights drawn from the run's seed, the same on every rank."""
     check_options(config)
+    check_channels(config)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=2)
     task = build_task(config["task"], data=config["data"])
     measure_by(task, config.get("metrics") or {})
