@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import platform
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
+
+from dvsn.config import board
+from dvsn.config.compose import PROCESS_TIMEOUT
+from dvsn.config.launched import Place
 
 Config = dict[str, Any]
 
@@ -19,6 +24,16 @@ class Ddp(DDPStrategy):
     The wrapper broadcasts buffers in every forward, so ranks with unequal numbers of validation batches
     would wait for each other forever. Batch-norm statistics are shared once before evaluation instead.
     """
+
+    def setup_environment(self) -> None:
+        """Also begin to look at the other processes, which may fail while this one waits in a collective."""
+        super().setup_environment()
+        watch_others(self, self._timeout)
+
+    def teardown(self) -> None:
+        if (ours := board.current()) is not None:
+            ours.close()
+        super().teardown()
 
     def share_buffers(self) -> None:
         for name, buffer in self.lightning_module.named_buffers():  # type: ignore[union-attr]
@@ -32,6 +47,19 @@ class Ddp(DDPStrategy):
         assert self.lightning_module is not None
         with self.precision_plugin.val_step_context():
             return self.lightning_module.validation_step(*args, **kwargs)
+
+
+def watch_others(strategy: ParallelStrategy, timeout: timedelta | None) -> None:
+    """Give signs of life to the other processes of a strategy and look for theirs, where the launcher's meeting has not."""
+    place = Place(
+        strategy.global_rank,
+        strategy.world_size,
+        strategy.local_rank,
+        len(strategy.parallel_devices or ()),
+        "processes",
+    )
+    if place.world > 1:
+        board.begin(place, timeout=PROCESS_TIMEOUT if timeout is None else timeout.total_seconds())
 
 
 def cpu_has_bf16() -> bool:

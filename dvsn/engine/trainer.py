@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import pytorch_lightning as pl
 
 from dvsn.config.build import build
+from dvsn.config.compose import PROCESS_TIMEOUT
 from dvsn.config.rules import TRAINER_REFUSED, check_options
 from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
@@ -24,8 +25,10 @@ from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
 from dvsn.engine.scores import Scores
 from dvsn.engine.screens import Screen, Terminal, find_screen
+from dvsn.engine.together import Together
 from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
+from dvsn.networks.shared_norm import share_statistics
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
@@ -33,7 +36,6 @@ from dvsn.tasks.recipe import build_task
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
-PROCESS_TIMEOUT = 300.0  # seconds
 
 
 def build_data(config: Config) -> DataModule:
@@ -86,8 +88,8 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         check_optimiser(config, task, count)
         check_clipping(config, task, str(options["precision"]))
     if options.get("sync_batchnorm") and not cuda:
-        if count > 1:
-            log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
+        if count > 1 and fitting:
+            share_statistics(task)
         options["sync_batchnorm"] = False
     if count > 1 and isinstance(options.get("strategy", "auto"), str):
         partly = task.distiller is not None and task.distiller.needs_unused_parameters
@@ -134,7 +136,7 @@ def in_channels_last(config: Config) -> bool:
 def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> list[Any]:
     """dvsn's callbacks and those of the group; when fitting also the lines of the log, the average of the
     weights and the checkpoints. `screen` is where the progress is drawn."""
-    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
+    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"])), Together()]
     if screen is not None:
         callbacks.append(Bar(screen))
     folder = Path(config["run_dir"])
