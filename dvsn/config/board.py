@@ -133,7 +133,7 @@ class Board:
                 silent = self.silent(3 * self.beat)
             except Exception:  # noqa: BLE001 - whatever a store raises that is not there any more
                 keeper = "the agent of torchrun" if self.place.launcher == "torchrun" else "process 0"
-                return f"the store of the run, which {keeper} keeps, does not answer any more: its machine or process is lost."
+                return f"the store of the run, which {keeper} keeps, does not answer any more: its machine is lost."
             if silent or time.monotonic() > deadline:
                 break
             time.sleep(self.beat / 2)

@@ -25,7 +25,8 @@ APPLIED = (
     "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.accelerator",
     "trainer.strategy", "trainer.process_timeout", "trainer.deterministic", "trainer.benchmark", "trainer.profiler",
     "trainer.detect_anomaly", "trainer.enable_progress_bar", "trainer.enable_model_summary",
-    "trainer.devices", "trainer.num_nodes",
+    "trainer.devices", "trainer.num_nodes", "trainer.ddp_bucket_mb", "trainer.ddp_bucket_view", "trainer.ddp_static_graph",
+    "trainer.ddp_compress", "trainer.fsdp_teacher",
 )  # fmt: skip
 """What a resumed run takes as it is now, with all below it: what the network learns from the next batch does
 not depend on it. Everything else must be as it was."""

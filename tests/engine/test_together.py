@@ -19,8 +19,9 @@ from tests.support.ranks import two_ranks
 from tests.support.tiny import TINY, TINY_SEGMENTATION, composed, write_blobs, write_pairs, write_scenes
 
 STEPS = ["trainer.max_steps=20", "trainer.limit_val_batches=0", "data.batch_size=4", "channels_last=false"]
-TOLERANCE = {"rtol": 1e-3, "atol": 2e-5}
-"""Of float32 weights after 20 steps, whose sums are formed in another order."""
+TOLERANCE = {"segmentation": 3e-4, "pix2pix": 2e-5, "crd": 2e-5}
+"""Of float32 weights after 20 steps, whose sums are formed in another order. Segmentation's are near-chaotic: one process
+whose batches are in the reverse order ends 5e-5 away, and 7e-3 with a rate of 0.01."""
 
 
 def lines(root: Path) -> dict[str, list[str]]:
@@ -28,11 +29,12 @@ def lines(root: Path) -> dict[str, list[str]]:
     pairs, blobs = write_pairs(root / "pairs", train=8), write_blobs(root / "blobs", train=4)
     scenes = write_scenes(root / "scenes", train=8)
     teacher = save_teacher(composed([*SMALL, "network=resnet14"], root), root / "teacher.ckpt")
-    plain = [each for each in TINY_SEGMENTATION if not each.startswith("loss.")]
+    plain = [each for each in TINY_SEGMENTATION if not each.startswith(("loss.", "network."))]
+    small = ["network.width=4", "network.bottlenecks=1", "network.bottleneck_width=8", "network.blocks=1"]
     return {
         "segmentation": [
-            *plain, "loss=cross_entropy", "loss.terms.main.average=all", f"data.root={scenes}",
-            "trainer.sync_batchnorm=true", "optim.lr=0.001",
+            *plain, "network=hrnetv2_w18_small_v1", *small, "loss=cross_entropy", "loss.terms.main.average=all",
+            f"data.root={scenes}", "trainer.sync_batchnorm=true", "optim.lr=0.0001",
         ],
         "pix2pix": [*TINY, f"data.root={pairs}", "network.dropout=0", "trainer.sync_batchnorm=true"],
         "crd": [
@@ -47,9 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[st
     """By name the state of one process, and the folder of two, started once for all."""
     root = tmp_path_factory.mktemp("together")
     words = {name: [*each, *STEPS] for name, each in lines(root).items()}
-    two_ranks(
-        *(composed([*each, "trainer.devices=2"], root / f"two_{name}") for name, each in words.items())
-    )
+    two_ranks(*(composed([*each, "trainer.devices=2"], root / f"two_{name}") for name, each in words.items()))
     return {name: (alone(composed(each, root / name)), root / f"two_{name}") for name, each in words.items()}
 
 
@@ -75,7 +75,7 @@ def test_two_processes_learn_as_one_with_the_whole_batch(
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(
-                found[key], value, msg=lambda text, key=key: f"{key}: {text}", **TOLERANCE
+                found[key], value, rtol=1e-3, atol=TOLERANCE[name], msg=lambda text, key=key: f"{key}: {text}"
             )
 
 
