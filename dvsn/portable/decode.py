@@ -30,6 +30,8 @@ from PIL import Image
 from dvsn import reading
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
+from dvsn.portable.band_files import read_bands
+from dvsn.portable.bands import Bands
 from dvsn.portable.headers import JPEG_START, PNG_START
 
 MAX_PIXELS = 200_000_000
@@ -54,6 +56,8 @@ class Rule:
     """A `dvsn.portable.windows.Part`: the rectangle that is read of every file; None: all of it."""
     turned: list[str] = field(default_factory=list)
     """Files that were."""
+    bands: Bands | None = None
+    """How photos of other bands than red, green and blue are read; None: as RGB."""
 
 
 _RULE: ContextVar[Rule] = ContextVar("rule", default=Rule())  # noqa: B039 - nobody writes into the default
@@ -75,14 +79,22 @@ def rule_in_force() -> Rule:
 
 
 def make_rule(
-    *, max_pixels: int | None = None, deep_range: Sequence[int] | None = None, upright: bool = False
+    *,
+    max_pixels: int | None = None,
+    deep_range: Sequence[int] | None = None,
+    upright: bool = False,
+    bands: Bands | None = None,
 ) -> Rule:
     """The rule of options `max_pixels` and `deep_range`, null being the usual. Raises `ConfigError` for wrong ones."""
     pixels = MAX_PIXELS if max_pixels is None else max_pixels
     if type(pixels) is not int or pixels < 1:
         raise ConfigError(f"data.max_pixels: found {max_pixels}, expected a whole number above 0, or null.")
+    if deep_range is not None and bands is not None:
+        raise ConfigError(
+            "data.deep_range: is for RGB; of data.bands it is data.bands.range=[LOWEST, HIGHEST]."
+        )
     if deep_range is None:
-        return Rule(pixels, None, upright)
+        return Rule(pixels, None, upright, bands=bands)
     ends = tuple(deep_range)
     if len(ends) != 2 or any(type(end) is not int for end in ends) or not 0 <= ends[0] < ends[1] <= 65535:
         raise ConfigError(
@@ -92,13 +104,22 @@ def make_rule(
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as stored. Grey becomes RGB, alpha is dropped, 16 bits become 8 by the rule in force.
+    """(H, W, 3) uint8 RGB as stored. Grey becomes RGB, alpha is dropped, 16 bits become 8 by the rule in force. Where that
+    has `bands`, (H, W, N) uint8 of these.
 
     Raises `DataError` with the file's name for a missing, empty, truncated, damaged or foreign file.
     """
     if (part := _RULE.get().part) is not None:
         return part.rgb(path)  # type: ignore[no-any-return]
-    return to_rgb(path, _read_bytes(path))
+    return to_photo(path, _read_bytes(path))
+
+
+def to_photo(path: str | Path, data: bytes) -> np.ndarray:
+    """`read_rgb` of a file's content; `path` names it in messages."""
+    rule = _RULE.get()
+    if rule.bands is None:
+        return to_rgb(path, data)
+    return _turned(read_bands(path, data, rule.bands, rule.max_pixels), path, data)
 
 
 def read_colors(path: str | Path) -> np.ndarray:
@@ -187,7 +208,7 @@ def _is_plain_png(data: bytes) -> bool:
 
 
 def to_rgb(path: str | Path, data: bytes) -> np.ndarray:
-    """`read_rgb` of a file's content; `path` names it in messages."""
+    """(H, W, 3) uint8 RGB of a file's content, whatever bands the rule has; `path` names it in messages."""
     rule = _RULE.get()
     picture = None
     if _is_whole_jpeg(data) or _is_plain_png(data):
@@ -222,7 +243,10 @@ def _decode_other(path: str | Path, data: bytes, rule: Rule) -> np.ndarray:
     """What OpenCV is not asked for at first, as stored: other formats, 16 bits, and files that are not whole."""
     image = _open(path, data)
     if image.mode == "F":
-        raise DataError(f"{path}: a picture of 32-bit floats; expected 8 or 16 bits a channel. Convert it.")
+        raise DataError(
+            f"{path}: a picture of 32-bit floats; expected 8 or 16 bits a channel. Convert it, or read it as a band: "
+            "data.input_channels=1 data.bands.take=[1]."
+        )
     if (deep := _deep(image, data)) is not None:
         return to_eight_bits(deep, rule.deep_range)
     return _as_stored(np.array(image.convert("RGB")), data)

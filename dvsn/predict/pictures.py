@@ -17,6 +17,7 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import to_array
 from dvsn.portable.frame import Frame
 from dvsn.portable.instances import edges_beside
+from dvsn.portable.memory import brightness
 from dvsn.portable.resize import padded, read_size
 from dvsn.portable.result import Result
 from dvsn.predict.predictor import Options, Predictor, random_kept, replaced
@@ -52,6 +53,8 @@ class Reader:
         else:
             steps = [self._resize(size)]
         pair_of_one = Pair(source="input", target="input")
+        self.channels = task.input_channels
+        self.grey = not self.ids and self.channels == 1
         self.transform = Transform(steps=steps, pair=pair_of_one, label_classes=task.input_classes)
 
     @staticmethod
@@ -67,8 +70,14 @@ class Reader:
         if found != wanted:
             shape = "class ids (H, W)" if self.ids else "RGB (H, W, 3)"
             raise DataError(f"{frame.name}: found an array of {found} axes, expected {shape}.")
+        picture = brightness(frame.picture) if self.grey else frame.picture
+        have = 1 if picture.ndim == 2 else picture.shape[2]
+        if not self.ids and have != self.channels:
+            raise DataError(
+                f"{frame.name}: found {have} channels, expected {self.channels} (data.input_channels)."
+            )
         sample = {
-            "input": frame.picture, "index": 0, "name": frame.name, "kinds": {"input": self.kind}, "palettes": {},
+            "input": picture, "index": 0, "name": frame.name, "kinds": {"input": self.kind}, "palettes": {},
         }  # fmt: skip
         image: torch.Tensor = self.transform(sample, 0)["image"]
         if self.edges:
@@ -137,11 +146,14 @@ class PicturePredictor(Predictor):
             return to_array(answer), to_array(self.task.show_input(image))
 
     def result(self, frame: Frame, answer: np.ndarray, seen: np.ndarray) -> Result:
+        picture = self.kind == "picture"
+        if answer.ndim == 3 and answer.shape[2] == 1:
+            answer = answer[..., 0]
         if self.options["original_size"] and answer.shape[:2] != frame.size:
-            how = cv2.INTER_NEAREST if answer.ndim == 2 else cv2.INTER_CUBIC
+            how = cv2.INTER_CUBIC if picture else cv2.INTER_NEAREST
             answer = cv2.resize(answer, frame.size[::-1], interpolation=how)
         answer, seen = np.ascontiguousarray(answer), np.ascontiguousarray(seen)
-        if answer.ndim == 3:
+        if picture:
             return Result(kind=self.task.kind, frame=frame, picture=answer, seen=seen)
         words = self.task.vocabulary
         palette = tuple((int(red), int(green), int(blue)) for red, green, blue in words.palette)
