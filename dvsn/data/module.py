@@ -35,7 +35,7 @@ from dvsn.data.transforms import Pair, Transform, refuse_colour_steps
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import make_bands, measured
+from dvsn.portable.bands import OPTIONS, make_bands, measured
 from dvsn.types import Vocabulary
 
 log = logging.getLogger("dvsn")
@@ -268,7 +268,7 @@ class DataModule(pl.LightningDataModule):
         folds: int = 5,
         max_pixels: int | None = None,
         deep_range: list[int] | None = None,
-        bands: dict[str, Any] | None = None,
+        bands: dict[str, Any] | None = OPTIONS,
         check_classes: Mode = "refuse",
         sampler: Sampler | None = None,
         mix: Mix | None = None,
