@@ -63,6 +63,7 @@ PLACES = {
     "report": "report.command:COMMAND",
     "dashboard": "dashboard.command:COMMAND",
     "train": "train:COMMAND",
+    "tune": "tune:COMMAND",
     "evaluate": "evaluate:COMMAND",
     "average": "average:COMMAND",
     "benchmark": "benchmark.__main__:COMMAND",

@@ -57,6 +57,10 @@ class ImageDataset(Dataset[Sample]):
         (H, W) ids."""
         raise NotImplementedError
 
+    def read_at(self, epoch: int, index: int) -> Sample:
+        """`read` in an epoch, of data sets whose items differ from one to the next."""
+        return self.read(index)
+
     def describe(self, index: int) -> str:
         """The files of an item, for messages."""
         raise NotImplementedError
@@ -90,7 +94,7 @@ class ImageDataset(Dataset[Sample]):
         index %= len(self)
         try:
             with self.ruled():
-                sample = self.read(index) if self.mix is None else self.mix.read(self, epoch, index)
+                sample = self.read_at(epoch, index) if self.mix is None else self.mix.read(self, epoch, index)
             pictures = [name for name, kind in self.kinds.items() if kind != "number"]
             check_sizes({name: sample[name] for name in pictures if name in sample})
             sample |= {"index": index, "name": self.name(index)}

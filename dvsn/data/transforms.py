@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dvsn.data.boundary import boundary_map
 from dvsn.data.dataset import check_sizes
+from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable.memory import brightness, check_ids, instance_edges, to_bytes
 from dvsn.types import Sample
@@ -81,6 +82,7 @@ class Transform:
     - `image` and `target`: uint8 (C, H, W); ids have one channel; a target that is a number stays an int;
     - `boundary`, with `outlines` (options of `dvsn.data.boundary.boundary_map`): uint8 (1, H, W) of 0 and 1, the outlines
       of the target's ids before any step, moved with it; none where a step has padded;
+    - `weak`, with `strong` (a strength, see `dvsn.data.views.Strong`): the picture that `image` is the strong view of;
     - `index`, `name`.
 
     `grey` names photos that become their brightness, one channel, before any step. With edges `image` has a further channel
@@ -96,8 +98,10 @@ class Transform:
         label_classes: int = 0,
         outlines: dict[str, int] | None = None,
         swaps: Sequence[tuple[int, int]] = (),
+        strong: float | None = None,
         grey: Sequence[str] = (),
     ) -> None:
+        self.strong = None if strong is None else Strong(strong)
         self.grey = tuple(grey)
         self.steps, self.pair, self.label_classes = list(steps or ()), pair or Pair(), label_classes
         self.outlines, self.swaps = outlines, tuple(swaps)
@@ -142,6 +146,9 @@ class Transform:
             edges = torch.from_numpy(instance_edges(arrays["instance"]))[None]  # (1, H, W)
             image = torch.cat([image, edges])  # (C + 1, H, W)
         result = {"image": image, "target": target, "index": sample["index"], "name": sample["name"]}
+        if self.strong is not None:
+            result["weak"] = image
+            result["image"] = _tensor(self.strong(arrays[self.pair.source], item_seed))
         if self.outlines is not None:
             result["boundary"] = torch.from_numpy((arrays["boundary"] == OUTLINE).astype(np.uint8))[None]
         return result

@@ -26,6 +26,7 @@ from dvsn.engine.scores import Scores
 from dvsn.engine.screens import Screen, Terminal, find_screen
 from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
+from dvsn.networks.recompute import recompute
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
@@ -102,6 +103,8 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
 
     if in_channels_last(config):
         task.to_channels_last()
+    if config.get("gradient_checkpointing") and fitting:
+        spare_memory(config, task)
     if config.get("compile"):
         task.compile_networks()
     screen = find_screen() if options.get("enable_progress_bar", True) is not False else None
@@ -124,6 +127,16 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def spare_memory(config: Config, task: Task) -> None:
+    """Recompute the stages of the student that `gradient_checkpointing` names. Raises `ConfigError`."""
+    if config.get("compile"):
+        raise ConfigError(
+            "gradient_checkpointing: a compiled network chooses itself what it keeps. Set compile=false or "
+            "gradient_checkpointing=null"
+        )
+    recompute(task.student, config["gradient_checkpointing"])
 
 
 def in_channels_last(config: Config) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,6 +52,8 @@ class Rule:
     """Of 16-bit channels: what becomes 0 and what becomes 255; None: 0 and 65535."""
     upright: bool = False
     """Pictures, maps of ids too, are turned by their orientation tag."""
+    part: Any = None
+    """A `dvsn.portable.windows.Part`: the rectangle that is read of every file; None: all of it."""
     turned: list[str] = field(default_factory=list)
     """Files that were."""
     bands: Bands | None = None
@@ -106,6 +109,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
     Raises `DataError` with the file's name for a missing, empty, truncated, damaged or foreign file.
     """
+    if (part := _RULE.get().part) is not None:
+        return part.rgb(path)  # type: ignore[no-any-return]
     return to_photo(path, _read_bytes(path))
 
 
@@ -119,6 +124,8 @@ def to_photo(path: str | Path, data: bytes) -> np.ndarray:
 
 def read_colors(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a colour-coded label map; a single-channel picture of ids is refused."""
+    if (part := _RULE.get().part) is not None:
+        return part.colors(path)  # type: ignore[no-any-return]
     data = _read_bytes(path)
     mode = _open(path, data, decode=False).mode
     if mode not in ("RGB", "RGBA", "P", "PA"):
@@ -142,6 +149,8 @@ def read_labels(
     `advice` tells what to do with a file that holds colours. A JPEG is refused unless `lossy`, since compression changes
     ids; `lossy_advice` tells what else can be done.
     """
+    if (part := _RULE.get().part) is not None:
+        return part.labels(path, advice=advice, lossy=lossy, lossy_advice=lossy_advice)  # type: ignore[no-any-return]
     return to_labels(path, _read_bytes(path), advice=advice, lossy=lossy, lossy_advice=lossy_advice)
 
 
@@ -166,7 +175,7 @@ def to_labels(
 
 def read_grey(path: str | Path) -> np.ndarray:
     """(H, W) uint8 brightness of a mask as stored, in any format: of a palette its colours, of 16 bits by the rule."""
-    picture = to_rgb(path, _read_bytes(path))
+    picture = read_rgb(path)
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 

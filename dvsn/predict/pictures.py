@@ -22,12 +22,12 @@ from dvsn.portable.resize import padded, read_size
 from dvsn.portable.result import Result
 from dvsn.predict.predictor import Options, Predictor, random_kept, replaced
 from dvsn.seeding import seed_everything
-from dvsn.tasks.inference import read_options
+from dvsn.tasks.inference import checked_window, read_options
 
 log = logging.getLogger("dvsn")
 
 ASKED = ("size", "original_size", "inference")
-OPTIONS = (*ASKED, "write", "side_by_side")
+OPTIONS = (*ASKED, "write", "side_by_side", "big_pixels")
 
 
 class Ready(NamedTuple):
@@ -121,6 +121,10 @@ class PicturePredictor(Predictor):
         self.keeps = str(options["size"]) == "keep"
         self.multiple = int(getattr(task.network, "multiple", 1))
         self.changes = asked_otherwise(task, options)
+        inference = self.changes.get("inference", getattr(task, "inference", None))
+        if inference is not None and inference.mode == "slide":
+            self.keeps = False  # windows fit, whatever the picture's size
+            checked_window(inference, self.multiple, type(task.network).__name__)
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]:
         for number, batch in enumerate(batches(frames, self.reader, self.batch_size)):
@@ -135,8 +139,8 @@ class PicturePredictor(Predictor):
         whole = torch.from_numpy(padded(image.numpy(), self.multiple)) if self.keeps else image
         image, whole = image.to(self.device), whole.to(self.device)
         first = batch[0].frame
-        self.task.check_sides({"image": whole, "name": [str(first.path or first.name)]})
         with random_kept(), torch.inference_mode(), replaced(self.task, **self.changes):
+            self.task.check_sides({"image": whole, "name": [str(first.path or first.name)]})
             seed_everything(int(self.options["seed"]), rank=0, epoch=0, batch=number, stage=1)
             answer = self.task.answer(whole, self.kind)[..., :height, :width]
             return to_array(answer), to_array(self.task.show_input(image))
@@ -160,12 +164,18 @@ class PicturePredictor(Predictor):
 
 
 def asked_otherwise(task: Any, options: Options) -> dict[str, Any]:
-    """The attributes of a task that options of prediction change: `inference`, of segmentation, for which see
-    `dvsn.tasks.inference.Inference`; what it does not name is as in the recipe. Raises `ConfigError`."""
+    """The attributes of a task that options of prediction change: `inference`, for which see
+    `dvsn.tasks.inference.Inference`, of pix2pix its windows; what it does not name is as in the recipe. Raises
+    `ConfigError`."""
     given = {key: value for key, value in (options.get("inference") or {}).items() if value is not None}
     if not given:
         return {}
     usual = getattr(task, "inference", None)
     if usual is None:
         raise ConfigError(f"inference: the task '{task.kind}' has no such option.")
+    views = [name for name in ("scales", "flip", "resize") if name in given]
+    if views and task.kind != "segmentation":
+        raise ConfigError(
+            f"inference.{views[0]}: the task '{task.kind}' has no such option; it has mode, window, stride and blend."
+        )
     return {"inference": read_options({**usual._asdict(), **given}, path="inference")}

@@ -95,6 +95,11 @@ class Classification(NetworkTask):
 
     # Training ---------------------------------------------------------------------------------------
 
+    def ask_data(self, data: Any) -> None:
+        """Also: pictures without a class are left out of the loss."""
+        super().ask_data(data)
+        self.loss.partly = bool(getattr(data, "has_unlabelled", False))
+
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: the classes of this task, in its order."""
         dataset, known = dict(node.get("dataset", {})), named(self.data_recipe)

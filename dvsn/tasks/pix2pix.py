@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -26,6 +27,7 @@ from dvsn.metrics.fcn_score import ids_of_colors
 from dvsn.metrics.translation import translation_metrics
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.inference import Inference, joined, pieces
 from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore
 from dvsn.tasks.student import Student, Translate
@@ -123,6 +125,8 @@ class Pix2Pix(Task):
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)
+    inference: Inference = Inference()
+    """Whole pictures, or windows that slide, which prediction asks for: of evaluation and training it is no option."""
 
     def __init__(
         self,
@@ -199,6 +203,8 @@ class Pix2Pix(Task):
         return self.layout(condition), self.layout(target)
 
     def check_sides(self, batch: Batch) -> None:
+        if self.inference.mode == "slide":
+            return  # the network sees windows
         height, width = batch["image"].shape[-2:]
         multiple = int(getattr(self.network, "multiple", 1))
         if height % multiple or width % multiple:
@@ -366,9 +372,38 @@ class Pix2Pix(Task):
         with self.test_mode(), torch.autocast(image.device.type, enabled=False):
             if self.evaluated_as_taught:
                 output = fit(self.teach(image), image.shape[-2:])
+            elif self.inference.mode == "slide":
+                output = joined(self.made, self.encoder(image), self.inference, align_corners=False)
             else:
-                output = self.network(self.layout(self.encoder(image)))
+                output = self.made(self.encoder(image))
         return range_to_unit(output, self.value_range)
+
+    def made(self, condition: Tensor) -> Tensor:
+        """What the generator makes of an encoded condition."""
+        return self.network(self.layout(condition))  # type: ignore[no-any-return]
+
+    def predict_pieces(
+        self,
+        read: Callable[[int, int, int, int], Tensor],
+        size: tuple[int, int],
+        *,
+        device: str,
+        together: int = 1,
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """What is made of a picture of `size` (H, W) that is read by windows: top, left and (h, w, C) uint8 of rectangles
+        that cover it, row after row. They are those of `answer`.
+
+        `read` gives the uint8 condition (1, C, height, width) from top, left, height and width. The inference slides.
+        """
+
+        def seen(*place: int) -> Tensor:
+            return self.encoder(read(*place).to(device))  # type: ignore[no-any-return]
+
+        with self.test_mode(), torch.autocast(torch.device(device).type, enabled=False):
+            found = pieces(self.made, seen, size, self.inference, align_corners=False, together=together)
+            for top, left, values in found:
+                picture = to_bytes(range_to_unit(values, self.value_range))
+                yield top, left, picture[0].permute(1, 2, 0).cpu().numpy()
 
     @contextmanager
     def test_mode(self) -> Iterator[None]:

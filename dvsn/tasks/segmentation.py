@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -22,7 +23,7 @@ from dvsn.networks.widening import widen
 from dvsn.pictures import matrices
 from dvsn.pictures.grids import to_array
 from dvsn.pictures.layers import Layers
-from dvsn.tasks.inference import Inference, answers, read_options, resize
+from dvsn.tasks.inference import Inference, answers, pieces, read_options, resize
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.tasks.student import Student
@@ -162,6 +163,36 @@ class Segmentation(NetworkTask):
             # the place of the maximum: on a CPU 2 to 4 times as fast as argmax, which leaves the channels' order in memory
             found.append(score.max(dim=1).indices.to(torch.uint8))
         return torch.cat(found)
+
+    def predict_pieces(
+        self,
+        read: Callable[[int, int, int, int], Tensor],
+        size: tuple[int, int],
+        *,
+        device: str,
+        together: int = 1,
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """The class ids of a picture of `size` (H, W) that is read by windows: top, left and (h, w) uint8 of rectangles that
+        cover it, row after row. They are those of `predict_ids`.
+
+        `read` gives uint8 RGB (1, 3, height, width) from top, left, height and width. The inference slides, at one scale.
+        """
+        swaps = self.vocabulary.swaps if self.inference.flip else ()
+
+        def seen(*place: int) -> Tensor:
+            return self.normalise(read(*place).to(device))  # type: ignore[no-any-return]
+
+        found = pieces(
+            self.ask,
+            seen,
+            size,
+            self.inference,
+            align_corners=self.align_corners,
+            swaps=swaps,
+            together=together,
+        )
+        for top, left, score in found:
+            yield top, left, score[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
 
     def forward(self, image: Tensor) -> Tensor:
         return self.predict_ids(image)

@@ -21,7 +21,7 @@ import torch  # noqa: F401 - once a process: what a command imports within a tes
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import evaluate, train
+from dvsn import evaluate, train, tune
 from dvsn.benchmark import __main__ as benchmark
 from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
@@ -41,6 +41,7 @@ MADE = ("zoo.md", "methods.md")
 PAGES = sorted(file for file in (ROOT / "docs").rglob("*.md") if file.name not in MADE)
 WORK = (
     (train, "train"),
+    (tune, "tune"),
     (evaluate, "evaluate"),
     (benchmark, "benchmark"),
     (predict, "run"),
