@@ -201,6 +201,7 @@ def test_ranges_are_measured_and_kept(run: Path, scenes: Path) -> None:
     assert task.input_channels == 4 and first_kernels(task).shape[1] == 4
 
 
+@pytest.mark.slow
 def test_evaluation_reads_as_training_did(run: Path, scenes: Path, tmp_path: Path) -> None:
     known = evaluated(f"checkpoint={run}", f"output={tmp_path}/a", "save_all=true")
     named = [
@@ -301,6 +302,7 @@ def test_depth_of_floats_alone_and_beside_colours(options: list[str], tmp_path: 
         assert 0 <= evaluated(f"checkpoint={checkpoint}", f"output={tmp_path}/scores")["miou"] <= 1
 
 
+@pytest.mark.slow
 def test_classes_of_pictures_of_five_bands(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 1)):
