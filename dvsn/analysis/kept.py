@@ -71,8 +71,8 @@ class Kept:
             return
         if index not in self.drawn:
             self.drawn[index] = draw()
-        held = {abs(place) for heap in (self._worst, self._best) for _, place in heap}
-        held |= {-place for heap in self._confused.values() for *_, place in heap}
+        heaps: list[list[Any]] = [self._worst, self._best, *self._confused.values()]
+        held = {abs(entry[-1]) for heap in heaps for entry in heap}
         for each in self.drawn.keys() - held:
             del self.drawn[each]
 
