@@ -11,6 +11,7 @@ from dvsn.version import VERSION
 COMMANDS = {
     "train": "train a task on a data set",
     "search": "search over options of a training",
+    "tune": "find a learning rate and a batch size for a training",
     "evaluate": "measure a checkpoint on a data split",
     "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",

@@ -59,8 +59,15 @@ for split, count in PICTURES.items():
 
 # %%
 shared = [
-    "task=classification", "data=imagefolder", "data.root=shapes", "data.classes=3", "transform=cifar",
-    "data.batch_size=32", "data.eval_batch_size=32", "data.workers=0", "optim.lr=0.05",
+    "task=classification",
+    "data=imagefolder",
+    "data.root=shapes",
+    "data.classes=3",
+    "transform=cifar",
+    "data.batch_size=32",
+    "data.eval_batch_size=32",
+    "data.workers=0",
+    "optim.lr=0.05",
 ]
 teacher = dvsn.train(*shared, "network=resnet20", max_epochs=EPOCHS["teacher"], accelerator="cpu")
 print("teacher", teacher.score)
@@ -68,7 +75,7 @@ print("teacher", teacher.score)
 # %% [markdown]
 # ## The student, alone and taught
 #
-# `distill=kd` adds the teacher's softened answers to the labels. Any of the 40 methods is one word, and several are a list:
+# `distill=kd` adds the teacher's softened answers to the labels. Any of the 42 methods is one word, and several are a list:
 # `distill=[kd,at]`. One run each is no proof: repeat it with several seeds before you believe a difference.
 
 # %%
