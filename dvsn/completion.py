@@ -59,6 +59,7 @@ PLACES = {
     "serve": "serve.options:COMMAND",
     "convert": "convert.options:COMMAND",
     "export": "export.__main__:COMMAND",
+    "compress": "compress.command:COMMAND",
     "search": "sweep.search:COMMAND",
     "report": "report.command:COMMAND",
     "dashboard": "dashboard.command:COMMAND",

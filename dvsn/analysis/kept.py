@@ -71,7 +71,7 @@ class Kept:
             return
         if index not in self.drawn:
             self.drawn[index] = draw()
-        heaps = (self._worst, self._best, *self._confused.values())
+        heaps: list[list[Any]] = [self._worst, self._best, *self._confused.values()]
         held = {abs(entry[-1]) for heap in heaps for entry in heap}
         for each in self.drawn.keys() - held:
             del self.drawn[each]

@@ -33,6 +33,12 @@ def measure_teacher(task: Task, config: Config) -> TeacherScore:
     return TeacherScore() if score is None else TeacherScore(score, teachers.measured_by(config))
 
 
+def shipped(task: Task) -> int:
+    """The number of parameters of what is shipped; counted before, where they are shared out."""
+    known: int | None = getattr(task, "shipped_parameters", None)
+    return sum(parameter.numel() for parameter in task.deployable().parameters()) if known is None else known
+
+
 def result(
     config: Config,
     task: Task,
@@ -72,7 +78,7 @@ def result(
         "peak_memory_bytes": peak_memory(on_gpu=trainer.strategy.root_device.type == "cuda"),
         "teacher_score": teacher.score,
         "teacher_measured_by": teacher.measured_by,
-        "parameters": sum(parameter.numel() for parameter in task.deployable().parameters()),
+        "parameters": shipped(task),
         "folder": str(folder),
     }
 

@@ -201,7 +201,9 @@ class Checkpoints(Checkpoint):
         task = trainer.lightning_module
         assert isinstance(task, Task)
         task.check_finite()
-        bad = [key for key, value in task.named_parameters() if not bool(torch.isfinite(value).all())]
+        bad = [
+            key for key, value in task.named_parameters() if not bool(torch.isfinite(own_part(value)).all())
+        ]
         if bad:
             raise NotFinite(
                 f"step {trainer.global_step}: weights are not finite ({', '.join(bad[:3])}, {len(bad)} in all). The "
@@ -287,6 +289,13 @@ class Checkpoints(Checkpoint):
                 "continue    %s", line_to_continue(self.folder.parent, arguments, changed={}, forced=False)
             )
         raise SystemExit(128 + number)
+
+
+def own_part(parameter: Tensor) -> Tensor:
+    """What this process keeps of a parameter: all of it, unless `trainer=fsdp` shares it out."""
+    to_local: Any = getattr(parameter, "to_local", None)
+    part: Tensor = parameter if to_local is None else to_local()
+    return part
 
 
 def log_step(trainer: pl.Trainer) -> None:

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from dvsn import evaluate, train, tune
 from dvsn.benchmark import __main__ as benchmark
+from dvsn.compress import command as compress
 from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
 from dvsn.data_tools import check, faces, show, stats, weights
@@ -55,6 +56,7 @@ WORK = (
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),
+    (compress, "compress"),
     (serve, "serve"),
     (dashboard, "dashboard"),
     (init, "init"),
