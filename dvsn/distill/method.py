@@ -138,6 +138,9 @@ class Method(nn.Module):
     """Whether it compares the outputs of both networks, where it `reads` any: the teacher must then answer about the same
     classes, keypoints or channels as the student."""
 
+    needs_classes: ClassVar[bool] = False
+    """Whether it reads the class of every picture, so that none may be without."""
+
     stage: Stage | None = None
     """Its initial stage. `initial` is then the objective of these epochs, and the only one."""
 

@@ -68,6 +68,9 @@ def deploy(
     line says why. Raises `ConfigError` where ONNX Runtime is asked for and not installed.
     """
     wanted = str((config.get("distillation") or {}).get("engine") or "folded")
+    trainer = config["trainer"]
+    if trainer.get("strategy") == "fsdp" and trainer.get("fsdp_teacher", "sharded") == "sharded":
+        wanted, ran = "eager", None  # another form is a copy, beside which the network would stay whole
     notes = []
     for number, teacher in enumerate(teachers):
         teacher.listen(paths)
@@ -76,7 +79,7 @@ def deploy(
             raise ConfigError(
                 "distillation.engine: onnx needs ONNX Runtime, which is not installed. pip install 'dvsn[onnx]'"
             )
-        if engine == "eager":
+        if engine == "eager" or teacher.moves:
             continue
         if in_channels_last(config):
             teacher.to_channels_last()

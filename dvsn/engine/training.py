@@ -18,7 +18,8 @@ from dvsn.engine.faults import told
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
 from dvsn.engine.times import Times
-from dvsn.tasks.items import require_items, require_mix
+from dvsn.engine.together import Together
+from dvsn.tasks.items import require_items, require_mix, require_views
 
 Config = dict[str, Any]
 
@@ -35,7 +36,9 @@ def train(config: Config) -> dict[str, Any]:
     task = runtime.make_task(config)
     task.ask_data(data)
     require_items(task, data)
-    require_mix(task, data, distilled=bool(config.get("distill")))
+    distilled = any(node is not None for node in (config.get("distill") or {}).values())
+    require_mix(task, data, distilled=distilled)
+    require_views(task, data, distilled=distilled)
     forced: tuple[str, ...] = ()
     ran: tuple[str, ...] | None = None
     if checkpoint is not None:
@@ -57,6 +60,7 @@ def train(config: Config) -> dict[str, Any]:
     before = 0 if checkpoint is None else resume.step_of(checkpoint)
     if checkpoint is not None:
         loggers.resume_csv(trainer, before)
+        results.find(trainer, Together).started_from = resume.place_of(checkpoint)
 
     started = time.perf_counter()
     with told(trainer, config):

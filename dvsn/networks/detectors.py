@@ -23,6 +23,7 @@ from dvsn.networks.centernet_triplets import TripletNet
 from dvsn.networks.detector_rules import Rules, parts
 from dvsn.networks.generalised_focal import FocalHead, GeneralisedFocal
 from dvsn.networks.hybrid_cascade import HybridHeads
+from dvsn.networks.resizing import Resizing
 
 Kind = Literal[
     "faster_rcnn",
@@ -158,6 +159,8 @@ class Detector(nn.Module):
                 stages |= {"semantic_classes": semantic_classes, "semantic_weight": semantic_weight}
                 stages |= {"rectified": rules == "mmdetection"}
             set_cascade(self.model, classes, stages, hybrid=detector == "htc")
+        own = ("min_size", "max_size", "image_mean", "image_std", "size_divisible")
+        self.model.transform = Resizing(*(common[name] for name in own))
         self.classifier = class_layers(self.model, detector)
         for module in half_precision_parts(self.model):
             module.register_forward_hook(in_float32)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dvsn.data.module import collate
 from dvsn.errors import ConfigError
+from dvsn.networks.shared_norm import SharedBatchNorm
 
 
 class Share(NamedTuple):
@@ -28,7 +29,8 @@ class Share(NamedTuple):
 def smallest_share(data: Any, *, world: int, batches: int) -> Share:
     """The smallest batch among the first `batches` of an epoch of `dvsn.data.module.TrainBatches`."""
     size = min(len(data.datasets["train"]), data.train_samples or len(data.datasets["train"]))
-    size = size if getattr(data, "sampler", None) is None else data.sampler.length
+    chooser = getattr(data, "sampler", None) or getattr(data, "ratios", None)
+    size = size if chooser is None else chooser.length
     rest = size % data.batch_size
     whole = Share(data.batch_size // world, data.batch_size, last=False)
     if data.drop_last or not rest or batches <= size // data.batch_size:
@@ -86,7 +88,7 @@ def watched(task: nn.Module, share: Share) -> Iterator[None]:
         def look(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if not norm.training:
                 return
-            joined = share.together if isinstance(norm, nn.SyncBatchNorm) else 1
+            joined = share.together if isinstance(norm, nn.SyncBatchNorm | SharedBatchNorm) else 1
             if inputs[0].numel() // max(1, inputs[0].shape[1]) * joined == 1:
                 raise _OneValue(name)
 
