@@ -145,7 +145,9 @@ def evaluate(question: Question, name: str, path: Path, split: str) -> float | N
     file = output / "metrics.json"
     if not file.is_file():
         words = [f"checkpoint={python_path(path)}", f"split={split}", f"output={python_path(output)}"]
-        own = question.data_words if name == TEACHER or name.startswith(f"{TEACHER}.") else []
+        own = (
+            [f"root={question.root}"] if name.startswith(f"{TEACHER}.") and question.root is not None else []
+        )
         try:
             command("dvsn.evaluate", [*question.flags, *words, *own, "trainer.enable_progress_bar=false"],
                     output.with_name(f"{split}.log"))  # fmt: skip

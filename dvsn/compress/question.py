@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,7 @@ from dvsn.errors import ConfigError
 from dvsn.export.scoring import main_score
 from dvsn.reading import read_json
 
-DATA = ("data=", "data.")
-"""How options of the data set begin."""
+log = logging.getLogger("dvsn")
 FACTS = ("classes", "label_classes", "input_channels", "output_channels", "keypoints")
 """Of a data set: what networks of a teacher and of its students must have alike."""
 
@@ -63,8 +63,10 @@ class Question:
         return [*found, *(f"--allow={name}" for name in listed(self.options["allow"]))]
 
     @property
-    def data_words(self) -> list[str]:
-        return [word for word in self.words if word.startswith(DATA)]
+    def root(self) -> str | None:
+        """Where the students' data set lies, where the command line says so."""
+        roots = [word.partition("=")[2] for word in self.words if word.startswith("data.root=")]
+        return roots[-1] if roots else None
 
     def student_words(self, candidate: str, method: str) -> list[str]:
         """The options of a training, without its epochs and seed. Without `distill` there is no teacher."""
@@ -177,6 +179,12 @@ def blamed(who: str) -> Iterator[None]:
 def same_data(question: Question, task: Any) -> None:
     """Raises `ConfigError` where a student's data set is of other classes or keypoints than the teacher's."""
     own, theirs = task.data_recipe, question.named.task.data_recipe
+    if own.get("splits") != theirs.get("splits"):
+        log.warning(
+            "teacher: it was trained with the splits %s, and the students' data set has %s: their scores on val may be of "
+            "other pictures",
+            theirs.get("splits"), own.get("splits"),
+        )  # fmt: skip
     for name in FACTS:
         mine, other = (node.get(name) for node in (own, theirs))
         if mine is not None and other is not None and mine != other:
