@@ -77,11 +77,9 @@ def main() -> None:
             {key: statistics.mean(each[key] for each in found[form]) for key in ("mib", "seconds")}
             for form in found
         )
-        lines.append(
-            f"| {name}, {size[0]} of {size[1]} x {size[2]} | `{patterns}` | {plain['mib']:.0f} MiB | {spared['mib']:.0f} MiB "
-            f"({spared['mib'] / plain['mib']:.2f}) | {plain['seconds']:.2f} s | {spared['seconds']:.2f} s "
-            f"({spared['seconds'] / plain['seconds']:.2f}) |"
-        )
+        memory = f"{plain['mib']:.0f} MiB | {spared['mib']:.0f} MiB ({spared['mib'] / plain['mib']:.2f})"
+        taken = f"{plain['seconds']:.2f} s | {spared['seconds']:.2f} s ({spared['seconds'] / plain['seconds']:.2f})"
+        lines.append(f"| {name}, {size[0]} of {size[1]} x {size[2]} | `{patterns}` | {memory} | {taken} |")
     print("\n".join(lines))
 
 
