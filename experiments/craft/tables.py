@@ -90,8 +90,8 @@ ABOUT = {
     "CamVid": (
         "PIDNet-S at half its width, the first quarter of the training pictures (91), 6 epochs of batches of 8, SGD at\n"
         "0.02, random crops at about a quarter of the pictures' size. mIoU on val at 96 x 128, in percent. The last row\n"
-        "takes all training pictures without their labels beside these, half of a batch on average, for half as many epochs,\n"
-        "which are as many steps; it is to be compared with loss=ohem."
+        "takes all training pictures without their labels beside these, half of a batch on average, for half as many\n"
+        "epochs, which are as many steps; it is to be compared with loss=ohem."
     ),
 }
 
