@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": "turn a published checkpoint into ours",
     "average": "average the weights of checkpoints of one network",
     "export": "write a checkpoint as a file that runs elsewhere",
+    "compress": "find the best network that meets a budget, from a teacher",
     "hub": "publish a checkpoint as a folder for the Hugging Face hub",
     "zoo": "list published checkpoints, or see whether a file gives its published score",
     "data": "check, show or weigh a data set",

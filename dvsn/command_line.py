@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from dvsn.config.board import tell_launcher
+from dvsn.config.launched import rank_here
 from dvsn.config.menu import choices, networks_by_task
 from dvsn.config.messages import composition_message
 from dvsn.config.types import fits, spell
@@ -252,8 +254,9 @@ def wants_debug(argv: Sequence[str]) -> bool:
 def _leave(code: int, message: str, error: BaseException, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
-    rank = os.environ.get("LOCAL_RANK", "0")
-    sys.stderr.write(f"{'' if rank == '0' else f'[process {rank}] '}{message}\n")
+    rank = rank_here()
+    sys.stderr.write(f"{f'[process {rank}] ' if rank else ''}{message}\n")
+    tell_launcher(message)
     sys.stderr.flush()
     raise SystemExit(code) from None
 

@@ -237,20 +237,6 @@ def test_nothing_is_opened_before_the_options_are_right(run: Run, tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_sync_batchnorm_on_a_cpu_is_explained(
-    pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from dvsn.engine import trainer as runtime
-    from tests.support.tiny import composed
-
-    options = [*TINY, "trainer.sync_batchnorm=true", "trainer.devices=2", "data.batch_size=2"]
-    config = composed(options, tmp_path)
-    with caplog.at_level(logging.WARNING, logger="dvsn"):
-        trainer = runtime.build_trainer(config, runtime.make_task(config))
-    assert "trainer.sync_batchnorm: needs CUDA" in caplog.text
-    assert trainer._accelerator_connector._layer_sync is None
-
-
 def test_debug_shows_the_traceback(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

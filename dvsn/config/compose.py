@@ -11,7 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvsn.config import allow, flags, folders, hydra_node, logs, menu, rules, sources
+from dvsn.config import (
+    allow,
+    board,
+    flags,
+    folders,
+    hydra_node,
+    launched,
+    logs,
+    meeting,
+    menu,
+    rules,
+    sources,
+)
 from dvsn.config.build import inspect_tree
 from dvsn.config.messages import composition_message, leaves
 from dvsn.config.outputs import check_outputs
@@ -340,6 +352,8 @@ def checked(cfg: DictConfig, defaults: Mapping[str, Any] | None = None, *, train
         if trains:
             check_partners(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
         raise
+    if isinstance(tree.get("trainer"), dict):
+        tree["trainer"] = launched.of_launcher(tree["trainer"])
     rules.validate(tree, defaults)
     inspect_tree(tree, between=check_partners if trains else None)
     return tree
@@ -383,7 +397,24 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _run(job: Job, composed: Composed, check: Check | None, *, keeps: bool, trains: bool) -> Any:
-    """One run: the config is validated, then its folder is made, then `job` is called."""
+    """One run: the config is validated, then its folder is made, then `job` is called.
+
+    Of several processes that a launcher has started, each validates the config; the first makes the folder, and all
+    compare what they have before they go on.
+    """
+    here = launched.place() if keeps else None
+    here = here if here is not None and here.world > 1 else None
+    timeout = composed.cfg.get("trainer", {}).get("process_timeout", PROCESS_TIMEOUT)
+    usable = isinstance(timeout, int | float) and timeout > 0
+    with board.watched(here, timeout=float(timeout) if usable else PROCESS_TIMEOUT):
+        return _run_here(job, composed, check, keeps=keeps, trains=trains)
+
+
+PROCESS_TIMEOUT = 300.0
+"""Seconds that processes wait for each other where the config does not say."""
+
+
+def _run_here(job: Job, composed: Composed, check: Check | None, *, keeps: bool, trains: bool) -> Any:
     from omegaconf import OmegaConf
 
     cfg = composed.cfg
@@ -396,8 +427,9 @@ def _run(job: Job, composed: Composed, check: Check | None, *, keeps: bool, trai
         logs.start(verbose=cfg.hydra.verbose)
         return job(tree)
     resume = tree.get("resume") == "auto" or (not made_up and tree.get("resume") is not None)
-    with folders.claimed(wanted, given=not made_up, resume=resume) as folder:
+    with meeting.entered(wanted, given=not made_up, resume=resume) as folder:
         if folder != wanted:
             tree = preflight(composed, folder=folder, trains=trains)
+        meeting.compare(tree)
         logs.start(folder / f"{cfg.hydra.job.name}.log", verbose=cfg.hydra.verbose)
         return job(tree)

@@ -13,6 +13,7 @@ from typing import Any
 
 from dvsn.atomic import locked_out
 from dvsn.config import flags
+from dvsn.config.launched import restarted
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
 from dvsn.errors import ConfigError, UserError
@@ -202,8 +203,8 @@ def made_by_pool(folder: Path) -> bool:
 
 
 def requeued() -> bool:
-    """Whether this is a SLURM job that was started again."""
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    """Whether this is a SLURM job that was started again, or torchrun has started its processes again."""
+    return restarted()
 
 
 def same_command(folder: Path) -> bool:

@@ -65,6 +65,11 @@ TRAINER_OPTIONS: dict[str, Any] = {
     ),
     "default_root_dir": str | None,
     "process_timeout": float,
+    "ddp_bucket_mb": float,
+    "ddp_bucket_view": bool,
+    "ddp_static_graph": bool,
+    "ddp_compress": Literal["bf16"] | None,
+    "fsdp_teacher": Literal["sharded", "replicated"],
 }
 
 
@@ -99,6 +104,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     every, between = trainer.get("check_val_every_n_epoch", 1), trainer.get("val_check_interval", 1.0)
     share, quick = trainer.get("limit_train_batches", 1.0), trainer.get("fast_dev_run", False)
     timeout, strategy = trainer.get("process_timeout", 300), trainer.get("strategy", "auto")
+    bucket = trainer.get("ddp_bucket_mb", 25)
     rules: Rules = (
         ("check_val_every_n_epoch", every, every is None or whole(every, 1), "null, or a whole number, 1 or more"),
         ("val_check_interval", between, between is None or (number(between) and between > 0), "a share of an epoch "
@@ -107,6 +113,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
          "a number of batches"),
         ("fast_dev_run", quick, isinstance(quick, bool) or whole(quick, 0), "true, false, or a number of batches"),
         ("process_timeout", timeout, number(timeout) and timeout > 0, "a number of seconds above 0"),
+        ("ddp_bucket_mb", bucket, number(bucket) and bucket > 0, "a number of MiB above 0"),
         ("strategy", strategy, not isinstance(strategy, str) or strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}; "
          "others were never tried with dvsn's batches and checkpoints"),
     )  # fmt: skip
@@ -147,7 +154,7 @@ def _check_length(trainer: Mapping[str, Any]) -> None:
         )
 
 
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+STRATEGIES = ("auto", "fsdp", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -204,6 +211,20 @@ def _check_share(config: Mapping[str, Any]) -> None:
             f"data.batch_size: {batch} is the total over devices and does not divide by {world} of them. Set "
             f"data.batch_size={world * max(1, batch // world)} or another multiple of {world}."
         )
+
+
+def check_channels(config: Mapping[str, Any]) -> None:
+    """Refuse means of another number of channels than the pictures have. Raises `ConfigError`."""
+    data, task = config.get("data"), config.get("task")
+    if not isinstance(data, Mapping) or not isinstance(task, Mapping) or data.get("label_classes"):
+        return
+    channels, mean = data.get("input_channels", 3), task.get("mean")
+    if not isinstance(mean, list) or not isinstance(channels, int) or len(mean) == channels:
+        return
+    raise ConfigError(
+        f"task.mean: has {len(mean)} numbers, and pictures have {channels} channels (data.input_channels). Expected as "
+        "many in task.mean and in task.std. `python -m dvsn.data stats` with the same data=... computes them."
+    )
 
 
 PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")

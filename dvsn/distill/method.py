@@ -174,7 +174,8 @@ class Method(nn.Module):
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say).
 
         `batch` has `index` (N,) and the labels of the task: `target`, (N,) classes or (N, 1, H, W) ids with 255 ignored;
-        `weight` (N, K) of keypoints; `points` (N, L, 2), landmarks as fractions of the picture. Its `image` is uint8.
+        `weight` (N, K) of keypoints; `points` (N, L, 2), landmarks as fractions of the picture; `boxes`, of each picture
+        (n, 4), x1, y1, x2, y2 of its objects as fractions of what the networks see. Its `image` is uint8.
         """
         raise NotImplementedError
 

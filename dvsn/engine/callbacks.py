@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ class GradientNorm(Callback):
         ]
         if not gradients:
             return
-        norm = get_total_norm(gradients)
+        norm = length(gradients)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             norm = norm / scaler.get_scale()  # a fused optimiser takes the scale away itself, in its step
@@ -177,6 +178,16 @@ class GradientNorm(Callback):
         if pl_module.logs_now and self._norms:
             pl_module.log_dict(self._norms, batch_size=1)
         self._owed = pl_module.window_open and (self._owed or pl_module.logs_now)
+
+
+def length(gradients: Sequence[Tensor]) -> Tensor:
+    """The length of all gradients together, of which some may be shared out over the processes (DTensor)."""
+    shared = [each for each in gradients if hasattr(each, "full_tensor")]
+    if not shared:
+        return get_total_norm(gradients)
+    whole = [each for each in gradients if not hasattr(each, "full_tensor")]
+    norms = [get_total_norm(shared).full_tensor(), *([get_total_norm(whole)] if whole else [])]  # type: ignore[attr-defined]
+    return torch.stack(norms).norm()
 
 
 @dataclass

@@ -33,6 +33,7 @@ def quiet() -> None:
     ):
         warnings.filterwarnings("ignore", message=pattern)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the number of each process
 
 
 def describe(

@@ -68,6 +68,9 @@ def deploy(
     line says why. Raises `ConfigError` where ONNX Runtime is asked for and not installed.
     """
     wanted = str((config.get("distillation") or {}).get("engine") or "folded")
+    trainer = config["trainer"]
+    if trainer.get("strategy") == "fsdp" and trainer.get("fsdp_teacher", "sharded") == "sharded":
+        wanted, ran = "eager", None  # another form is a copy, beside which the network would stay whole
     notes = []
     for number, teacher in enumerate(teachers):
         teacher.listen(paths)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from dvsn.config import board
+from dvsn.config.compose import PROCESS_TIMEOUT
+from dvsn.config.launched import Place
 
 Config = dict[str, Any]
 
@@ -19,6 +27,26 @@ class Ddp(DDPStrategy):
     The wrapper broadcasts buffers in every forward, so ranks with unequal numbers of validation batches
     would wait for each other forever. Batch-norm statistics are shared once before evaluation instead.
     """
+
+    def __init__(self, *, compress: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.compress = compress
+
+    def _register_ddp_hooks(self) -> None:
+        """Send gradients as bf16 where that is asked for; Lightning's own does so on GPUs only."""
+        if self.compress == "bf16":
+            assert isinstance(self.model, DistributedDataParallel)
+            self.model.register_comm_hook(None, bf16_compress_hook)
+
+    def setup_environment(self) -> None:
+        """Also begin to look at the other processes, which may fail while this one waits in a collective."""
+        super().setup_environment()
+        watch_others(self, self._timeout)
+
+    def teardown(self) -> None:
+        if (ours := board.current()) is not None:
+            ours.close()
+        super().teardown()
 
     def share_buffers(self) -> None:
         for name, buffer in self.lightning_module.named_buffers():  # type: ignore[union-attr]
@@ -32,6 +60,35 @@ class Ddp(DDPStrategy):
         assert self.lightning_module is not None
         with self.precision_plugin.val_step_context():
             return self.lightning_module.validation_step(*args, **kwargs)
+
+
+def record_flights(folder: Path) -> None:
+    """Let NCCL keep its last collectives, and write them to the folder of the run, a file `nccl_rank_N` a process, where one
+    of them runs into the time-out; `torchfrtrace` reads these. What the environment says already stays."""
+    file = str(folder.absolute() / "nccl_rank_")
+    wanted = {
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_FR_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": file,
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",  # before torch 2.15
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": file,
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def watch_others(strategy: ParallelStrategy, timeout: timedelta | None) -> None:
+    """Give signs of life to the other processes of a strategy and look for theirs, where the launcher's meeting has not."""
+    place = Place(
+        strategy.global_rank,
+        strategy.world_size,
+        strategy.local_rank,
+        len(strategy.parallel_devices or ()),
+        "processes",
+    )
+    if place.world > 1:
+        board.begin(place, timeout=PROCESS_TIMEOUT if timeout is None else timeout.total_seconds())
 
 
 def cpu_has_bf16() -> bool:

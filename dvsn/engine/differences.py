@@ -25,6 +25,8 @@ APPLIED = (
     "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.accelerator",
     "trainer.strategy", "trainer.process_timeout", "trainer.deterministic", "trainer.benchmark", "trainer.profiler",
     "trainer.detect_anomaly", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "trainer.devices", "trainer.num_nodes", "trainer.ddp_bucket_mb", "trainer.ddp_bucket_view", "trainer.ddp_static_graph",
+    "trainer.ddp_compress", "trainer.fsdp_teacher",
 )  # fmt: skip
 """What a resumed run takes as it is now, with all below it: what the network learns from the next batch does
 not depend on it. Everything else must be as it was."""
@@ -32,11 +34,14 @@ not depend on it. Everything else must be as it was."""
 PASSING = ("name", "run_dir", "resume", "resume_force", "debug", "sweep", "max_unpacked")
 """What is of one call alone, and not kept in a checkpoint."""
 
+PROCESSES = ("trainer.devices", "trainer.num_nodes")
+"""How many processes there are: each step has the same samples whatever it is, and a run goes on, though not bit for bit."""
+
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 """Applied as well, except where the schedule of the learning rate depends on the length of the run."""
 
-PLACE = ("data", "transform", "trainer.limit_train_batches", "trainer.accumulate_grad_batches", "trainer.devices",
-         "trainer.num_nodes", "trainer.overfit_batches")  # fmt: skip
+PLACE = ("data", "transform", "trainer.limit_train_batches", "trainer.accumulate_grad_batches",
+         "trainer.overfit_batches")  # fmt: skip
 """What decides which samples a batch holds, and how many steps an epoch has."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from dvsn.config import board
 from dvsn.errors import ConfigError, UserError
 
 OTHERS = 10.0
@@ -69,8 +70,13 @@ def of_options(error: Exception) -> UserError | None:
 
 def of_processes(error: Exception, trainer: pl.Trainer, config: Mapping[str, Any]) -> UserError | None:
     """The message for a process that waited for another until `trainer.process_timeout`."""
-    waited = re.search(r"[Tt]imed out|[Tt]imeout", str(error))
-    if trainer.world_size < 2 or not isinstance(error, RuntimeError) or waited is None:
+    ours, waited = board.current(), re.search(r"[Tt]imed out|[Tt]imeout", str(error))
+    if trainer.world_size < 2 or not board.of_collective(error):
+        return None
+    if ours is not None and (waited is None or ours.fault()):
+        reason = ours.reason(4 * ours.beat + 1)
+        return board.Failed(f"{reason} Process {ours.place.rank} ends with it.") if reason else None
+    if waited is None:
         return None
     seconds, own = config["trainer"].get("process_timeout", 300), trainer.global_rank
     silent = silent_processes(own, trainer.world_size)

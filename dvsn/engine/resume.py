@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,10 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.core.optimizer import _init_optimizers_and_lr_schedulers
 
 from dvsn.config.allow import renamed
+from dvsn.config.launched import restarted
 from dvsn.config.newest import checkpoints
-from dvsn.engine.differences import APPLIED, LENGTH, PLACE, Difference, differences, kept
+from dvsn.engine.devices import device_count
+from dvsn.engine.differences import APPLIED, LENGTH, PLACE, PROCESSES, Difference, differences, kept
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
@@ -29,12 +30,13 @@ PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-
 def find_resume(resume: str | None, folder: Path) -> Path | None:
     """The checkpoint to continue from: a path, or with `auto` the newest of the run's folder that loads.
 
-    A SLURM job that was started again goes on without being told. Raises `CheckpointError` for a path that cannot be used,
-    and where a folder has checkpoints and none loads.
+    What a launcher has started again goes on without being told, from its own checkpoints if it has any. Raises
+    `CheckpointError` for a path that cannot be used, and where a folder has checkpoints and none loads.
     """
-    if resume is None and not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+    again = restarted() and bool(checkpoints(folder))
+    if resume is None and not restarted():
         return None
-    if resume is not None and resume != "auto":
+    if resume is not None and resume != "auto" and not again:
         return loads(Path(resume))
     faults = []
     for path in checkpoints(folder):
@@ -108,9 +110,22 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     _check_length(path, config, content)
     for each in found:
         log.info("%-11s %s", "forced" if each in forced else "applied", each)
+    _tell_of_processes(found, there, config)
     changed = any(each.within(["teacher", "distillation.engine"]) for each in forced)
     teachers = None if changed else tuple((header.get("ran") or {}).get("teachers") or ())
     return Resumption(config, tuple(each.path for each in forced), teachers)
+
+
+def _tell_of_processes(found: list[Difference], there: Config, config: Config) -> None:
+    """Say it where the run goes on with another number of processes."""
+    if any(each.within(PROCESSES) for each in found):
+        before, now = (device_count({"devices": 1, **each["trainer"]}) for each in (there, config))
+        if before != now:
+            log.warning(
+                "resume: %d processes instead of %d. The run goes on with the batch after the last one, and sees every "
+                "sample of the epoch; it does not end bit for bit as the unbroken one, since random numbers and the "
+                "statistics of batch norm are each process's own.", now, before,
+            )  # fmt: skip
 
 
 def as_it_ran(config: Config, header: Config) -> Config:
@@ -247,6 +262,12 @@ class ForcedOptions(Callback):
             for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             schedule._last_lr = rates
+
+
+def place_of(checkpoint: Path) -> tuple[int, int]:
+    """Epoch and optimiser step of a checkpoint."""
+    content = read_checkpoint(checkpoint, verify=False)
+    return int(content.get("epoch", 0)), int(content.get("global_step", 0))
 
 
 def step_of(checkpoint: Path) -> int:

@@ -10,7 +10,8 @@ from typing import Any, get_type_hints
 import pytorch_lightning as pl
 
 from dvsn.config.build import build
-from dvsn.config.rules import TRAINER_REFUSED, check_options
+from dvsn.config.compose import PROCESS_TIMEOUT
+from dvsn.config.rules import TRAINER_REFUSED, check_channels, check_options
 from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import EpochAverage, WeightAverage
@@ -18,15 +19,17 @@ from dvsn.engine.boards.find import is_board
 from dvsn.engine.boards.showing import ShowOnBoards
 from dvsn.engine.callbacks import StatelessRandom
 from dvsn.engine.checkpoint import AtomicCheckpointIO
-from dvsn.engine.devices import Ddp, bf16_choice, device_count, resolve_precision, uses_cuda
+from dvsn.engine.devices import Ddp, bf16_choice, device_count, record_flights, resolve_precision, uses_cuda
 from dvsn.engine.loggers import CsvLogger, build_loggers, build_parts
 from dvsn.engine.progress import Bar, EpochLines
 from dvsn.engine.saving import Checkpoints
 from dvsn.engine.scores import Scores
 from dvsn.engine.screens import Screen, Terminal, find_screen
+from dvsn.engine.together import Together
 from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
 from dvsn.networks.recompute import recompute
+from dvsn.networks.shared_norm import share_statistics
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
@@ -34,7 +37,6 @@ from dvsn.tasks.recipe import build_task
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
-PROCESS_TIMEOUT = 300.0  # seconds
 
 
 def build_data(config: Config) -> DataModule:
@@ -47,6 +49,7 @@ def build_data(config: Config) -> DataModule:
 def make_task(config: Config) -> Task:
     """The task with weights drawn from the run's seed, the same on every rank."""
     check_options(config)
+    check_channels(config)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=2)
     task = build_task(config["task"], data=config["data"])
     measure_by(task, config.get("metrics") or {})
@@ -86,14 +89,26 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     if fitting:
         check_optimiser(config, task, count)
         check_clipping(config, task, str(options["precision"]))
-    if options.get("sync_batchnorm") and not cuda:
-        if count > 1:
-            log.warning("trainer.sync_batchnorm: needs CUDA devices; batch norm stays each process's own.")
+    if cuda and count > 1 and fitting:
+        record_flights(Path(config["run_dir"]))
+    own = {key: options.pop(key, None) for key in OWN_OPTIONS}
+    fsdp = options.get("strategy") == "fsdp"
+    if options.get("sync_batchnorm") and (fsdp or not cuda):
+        if count > 1 and fitting:
+            share_statistics(task)
         options["sync_batchnorm"] = False
+    if fsdp:
+        check_fsdp(config, task)
+        options["inference_mode"] = False  # gathered parameters outlive a validation
     if count > 1 and isinstance(options.get("strategy", "auto"), str):
-        partly = task.distiller is not None and task.distiller.needs_unused_parameters
-        unused = task.needs_unused_parameters or partly or str(options["strategy"]).endswith("_true")
-        options["strategy"] = Ddp(find_unused_parameters=unused, timeout=timeout)
+        if fsdp and fitting:
+            from dvsn.engine.sharded import Sharded  # and the half second of torch's part for it
+
+            options["strategy"] = Sharded(timeout=timeout, teacher=own["fsdp_teacher"] or "sharded")
+        else:
+            options["strategy"] = ddp(str(options["strategy"]), own, task, timeout)
+    elif fsdp:
+        options["strategy"] = "auto"  # a single process keeps everything
     if fitting and task.distiller is not None:
         shorten(options, task.distiller.share)
         extend(options, task.distiller.initial_epochs, config.get("distillation") or {})
@@ -138,8 +153,70 @@ def spare_memory(config: Config, task: Task) -> None:
     recompute(task.student, config["gradient_checkpointing"])
 
 
+OWN_OPTIONS = ("ddp_bucket_mb", "ddp_bucket_view", "ddp_static_graph", "ddp_compress", "fsdp_teacher")
+"""Options of `trainer` that are of a strategy, and not Lightning's."""
+
+
+def ddp(strategy: str, own: Config, task: Task, timeout: timedelta) -> Ddp:
+    """DDP with what the task needs and the config asks for. Raises `ConfigError` for a graph that is not static."""
+    partly = task.distiller is not None and task.distiller.needs_unused_parameters
+    unused = task.needs_unused_parameters or partly or strategy.endswith("_true")
+    static = bool(own["ddp_static_graph"])
+    if static and (partly or not task.automatic_optimization):
+        what = (
+            "methods that do not count in every epoch"
+            if partly
+            else f"task={task.kind}, with two optimisers,"
+        )
+        raise ConfigError(
+            f"trainer.ddp_static_graph: found true, but {what} use other parameters from step to step. Set "
+            "trainer.ddp_static_graph=false"
+        )
+    return Ddp(
+        find_unused_parameters=unused and not static,
+        static_graph=static,
+        gradient_as_bucket_view=bool(own["ddp_bucket_view"]),
+        bucket_cap_mb=own["ddp_bucket_mb"] or 25,
+        compress=own["ddp_compress"],
+        timeout=timeout,
+    )
+
+
+def check_fsdp(config: Config, task: Task) -> None:
+    """Refuse what does not go together with shared parameters. Raises `ConfigError`."""
+    trainer, what = config["trainer"], "trainer.strategy: fsdp"
+    if not task.automatic_optimization:
+        raise ConfigError(
+            f"{what} is for tasks of one optimiser, and task={task.kind} has two. Set trainer.strategy=ddp."
+        )
+    for name in ("ema", "swa", "compile"):
+        if config.get(name):
+            raise ConfigError(
+                f"{what} does not go with {name}={config[name]}. Set {name}=null or trainer.strategy=ddp."
+            )
+    if task.distiller is not None and task.distiller.stages:
+        names = ", ".join(name for name, _ in task.distiller.stages)
+        raise ConfigError(
+            f"{what} settles once which parameters learn, and {names} has an initial stage in which others do. Set "
+            "trainer.strategy=ddp"
+        )
+    if trainer.get("gradient_clip_val") and task.distiller is not None and list(task.distiller.parameters()):
+        raise ConfigError(
+            f"{what} cannot clip the gradients of methods of distillation that learn together with the network's. Set "
+            "trainer.gradient_clip_val=null or trainer.strategy=ddp."
+        )
+    if config.get("channels_last") is True:
+        raise ConfigError(f"{what} needs plain memory layouts. Set channels_last=false.")
+    if str(trainer.get("precision", "auto")) not in ("auto", "32", "32-true", "bf16-mixed", "bf16"):
+        raise ConfigError(
+            f"trainer.precision: found {trainer['precision']}; fsdp runs in 32-true and bf16-mixed."
+        )
+
+
 def in_channels_last(config: Config) -> bool:
     """Whether the networks of a run use the memory layout channels_last."""
+    if config["trainer"].get("strategy") == "fsdp":
+        return False
     wanted, cuda = config.get("channels_last", "auto"), uses_cuda(config["trainer"])
     return wanted is True or (wanted == "auto" and (cuda or bf16_choice(cuda=False).fast))
 
@@ -147,7 +224,7 @@ def in_channels_last(config: Config) -> bool:
 def build_callbacks(config: Config, *, screen: Screen | None, fitting: bool) -> list[Any]:
     """dvsn's callbacks and those of the group; when fitting also the lines of the log, the average of the
     weights and the checkpoints. `screen` is where the progress is drawn."""
-    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"]))]
+    callbacks: list[Any] = [StatelessRandom(seed=int(config["seed"])), Together()]
     if screen is not None:
         callbacks.append(Bar(screen))
     folder = Path(config["run_dir"])

@@ -18,6 +18,7 @@ from dvsn.engine.faults import told
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
 from dvsn.engine.times import Times
+from dvsn.engine.together import Together
 from dvsn.tasks.items import require_items, require_mix, require_views
 
 Config = dict[str, Any]
@@ -59,6 +60,7 @@ def train(config: Config) -> dict[str, Any]:
     before = 0 if checkpoint is None else resume.step_of(checkpoint)
     if checkpoint is not None:
         loggers.resume_csv(trainer, before)
+        results.find(trainer, Together).started_from = resume.place_of(checkpoint)
 
     started = time.perf_counter()
     with told(trainer, config):

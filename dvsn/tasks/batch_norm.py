@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dvsn.data.module import collate
 from dvsn.errors import ConfigError
+from dvsn.networks.shared_norm import SharedBatchNorm
 
 
 class Share(NamedTuple):
@@ -87,7 +88,7 @@ def watched(task: nn.Module, share: Share) -> Iterator[None]:
         def look(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if not norm.training:
                 return
-            joined = share.together if isinstance(norm, nn.SyncBatchNorm) else 1
+            joined = share.together if isinstance(norm, nn.SyncBatchNorm | SharedBatchNorm) else 1
             if inputs[0].numel() // max(1, inputs[0].shape[1]) * joined == 1:
                 raise _OneValue(name)
 

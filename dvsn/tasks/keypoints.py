@@ -13,9 +13,12 @@ from torchmetrics import MetricCollection
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.coco_evaluator import Evaluator
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoints import make_score
+from dvsn.metrics.landmarks import NME
 from dvsn.metrics.pck import Reference
+from dvsn.pictures import distributions
 from dvsn.pictures.grids import to_array
 from dvsn.pictures.layers import Layers, Point
 from dvsn.portable.draw import draw_skeleton
@@ -119,6 +122,7 @@ class KeypointTask(ScoredTask):
         confident: float = 0.2,
         threshold: float = 0.2,
         reference: Reference = "auto",
+        evaluator: Evaluator = "pycocotools",
     ) -> None:
         """The score that the data set is measured by: `data.facts.score`. For the options see
         `dvsn.metrics.keypoints.make_score`."""
@@ -130,6 +134,7 @@ class KeypointTask(ScoredTask):
             confident=confident,
             threshold=threshold,
             reference=reference,
+            evaluator=evaluator,
             normalise=self.data_fact("normalise", None),
         )
         self._metrics = (MetricCollection({"score": score}, compute_groups=False),)
@@ -227,8 +232,7 @@ class KeypointTask(ScoredTask):
         return [] if isinstance(self.score, KeypointAP) else self.score.table()
 
     def detail_pictures(self) -> dict[str, Any]:
-        draw = getattr(self.score, "curve_picture", None)
-        return {} if draw is None else {"ced": draw()}
+        return {"ced": distributions.picture(self.score.by_subset())} if isinstance(self.score, NME) else {}
 
     def files(self) -> dict[str, Any]:
         given = {}

@@ -231,6 +231,7 @@ class Student(Loop):
             checkpoint.setdefault("dvsn", {}).update(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if self.distiller is not None:
             header = checkpoint.get("dvsn", {})
             self.distiller.finished = list(header.get("stages_finished", []))

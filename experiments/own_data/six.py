@@ -163,15 +163,11 @@ def write_masks(folder: Path, count: int = 120) -> None:
         )
 
 
-SETS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "ponds": (write_ponds, "ponds/photos/flight0"),
-    "signs": (write_signs, "signs/stop"),
-    "plans": (write_plans, "plans/outline"),
-    "shelf": (write_shelf, "shelf/images"),
-    "runners": (write_runners, "runners/pictures"),
-    "masks": (write_masks, "masks"),
-}
-"""How each is drawn, and what is predicted."""
+SETS: dict[str, Callable[[Path], None]] = {
+    "ponds": write_ponds, "signs": write_signs, "plans": write_plans,
+    "shelf": write_shelf, "runners": write_runners, "masks": write_masks,
+}  # fmt: skip
+"""How each is drawn."""
 
 
 def timed(words: list[str], folder: Path) -> tuple[str, float, float]:
@@ -191,21 +187,26 @@ def timed(words: list[str], folder: Path) -> tuple[str, float, float]:
     return done.stdout + done.stderr, work, wall
 
 
+def told(words: list[str], folder: Path) -> str:
+    """Runs a command and adds what it says, and its times, to the transcript. Returns what it says."""
+    said, work, wall = timed(words, folder)
+    with (folder / "transcript.md").open("a", encoding="utf-8") as file:
+        file.write(f"$ python -m {' '.join(words)}\n{said}[{work:.0f} s of CPU time, {wall:.0f} s]\n\n")
+    return said
+
+
+def advised(said: str) -> list[str]:
+    """The words of the line by which `data init` says how to predict."""
+    line = next(line for line in said.splitlines() if line.startswith("predict "))
+    return line.split(maxsplit=3)[3].split()
+
+
 def main() -> None:
     folder, chosen = Path(sys.argv[1]).absolute(), sys.argv[2:] or list(SETS)
     for name in chosen:
-        draw, shown = SETS[name]
-        draw(folder / name)
-        init = ["dvsn.data", "init", name, f"name={name}", f"minutes={MINUTES}", "train=true"]
-        more = ["boxes=image"] if name in ("runners", "masks") else []
-        predict = ["dvsn.predict", f"runs/{name}", shown, f"output=seen/{name}", *more]
-        with (folder / "transcript.md").open("a", encoding="utf-8") as file:
-            for words in (init, predict):
-                said, work, wall = timed(words, folder)
-                file.write(
-                    f"$ python -m {' '.join(words)}\n{said}[{work:.0f} s of CPU time, {wall:.0f} s]\n\n"
-                )
-                file.flush()
+        SETS[name](folder / name)
+        said = told(["dvsn.data", "init", name, f"name={name}", f"minutes={MINUTES}", "train=true"], folder)
+        told([*advised(said), f"output=seen/{name}"], folder)
 
 
 if __name__ == "__main__":

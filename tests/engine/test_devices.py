@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from dvsn.engine import devices
+from dvsn.engine import trainer as runtime
+from dvsn.engine.callbacks import length
+from dvsn.errors import ConfigError
+from tests.support.distill_stubs import SMALL
+from tests.support.tiny import TINY, composed
 
 PROCESSORS = [
     # AMX, avx512_bf16, maker, what `auto` takes, a word of the reason
@@ -46,3 +55,42 @@ def test_a_measurement_is_float32_unless_a_precision_is_named() -> None:
     assert devices.measuring({})["precision"] == "32-true"
     for named in ("bf16-mixed", "16-mixed", "64-true", "32-true"):
         assert devices.measuring({"precision": named})["precision"] == named
+
+
+def test_what_ddp_is_told(tmp_path: Path) -> None:
+    """The options of `trainer` reach DDP, and a graph that is not static is refused."""
+    classes = ["trainer.devices=2", "data.batch_size=4"]
+    words = [
+        f"trainer.ddp_{each}"
+        for each in ("bucket_mb=4", "bucket_view=true", "static_graph=true", "compress=bf16")
+    ]
+    config = composed([*SMALL, *classes, *words], tmp_path)
+    strategy: Any = runtime.build_trainer(config, runtime.make_task(config)).strategy
+    assert strategy._ddp_kwargs == {
+        "find_unused_parameters": False, "static_graph": True, "gradient_as_bucket_view": True, "bucket_cap_mb": 4,
+    }  # fmt: skip
+    assert strategy.compress == "bf16"
+    config = composed([*TINY, *classes, "trainer.ddp_static_graph=true"], tmp_path)
+    with pytest.raises(ConfigError, match="task=pix2pix, with two optimisers, use other parameters"):
+        runtime.build_trainer(config, runtime.make_task(config))
+    config = composed([*TINY, *classes, "trainer.ddp_bucket_mb=0"], tmp_path)
+    with pytest.raises(ConfigError, match=r"trainer\.ddp_bucket_mb"):
+        runtime.build_trainer(config, runtime.make_task(config))
+
+
+def test_nccl_records_into_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_ON_TIMEOUT", "TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_TRACE_BUFFER_SIZE",
+             "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")  # fmt: skip
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_FR_BUFFER_SIZE", "7")
+    for name in names[1:]:
+        monkeypatch.setenv(name, "")  # so that it is taken away afterwards
+        monkeypatch.delenv(name)
+    devices.record_flights(tmp_path)
+    assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == str(tmp_path / "nccl_rank_")
+    assert os.environ["TORCH_FR_BUFFER_SIZE"] == "7", "what is set stays"
+
+
+def test_the_length_of_gradients() -> None:
+    assert float(length([torch.tensor([3.0, 0.0]), torch.tensor([4.0])])) == 5.0

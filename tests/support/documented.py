@@ -23,9 +23,10 @@ from omegaconf import OmegaConf
 
 from dvsn import evaluate, train, tune
 from dvsn.benchmark import __main__ as benchmark
+from dvsn.compress import command as compress
 from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
-from dvsn.data_tools import check, faces, show, weights
+from dvsn.data_tools import check, faces, show, stats, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import soup, tap_table
 from dvsn.export import __main__ as export
@@ -50,10 +51,12 @@ WORK = (
     (check, "check"),
     (show, "draw"),
     (weights, "weigh"),
+    (stats, "count"),
     (faces, "job"),
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),
+    (compress, "compress"),
     (serve, "serve"),
     (dashboard, "dashboard"),
     (init, "init"),

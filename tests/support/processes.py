@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from dvsn.engine import teaching
@@ -17,8 +18,18 @@ from dvsn.engine import trainer as runtime
 from dvsn.engine.resume import find_resume
 
 
+def draw_alike(patch: Any) -> None:
+    """CRD draws the same negatives for an item in whatever process it is."""
+    from dvsn.distill.crd import ContrastiveRepresentation
+    from tests.support.gathering import Repeatable
+
+    patch.setattr(ContrastiveRepresentation, "draw", Repeatable.draw)
+
+
 def train(config: dict[str, Any], dies_after: int | None) -> None:
     folder = Path(config["run_dir"])
+    if "crd" in (config.get("distill") or {}):
+        draw_alike(pytest.MonkeyPatch())
     task = runtime.make_task(config)
     if config.get("distill"):
         teaching.distil(task, config, runtime.build_data(config))

@@ -1,0 +1,246 @@
+"""Processes of a run that a launcher has started: their places, what they tell each other, and how they come to one run."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvsn.config import board, launched, meeting
+from dvsn.config.board import Board, Failed
+from dvsn.config.launched import Place
+from dvsn.errors import ConfigError, DataError
+
+ELASTIC = {
+    "TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+    "TORCHELASTIC_RESTART_COUNT": "1",
+}  # fmt: skip
+SLURM = {
+    "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "train",
+}  # fmt: skip
+
+
+class Shared:
+    """A store of several boards in one process; one that is `gone` answers no more."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.gone = False
+
+    def set(self, key: str, value: str) -> None:
+        self._answer()
+        self.values[key] = value
+
+    def get(self, key: str) -> bytes:
+        self._answer()
+        return self.values[key].encode()
+
+    def check(self, keys: list[str]) -> bool:
+        self._answer()
+        return all(key in self.values for key in keys)
+
+    def _answer(self) -> None:
+        if self.gone:
+            raise RuntimeError("Connection reset by peer")
+
+
+def boards(count: int, *, timeout: float = 1.0, store: Shared | None = None, attempt: int = 0) -> list[Board]:
+    store = store or Shared()
+    return [
+        Board(store, Place(rank, count, rank, count, "torchrun", attempt), timeout=timeout)
+        for rank in range(count)
+    ]
+
+
+@pytest.fixture
+def on_board(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[list[Board], Callable[[int], Any]], list[Any]]]:
+    """Runs a function in a thread for each board, which is the current one there; gives answers or errors by rank."""
+    local = threading.local()
+    monkeypatch.setattr(board, "current", lambda: getattr(local, "board", None))
+
+    def run(all_of: list[Board], function: Callable[[int], Any]) -> list[Any]:
+        found: list[Any] = [None] * len(all_of)
+
+        def one(rank: int) -> None:
+            local.board = all_of[rank]
+            try:
+                found[rank] = function(rank)
+            except Exception as error:  # noqa: BLE001 - told below
+                found[rank] = error
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(all_of))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        return found
+
+    yield run
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (ELASTIC, Place(3, 4, 1, 2, "torchrun", 1)),
+        (SLURM, Place(2, 4, 0, 2, "srun", 0)),
+        ({**SLURM, "SLURM_JOB_NAME": "bash"}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, None),
+    ],
+)
+def test_the_place_is_that_of_the_launcher(
+    variables: dict[str, str], expected: Place | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launched.place() == expected
+    assert expected is None or expected.nodes == 2
+    assert launched.restarted() == (variables is ELASTIC)
+
+
+def test_devices_are_those_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched.of_launcher({"devices": 3}) == {"devices": 3}, "without a launcher they stay"
+    for name, value in ELASTIC.items():
+        monkeypatch.setenv(name, value)
+    for devices in (1, "auto", 2):
+        nodes = {"num_nodes": 2} if devices == 2 else {}
+        assert launched.of_launcher({"devices": devices, **nodes}) == {"devices": 2, "num_nodes": 2}
+    with pytest.raises(
+        ConfigError, match=r"found 4 and 1, but torchrun has started 2 processes on each of 2"
+    ):
+        launched.of_launcher({"devices": 4})
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="3 of 4 processes"):
+        launched.place()
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ConfigError, match="RANK: found 'first'"):
+        launched.place()
+
+
+def test_who_differs_is_named_with_its_values(on_board: Any) -> None:
+    def compare(rank: int) -> None:
+        board.agree("config", {"seed": 0, "optim.lr": 0.1 if rank != 2 else 0.2}, advice="Do this.")
+
+    found = on_board(boards(3, timeout=5), compare)
+    assert len({str(each) for each in found}) == 1 and isinstance(found[0], ConfigError)
+    assert "process 2 of 3" in str(found[0]) and "optim.lr: 0.2 there, 0.1 in process 0. Do this." in str(
+        found[0]
+    )
+    same = on_board(boards(3, timeout=5), lambda rank: board.agree("a", {"seed": 0}, advice=""))
+    assert same == [None] * 3
+
+
+def test_a_fault_ends_those_who_wait(on_board: Any) -> None:
+    def work(rank: int) -> None:
+        ours = board.current()
+        assert ours is not None
+        if rank == 1:
+            board.tell(DataError("cat.png: cannot be read"))
+        else:
+            ours.wait("folder", of=1)
+
+    first, _, third = on_board(boards(3, timeout=5), work)
+    for each in (first, third):
+        assert (
+            isinstance(each, Failed)
+            and "process 1 of 3" in str(each)
+            and "cat.png: cannot be read" in str(each)
+        )
+
+
+def test_one_that_does_not_come_is_named() -> None:
+    ours = boards(2, timeout=0.3)[0]
+    with pytest.raises(Failed, match=r"has waited 0\.3 s \(trainer\.process_timeout\) for process 1 of 2"):
+        ours.wait("config", of=1)
+
+
+def test_signs_of_life() -> None:
+    """One gives none any more, one has ended, one has never come; a store that is gone is said to be."""
+    store = Shared()
+    ours = boards(4, store=store)
+    ours[1].write("alive/1", 7)
+    ours[2].write("alive/2", board.ENDED)
+    assert ours[0].silent(0.05) == []
+    time.sleep(0.1)
+    assert ours[0].silent(0.05) == [1]
+    assert "process 1 of 4 gives no sign of life" in ours[0].reason(5)
+    ours[1].write("alive/1", 8)
+    assert ours[0].silent(0.05) == []
+    store.gone = True
+    assert "the store of the run, which the agent of torchrun keeps" in ours[0].reason(1)
+    ours[0].fail("nobody hears it")
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own thread, after the others have failed, or process 0 has given no sign of life."""
+    said: list[tuple[str, int]] = []
+    monkeypatch.setattr(board, "end", lambda message, rank: said.append((message, rank)))
+    monkeypatch.setattr(board, "GRACE", 0.05)
+    first, second = boards(2, timeout=0.5)
+    first.watch()
+    second.fail("out of memory")
+    deadline = time.monotonic() + 5
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.close()
+    assert "process 1 of 2" in said[0][0] and "out of memory" in said[0][0] and said[0][1] == 0
+    first, second = boards(2, timeout=0.5)
+    first.write("alive/0", 1)
+    second.watch()
+    while len(said) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second.close()
+    assert "process 0 of 2 has given no sign of life for 0.5 s (trainer.process_timeout)" in said[1][0]
+
+
+def test_the_first_makes_the_folder_and_a_restart_finds_it(on_board: Any, tmp_path: Path) -> None:
+    store = Shared()
+
+    def enter(rank: int) -> Path:
+        with meeting.entered(tmp_path / f"stamp_of_{rank}", given=False, resume=False) as folder:
+            (folder / f"rank_{rank}").touch()
+            time.sleep(0.2)
+            return folder
+
+    found = on_board(boards(2, timeout=5, store=store), enter)
+    assert found == [tmp_path / "stamp_of_0"] * 2 and sorted(p.name for p in tmp_path.iterdir()) == [
+        "stamp_of_0"
+    ]
+    (tmp_path / "stamp_of_0" / "result.json").touch()  # a run has left something in it
+    again = on_board(boards(2, timeout=5, store=store, attempt=1), enter)
+    assert again == found
+
+
+def test_options_of_machines_may_differ_and_others_not(on_board: Any) -> None:
+    def compare(own: dict[int, dict[str, Any]]) -> list[Any]:
+        return on_board(boards(2, timeout=5), lambda rank: meeting.compare(own[rank]))  # type: ignore[no-any-return]
+
+    base = {"run_dir": "/a", "data": {"root": "/disk", "workers": 2}, "logger": {"folder": "/a/logs"}}
+    other = {"run_dir": "/b", "data": {"root": "/ssd", "workers": 4}, "logger": {"folder": "/b/logs"}}
+    assert compare({0: base, 1: other}) == [None, None]
+    assert "seed: 1 there, nothing in process 0" in str(compare({0: base, 1: {**other, "seed": 1}})[0])
+
+
+def test_torchrun_gets_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    board.tell_launcher("error: cat.png")
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "error: cat.png"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:1"), True),
+        (RuntimeError("NCCL communicator was aborted"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (DataError("connection closed"), False),
+    ],
+)
+def test_what_a_missing_partner_looks_like(error: Exception, expected: bool) -> None:
+    assert board.of_collective(error) is expected
