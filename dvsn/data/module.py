@@ -505,6 +505,10 @@ class DataModule(pl.LightningDataModule):
             )
         parts = [first]
         for source in sources:
+            if source.unlabelled and self.rule.bands is not None:
+                raise ConfigError(
+                    "data.more: unlabelled pictures are read as RGB, not as other bands. Leave them out."
+                )
             if source.unlabelled:
                 if self.wanted != "dataset":
                     raise ConfigError(
