@@ -123,6 +123,11 @@ def gather() -> None:
         text = file.read_text(encoding="utf-8")
         top = "../" * (len(file.relative_to(PAGES).parts) - 1)
         file.write_text(text.replace(f"]({top}README.md", f"]({top}index.md"), encoding="utf-8")
+        for place in re.findall(r"\]\(([^)#\s:]+)\)", text):
+            target = (file.parent / place).resolve()
+            if not target.exists() and (source := ROOT / target.relative_to(PAGES.resolve())).is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)  # source code that a page shows
 
 
 def build() -> int:

@@ -11,6 +11,7 @@ from dvsn.version import VERSION
 COMMANDS = {
     "train": "train a task on a data set",
     "search": "search over options of a training",
+    "tune": "find a learning rate and a batch size for a training",
     "evaluate": "measure a checkpoint on a data split",
     "benchmark": "count and time a network, plain and with what makes it faster",
     "predict": "turn pictures into pictures with a checkpoint",
@@ -18,6 +19,7 @@ COMMANDS = {
     "convert": "turn a published checkpoint into ours",
     "average": "average the weights of checkpoints of one network",
     "export": "write a checkpoint as a file that runs elsewhere",
+    "compress": "find the best network that meets a budget, from a teacher",
     "hub": "publish a checkpoint as a folder for the Hugging Face hub",
     "zoo": "list published checkpoints, or see whether a file gives its published score",
     "data": "check, show or weigh a data set",

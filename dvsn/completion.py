@@ -48,7 +48,7 @@ INSTALL = {
     "fish": "dvsn completion fish | source        # in ~/.config/fish/config.fish",
 }
 PARTS = {
-    "data": {name: f"data_tools.commands:{name.upper()}" for name in ("init", "check", "show", "weights", "faces")},
+    "data": {name: f"data_tools.commands:{name.upper()}" for name in ("init", "check", "show", "weights", "stats", "faces")},
     "distill": {"taps": "engine.tap_table:COMMAND"},
     "hub": {"push": "hub.__main__:PUSH"},
     "zoo": {"show": "", "verify": "zoo.__main__:VERIFY", "page": ""},
@@ -59,10 +59,12 @@ PLACES = {
     "serve": "serve.options:COMMAND",
     "convert": "convert.options:COMMAND",
     "export": "export.__main__:COMMAND",
+    "compress": "compress.command:COMMAND",
     "search": "sweep.search:COMMAND",
     "report": "report.command:COMMAND",
     "dashboard": "dashboard.command:COMMAND",
     "train": "train:COMMAND",
+    "tune": "tune:COMMAND",
     "evaluate": "evaluate:COMMAND",
     "average": "average:COMMAND",
     "benchmark": "benchmark.__main__:COMMAND",

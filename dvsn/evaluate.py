@@ -30,7 +30,7 @@ COMMAND = Command(
         Option("batch_size", "null", "null: as in training's validation"),
         Option("trainer.precision", "32-true", "of the measurement; published numbers are float32"),
         Option("worst", "null", "such as 50: a score for every picture in pictures.csv, and so many of the worst and of the "
-                        "best side by side in worst/ and best/"),
+                        "best, and of large confusions, side by side in worst/, best/ and confused/"),
         Option("teacher", "null", "with worst: a checkpoint to set beside it; auto: the run's own teacher"),
         Option("fiftyone", "null", "a name: every picture with truth and prediction in fiftyone/, as FiftyOne imports it"),
         Option("save_all", "false", "write every result too: pictures; of segmentation also ids and, where "
@@ -39,6 +39,7 @@ COMMAND = Command(
         Option("test_norm", "null", "pix2pix: running or batch statistics; null: as the recipe"),
         Option("inference.mode", "null", "segmentation: whole or slide; null: as the recipe"),
         Option("inference.window", "null", "slide: [HEIGHT,WIDTH]; inference.stride likewise"),
+        Option("inference.blend", "null", "slide: even, ramp or centre: what counts where windows overlap"),
         Option("inference.scales", "null", "such as [0.5,0.75,1,1.25,1.5,1.75]: averaged"),
         Option("inference.flip", "null", "true: averaged with the mirrored picture"),
         Option("inference.resize", "null", "pictures to [HEIGHT,WIDTH], or to a shorter side such as 520"),
@@ -48,6 +49,7 @@ COMMAND = Command(
         Option("flip_test", "null", "pose: whether to average with the mirrored crop; null: as the recipe"),
         Option("metrics.reference", "null", "pose: of PCK, torso, box or length; metrics.threshold likewise"),
         Option("metrics.nms", "null", "pose: of AP, the similarity above which one of two people is dropped"),
+        Option("metrics.evaluator", "null", "of COCO's AP: pycocotools or faster_coco_eval; null: as the recipe"),
         Option("metrics.inception_weights", "null", "file of FID's Inception: adds FID and KID"),
         Option("metrics.lpips_weights", "null", "file of torchvision's backbone: adds LPIPS"),
         Option("logger", "none", "wandb, tensorboard, mlflow or comet: shows there what is found, too"),

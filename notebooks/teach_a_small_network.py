@@ -10,12 +10,17 @@
 # drawn here, so that nothing is downloaded.
 
 # %%
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 import dvsn
+
+QUICK = bool(os.environ.get("QUICK"))  # the tests run every cell with few pictures and one epoch; such scores mean nothing
+PICTURES = {"train": 16, "val": 4} if QUICK else {"train": 120, "val": 60}
+EPOCHS = {"teacher": 1, "student": 1} if QUICK else {"teacher": 12, "student": 6}
 
 # %% [markdown]
 # ## Pictures of three shapes
@@ -40,7 +45,7 @@ def draw(shape):
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-for split, count in (("train", 120), ("val", 60)):
+for split, count in PICTURES.items():
     for shape in ("circle", "square", "triangle"):
         folder = Path("shapes", split, shape)
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,22 +59,30 @@ for split, count in (("train", 120), ("val", 60)):
 
 # %%
 shared = [
-    "task=classification", "data=imagefolder", "data.root=shapes", "data.classes=3", "transform=cifar",
-    "data.batch_size=32", "data.eval_batch_size=32", "data.workers=0", "optim.lr=0.05",
+    "task=classification",
+    "data=imagefolder",
+    "data.root=shapes",
+    "data.classes=3",
+    "transform=cifar",
+    "data.batch_size=32",
+    "data.eval_batch_size=32",
+    "data.workers=0",
+    "optim.lr=0.05",
 ]
-teacher = dvsn.train(*shared, "network=resnet20", max_epochs=12, accelerator="cpu")
+teacher = dvsn.train(*shared, "network=resnet20", max_epochs=EPOCHS["teacher"], accelerator="cpu")
 print("teacher", teacher.score)
 
 # %% [markdown]
 # ## The student, alone and taught
 #
-# `distill=kd` adds the teacher's softened answers to the labels. Any of the 40 methods is one word, and several are a list:
+# `distill=kd` adds the teacher's softened answers to the labels. Any of the 42 methods is one word, and several are a list:
 # `distill=[kd,at]`. One run each is no proof: repeat it with several seeds before you believe a difference.
 
 # %%
-alone = dvsn.train(*shared, "network=resnet8", max_epochs=6, accelerator="cpu")
+alone = dvsn.train(*shared, "network=resnet8", max_epochs=EPOCHS["student"], accelerator="cpu")
 taught = dvsn.train(
-    *shared, "network=resnet8", "distill=kd", f"teacher={teacher.best}", max_epochs=6, accelerator="cpu"
+    *shared, "network=resnet8", "distill=kd", f"teacher={teacher.best}", max_epochs=EPOCHS["student"],
+    accelerator="cpu",
 )
 for name, run in (("teacher", teacher), ("student alone", alone), ("student taught", taught)):
     print(f"{name:15} top1 {run.score:.3f}, {run.result['parameters']:,} parameters")

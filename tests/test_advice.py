@@ -71,7 +71,7 @@ def command(name: str) -> Command:
 def composed(name: str, *overrides: str) -> Any:
     with compose.initialized(conf_dir()):
         cfg = hydra_compose(
-            name, overrides=["name=x", *overrides] if name in ("train", "search") else list(overrides)
+            name, overrides=["name=x", *overrides] if name in ("train", "search", "tune") else list(overrides)
         )
     return OmegaConf.to_container(cfg, resolve=False)
 
@@ -85,7 +85,7 @@ def known() -> dict[str, list[Any]]:
         for key, hint in keys_of(node, path):
             found.setdefault(key, []).append(hint)
 
-    for name in ("train", "evaluate", "search"):
+    for name in ("train", "evaluate", "search", "tune"):
         file = Path(conf_dir(), f"{name}.yaml")
         add(
             {

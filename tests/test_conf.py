@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from dvsn.config import rules
+from dvsn.config import python, rules
 from dvsn.config.build import build, options_of
 from dvsn.config.menu import choices, conf_dir
 from dvsn.config.partners import check_partners, class_of, said, shipped
@@ -198,6 +198,18 @@ def test_every_option_is_said() -> None:
 @LINES
 def test_every_option_composes_and_passes_the_checks(line: tuple[str, ...]) -> None:
     rules.validate(tree(*line, *(["teacher=teacher.ckpt"] if line == ("task=distillation",) else [])))
+
+
+OWN_TRANSFORM = sorted(
+    file.stem for file in Path(conf_dir(), "data").glob("*.yaml") if "override /transform" in file.read_text()
+)
+
+
+@pytest.mark.parametrize("data", OWN_TRANSFORM)
+def test_an_evaluation_on_a_data_set_that_brings_its_transform_composes(data: str) -> None:
+    assert python.call("evaluate", lambda config: config, [f"data={data}", "checkpoint=best.ckpt"], {})[
+        "transform"
+    ]
 
 
 @LINES

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,6 +200,60 @@ def test_every_network_stays_on_the_gpu(name: str, network: str, schools: Any) -
             task(there["image"])
 
 
+DETECTORS = [
+    "mask_rcnn",
+    "cascade_rcnn",
+    "cascade_mask_rcnn",
+    "htc",
+    "centernet",
+    "centernet_triplets",
+    "fcos",
+]
+IN_TURN = [pytest.param(each, marks=[] if each == "centernet" else pytest.mark.slow) for each in DETECTORS]
+SAMPLED = {
+    "cascade_rcnn": {"mask as an index": 12},
+    "cascade_mask_rcnn": {"mask as an index": 12, "nonzero": 12},
+    "htc": {"mask as an index": 12, "nonzero": 12},
+}
+"""Of a training step of four pictures, what waits in dvsn's own files: three stages leave the true boxes out of the next
+one's, and those with masks take the boxes that are objects, a picture at a time, as torchvision's own stage does."""
+
+
+def detector(name: str, schools: Any) -> tuple[Task, dict[str, Any]]:
+    """A small detector of another kind, and a batch of four pictures."""
+    more = ["network.backbone.first_stride=8", "network.backbone.channels=32"] if name == "fcos" else []
+    root, _ = schools("detection")
+    return built(
+        composed([*TASKS["detection"], f"network.detector={name}", f"data.root={root}", *more], root)
+    )
+
+
+@pytest.mark.parametrize("name", IN_TURN)
+def test_every_detector_stays_on_the_gpu(name: str, schools: Any) -> None:
+    """Training steps, in the second of which waits are counted, the network in use, and what is shipped."""
+    task, batch = detector(name, schools)
+    with pretended_cuda() as waits:
+        task.to("cuda")
+        there = on_the_way(task, batch, "cuda")
+        _, second = two_steps(task, there, waits)
+        assert Counter(each.partition(" ")[2] for each in second) == SAMPLED.get(name, {})
+        task.eval()
+        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+            found = [task.find(there["image"]), task.deployable()(there["image"])]  # type: ignore[operator]
+    tensors = [each for each in torch.utils._pytree.tree_leaves(found) if isinstance(each, Tensor)]
+    assert tensors and all(each.device.type == "cuda" for each in tensors)
+
+
+@pytest.mark.parametrize("name", IN_TURN)
+def test_a_backward_pass_of_every_detector_stays_on_its_device(name: str, schools: Any) -> None:
+    task, batch = detector(name, schools)
+    with pretended_meta():
+        task.to("meta")
+        step(task, on_the_way(task, batch, "meta"), backward=True)
+    gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.device.type == "meta" for gradient in gradients)
+
+
 COUNTED = {"segmentation": ("bincount",), "detection": ("item", "to cpu")}
 """Of a validation step of dvsn's own, what waits for the device: counts of pairs of classes; COCO's score, which is kept on
 the CPU, takes all objects of a batch at once."""
@@ -270,11 +325,11 @@ def test_crowd_regions_are_left_out_before_they_reach_the_device() -> None:
 
 def taught(method: str, task: str, schools: Any, folder: Path) -> dict[str, Any]:
     """The config of a small student that learns by one method."""
-    root, teacher = schools(task, equal=method in matrix.EQUAL)
+    root, teacher = schools(task, equal=method in matrix.EQUAL, more=matrix.MORE.get(method, ()))
     node = matrix.node_of(method)
     smaller = matrix.SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})
     node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
-    config = matrix.student_of(task) | {
+    config = matrix.student_of(task, method) | {
         "teacher": str(teacher),
         "distill": {method: node},
         "run_dir": str(folder),

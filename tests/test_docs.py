@@ -80,6 +80,16 @@ def test_the_menu_has_every_page() -> None:
     assert all((ROOT / page).is_file() for page in found if page != "index.md"), "in the menu, and not there"
 
 
+def test_every_link_of_the_site_leads_somewhere(
+    site: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the pages as they are gathered, which is not all of the repository."""
+    monkeypatch.setattr(site, "PAGES", tmp_path / "pages")
+    site.gather()
+    wrong = {str(page): broken(page) for page in (tmp_path / "pages").rglob("*.md")}
+    assert {page: links for page, links in wrong.items() if links} == {}
+
+
 def test_pages_made_from_data_are_up_to_date(site: ModuleType) -> None:
     for path, text in site.made().items():
         assert path.read_text(encoding="utf-8") == text, (

@@ -122,6 +122,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
 COMMANDS = {
     "train": ["resume=x.ckpt", "task=classification", "data=cifar10", "network=resnet8x4"],
     "train weights": ["weights=x.ckpt", "task=classification", "data=imagefolder", "network=resnet8x4"],
+    "tune": ["weights=x.ckpt", "task=classification", "data=imagefolder", "network=resnet8x4"],
     "evaluate": ["checkpoint=x.ckpt"],
     "average": ["x.ckpt", "y.ckpt"],
     "benchmark": ["checkpoint=x.ckpt"],
@@ -144,7 +145,9 @@ def test_every_command_has_the_bound(
     words = COMMANDS[name]
     module = name.split()[0]
     found = importlib.import_module(
-        f"dvsn.{module}.__main__" if module not in ("train", "evaluate", "average") else f"dvsn.{module}"
+        f"dvsn.{module}.__main__"
+        if module not in ("train", "tune", "evaluate", "average")
+        else f"dvsn.{module}"
     )
     for bound, message in (
         ("1", r"x.ckpt: [\d,]+ bytes that unpack to [\d,]+; expected 1 at most \(max_unpacked\)"),

@@ -1,11 +1,12 @@
-"""The worst and the best pictures of a split, of which only so many are in memory, and as files of JPEG."""
+"""The worst, the best and the most confused pictures of a split, of which only so many are in memory, as files of JPEG."""
 
 from __future__ import annotations
 
 import heapq
 import math
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import cv2
 import numpy as np
 
 from dvsn.analysis.analyst import Gather
-from dvsn.analysis.record import Picture
+from dvsn.analysis.record import Cell, Picture
 from dvsn.pictures.grids import Array, grid, shrink, to_array, write_bytes
 
-FOLDERS = ("worst", "best")
+FOLDERS = ("worst", "best", "confused")
+CELLS, EACH = 400, 3
+"""Kinds of confusions of which pictures are kept, where there are more those that come first; and pictures of each."""
 SIDE = 640  # pixels of the longer side of a panel
 SMALLEST = 192  # a panel smaller than half of this is enlarged
 WIDE = 2.0  # the width of a sheet of panels over its height
@@ -34,7 +37,8 @@ class Seen:
 
 
 class Kept:
-    """The drawings of the `count` worst and the `count` best pictures that this process has seen so far.
+    """The drawings of the `count` worst and the `count` best pictures that this process has seen so far, and of each kind of
+    confusion those of the pictures with most of it.
 
     `better` is `more` or `less`. Pictures of equal score come in the order of the data set, so that several processes
     keep what one would. A picture without a score (NaN) is never kept.
@@ -44,30 +48,44 @@ class Kept:
         self.count, self.sign = count, 1.0 if better == "more" else -1.0
         self._worst: list[tuple[float, int]] = []  # heaps: at the top what goes next
         self._best: list[tuple[float, int]] = []
+        self._confused: dict[tuple[int, int], list[tuple[float, float, int]]] = {}  # a heap a cell
         self.drawn: dict[int, bytes] = {}
 
     def quality(self, score: float) -> float:
         return self.sign * score
 
-    def offer(self, index: int, score: float, draw: Callable[[], bytes]) -> None:
-        """Keep a picture if it is among the worst or the best; only then it is drawn."""
+    def offer(self, index: int, score: float, draw: Callable[[], bytes], cells: Sequence[Cell] = ()) -> None:
+        """Draw and keep a picture if it is among the worst or the best, or has most of one of its confusions."""
         if math.isnan(score) or not self.count:
             return
-        quality, gone = self.quality(score), set()
+        quality, taken = self.quality(score), False
         for heap, entry in ((self._worst, (-quality, -index)), (self._best, (quality, index))):
             if len(heap) < self.count:
                 heapq.heappush(heap, entry)
-            elif (out := heapq.heappushpop(heap, entry)) != entry:
-                gone.add(abs(out[1]))
+                taken = True
             else:
-                continue
-            if index not in self.drawn:
-                self.drawn[index] = draw()
-        if not gone:
+                taken |= heapq.heappushpop(heap, entry) != entry
+        for cell in cells:
+            taken |= self._take(cell, -quality, -index)
+        if not taken:
             return
-        held = {abs(place) for heap in (self._worst, self._best) for _, place in heap}
-        for place in gone - held:
-            del self.drawn[place]
+        if index not in self.drawn:
+            self.drawn[index] = draw()
+        heaps: list[list[Any]] = [self._worst, self._best, *self._confused.values()]
+        held = {abs(entry[-1]) for heap in heaps for entry in heap}
+        for each in self.drawn.keys() - held:
+            del self.drawn[each]
+
+    def _take(self, cell: Cell, badness: float, index: int) -> bool:
+        """Whether a picture is among those with most of a confusion; of equal ones, the worse."""
+        place, own = (cell.row, cell.column), (cell.count, badness, index)
+        if place not in self._confused and len(self._confused) >= CELLS:
+            return False
+        heap = self._confused.setdefault(place, [])
+        if len(heap) < EACH:
+            heapq.heappush(heap, own)
+            return True
+        return heapq.heappushpop(heap, own) != own
 
     def choose(self, seen: list[Seen]) -> dict[int, str]:
         """The file of each picture to keep, by its index; `seen` is the whole split, the worst first.
@@ -77,9 +95,13 @@ class Kept:
         scored = [each for each in seen if not math.isnan(each.picture.score)]
         worst = scored[: min(self.count, math.ceil(len(scored) / 2))]
         best = scored[::-1][: min(self.count, len(scored) // 2)]
+        kept = {each.index for each in (*worst, *best)}
+        confused = [each for each in most_confused(scored, self.count) if each.index not in kept][
+            : 2 * self.count
+        ]
         return {
             each.index: f"{folder}/{number:04d}_{file_name(each.picture.name)}.jpg"
-            for folder, part in zip(FOLDERS, (worst, best), strict=True)
+            for folder, part in zip(FOLDERS, (worst, best, confused), strict=True)
             for number, each in enumerate(part, start=1)
         }
 
@@ -87,6 +109,19 @@ class Kept:
         """The drawings of all processes that are wanted, by their file."""
         own = {file: self.drawn[index] for index, file in wanted.items() if index in self.drawn}
         return {file: content for part in gather(own) for file, content in part.items()}
+
+
+def most_confused(seen: list[Seen], count: int) -> list[Seen]:
+    """Of the `count` largest confusions of all pictures together those with most of each, none twice: first one of each,
+    then the second ones, and so on. `seen` are the worst first."""
+    cells: dict[tuple[int, int], list[tuple[float, Seen]]] = defaultdict(list)
+    for each in seen:
+        for cell in each.picture.cells:
+            cells[cell.row, cell.column].append((cell.count, each))
+    order = sorted(cells, key=lambda place: (-sum(count for count, _ in cells[place]), place))[:count]
+    ranked = [sorted(cells[place], key=lambda pair: -pair[0])[:EACH] for place in order]
+    chosen = [found[rank][1] for rank in range(EACH) for found in ranked if rank < len(found)]
+    return list({each.index: each for each in chosen}.values())
 
 
 def by_score(seen: list[Seen], kept: Kept) -> list[Seen]:

@@ -81,7 +81,8 @@ class Found(Analyst):
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = self.task.panels(batch, output)
         if self.teacher is not None:
-            found["teacher"] = (batch["teacher"].clamp(0, 1) * 255).round().to(torch.uint8)
+            taught = (batch["teacher"].clamp(0, 1) * 255).round().to(torch.uint8)
+            found["teacher"] = taught.expand(-1, 3, -1, -1)
         return found | {"difference": difference(output, batch["target"])}
 
     def close(self, gather: Gather) -> None:
@@ -129,7 +130,7 @@ class Found(Analyst):
 
 
 def compare(generated: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """RGB (1, 3, H, W) in [0, 1] -> maps (H, W) of the squared error and of SSIM, both the mean over colours."""
+    """RGB or grey (1, 3 or 1, H, W) in [0, 1] -> maps (H, W) of the squared error and of SSIM, the mean over colours."""
     generated, real = generated.float().contiguous(), real.float().contiguous()
     error = (generated - real).pow(2).mean(dim=1)[0]
     _, similar = structural_similarity_index_measure(
@@ -144,8 +145,8 @@ def psnr(error: float) -> float:
 
 
 def difference(generated: Tensor, real: Tensor) -> Tensor:
-    """Float RGB (1, 3, H, W) in [0, 1] and uint8 -> the mean absolute difference of the colours, from black over red to
-    pale yellow: uint8 RGB (1, 3, H, W)."""
+    """Float RGB or grey (1, 3 or 1, H, W) in [0, 1] and uint8 -> the mean absolute difference of the colours, from black
+    over red to pale yellow: uint8 RGB (1, 3, H, W)."""
     apart = (generated.float().clamp(0, 1) * 255 - real.float()).abs().mean(dim=1)[0]
     strength = (apart * GAIN).clamp(0, 255).round().to(torch.uint8).cpu().numpy()
     painted = cv2.cvtColor(cv2.applyColorMap(strength, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

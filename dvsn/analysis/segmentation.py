@@ -85,7 +85,7 @@ class Found(ConfusionAnalyst):
         if self.teacher is None:
             return found
         truth, taught = batch["target"][:, 0], batch["teacher"]
-        faded = (batch["image"].float() * 0.4).to(torch.uint8)
+        faded = (self.task.show_input(batch["image"]).float() * 0.4).to(torch.uint8)
         for own, other, colour in (
             (False, False, BOTH_WRONG), (True, False, STUDENT_RIGHT), (False, True, TEACHER_RIGHT),
         ):  # fmt: skip

@@ -108,7 +108,7 @@ def hydra_main(
         if several:
             assert sweep is not None
             return sweep(session, composed, job)
-        return _run(job, composed, check, keeps=keeps, trains=name == "train")
+        return _run(job, composed, check, keeps=keeps, trains=name in ("train", "tune"))
 
 
 def bounded(job: Job) -> Job:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dvsn.errors import ConfigError
 
-NO_GROUPS = ("dashboard",)
+NO_GROUPS = ("compress", "dashboard")
 """Folders of YAML files that no config is composed of."""
 PACKAGE = Path(__file__).resolve().parent.parent
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:\n((?:[ \t].*\n|\n)*)", re.MULTILINE)

@@ -20,7 +20,7 @@ from dvsn.errors import ConfigError
 Node = Mapping[str, Any]
 PARTS = ("logger", "callbacks")
 """Groups whose classes write."""
-FOLDERS = ("distillation.cache", "output")
+FOLDERS = ("distillation.cache", "output", "tune.output")
 """Options that are folders which are written."""
 WORDS = ("_target_", "monitor")
 """Options of loggers and callbacks that are never a path: val/miou is a name."""

@@ -176,6 +176,7 @@ def check_options(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"resume.force: found {force!r}, expected names of options, such as [optim.lr].")
     ema, clip = config.get("ema"), config["trainer"].get("gradient_clip_val")
     steps, epochs = saving.get("every_n_steps"), saving.get("every_n_epochs", 1)
+    stages = config.get("gradient_checkpointing")
     swa, length = config.get("swa"), config["trainer"].get("max_epochs")
     room = length if whole(length, 1) else None
     rules = (
@@ -185,6 +186,8 @@ def check_options(config: Mapping[str, Any]) -> None:
         ("swa", swa, swa is None or (whole(swa, 0) and (room is None or swa < room)),
          "null, or an epoch from 0 on, below trainer.max_epochs"),
         ("ema", ema, ema is None or swa is None, "null with swa, which is an average already"),
+        ("gradient_checkpointing", stages, stages is None or (isinstance(stages, list) and stages != [] and
+         all(isinstance(each, str) for each in stages)), "null, or a list of patterns such as [layer1, 'layer[23]']"),
         ("checkpoint.every_n_epochs", epochs, whole(epochs, 1), "a whole number, 1 or more"),
         ("checkpoint.every_n_steps", steps, steps is None or whole(steps, 1), "null, or a whole number, 1 or more"),
         ("channels_last", config.get("channels_last"), config.get("channels_last", "auto") in ("auto", True, False),
@@ -210,6 +213,20 @@ def _check_share(config: Mapping[str, Any]) -> None:
         )
 
 
+def check_channels(config: Mapping[str, Any]) -> None:
+    """Refuse means of another number of channels than the pictures have. Raises `ConfigError`."""
+    data, task = config.get("data"), config.get("task")
+    if not isinstance(data, Mapping) or not isinstance(task, Mapping) or data.get("label_classes"):
+        return
+    channels, mean = data.get("input_channels", 3), task.get("mean")
+    if not isinstance(mean, list) or not isinstance(channels, int) or len(mean) == channels:
+        return
+    raise ConfigError(
+        f"task.mean: has {len(mean)} numbers, and pictures have {channels} channels (data.input_channels). Expected as "
+        "many in task.mean and in task.std. `python -m dvsn.data stats` with the same data=... computes them."
+    )
+
+
 PART = ("weight", "taps", "start", "end", "ramp", "method", "task_weight")
 
 
@@ -230,6 +247,11 @@ def check_distillation(config: Mapping[str, Any]) -> None:
         )
     if teachers and network is not None:
         raise ConfigError("teacher, distillation.network: found both, expected one of them.")
+    if "ema" in teachers and (len(teachers) > 1 or not config.get("ema")):
+        raise ConfigError(
+            "teacher: ema is the moving average of the student's own weights, by itself. Set teacher=ema and its decay, "
+            "such as ema=0.99"
+        )
     if "distill" in config and chosen is None and (teachers or network is not None):
         raise ConfigError(
             "teacher: is given, and nothing is learned from it. Choose a method such as distill=kd, or distill=none for the "

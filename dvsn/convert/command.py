@@ -18,6 +18,7 @@ from dvsn.config.menu import conf_dir
 from dvsn.convert.options import COMMAND
 from dvsn.convert.release import shorten
 from dvsn.convert.rules import convert as convert_state
+from dvsn.data.cocostuff_names import THINGS
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError, nearest
 from dvsn.hub.resolve import local
@@ -38,6 +39,8 @@ OWNERS = {
     "networks of keypoints and classifiers of small pictures": (("pose", "landmarks", "small"), ("data",)),
 }
 """Whose options some are, by the kind of network."""
+COCO_IDS, COCO_GAPS = 90, (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""The highest category id of COCO's objects, and the ids that no category has."""
 MPII_JOINTS = 16  # its crops are square
 CIFAR_OF = {10: "cifar10", 100: "cifar100"}
 DATA_OF = {
@@ -96,6 +99,8 @@ def convert(options: dict[str, Any]) -> Path:
     task = build_task(recipe | found.task)
     if found.kind in DATA_OF:
         task.data_recipe = keypoint_data(task, options)
+    elif found.kind == "detector":
+        task.data_recipe = detector_data(task)
     elif is_small(found):
         task.data_recipe = class_data(task, options)
     load_state(task, state, options["source"])
@@ -221,6 +226,24 @@ def landmarks_recipe(found: Any, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def detection_recipe(detector: Any, _: dict[str, Any]) -> dict[str, Any]:
+    """The task of a published detector."""
+    return {"_target_": "dvsn.tasks.detection.Detection", "network": detector.network, "optim": SGD}
+
+
+def detector_data(task: Any) -> dict[str, Any]:
+    """COCO, numbered anew, for a detector of its eighty classes; nothing where another number is found."""
+    classes = task.network.classes
+    if classes != len(THINGS) + 1:
+        log.info("  note: the names of its %d classes are not known.", classes - 1)
+        return {}
+    log.info("  note: the names of the %d classes are taken to be those of data=coco.", classes - 1)
+    data = data_node("coco", "task=detection", f"data.object_classes={classes}")
+    used = [number for number in range(1, COCO_IDS + 1) if number not in COCO_GAPS]
+    named = {"names": dict(enumerate(THINGS, 1)), "ids": dict(enumerate(used, 1))}
+    return {**data, "objects": {**data["objects"], **named}}
+
+
 def keypoint_data(task: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The data set of a published network of keypoints, which knows them; nothing where none is known."""
     network = task.recipe["network"]
@@ -282,4 +305,5 @@ RECIPES = {
     "classifier": classification_recipe,
     "pose": pose_recipe,
     "landmarks": landmarks_recipe,
+    "detector": detection_recipe,
 }

@@ -42,8 +42,8 @@ SIGMA = (
     "The keys do not tell the Gaussians: sigma 1.5 is set, as for WFLW, AFLW and COFW; on 300-W it was 1.0."
 )
 FRAME = (
-    "The authors' maps lie 2.5 crop pixels from crop / 4: codec.offset=2.5 codec.flip_shift=-0.5 are set. Give both to a "
-    "training that starts from this file with weights=..., too."
+    "The authors' maps lie 2.5 crop pixels from crop / 4: codec.offset=2.5 codec.flip_shift=-0.5 are set, but not where "
+    "codec=... says that the file was made otherwise. Give both to a training that starts from it with weights=..., too."
 )
 AUTHORS_CODEC = {"sigma": 1.5, "offset": 2.5, "flip_shift": -0.5}
 """How the maps of HRNetV2's authors lie: pixel i was trained on floor((x - corner) / (4 s)), in the middle 4 i + 2 crop

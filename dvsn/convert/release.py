@@ -23,7 +23,7 @@ from dvsn.errors import CheckpointError, ConfigError, nearest
 
 SHOWN = 8
 State = Mapping[str, Tensor]
-Kind = Literal["generator", "discriminator", "segmenter", "classifier", "pose", "landmarks"]
+Kind = Literal["generator", "discriminator", "segmenter", "classifier", "pose", "landmarks", "detector"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "walk every split and report every fault",
     "show": "draw samples as the network will see them",
     "weights": "count the pixels of each class and weigh the classes",
+    "stats": "mean and standard deviation of each channel of the training pictures",
     "faces": "write the faces of the embedded street scenes as a WFLW tree",
 }
 

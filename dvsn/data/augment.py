@@ -69,7 +69,8 @@ class RandomScale(albumentations.DualTransform):
 def _resize(array: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
     if array.shape[:2] == size:
         return array
-    return cv2.resize(array, (size[1], size[0]), interpolation=interpolation)
+    resized = cv2.resize(array, (size[1], size[0]), interpolation=interpolation)
+    return resized[..., None] if resized.ndim < array.ndim else resized  # OpenCV drops an axis of one channel
 
 
 class MirrorWithSwaps(albumentations.HorizontalFlip):

@@ -73,6 +73,7 @@ class Cityscapes(ImageDataset):
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
+    takes_bands: ClassVar[bool] = True
 
     def __init__(
         self,

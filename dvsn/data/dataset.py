@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -34,6 +34,9 @@ class ImageDataset(Dataset[Sample]):
     palettes: dict[str, np.ndarray]
     rule: Rule | None = None
     """How its pictures are read; None: by the rule in force."""
+    takes_bands: ClassVar[bool] = False
+    """Whether one of its pictures may have other bands than red, green and blue: the one called `banded`."""
+    banded: str = "photo"
     mix: Any = None
     """What joins an item with others (`dvsn.data.mixes.SampleMix`), in training; None: nothing."""
 
@@ -50,8 +53,13 @@ class ImageDataset(Dataset[Sample]):
         raise NotImplementedError
 
     def read(self, index: int) -> Sample:
-        """The decoded arrays: photos (H, W, 3) uint8 RGB, labels (H, W, 3) uint8 RGB or (H, W) ids."""
+        """The decoded arrays: photos (H, W, 3) uint8 RGB, or (H, W, N) of the rule's bands; labels (H, W, 3) uint8 RGB or
+        (H, W) ids."""
         raise NotImplementedError
+
+    def read_at(self, epoch: int, index: int) -> Sample:
+        """`read` in an epoch, of data sets whose items differ from one to the next."""
+        return self.read(index)
 
     def describe(self, index: int) -> str:
         """The files of an item, for messages."""
@@ -60,6 +68,10 @@ class ImageDataset(Dataset[Sample]):
     def photos(self, index: int) -> list[Path]:
         """The files of an item that hold photos, as far as they are files."""
         return []
+
+    def banded_photo(self, index: int) -> Path:
+        """The file of the picture of an item that the rule's bands are of."""
+        return self.photos(index)[0]
 
     def read_label(self, index: int, name: str) -> np.ndarray:
         """The array `name` of `read`, alone, so that readers can leave the photo out."""
@@ -82,7 +94,7 @@ class ImageDataset(Dataset[Sample]):
         index %= len(self)
         try:
             with self.ruled():
-                sample = self.read(index) if self.mix is None else self.mix.read(self, epoch, index)
+                sample = self.read_at(epoch, index) if self.mix is None else self.mix.read(self, epoch, index)
             pictures = [name for name, kind in self.kinds.items() if kind != "number"]
             check_sizes({name: sample[name] for name in pictures if name in sample})
             sample |= {"index": index, "name": self.name(index)}
@@ -138,6 +150,10 @@ class Joined(ImageDataset):
     def photos(self, index: int) -> list[Path]:
         part, place = self.at(index)
         return part.photos(place)
+
+    def banded_photo(self, index: int) -> Path:
+        part, place = self.at(index)
+        return part.banded_photo(place)
 
     def read_label(self, index: int, name: str) -> np.ndarray:
         part, place = self.at(index)

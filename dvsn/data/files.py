@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from dvsn.errors import MissingError, nearest
+from dvsn.portable.bands import NUMPY
 from dvsn.portable.decode import (
     MAX_PIXELS,
     Rule,
@@ -20,6 +21,7 @@ from dvsn.portable.decode import (
     read_grey,
     read_labels,
     read_rgb,
+    rule_in_force,
     to_eight_bits,
     to_rgb,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "read_rgb",
     "require_file",
     "require_folder",
+    "rule_in_force",
     "to_eight_bits",
     "to_rgb",
     "unique_names",
@@ -79,14 +82,17 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def pictures_below(
-    folder: str | Path, *, prefix: str = "", skip: Path | None = None, suffixes: Container[str] = SUFFIXES
+    folder: str | Path, *, prefix: str = "", skip: Path | None = None, suffixes: Container[str] | None = None
 ) -> Iterator[str]:
     """Paths of all pictures below a folder, each starting with `prefix`, in no order: the one rule of every reader and of
-    `dvsn.predict`, which wants videos too and says so by `suffixes`.
+    `dvsn.predict`, which wants videos too and says so by `suffixes`. Where the rule in force has bands, arrays of numpy are
+    pictures too.
 
     Hidden files and folders (macOS leaves `._name.png`) and `JUNK` are none. Links are followed, in no circle. `skip` is a
     folder that is left out.
     """
+    if suffixes is None:
+        suffixes = SUFFIXES if rule_in_force().bands is None else SUFFIXES | {NUMPY}
     return _below(str(folder), prefix, skip, (os.path.realpath(folder),), suffixes)
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import ClassVar, Literal, TypeVar
 
+import numpy as np
+
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import list_pictures, read_labels, read_rgb, require_folder, unique_names
+from dvsn.data.files import (
+    list_pictures,
+    read_by,
+    read_labels,
+    read_rgb,
+    require_folder,
+    rule_in_force,
+    unique_names,
+)
 from dvsn.errors import ConfigError, DataError, MissingError
 from dvsn.types import Sample
 
@@ -35,6 +46,7 @@ class Folders(ImageDataset):
     """
 
     gives: ClassVar[dict[str, str]] = {"a": "photo", "b": "photo"}  # or labels, as colours
+    takes_bands: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -82,7 +94,18 @@ class Folders(ImageDataset):
         return self.names[index]
 
     def read(self, index: int) -> Sample:
-        return {key: self.readers[key](path) for key, path in zip("ab", self.pairs[index], strict=True)}
+        return {key: self._read(key, path) for key, path in zip("ab", self.pairs[index], strict=True)}
+
+    def _read(self, key: str, path: Path) -> np.ndarray:
+        """One of the two; only the one that is `banded` by the rule's bands."""
+        rule = rule_in_force()
+        if rule.bands is None or key == self.banded:
+            return self.readers[key](path)
+        with read_by(replace(rule, bands=None)):
+            return self.readers[key](path)
+
+    def banded_photo(self, index: int) -> Path:
+        return self.pairs[index]["ab".index(self.banded)]
 
 
 def find_folders(

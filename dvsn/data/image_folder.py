@@ -32,6 +32,7 @@ class ImageFolder(ImageDataset):
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "class": "number"}
+    takes_bands: ClassVar[bool] = True
 
     def __init__(
         self,

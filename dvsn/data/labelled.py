@@ -26,6 +26,7 @@ class PairedPhotos(ImageDataset):
     """
 
     gives: ClassVar[dict[str, str]] = {"photo": "photo", "label": "label"}
+    takes_bands: ClassVar[bool] = True
     pairs: list[tuple[Path, Path]]
 
     def __init__(self, *, transform: Callable[[Sample, int], Sample] | None, seed: int) -> None:

@@ -115,13 +115,13 @@ class SampleMix(Mix):
         self.size: int | None = None  # only the first so many items take part
 
     def read(self, dataset: ImageDataset, epoch: int, index: int) -> Sample:
-        """The arrays of an item as `dataset.read` gives them, mixed with those of others."""
+        """The arrays of an item as `dataset.read_at` gives them, mixed with those of others."""
         random = np.random.default_rng([dataset.seed, epoch, index, OWN])
-        own = dataset.read(index)
+        own = dataset.read_at(epoch, index)
         if not self.drawn(random, epoch):
             return own
         count = min(len(dataset), self.size or len(dataset))
-        return self.mixed(own, lambda: dataset.read(int(random.integers(count))), random)
+        return self.mixed(own, lambda: dataset.read_at(epoch, int(random.integers(count))), random)
 
     def mixed(self, own: Sample, other: Any, random: np.random.Generator) -> Sample:
         raise NotImplementedError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,21 +18,28 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from dvsn import reading
 from dvsn.data import presence
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.facts import DataFacts
 from dvsn.data.files import Rule, deep_file, highest_deep, make_rule, read_by
 from dvsn.data.holdings import Holdings
 from dvsn.data.loading import Clocked, Loader
+from dvsn.data.mixed import Ratios, Source, read_sources, require_alike, told
 from dvsn.data.mixes import Mix, SampleMix
 from dvsn.data.objects import JoinedObjects, ObjectDataset
 from dvsn.data.people import JoinedPeople
 from dvsn.data.presence import Mode
 from dvsn.data.samplers import Sampler
 from dvsn.data.shuffled import check_group, chosen, fold_of, keys_of, order
-from dvsn.data.transforms import Pair, Transform
+from dvsn.data.tiles import Tiled, read_tile
+from dvsn.data.transforms import Pair, Transform, refuse_colour_steps
+from dvsn.data.unlabelled import Unlabelled
+from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable.band_files import read_numbers
+from dvsn.portable.bands import make_bands, measured
 from dvsn.types import Vocabulary
 
 log = logging.getLogger("dvsn")
@@ -109,10 +117,11 @@ class EvalBatches:
             yield [(0, index) for index in self.indices[first : first + self.batch_size]]
 
 
-def rule_by(dataset: ImageDataset, rule: Rule) -> ImageDataset:
-    """The dataset, which reads its pictures by the rule from now on, and so do its parts."""
+def rule_by(dataset: ImageDataset, rule: Rule, banded: str = "photo") -> ImageDataset:
+    """The dataset, which reads its pictures by the rule from now on, and so do its parts; `banded` names the one of each
+    item that the rule's bands are of."""
     for each in (dataset, *getattr(dataset, "parts", ())):
-        each.rule = rule
+        each.rule, each.banded = rule, banded
     return dataset
 
 
@@ -138,7 +147,8 @@ def measure_depth(*datasets: ImageDataset) -> tuple[int, int] | None:
                     kinds.setdefault(kind, []).append(path)
         for kind, files in kinds.items():
             for path in files[:: max(1, len(files) // LOOKED_AT)]:
-                bits = max(8, (highest_deep(path) or 0).bit_length())
+                highest = getattr(dataset, "highest_deep", highest_deep)(path)
+                bits = max(8, (highest or 0).bit_length())
                 used[kind] = max(used.get(kind, (0, path)), (bits, path))
     if not used:
         return None
@@ -150,6 +160,25 @@ def measure_depth(*datasets: ImageDataset) -> tuple[int, int] | None:
             dark, (1 << least) - 1, bright, (1 << most) - 1,
         )  # fmt: skip
     return 0, (1 << most) - 1
+
+
+def measure_ranges(dataset: ImageDataset, rule: Rule, *, skip: bool = False) -> Rule:
+    """The rule with the ranges of its bands, measured on some pictures of a split, evenly spread; as it is where they are
+    stated, or where all have 8 bits. With `skip` files that cannot be read are left out."""
+    bands = rule.bands
+    if bands is None or bands.ranges is not None or not len(dataset):
+        return rule
+    paths = [dataset.banded_photo(place) for place in range(0, len(dataset), -(-len(dataset) // LOOKED_AT))]
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append(read_numbers(path, reading.read_bytes(path), bands, rule.max_pixels))
+        except DataError:
+            if not skip:
+                raise
+    if all(part.dtype == np.uint8 for parts in pictures for part in parts):
+        return rule
+    return dataclasses.replace(rule, bands=measured(pictures, bands))
 
 
 def calm_opencv() -> None:
@@ -194,14 +223,21 @@ class DataModule(pl.LightningDataModule):
       pictures of different sizes need no padding. `train_samples`: only the first ones of the training split.
     - `fold`: which of `folds` parts of the split `train` is held back as val, in place of that split; what is left is
       trained on. Parts are made as ranges are, by `split_seed` (0 if it is null) and `split_group`; None: no parts.
+    - `more`: further sets to train on, of the same classes (see `dvsn.data.mixed.read_sources`); validation is of the first.
+    - `strong`: the strength of the view that the network is trained on, while its teacher sees the picture without (see
+      `dvsn.data.views.Strong`); None: one view for both.
+    - `tile`, `tile_overlap`: pictures are read as tiles of this size (H, W), see `dvsn.data.tiles`; None: whole.
     - `mix`: how training pictures are made of several (see `dvsn.data.mixes`); None: they are not.
     - `sampler`: which training samples an epoch holds, and how often; None: each once.
     - `transform`: two lists of albumentations steps, `train` and `eval`; for people and objects two objects that treat a
       sample.
     - `input_channels`, `output_channels`, `label_classes` and `classes` describe a sample to the networks, which are built
-      before any data is opened; the first sample read is checked against them. `classes` counts the classes of the target's
-      ids, 0 where there are none; `joints` the `keypoints`; `object_classes` those of objects, with the background.
+      before any data is opened; the first sample read is checked against them. A photo of one channel is its brightness.
+      `classes` counts the classes of the target's ids, 0 where there are none; `joints` the `keypoints`; `object_classes`
+      those of objects, with the background.
     - `facts`: what else is known of the data set, and is not used here.
+
+    `bands`: how pictures of other bands than red, green and blue are read (`dvsn.portable.bands.OPTIONS`).
 
     `max_pixels` is the largest picture that is decoded; null: `dvsn.data.files.MAX_PIXELS`. `deep_range` is what becomes 0
     and 255 of pictures with 16 bits a channel; null: measured in training on some files, and kept in the recipe.
@@ -239,19 +275,29 @@ class DataModule(pl.LightningDataModule):
         split_group: str | None = None,
         fold: int | None = None,
         folds: int = 5,
+        tile: list[int] | int | None = None,
+        tile_overlap: list[int] | int = 0,
         max_pixels: int | None = None,
         deep_range: list[int] | None = None,
+        bands: dict[str, Any] | None = None,
         check_classes: Mode = "refuse",
         sampler: Sampler | None = None,
         mix: Mix | None = None,
+        more: list[dict[str, Any]] | None = None,
+        strong: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.mix = mix
+        self.more, self.strong = list(more or ()), strong
+        if strong is not None:
+            Strong(strong)  # a strength that is none is refused now
+        self.ratios: Ratios | None = None
         self.sampler = sampler
         self._sampler_state: dict[str, Any] | None = None
         self.check_classes: Mode = check_classes
-        self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range)
+        channels = 3 if label_classes else input_channels
+        self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range, bands=make_bands(bands, channels))
         if not isinstance(pair, Pair):
             raise ConfigError(
                 f"data.pair: found {pair!r}, expected a node with _target_ dvsn.data.transforms.Pair, as data sets have."
@@ -272,6 +318,7 @@ class DataModule(pl.LightningDataModule):
         self.train_samples = train_samples
         self.split_seed, self.split_group = split_seed, split_group
         self.fold, self.folds = fold, folds
+        self.tile = read_tile(tile, tile_overlap)
         self.outlines: dict[str, int] | None = None
         self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
@@ -335,6 +382,11 @@ class DataModule(pl.LightningDataModule):
                 f"data.{wanted}: this data set has no {WORDS[wanted]}, which the task needs; it has "
                 f"{' and '.join(there) or 'nothing'}. Choose another data=..."
             )
+        if wanted != "dataset" and not self.label_classes and (self.input_channels != 3 or self.rule.bands):
+            raise ConfigError(
+                f"data.input_channels, data.bands: a task that reads {WORDS[wanted]} reads RGB alone. Set "
+                "data.input_channels=3 and leave data.bands as it is."
+            )
         self.wanted = wanted
 
     @property
@@ -367,6 +419,8 @@ class DataModule(pl.LightningDataModule):
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
         data = self._read_split(split, transform=self._transform(augment))
+        if self.tile is not None:
+            data = self._tiled(data, augment)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
@@ -375,6 +429,8 @@ class DataModule(pl.LightningDataModule):
                 f"data.classes: found {self.classes}, but {self.root} has {len(names)} classes: "
                 f"{', '.join(names[:24])}{', ...' if len(names) > 24 else ''}. Set data.classes={len(names)}."
             )
+        if augment and self.more:
+            data = self._with_more(data)
         if augment and isinstance(self.mix, SampleMix):
             self.mix.size = self.train_samples
             data.mix = self.mix
@@ -383,25 +439,89 @@ class DataModule(pl.LightningDataModule):
             self._check(sample, data.describe(0))
         return data
 
-    def read(self, split: str, *, transform: Any = None) -> ImageDataset:
-        """What the reader makes of a split by the data set's own name: one, several joined by +, or ranges of them."""
+    def read(self, split: str, *, transform: Any = None, source: Source | None = None) -> ImageDataset:
+        """What the reader makes of a split by the data set's own name: one, several joined by +, or ranges of them; with
+        `source` of that further set."""
         given = {"transform": transform, "seed": self.seed}
         if self.wanted == "people":
             if self.keypoints is None:
                 raise ConfigError("data.keypoints: not given; a data set of people needs their names.")
             given["keypoints"] = self.keypoints
         asked = split_parts(split)
+        self._check_bands()
+        reader, root = (self.reader, self.root) if source is None else (source.reader, source.root)
         with read_by(self.rule):
-            parts = [self.reader(root=self.root, split=name, **given) for name, _, _ in asked]
+            parts = [reader(root=root, split=name, **given) for name, _, _ in asked]
         if len(parts) == 1 and asked[0][1:] == (0, 100):
-            return rule_by(parts[0], self.rule)
+            return rule_by(parts[0], self.rule, self.pair.source)
         places = [self._range(part, first, last) for part, (_, first, last) in zip(parts, asked, strict=True)]
         return self._joined(parts, places)
+
+    def _check_bands(self) -> None:
+        """Refuse bands of a reader, and of options, that are for RGB alone."""
+        if self.strong is not None and (self.rule.bands is not None or self.input_channels != 3):
+            raise ConfigError(
+                f"data.strong: changes the colours of RGB, found data.input_channels={self.input_channels}. Set "
+                "data.strong=null."
+            )
+        if self.rule.bands is None:
+            return
+        if self.tile is not None:
+            raise ConfigError(
+                "data.tile: reads tiles of RGB pictures, not of other bands. Set data.tile=null."
+            )
+        kind = self.reader.func if isinstance(self.reader, functools.partial) else self.reader
+        if not getattr(kind, "takes_bands", False):
+            raise ConfigError(
+                f"data.input_channels, data.bands: {getattr(kind, '__name__', kind)} reads RGB alone. Bands are read by "
+                "data=segmentation, imagefolder, folders, and the published sets of segmentation."
+            )
 
     def _joined(self, parts: Sequence[ImageDataset], places: Sequence[Sequence[int]]) -> ImageDataset:
         """These items of the parts as one data set."""
         join = {"people": JoinedPeople, "objects": JoinedObjects}.get(self.wanted, Joined)
-        return rule_by(join(parts, places), self.rule)  # type: ignore[arg-type]
+        return rule_by(join(parts, places), self.rule, self.pair.source)  # type: ignore[arg-type]
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether training has pictures without labels."""
+        return any(isinstance(each, Mapping) and each.get("unlabelled") for each in self.more)
+
+    def _with_more(self, first: ImageDataset) -> ImageDataset:
+        """The training split joined with those of `more`, and how many samples an epoch has of each."""
+        sources = read_sources(
+            self.more, self.readers[self.wanted], split=self.splits["train"], kind=self.wanted
+        )
+        ratios = [source.ratio for source in sources]
+        if self.sampler is not None and (self.has_unlabelled or any(ratio is not None for ratio in ratios)):
+            raise ConfigError(
+                "data.more: a sampler chooses among all samples, by their labels or losses: ratios would be a second "
+                "choice, and unlabelled pictures have none. Set sampler=null, or leave both out."
+            )
+        if self.train_samples is not None:
+            raise ConfigError(
+                f"data.train_samples: found {self.train_samples} with data.more, of which it would leave nothing. Set "
+                "data.train_samples=null and splits such as train[:50%], or ratios below 1."
+            )
+        parts = [first]
+        for source in sources:
+            if source.unlabelled:
+                if self.wanted != "dataset":
+                    raise ConfigError(
+                        "data.more: unlabelled pictures are for classes of pictures or pixels. Leave them out."
+                    )
+                given: dict[str, Any] = {"like": first, "source": self.pair.source, "seed": self.seed}
+                unlabelled = Unlabelled(root=source.root, transform=first.transform, **given)
+                parts.append(rule_by(unlabelled, self.rule, self.pair.source))
+                continue
+            other = self.read(source.split, transform=first.transform, source=source)
+            if len(other) == 0:
+                raise DataError(f"data.more: the split '{source.split}' of {source.root} holds no sample.")
+            require_alike(first, other, source, self.reader)
+            parts.append(other)
+        self.ratios = Ratios([len(part) for part in parts], ratios)
+        log.info("data.more: an epoch has %s", told(sources, self.root, self.ratios.counts))
+        return self._joined(parts, [range(len(part)) for part in parts])
 
     def _read_split(self, split: str, *, transform: Any) -> ImageDataset:
         """`train`, `val` or `test`; with `fold`, the first two are the parts of `train` outside and inside of it."""
@@ -412,6 +532,23 @@ class DataModule(pl.LightningDataModule):
         made = order(keys, seed=self.split_seed or 0, group=self.split_group, classes=classes)
         rest, held = fold_of(made, self.fold, self.folds)
         return self._joined([whole], [rest if split == "train" else held])
+
+    def _tiled(self, data: ImageDataset, augment: bool) -> ImageDataset:
+        """The tiles of the pictures: at random places where it is trained on them, else on the grid."""
+        assert self.tile is not None
+        if self.wanted != "dataset":
+            raise ConfigError(
+                f"data.tile: cuts pictures and label maps, not {WORDS[self.wanted]}. Set data.tile=null."
+            )
+        size, overlap = self.tile
+        name = self.pair.target
+        ids = bool(self.classes) and data.kinds.get(name) == "label" and name not in data.palettes
+        if any(overlap) and not ids:
+            raise ConfigError(
+                "data.tile_overlap: only class ids can be ignored where tiles overlap. Set data.tile_overlap=0."
+            )
+        tiles = Tiled(data, size=size, overlap=overlap, target=name if ids else None, random=augment)
+        return rule_by(tiles, self.rule, self.pair.source)
 
     def _range(self, part: ImageDataset, first: int, last: int) -> Sequence[int]:
         """The items from `first` to `last` percent of a split: in its own order, or as `split_seed` shuffles them."""
@@ -440,13 +577,25 @@ class DataModule(pl.LightningDataModule):
                 "transform=..."
             )
         vocabulary = self.vocabulary
+        if not self.label_classes:
+            refuse_colour_steps(steps, self.input_channels)
         return Transform(
             steps=list(steps),
             pair=self.pair,
             label_classes=self.label_classes,
             outlines=self.outlines if augment else None,
             swaps=vocabulary.swaps if vocabulary else (),
+            strong=self.strong if augment else None,
+            grey=self._grey(),
         )
+
+    def _grey(self) -> list[str]:
+        """The photos of a pair that are read as their brightness: those of one channel."""
+        counts = {
+            self.pair.source: 0 if self.label_classes or self.rule.bands else self.input_channels,
+            self.pair.target: self.output_channels,
+        }
+        return [name for name, count in counts.items() if count == 1]
 
     def _check(self, sample: dict[str, Any], files: str) -> None:
         channels = self.input_channels if not self.label_classes else 1 + int(self.pair.edges)
@@ -469,6 +618,7 @@ class DataModule(pl.LightningDataModule):
                 f"Set data.batch_size={world * max(1, self.batch_size // world)} or another multiple of {world}."
             )
         if stage == "fit":
+            self._measure_bands()
             self.datasets = {"train": self.open("train", augment=True), "val": self.open("val")}
             self._measure_depth()
             self._check_presence()
@@ -477,9 +627,30 @@ class DataModule(pl.LightningDataModule):
         elif stage == "test":
             self.datasets = {"test": self.open(self.test_split)}
 
+    def measure_bands(self, *, skip: bool = False) -> bool:
+        """Measures the ranges of bands on the training split, where nobody has stated them; whether it did. With `skip` what
+        cannot be read is left out, and a split that cannot be opened measures nothing."""
+        before = self.rule
+        if before.bands is not None and before.bands.ranges is None:
+            with contextlib.suppress(*((DataError, OSError) if skip else ())):
+                self.rule = measure_ranges(self._read_split("train", transform=None), before, skip=skip)
+        return self.rule is not before
+
+    def _measure_bands(self) -> None:
+        """The same, said and kept in the task's recipe."""
+        if not self.measure_bands():
+            return
+        assert self.rule.bands is not None and self.rule.bands.ranges is not None
+        ranges = [list(pair) for pair in self.rule.bands.ranges]
+        log.info("data.bands.range: measured on train, %s become 0 to 255; kept in the checkpoint", ranges)
+        task: Any = getattr(self.trainer, "lightning_module", None)
+        if hasattr(task, "data_recipe"):
+            bands = {**(task.data_recipe.get("bands") or {}), "range": ranges}
+            task.data_recipe = {**task.data_recipe, "bands": bands}
+
     def _measure_depth(self) -> None:
         """The range of 16-bit pictures, where nobody has stated one: measured, said, and kept in the task's recipe."""
-        if self.rule.deep_range is not None:
+        if self.rule.deep_range is not None or self.rule.bands is not None:
             return
         found = measure_depth(*self.datasets.values())
         if found is None:
@@ -490,7 +661,7 @@ class DataModule(pl.LightningDataModule):
         )  # fmt: skip
         self.rule = dataclasses.replace(self.rule, deep_range=found)
         for dataset in self.datasets.values():
-            rule_by(dataset, self.rule)
+            rule_by(dataset, self.rule, self.pair.source)
         task: Any = getattr(self.trainer, "lightning_module", None)
         if hasattr(task, "data_recipe"):
             task.data_recipe = {**task.data_recipe, "deep_range": list(found)}
@@ -498,6 +669,8 @@ class DataModule(pl.LightningDataModule):
     def _check_presence(self) -> None:
         """Refuse to train where nothing counts or a class is nowhere: see `dvsn.data.presence`."""
         train, val = self.datasets["train"], self.datasets["val"]
+        if self.has_unlabelled:
+            train = train.parts[0]  # type: ignore[attr-defined]
         if self.wanted == "objects":
             assert isinstance(train, ObjectDataset) and isinstance(val, ObjectDataset)
             presence.check_objects(train, val)
@@ -536,15 +709,20 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        size = min(len(self.datasets["train"]), self.train_samples or sys.maxsize)
+        size, chooser = (
+            min(len(self.datasets["train"]), self.train_samples or sys.maxsize),
+            self.sampler or self.ratios,
+        )
+        if self.sampler is not None:
+            self._prepared(self.sampler, size)
         batches = TrainBatches(
-            size=size if self.sampler is None else self._prepared(self.sampler, size).length,
+            size=size if chooser is None else chooser.length,
             batch_size=self.batch_size,
             seed=self.seed,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             drop_last=self.drop_last,
-            order=None if self.sampler is None else functools.partial(self.sampler.order, seed=self.seed),
+            order=None if chooser is None else functools.partial(chooser.order, seed=self.seed),
         )
         if len(batches) == 0:
             raise ConfigError(

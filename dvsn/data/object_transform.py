@@ -36,12 +36,12 @@ class DetectionTransform:
     def __call__(self, sample: Sample, item_seed: int) -> Sample:
         random = np.random.default_rng(item_seed)
         photo, boxes = sample["photo"], sample["boxes"]
-        planes = {key: sample[key] for key in ("masks", "stuff") if key in sample}
+        planes: dict[str, np.ndarray] = {key: sample[key] for key in ("masks", "stuff") if key in sample}
         if self.flip and random.random() < self.flip:
             width = photo.shape[1]
             photo = photo[:, ::-1]
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-            planes = {key: plane[..., ::-1] for key, plane in planes.items()}
+            planes = {key: plane[..., ::-1].copy() for key, plane in planes.items()}
         photo = self.recolour.photo(np.ascontiguousarray(photo), item_seed)
         kept = {key: sample[key] for key in ("labels", "crowd", "area")}
         target = {"boxes": boxes, **kept, **planes}

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,8 +26,9 @@ from torch import Tensor
 
 from dvsn.data.boundary import boundary_map
 from dvsn.data.dataset import check_sizes
+from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.portable.memory import check_ids, instance_edges, to_bytes
+from dvsn.portable.memory import brightness, check_ids, instance_edges, to_bytes
 from dvsn.types import Sample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
@@ -80,10 +82,12 @@ class Transform:
     - `image` and `target`: uint8 (C, H, W); ids have one channel; a target that is a number stays an int;
     - `boundary`, with `outlines` (options of `dvsn.data.boundary.boundary_map`): uint8 (1, H, W) of 0 and 1, the outlines
       of the target's ids before any step, moved with it; none where a step has padded;
+    - `weak`, with `strong` (a strength, see `dvsn.data.views.Strong`): the picture that `image` is the strong view of;
     - `index`, `name`.
 
-    With edges `image` has a further channel of 0 and 1. With `label_classes` the source must be ids below it. `swaps` are
-    pairs of ids that a mirror exchanges, such as left arm and right arm.
+    `grey` names photos that become their brightness, one channel, before any step. With edges `image` has a further channel
+    of 0 and 1. With `label_classes` the source must be ids below it. `swaps` are pairs of ids that a mirror exchanges, such
+    as left arm and right arm.
     """
 
     def __init__(
@@ -94,7 +98,11 @@ class Transform:
         label_classes: int = 0,
         outlines: dict[str, int] | None = None,
         swaps: Sequence[tuple[int, int]] = (),
+        strong: float | None = None,
+        grey: Sequence[str] = (),
     ) -> None:
+        self.strong = None if strong is None else Strong(strong)
+        self.grey = tuple(grey)
         self.steps, self.pair, self.label_classes = list(steps or ()), pair or Pair(), label_classes
         self.outlines, self.swaps = outlines, tuple(swaps)
         self._pipelines: dict[tuple[tuple[str, str], ...], Any] = {}
@@ -119,6 +127,9 @@ class Transform:
                 raise ConfigError(
                     "data.pair.blend_labels: label ids cannot be blended, only colours. Set data.dataset.labels=color."
                 )
+        for name in names:
+            if name in self.grey and treated[name] != "label":
+                arrays[name] = brightness(arrays[name])
         if self.outlines is not None:
             outlines = boundary_map(arrays[self.pair.target], **self.outlines)
             arrays["boundary"] = outlines + np.uint8(OUTLINE - 1)
@@ -135,6 +146,9 @@ class Transform:
             edges = torch.from_numpy(instance_edges(arrays["instance"]))[None]  # (1, H, W)
             image = torch.cat([image, edges])  # (C + 1, H, W)
         result = {"image": image, "target": target, "index": sample["index"], "name": sample["name"]}
+        if self.strong is not None:
+            result["weak"] = image
+            result["image"] = _tensor(self.strong(arrays[self.pair.source], item_seed))
         if self.outlines is not None:
             result["boundary"] = torch.from_numpy((arrays["boundary"] == OUTLINE).astype(np.uint8))[None]
         return result
@@ -208,6 +222,34 @@ class Transform:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pipelines": {}}
+
+
+def refuse_colour_steps(steps: Sequence[Any], channels: int) -> None:
+    """Raise `ConfigError` for a step that cannot treat pictures of so many channels, such as one that turns hues: each is
+    tried on one."""
+    if channels == 3:
+        return
+    import albumentations
+
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, channels), dtype=np.uint8)
+    for step in (leaf for each in steps for leaf in _leaves(each)):
+        if isinstance(step, albumentations.DualTransform):
+            continue  # moves what it is given, whatever that shows
+        tried, reason = copy.deepcopy(step), ""
+        tried.p = 1.0
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made = tried(image=picture)["image"]
+            if made.shape != picture.shape or made.dtype != picture.dtype:
+                reason = f"it makes {made.dtype} of the shape {made.shape}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the step cannot be used
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason:
+            raise ConfigError(
+                f"transform: {type(step).__name__} cannot treat pictures of {channels} channels ({reason.rstrip('.')}). "
+                "Leave it out, or take one that treats each channel by itself, such as RandomBrightnessContrast."
+            )
 
 
 def input_kind(data: dict[str, Any], *, ids: bool) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+import numpy as np
+from pycocotools import mask as rle
+
 from dvsn.data.coco_files import Picture, contradiction
-from dvsn.data.files import SUFFIXES, require_folder
+from dvsn.data.files import SUFFIXES, read_labels, require_folder
 from dvsn.data.objects import Annotation
 from dvsn.data.own_objects import ListedObjects, annotation
 from dvsn.data.xml_files import number_in, read_xml, text_in
-from dvsn.errors import DataError, nearest
+from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable import headers
 from dvsn.reading import read_rows
 from dvsn.types import Sample
@@ -30,6 +33,10 @@ class VocObjects(ListedObjects):
 
     Boxes count pixels from `first_pixel` = 1, and their last pixel is inside, as published. Objects that are marked as
     `difficult` are neither trained on nor punished.
+
+    `outlines` is a folder with a map for a picture, NAME.png, in which the first object of its file is 1, the second 2, and
+    what is not said 255, as VOC's `SegmentationObject`; objects then have masks, and their area is the mask's. Where only
+    some pictures have one, `lists` names these: `ImageSets/Segmentation/{split}.txt`.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class VocObjects(ListedObjects):
         pictures: str = "JPEGImages",
         lists: str | None = None,
         first_pixel: int = 1,
+        outlines: str | None = None,
         masks: bool = False,
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
@@ -50,6 +58,12 @@ class VocObjects(ListedObjects):
         super().__init__(classes=classes, names=names, masks=masks, transform=transform, seed=seed)
         self.label_of = {name: label for label, name in self.categories.items()}
         self.first_pixel = first_pixel
+        self.outlines = None if outlines is None else Path(root) / outlines.replace("{split}", split)
+        if masks and self.outlines is None:
+            raise ConfigError(
+                "data.objects.outlines: null, and masks are asked for. Set data.objects.outlines=SegmentationObject, the "
+                "folder of the maps of objects, or train without masks: network.detector=faster_rcnn."
+            )
         tree = TREE.format(annotations=annotations, pictures=pictures)
         folder, photos = (
             require_folder(Path(root) / each.replace("{split}", split), expected=tree, option="data.root")
@@ -85,11 +99,12 @@ class VocObjects(ListedObjects):
             raise DataError(
                 contradiction(said, size, file, option="data.objects.sizes").partition(" If the pos")[0]
             )
-        return (
-            picture,
-            size,
-            [self._object(each, f"{file}: {n}. object") for n, each in enumerate(root.iter("object"), 1)],
-        )
+        objects = [
+            self._object(each, f"{file}: {n}. object") for n, each in enumerate(root.iter("object"), 1)
+        ]
+        if self.masks and self.outlines is not None:
+            objects = outlined(objects, self.outlines / f"{file.stem}.png", size)
+        return picture, size, objects
 
     def _object(self, node: Element, where: str) -> Annotation:
         name = text_in(node, "name")
@@ -107,6 +122,33 @@ class VocObjects(ListedObjects):
             bottom - self.first_pixel + 1,
         )
         return annotation(self.label_of[name], box, iscrowd=int(text_in(node, "difficult") == "1"))
+
+
+def outlined(objects: list[Annotation], file: Path, size: tuple[int, int]) -> list[Annotation]:
+    """Objects with the masks of a map (H, W), in which each has its number, from 1 on."""
+    if not file.is_file():
+        raise DataError(
+            f"{file}: no such file, and masks are asked for. Name the pictures that have one by data.objects.lists, such as "
+            "ImageSets/Segmentation/{split}.txt, or train without masks: network.detector=faster_rcnn."
+        )
+    ids = read_labels(
+        file, advice="Its pixels are the numbers of objects, as palettes or grey values have them."
+    )
+    if ids.shape != size:
+        raise DataError(
+            f"{file}: is {ids.shape[0]}x{ids.shape[1]}, expected its picture's {size[0]}x{size[1]} (height x width)."
+        )
+    found = []
+    for number, each in enumerate(objects, 1):
+        mask = np.asfortranarray((ids == number).astype(np.uint8))
+        if not mask.any() and not each["iscrowd"]:
+            raise DataError(
+                f"{file}: no pixel of object {number} of {len(objects)}. Expected the objects of the XML file in their "
+                "order."
+            )
+        code = {"size": list(size), "counts": rle.encode(mask)["counts"].decode("ascii")}
+        found.append(each | {"segmentation": code, "area": float(mask.sum())})
+    return found
 
 
 def listed(file: Path, folder: Path) -> list[Path]:

@@ -60,6 +60,7 @@ def check(config: Config) -> Report:
     data = runtime.build_data(config)
     choose_kind(data, config)
     data.prepare_data()
+    data.measure_bands(skip=True)
     part = part_of(data.wanted)
     splits: dict[str, Tally] = {}
     faults: list[Finding] = []

@@ -84,6 +84,23 @@ WEIGHTS = Command(
     ),
 )  # fmt: skip
 
+STATS = Command(
+    name="data stats",
+    summary="Mean and standard deviation of each channel of the training pictures; of other than 8 bits also their ranges.",
+    groups=True,
+    options=(
+        Option("data.root", "data/NAME", "where the data set lies"),
+        Option("data.input_channels", "3", "channels of a picture; 1: its brightness, others: its bands"),
+        Option("output", "null", "a JSON file with the numbers"),
+        Option("workers", "2", "processes that read; 0: the main one"),
+        Option("limit", "null", "only the first so many pictures"),
+    ),
+    examples=(
+        "python -m dvsn.data stats data=camvid",
+        "python -m dvsn.data stats data=segmentation data.root=fields data.input_channels=4",
+    ),
+)  # fmt: skip
+
 FACES = Command(
     name="data faces",
     summary="Draw street scenes and write their faces in WFLW's published layout, to try a recipe without its data.",
@@ -106,6 +123,7 @@ COMMANDS = {
     "check": (CHECK, "check"),
     "show": (SHOW, "show"),
     "weights": (WEIGHTS, "weights"),
+    "stats": (STATS, "stats"),
     "faces": (FACES, "faces"),
 }
 """By name: the options, and the module of this folder whose `job` does the work."""

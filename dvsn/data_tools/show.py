@@ -20,6 +20,7 @@ from dvsn.data_tools.walk import choose_kind
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
 from dvsn.pictures.grids import grid, shrink, write_picture
+from dvsn.portable.bands import as_rgb
 from dvsn.portable.cards import GREY, card
 from dvsn.portable.draw import draw_boxes, draw_head, draw_skeleton
 from dvsn.types import Sample, Vocabulary
@@ -39,6 +40,7 @@ def draw(config: Config) -> Path:
     data = runtime.build_data(config)
     choose_kind(data, config)
     data.prepare_data()
+    data.measure_bands()
     if data.wanted == "dataset":
         data.outlines = outline_options(config)
     if data.wanted == "people" and not all(callable(each) for each in data.steps.values()):
@@ -52,7 +54,7 @@ def draw(config: Config) -> Path:
         elif data.wanted == "objects":
             pictures = object_panels(sample, dataset)
         elif isinstance(sample["target"], int):
-            pictures = class_panels(sample, dataset)
+            pictures = class_panels(sample, dataset, data)
         else:
             pictures = panels(sample, data)
         titles = list(pictures)
@@ -82,7 +84,10 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     """Pictures (H, W, 3) of a sample by title; ids are painted, with a legend beside classes."""
     source, target = data.pair.source, data.pair.target
     vocabulary = data.vocabulary if sample["target"].shape[0] == 1 else None
-    pictures = {source: paint(sample["image"], None), target: paint(sample["target"], vocabulary)}
+    image = paint(sample["image"], None) if data.label_classes else photo(sample["image"], data)
+    wanted = sample["target"]
+    grey = wanted.shape[0] == 1 and not data.classes
+    pictures = {source: image, target: photo(wanted, data) if grey else paint(wanted, vocabulary)}
     if "boundary" in sample:
         pictures["boundary"] = np.repeat(sample["boundary"][0].numpy()[..., None] * np.uint8(255), 3, axis=2)
     if vocabulary is not None:
@@ -90,11 +95,11 @@ def panels(sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
     return pictures
 
 
-def class_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray]:
+def class_panels(sample: Sample, dataset: ImageDataset, data: DataModule) -> dict[str, np.ndarray]:
     """The picture with the name of its class."""
     names, number = getattr(dataset, "class_names", ()), sample["target"]
     name = names[number] if number < len(names) else f"class {number}"
-    return {"class": card(paint(sample["image"], None), [(name, GREY)])}
+    return {"class": card(photo(sample["image"], data), [(name, GREY)])}
 
 
 def person_panels(read: Sample, sample: Sample, data: DataModule) -> dict[str, np.ndarray]:
@@ -124,6 +129,11 @@ def object_panels(sample: Sample, dataset: ImageDataset) -> dict[str, np.ndarray
     drawn = picture.copy()
     draw_boxes(drawn, target["boxes"].numpy(), labels)
     return {"picture": picture, "objects": drawn}
+
+
+def photo(planes: Tensor, data: DataModule) -> np.ndarray:
+    """uint8 (C, H, W) of a picture of any number of channels -> (H, W, 3) RGB: the bands that are shown."""
+    return as_rgb(np.ascontiguousarray(planes.permute(1, 2, 0).numpy()), data.rule.bands)
 
 
 def paint(planes: Tensor, vocabulary: Vocabulary | None) -> np.ndarray:

@@ -78,11 +78,12 @@ class Walk(Dataset[Record]):
             return Record(name, files, "sizes differ", str(error))
         photos = [pictures[key] for key, kind in kinds.items() if kind == "photo"]
         height, width = next(iter(pictures.values())).shape[:2]
+        banded = self.dataset.rule is not None and self.dataset.rule.bands is not None
         common: dict[str, Any] = {
             "size": (height, width),
             "digest": digest(photos),
             "turned": turned(files),
-            "deep": deepest(self.dataset.photos(index)),
+            "deep": None if banded else deepest(self.dataset.photos(index)),
         }
         if self.label is None or arrays[self.label].ndim != 2:
             return Record(name, files, **common)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from dvsn.distill.cache import Answers
 from dvsn.distill.method import Kind, Method, View
 from dvsn.distill.taps import Taps, first_tensor
-from dvsn.distill.teacher import Average, Teacher, answer, view
+from dvsn.distill.teacher import Average, MeanTeacher, Teacher, answer, view
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
@@ -163,6 +163,13 @@ class Distiller(nn.Module):
         self._entered, self._pending, self.shares, self.witness = "", None, None, None
         for name in self.finished:
             self.method(name).finish_stage()
+
+    def follow(self, average: Any, see: Callable[[Tensor], Tensor]) -> None:
+        """Let the teacher that is the student's moving average be this copy of the task; before `begin`. `see` makes the
+        network's input of pictures."""
+        for teacher in self.teachers:
+            if isinstance(teacher, MeanTeacher):
+                teacher.follow(average, see)
 
     def end(self) -> None:
         """After the last step: no hook is left on the student."""

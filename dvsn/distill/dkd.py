@@ -26,6 +26,7 @@ class DecoupledDistillation(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("classes",)
+    needs_classes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -177,7 +177,9 @@ def picture(batch: Batch, like: Tensor) -> Tensor:
     """The batch's pictures in [-1, 1] at the height and width of `like`."""
     if "image" not in batch:
         raise DataError("distill.holistic: the batch has no `image`, which the critic looks at.")
-    shown = batch["image"].to(like) / 127.5 - 1
+    image = batch["image"]
+    rgb = image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+    shown = rgb.to(like) / 127.5 - 1
     return F.interpolate(shown, size=like.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
 
 

@@ -138,6 +138,9 @@ class Method(nn.Module):
     """Whether it compares the outputs of both networks, where it `reads` any: the teacher must then answer about the same
     classes, keypoints or channels as the student."""
 
+    needs_classes: ClassVar[bool] = False
+    """Whether it reads the class of every picture, so that none may be without."""
+
     stage: Stage | None = None
     """Its initial stage. `initial` is then the objective of these epochs, and the only one."""
 
@@ -171,7 +174,8 @@ class Method(nn.Module):
         """The named terms, scalars, not yet weighted. Empty where it adds nothing (after an initial stage, say).
 
         `batch` has `index` (N,) and the labels of the task: `target`, (N,) classes or (N, 1, H, W) ids with 255 ignored;
-        `weight` (N, K) of keypoints; `points` (N, L, 2), landmarks as fractions of the picture. Its `image` is uint8.
+        `weight` (N, K) of keypoints; `points` (N, L, 2), landmarks as fractions of the picture; `boxes`, of each picture
+        (n, 4), x1, y1, x2, y2 of its objects as fractions of what the networks see. Its `image` is uint8.
         """
         raise NotImplementedError
 

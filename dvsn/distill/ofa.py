@@ -24,6 +24,7 @@ class OneForAll(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("classes",)
+    needs_classes: ClassVar[bool] = True
 
     def __init__(
         self, *, student: Side, teacher: Side, exponent: float = 1.0, temperature: float = 1.0

@@ -24,6 +24,7 @@ ROLES = {
     "dense": "`dense_tap`, the input of a dense head; else what its class layer reads, else the last of `taps`",
     "pooled": "`pooled_tap`, the vector that the class layer reads, such as fc:in",
     "stem_and_stages": "`stem_tap` and `taps`",
+    "distributions": "`distribution_taps`, what a detector such as network.detector=gfl says of the edges of boxes",
 }
 """The named groups of taps, and the class attributes of a network that say where they are."""
 
@@ -184,6 +185,7 @@ def roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
         ),
         "pooled": (pooled,) if pooled else (),
         "stem_and_stages": (stem, *stages) if stem and stages else (),
+        "distributions": tuple(getattr(network, "distribution_taps", ())),
     }
     return {name: paths for name, paths in found.items() if any(paths)}
 

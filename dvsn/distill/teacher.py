@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ class Teacher:
     the network's answer, which `translate`, if given, brings into the coordinates of the student's answer. The network
     stays as it is, for those who read its weights or measure it; what is `deployed` stands in for it when it teaches.
     """
+
+    moves: ClassVar[bool] = False
+    """Whether its weights change in training."""
 
     def __init__(
         self,
@@ -109,6 +112,27 @@ class Teacher:
             output = self.translate(output.float(), batch)
         features = {path: value.float() for path, value in self.taps.take().items()}
         return (shown.new_empty(0) if output is None else output).float(), features
+
+
+class MeanTeacher(Teacher):
+    """The moving average of the student's own weights (Tarvainen and Valpola, 2017, arXiv:1703.01780).
+
+    Until `follow` it is a copy of the student at its start. Unlike there the decay is that of the whole run (`ema`), and
+    the teacher is in eval mode, with the averages of the batch norms' statistics.
+    """
+
+    moves: ClassVar[bool] = True
+
+    def follow(self, average: Any, see: Callable[[Tensor], Tensor]) -> None:
+        """Be this task from now on, whose weights somebody else keeps as the average.
+
+        `see` is the student's own preparation of pictures: the average has the mean and deviation of colours averaged too,
+        with themselves, which moves their last bit, and they are in no checkpoint.
+        """
+        average.eval().requires_grad_(False)
+        self.holder, self.network = average, average.student
+        self.ask = lambda shown: average.student(see(shown))
+        self.listen(self.taps.paths)
 
 
 def answer(

@@ -21,8 +21,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which i
 
 
 class Vgg:
-    """RGB pictures (N, 3, H, W) in [0, 1], sides of 8 or more -> the last ReLU of each of the first four blocks: 64, 128,
-    256 and 512 channels at H, H/2, H/4 and H/8.
+    """RGB or grey pictures (N, 3 or 1, H, W) in [0, 1], sides of 8 or more -> the last ReLU of each of the first four
+    blocks: 64, 128, 256 and 512 channels at H, H/2, H/4 and H/8.
 
     Simonyan and Zisserman, 2015, arXiv:1409.1556. `weights` is the file of torchvision's VGG-16 or VGG-19 without batch
     norm, a state dict, of which `features.*` is read. `where` is the config path for messages; a file that is missing is a
@@ -42,6 +42,7 @@ class Vgg:
         return self
 
     def __call__(self, picture: Tensor) -> list[Tensor]:
+        picture = picture.expand(-1, 3, -1, -1)  # a grey one as three equal channels
         self._follow(picture)
         if self.scale is not None:
             mean, std = (each[:, None, None] for each in self.scale)

@@ -21,6 +21,7 @@ class WeightedSoftLabels(Method):
     """
 
     reads: ClassVar[tuple[Kind, ...]] = ("classes",)
+    needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, student: Side, teacher: Side, temperature: float = 2.0) -> None:
         super().__init__()

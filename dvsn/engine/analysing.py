@@ -1,4 +1,4 @@
-"""The analysis of an evaluation: `analysis.json`, `pictures.csv`, and the worst and the best pictures."""
+"""The analysis of an evaluation: `analysis.json`, `pictures.csv`, and the worst, the best and the most confused pictures."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Analysing(Callback):
             def draw(number: int = number) -> bytes:
                 return drawings.draw(self.analyst.panels(one(batch, number), one(outputs, number)))
 
-            self.kept.offer(int(index), picture.score, draw)
+            self.kept.offer(int(index), picture.score, draw, picture.cells)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Before the task's own hook, which resets its metrics."""
@@ -87,6 +87,7 @@ class Analysing(Callback):
         self.seen = by_score([each for part in gather(self.seen) for each in part], self.kept)
         files = self.kept.choose(self.seen)
         self.drawings = self.kept.collect(files, gather)
+        files = {index: file for index, file in files.items() if file in self.drawings}
         self.seen = [
             replace(each, picture=replace(each.picture, file=files[each.index]))
             if each.index in files
@@ -116,8 +117,9 @@ class Analysing(Callback):
         ).write(self.folder)
         for name in (FILE, *([TABLE] if self.worst is not None else [])):
             log.info("%s", self.folder / name)
-        for name in drawings.FOLDERS if self.drawings else ():
-            log.info("%s", self.folder / name)
+        for name in drawings.FOLDERS:
+            if any(file.startswith(f"{name}/") for file in self.drawings):
+                log.info("%s", self.folder / name)
 
 
 def rows_of(pictures: list[Picture], score: str) -> list[dict[str, Any]]:

@@ -47,6 +47,14 @@ class WeightAverage(EMAWeightAveraging):
     """
 
     setup = _apart("setup")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The average may be the teacher; this is before the task's own hook, in which teachers start."""
+        super().on_train_start(trainer, pl_module)
+        distiller: Any = getattr(pl_module, DISTILLER, None)
+        if distiller is not None and self._average_model is not None:
+            distiller.follow(self._average_model.module, pl_module.see)
+
     on_train_batch_end = _apart("on_train_batch_end")
     on_train_epoch_end = _apart("on_train_epoch_end")
     on_train_end = _apart("on_train_end")

@@ -79,7 +79,7 @@ def deploy(
             raise ConfigError(
                 "distillation.engine: onnx needs ONNX Runtime, which is not installed. pip install 'dvsn[onnx]'"
             )
-        if engine == "eager":
+        if engine == "eager" or teacher.moves:
             continue
         if in_channels_last(config):
             teacher.to_channels_last()

@@ -16,7 +16,7 @@ from dvsn.errors import ConfigError
 Tree = Mapping[str, Any]
 
 APPLIED = (
-    "callbacks", "logger", "checkpoint", "monitor",
+    "callbacks", "logger", "checkpoint", "monitor", "gradient_checkpointing",
     "data.root", "data.workers", "data.eval_batch_size", "data.splits.test", "data.check_classes", "transform.test",
     "metrics", "codec.refine", "codec.blur", "codec.flip_shift", "task.flip_test", "task.inference", "task.test_dropout",
     "task.test_norm", "distillation.measure", "distillation.cache", "distillation.compile",

@@ -47,7 +47,7 @@ class FiftyOneFolder(Callback):
     ) -> None:
         fields, pictures = self.part.labels(self.task, batch, outputs), self.scores()
         for number, labels in enumerate(fields):
-            shown = batch["image"][number].permute(1, 2, 0).cpu().numpy()
+            shown = self.task.show_input(batch["image"][number][None])[0].permute(1, 2, 0).cpu().numpy()
             values = {}
             if pictures:
                 values = {**pictures[number].values, "score": pictures[number].score}

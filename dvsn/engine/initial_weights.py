@@ -13,6 +13,7 @@ from dvsn.errors import CheckpointError
 from dvsn.hub.folder import RECIPE, WEIGHTS, read_single, read_weights
 from dvsn.hub.resolve import local, read
 from dvsn.networks.blocks import class_layers
+from dvsn.networks.widening import fitted
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
 from dvsn.weights import find_weights, require_equal
@@ -46,6 +47,7 @@ def start_from(task: Task, path: str | Path) -> None:
         adopt = getattr(network, "adopt", None)  # renames what a relative calls otherwise
         if adopt is not None and set(state) != set(own):
             state, same = adopt(state), False
+        state = fitted(state, network, own)
         fitting = fitting_of(state, own)
         if same:
             heads = tuple(f"{path}." for path in class_layers(network))
@@ -104,7 +106,8 @@ def start_from_published(task: Task, state: dict[str, Tensor], path: str | Path)
         if not hasattr(network, "adopt_published"):
             continue
         adopt: Any = network.adopt_published
-        own, found = network.state_dict(), adopt(state)
+        own = network.state_dict()
+        found = fitted(adopt(state), network, own)
         fitting = fitting_of(found, own)
         if not fitting or 2 * len(fitting) < len(state):
             raise CheckpointError(

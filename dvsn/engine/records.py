@@ -109,7 +109,7 @@ def measured_line(measured: Mapping[str, Any]) -> str:
         parts.append(f"{height}x{width}")
     precision = str(measured["precision"])
     parts.append("float32" if precision == "32-true" else precision)
-    mode = "whole pictures"
+    mode = "tiles of pictures" if "tile" in measured else "whole pictures"
     if measured["mode"] == "slide":
         window, stride = measured["window"], measured["stride"]
         mode = f"windows of {window[0]}x{window[1]}" + (f" by {stride[0]}x{stride[1]}" if stride else "")

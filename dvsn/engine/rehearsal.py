@@ -103,11 +103,9 @@ def facts_of(data: DataModule) -> Facts:
     """The number of training samples, and the class of each if there is one."""
     training: Any = data.datasets["train"]
     count = min(len(training), data.train_samples or len(training))
-    parts = getattr(training, "parts", [training])
     labels = None
-    if all(hasattr(part, "targets") for part in parts):
-        targets = [torch.as_tensor(part.targets, dtype=torch.int64).flatten() for part in parts]
-        labels = torch.cat(targets)[:count]
+    if hasattr(training, "targets"):
+        labels = torch.as_tensor(training.targets, dtype=torch.int64).flatten()[:count]
     return Facts(samples=count, classes=data.classes, labels=labels)
 
 

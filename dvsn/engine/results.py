@@ -91,9 +91,9 @@ def find(trainer: pl.Trainer, kind: type) -> Any:
 def how_measured(task: Task, precision: str) -> Config:
     """What a score depends on beside weights and data: the precision, and how the task asks its network in a test.
 
-    `mirror`, `scales`, `resize` and `mode` (whole | slide, with its `window` and `stride`) are those of the task; a
-    task without a choice looks at whole pictures once. Of a task that `measures_in_float32` a mixed precision is that
-    of training alone.
+    `mirror`, `scales`, `resize` and `mode` (whole | slide, with `window`, `stride` and `blend`) are those of the task; a
+    task without a choice looks at whole pictures once. `tile`: where these are tiles, `data.tile` and `data.tile_overlap`.
+    Of a task that `measures_in_float32` a mixed precision is that of training alone.
     """
     asked = getattr(task, "inference", None)
     measured: Config = {
@@ -104,8 +104,15 @@ def how_measured(task: Task, precision: str) -> Config:
     }
     if measured["mode"] == "slide":
         measured |= {"window": list(asked.window), "stride": asked.stride and list(asked.stride)}  # type: ignore[union-attr]
+        if asked.blend != "even":  # type: ignore[union-attr]
+            measured["blend"] = asked.blend  # type: ignore[union-attr]
     if getattr(asked, "resize", None) is not None:
         measured["resize"] = asked.resize if isinstance(asked.resize, int) else list(asked.resize)  # type: ignore[union-attr]
+    if (task.data_recipe or {}).get("tile"):
+        measured["tile"] = {
+            "size": task.data_recipe["tile"],
+            "overlap": task.data_recipe.get("tile_overlap", 0),
+        }
     for key in ("test_dropout", "test_norm"):
         if hasattr(task, key):
             measured[key] = getattr(task, key)

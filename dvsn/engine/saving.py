@@ -20,7 +20,7 @@ from dvsn.atomic import replacing
 from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.differences import kept
 from dvsn.engine.next_steps import command_of, line_to_continue
-from dvsn.engine.validations import warn_without
+from dvsn.engine.validations import WholeAccumulations, warn_without
 from dvsn.errors import UserError
 from dvsn.tasks.base import Task
 from dvsn.tasks.finite import NotFinite
@@ -36,7 +36,8 @@ class Checkpoints(Checkpoint):
     written when `monitor` improves in the sense of `mode`.
 
     Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in
-    the middle of a gradient accumulation: both wait for the next clean point. A run that `max_steps` or
+    the middle of a gradient accumulation: both wait for the next clean point, as validations and the end of the run
+    do. A run that `max_steps` or
     `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Where a validation
     follows a batch, the checkpoint of that batch is written after it, so that its score is never lost. Weights
     that are not finite are never saved. A failed write, such as on a full disk, ends the run with a message
@@ -69,6 +70,10 @@ class Checkpoints(Checkpoint):
         self.latest_epoch: int | None = None
         self._improved = False
         self._postponed = False
+        self._whole: WholeAccumulations | None = None
+        self._waited = (
+            False  # the checkpoint that a run goes on from was written after a validation that had waited
+        )
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
@@ -78,10 +83,12 @@ class Checkpoints(Checkpoint):
             "monitor": self.monitor,
             "best_epoch": self.best_epoch,
             "best_step": self.best_step,
+            "waited": self._whole is not None and self._whole.validated,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The best of an earlier part of the run; checkpoints of before 2026-12 do not say its epoch."""
+        self._waited = bool(state.get("waited"))
         if state["monitor"] == self.monitor:
             self.best = state["best"]
             self.best_epoch, self.best_step = state.get("best_epoch"), state.get("best_step")
@@ -102,6 +109,10 @@ class Checkpoints(Checkpoint):
 
     # Clean points -----------------------------------------------------------------------------------
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self._whole is not None:
+            self._whole.batch_begins()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -109,8 +120,9 @@ class Checkpoints(Checkpoint):
         epoch = trainer.current_epoch
         trainer.datamodule.position = (epoch + 1, 0) if last else (epoch, batch_idx + 1)  # type: ignore[attr-defined]
         stop = self._agreed_signal(trainer)
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if last or accumulating or pl_module.window_open:
+        if self._whole is not None:
+            self._whole.batch_ended()
+        if last or pl_module.window_open:
             return
         due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
         ends_here = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
@@ -126,11 +138,13 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        if self._whole is not None:
+            self._whole.validation_ended()
         if self.monitor is not None:
             self._look_at_score(trainer)
         if self._improved and not self._at_epoch_end(trainer):
             self._save_best(trainer)
-        stopped = trainer.should_stop and not (self._at_epoch_end(trainer) or pl_module.window_open)
+        stopped = trainer.should_stop and not self._at_epoch_end(trainer)
         if self._postponed or stopped:  # by its score, within an epoch
             self._postponed = False
             self._save_and_stop(trainer, self._agreed_signal(trainer))
@@ -167,8 +181,6 @@ class Checkpoints(Checkpoint):
             self._stop(trainer, stop)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if pl_module.window_open:  # max_time ran out within an accumulation: its batches are not resumed
-            self._save(trainer, "last.ckpt")
         if self.save_weights and trainer.is_global_zero:
             state = pl_module.state_dict()
             kept = {key: value for key, value in state.items() if not key.startswith("distiller.")}
@@ -220,6 +232,7 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Handle the signals here: Lightning would act in the middle of a step."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._whole = WholeAccumulations(trainer, pl_module, validated=self._waited)
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
             warn_without(trainer, pl_module, monitor=self.monitor)
@@ -234,6 +247,9 @@ class Checkpoints(Checkpoint):
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         self._restore_handlers()
+        if self._whole is not None:
+            self._whole.close()
+            self._whole = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._restore_handlers()

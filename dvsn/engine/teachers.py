@@ -15,23 +15,28 @@ from torch import Tensor, nn
 from dvsn.config.build import build
 from dvsn.data.module import DataModule
 from dvsn.distill.method import Shape
-from dvsn.distill.teacher import Teacher
+from dvsn.distill.teacher import MeanTeacher, Teacher
 from dvsn.engine.devices import device_count
 from dvsn.engine.trainer import build_data, build_trainer, measure_by
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.hub.resolve import files_of, read
 from dvsn.tasks.base import Task
+from dvsn.tasks.items import VIEWED
 from dvsn.tasks.normalise import Normalise, fit
 from dvsn.tasks.recipe import load
 from dvsn.weights import find_weights, require_equal
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
+AVERAGE = "ema"
+"""The word for `teacher` that means the student's moving average."""
 
 
 def read_teachers(task: Task, given: str | list[str] | None, options: Config) -> list[Teacher]:
-    """The teachers of a config: checkpoints of dvsn, or one network of the user's own."""
+    """The teachers of a config: checkpoints of dvsn, one network of the user's own, or the student's moving average."""
     size = options.get("size")
+    if given == AVERAGE:
+        return [mean_teacher(task, size)]
     if options.get("network") is not None:
         return [own_teacher(task, options, size)]
     return [
@@ -54,6 +59,20 @@ def checkpoint_teacher(task: Task, path: str, size: list[int] | None) -> Teacher
         ask = getattr(teacher, f"teach_{task.response}", ask)
     name = f"{type(teacher.student).__name__} of {path}"
     return Teacher(teacher, teacher.student, ask, name=name, translate=task.translate_from(teacher))
+
+
+def mean_teacher(task: Task, size: list[int] | None) -> Teacher:
+    """The student's own moving average, which is a copy of it until the training starts."""
+    if task.kind not in VIEWED:
+        raise ConfigError(f"teacher: ema is for {' and '.join(VIEWED)}, found task={task.kind}.")
+    if size is not None:
+        raise ConfigError(
+            f"distillation.size: found {size} with teacher=ema, which sees what the student sees. Set distillation.size=null"
+        )
+    twin = copy.deepcopy(task)
+    return MeanTeacher(
+        twin, twin.student, twin.teach, name=f"the moving average of {type(twin.student).__name__}"
+    )
 
 
 class OwnTeacher(nn.Module):
@@ -167,7 +186,7 @@ def measure(task: Task, config: Config) -> float | None:
     teacher = holders[0]
     if len(holders) > 1 or not isinstance(teacher, Task) or device_count(config["trainer"]) > 1:
         return None
-    if not task.distiller.teachers[0].alike:
+    if not task.distiller.teachers[0].alike or task.distiller.teachers[0].moves:
         return None
     if task.teaching_size is not None and teacher.teaching_size != task.teaching_size:
         return None

@@ -48,6 +48,7 @@ def distil(task: Task, config: Config, data: DataModule, ran: Sequence[str] | No
         return
     options = config.get("distillation") or {}
     kinds = fitting_classes(task, chosen, config)
+    require_labels(kinds, task, data)
     teachers = read_teachers(task, config.get("teacher"), options)
     paths = {name: paths_of(task.student, teachers, node, name) for name, node in chosen.items()}
     found = rehearse(task, teachers, paths, data)
@@ -59,6 +60,12 @@ def distil(task: Task, config: Config, data: DataModule, ran: Sequence[str] | No
             require_alike(task, data, *shapes, teacher)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=3)
     built = build_methods(found, chosen, kinds, config)
+    changing = [name for name, each in built.methods.items() if kinds[name].grafts or each.only is not None]
+    if changing and any(teacher.moves for teacher in teachers):
+        raise ConfigError(
+            f"distill: {changing[0]} changes the student, or trains a part of it alone, after the teacher, and teacher=ema "
+            "is the student itself. Choose another method, such as kd or pixel_kd."
+        )
     parts = {name: part_of(found, name, node, built.methods[name]) for name, node in chosen.items()}
     tapped = [path for part in parts.values() for path in part.teacher]
     size = max(1, data.batch_size // device_count(config["trainer"]))
@@ -80,7 +87,8 @@ def distil(task: Task, config: Config, data: DataModule, ran: Sequence[str] | No
     task.use_distiller(distiller, {name: {"weight": part.weight} for name, part in parts.items()})
     if options.get("compile"):
         for teacher in teachers:
-            teacher.compile()
+            if not teacher.moves:
+                teacher.compile()
 
 
 def fitting_classes(task: Task, chosen: Config, config: Config) -> dict[str, type[Method]]:
@@ -90,6 +98,16 @@ def fitting_classes(task: Task, chosen: Config, config: Config) -> dict[str, typ
         require_reads(name, kind, task.response)
         require_company(name, kind, chosen[name], config)
     return kinds
+
+
+def require_labels(kinds: dict[str, type[Method]], task: Task, data: DataModule) -> None:
+    """Refuse methods that read the class of each picture where pictures have none."""
+    needing = [name for name, kind in kinds.items() if kind.needs_classes]
+    if needing and data.has_unlabelled and task.response == "classes":
+        raise ConfigError(
+            f"distill: {', '.join(needing)} reads the class of each picture, and data.more has some without. Choose a "
+            "method that reads none, such as kd or at."
+        )
 
 
 class Built(NamedTuple):
@@ -156,6 +174,10 @@ def answers_on_disk(
         )
         raise ConfigError(
             f"distillation.cache: keeps answers alone, and {what}. Set distillation.cache=null."
+        )
+    if any(teacher.moves for teacher in found.teachers):
+        raise ConfigError(
+            "distillation.cache: the student's moving average answers otherwise in every step. Set distillation.cache=null."
         )
     if not all(getattr(teacher.holder, "answers_alone", True) for teacher in found.teachers):
         raise ConfigError(

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from dvsn.config.build import build
 from dvsn.config.compose import PROCESS_TIMEOUT
-from dvsn.config.rules import TRAINER_REFUSED, check_options
+from dvsn.config.rules import TRAINER_REFUSED, check_channels, check_options
 from dvsn.config.types import fits, found, spell
 from dvsn.data.module import DataModule
 from dvsn.engine.averaging import EpochAverage, WeightAverage
@@ -28,6 +28,7 @@ from dvsn.engine.screens import Screen, Terminal, find_screen
 from dvsn.engine.together import Together
 from dvsn.errors import ConfigError, nearest
 from dvsn.losses import class_weights
+from dvsn.networks.recompute import recompute
 from dvsn.networks.shared_norm import share_statistics
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
@@ -48,6 +49,7 @@ def build_data(config: Config) -> DataModule:
 def make_task(config: Config) -> Task:
     """The task with weights drawn from the run's seed, the same on every rank."""
     check_options(config)
+    check_channels(config)
     seed_everything(int(config["seed"]), rank=0, epoch=0, batch=0, stage=2)
     task = build_task(config["task"], data=config["data"])
     measure_by(task, config.get("metrics") or {})
@@ -115,6 +117,8 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
 
     if in_channels_last(config):
         task.to_channels_last()
+    if config.get("gradient_checkpointing") and fitting:
+        spare_memory(config, task)
     if config.get("compile"):
         task.compile_networks()
     screen = find_screen() if options.get("enable_progress_bar", True) is not False else None
@@ -137,6 +141,16 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def spare_memory(config: Config, task: Task) -> None:
+    """Recompute the stages of the student that `gradient_checkpointing` names. Raises `ConfigError`."""
+    if config.get("compile"):
+        raise ConfigError(
+            "gradient_checkpointing: a compiled network chooses itself what it keeps. Set compile=false or "
+            "gradient_checkpointing=null"
+        )
+    recompute(task.student, config["gradient_checkpointing"])
 
 
 OWN_OPTIONS = ("ddp_bucket_mb", "ddp_bucket_view", "ddp_static_graph", "ddp_compress", "fsdp_teacher")

@@ -19,7 +19,7 @@ from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
 from dvsn.engine.times import Times
 from dvsn.engine.together import Together
-from dvsn.tasks.items import require_items, require_mix
+from dvsn.tasks.items import require_items, require_mix, require_views
 
 Config = dict[str, Any]
 
@@ -36,7 +36,9 @@ def train(config: Config) -> dict[str, Any]:
     task = runtime.make_task(config)
     task.ask_data(data)
     require_items(task, data)
-    require_mix(task, data, distilled=bool(config.get("distill")))
+    distilled = any(node is not None for node in (config.get("distill") or {}).values())
+    require_mix(task, data, distilled=distilled)
+    require_views(task, data, distilled=distilled)
     forced: tuple[str, ...] = ()
     ran: tuple[str, ...] | None = None
     if checkpoint is not None:

@@ -1,15 +1,58 @@
-"""When a run will be validated first, counted in batches, and a warning if it ends before that."""
+"""When a run is validated: after which batch first, a warning if it ends before that, and never within an accumulation."""
 
 from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytorch_lightning as pl
 
 from dvsn.tasks.base import Task
 
 log = logging.getLogger(__name__)
+
+
+class WholeAccumulations:
+    """Lets a validation, or the end of a run, that falls within a gradient accumulation wait for its last batch.
+
+    Between the batches of an accumulation no checkpoint can be exact: gradients are not saved. `best.ckpt` of a validation
+    in between would be newer than `last.ckpt`, and a run that goes on from it would lose batches.
+    """
+
+    def __init__(self, trainer: pl.Trainer, task: Task, *, validated: bool = False) -> None:
+        """`validated`: the run goes on from a checkpoint that was written after a validation which had waited."""
+        self.trainer, self.task = trainer, task
+        self._waits = self.validated = validated
+        self._ends = False
+        self._loop = trainer.fit_loop.epoch_loop
+        self._due = self._loop._should_check_val_fx
+        self._loop._should_check_val_fx = self.validation_is_due  # type: ignore[method-assign]
+
+    def validation_is_due(self, data_fetcher: Any) -> bool:
+        """What Lightning's loop asks after each batch, and where it goes on, once or more often."""
+        due = self._due(data_fetcher)
+        if self.task.window_open:
+            self._waits = self._waits or due
+            return False
+        return due or self._waits
+
+    def validation_ended(self) -> None:
+        self.validated = self._waits
+
+    def batch_begins(self) -> None:
+        if self.validated:
+            self._waits = self.validated = False
+
+    def batch_ended(self) -> None:
+        """Take back a wish to stop, such as that of `trainer.max_time`, until the accumulation has ended."""
+        if not self.task.window_open:
+            self.trainer.should_stop = self.trainer.should_stop or self._ends
+        elif self.trainer.should_stop:
+            self._ends, self.trainer.should_stop = True, False
+
+    def close(self) -> None:
+        self._loop._should_check_val_fx = self._due  # type: ignore[method-assign]
 
 
 def warn_without(trainer: pl.Trainer, task: Task, *, monitor: str | None) -> None:

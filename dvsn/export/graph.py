@@ -94,7 +94,14 @@ class Pixels(Graph):
 class Picture(Graph):
     """Image translation: the generated picture."""
 
-    outputs = (Output("picture", "float32", ("batch", "channel", "height", "width"), "RGB in [0, 1]"),)
+    outputs = (
+        Output(
+            "picture",
+            "float32",
+            ("batch", "channel", "height", "width"),
+            "RGB in [0, 1]; of one channel grey",
+        ),
+    )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return (self.task(image),)
@@ -220,10 +227,11 @@ def require_repeatable(task: Any) -> None:
 
 
 def input_channels(task: Any) -> int:
-    """How many planes the input has: of class ids one, and one more of instance edges; else red, green, blue."""
+    """How many planes the input has: of class ids one, and one more of instance edges; else red, green, blue, or what the
+    network of the task reads."""
     classes = int(getattr(task, "input_classes", 0))
     if not classes:
-        return 3
+        return int(getattr(task, "input_channels", 3))
     return 1 + bool((task.data_recipe.get("pair") or {}).get("edges", False))
 
 

@@ -17,6 +17,8 @@ from dvsn.tasks.pix2pix import label_palette
 from dvsn.version import VERSION
 
 FORMAT = 1
+COLOURS = {1: "grey", 3: "RGB"}
+"""By channels what a picture is; of other numbers, and where `data.bands` says how, its bands."""
 KEY = "dvsn"
 """Under this name the manifest lies in a file's own metadata."""
 
@@ -57,7 +59,7 @@ def input_contract(graph: Graph, shape: Shape) -> dict[str, Any]:
         "type": "uint8",
         "axes": ["batch", "channel", "height", "width"],
         "shape": [shape.batch, input_channels(task), height, width],
-        "colours": "ids" if classes else "RGB",
+        "colours": "ids" if classes else COLOURS.get(input_channels(task), "bands"),
         "range": [0, classes - 1 if classes else 255],
         "multiple": int(getattr(task.network, "multiple", 1)),
         "resize": None,

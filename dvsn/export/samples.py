@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from dvsn.config.build import build
-from dvsn.data.files import pictures_below, read_labels, read_rgb
+from dvsn.data.files import make_rule, pictures_below, read_by, read_labels, read_rgb
 from dvsn.errors import ConfigError, DataError, UserError
+from dvsn.portable.bands import bands_of
+from dvsn.portable.memory import brightness
 
 
 class Samples:
@@ -53,11 +55,15 @@ class Samples:
     def of_folder(self, count: int) -> list[Tensor]:
         """Pictures of the folder as the network sees crops and photos; of class ids as labels."""
         assert self.folder is not None
-        names = sorted(pictures_below(self.folder))
-        if not names:
-            raise DataError(f"pictures: {self.folder} holds no picture.")
-        read = read_labels if int(getattr(self.task, "input_classes", 0)) else read_rgb
-        arrays = [read(self.folder / names[place]) for place in spread(len(names), count)]
+        ids = bool(getattr(self.task, "input_classes", 0))
+        read = read_labels if ids else read_rgb
+        with read_by(make_rule(bands=None if ids else bands_of(self.node))):
+            names = sorted(pictures_below(self.folder))
+            if not names:
+                raise DataError(f"pictures: {self.folder} holds no picture.")
+            arrays = [read(self.folder / names[place]) for place in spread(len(names), count)]
+        if not ids and self.task.input_channels == 1:
+            arrays = [brightness(each) for each in arrays]
         return [torch.from_numpy(np.atleast_3d(each).transpose(2, 0, 1).copy()) for each in arrays]
 
     def samples(self, count: int, split: str) -> list[dict[str, Any]]:

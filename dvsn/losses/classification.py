@@ -16,7 +16,8 @@ class ClassCrossEntropy(nn.Module):
 
     `label_smoothing` e mixes the target with the uniform distribution over all classes, e of it (Szegedy et
     al., 2016, arXiv:1512.00567, section 7): (1 - e) times the cross entropy plus e times the mean over the
-    classes of minus their log probability. Worked out in float32, whatever the precision of the network.
+    classes of minus their log probability. With `partly` the mean is over the pictures that have a class, and 0 where none
+    has. Worked out in float32, whatever the precision of the network.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("classes",)
@@ -30,6 +31,7 @@ class ClassCrossEntropy(nn.Module):
                 f"loss.label_smoothing: found {label_smoothing!r}, expected 0 or more and below 1."
             )
         self.classes, self.label_smoothing = classes, label_smoothing
+        self.partly = False  # whether pictures may have no class, which is -1
 
     def forward(self, output: Any, batch: Batch) -> Terms:
         """`output`: logits (N, K); `batch["target"]`: class numbers (N,) int64. A mixed batch also has `other`, the second
@@ -45,7 +47,8 @@ class ClassCrossEntropy(nn.Module):
             raise ConfigError(
                 f"network: answers {output.shape[1]} classes, but data.classes is {self.classes}. Set both to one number."
             )
-        if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.classes)).all()):
+        least = -1 if self.partly else 0
+        if target.device.type == "cpu" and not bool(((target >= least) & (target < self.classes)).all()):
             raise DataError(
                 f"classes: found numbers from {int(target.min())} to {int(target.max())} in a batch, expected 0 to "
                 f"{self.classes - 1}. Set data.classes."
@@ -54,9 +57,12 @@ class ClassCrossEntropy(nn.Module):
 
     def _value(self, logits: Tensor, batch: Batch) -> Tensor:
         """Of mixed pictures that of their two classes, each by its share, which is the cross entropy of soft targets."""
-        smooth = self.label_smoothing
+        smooth, target = self.label_smoothing, batch["target"]
+        if self.partly:
+            values = F.cross_entropy(logits, target, label_smoothing=smooth, reduction="sum", ignore_index=-1)
+            return values / (target >= 0).sum().clamp(min=1)
         if "other" not in batch:
-            return F.cross_entropy(logits, batch["target"], label_smoothing=smooth)
+            return F.cross_entropy(logits, target, label_smoothing=smooth)
         first, second = (
             F.cross_entropy(logits, batch[key], label_smoothing=smooth, reduction="none")
             for key in ("target", "other")

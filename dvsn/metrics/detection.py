@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchmetrics import Metric
+
+from dvsn.metrics.coco_evaluator import Evaluator, classes_of, evaluated
 
 FIGURES = ("map", "map50", "map75", "map_small", "map_medium", "map_large",
            "mar1", "mar10", "mar100", "mar_small", "mar_medium", "mar_large")  # fmt: skip
@@ -27,7 +26,8 @@ STATES = {"images": torch.int64, "counts": torch.int64, "boxes": torch.float64, 
 class DetectionScore(Metric):
     """COCO's twelve figures of boxes, `map` to `mar_large`, and with `masks` the same of masks, `mask_map`...
 
-    Shares from 0 to 1, by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312); -1 where no object has the area.
+    Shares from 0 to 1, by pycocotools' COCOeval (Lin et al., 2014, arXiv:1405.0312) or the `evaluator` that has the same
+    rules; -1 where no object has the area.
 
     - Scored are the pictures that were given to `update`, each once; `coverage` counts them.
     - The truth is that of the dataset given to `attach`, with its crowd regions and areas as the files have them.
@@ -37,9 +37,10 @@ class DetectionScore(Metric):
     full_state_update = False
     higher_is_better = True
 
-    def __init__(self, *, masks: bool = False) -> None:
+    def __init__(self, *, masks: bool = False, evaluator: Evaluator = "pycocotools") -> None:
         super().__init__()
-        self.masks = masks
+        classes_of(evaluator)  # to hear now of one that is missing
+        self.masks, self.evaluator = masks, evaluator
         self._dataset: tuple[Any, ...] = ()  # in a tuple: no part of the metric's state
         self.results: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
@@ -114,7 +115,7 @@ class DetectionScore(Metric):
         self.rows = [{"class": name} for name in self.dataset.categories.values()]
         counts = Counter(each["category_id"] for each in truth["annotations"] if not each["iscrowd"])
         for prefix, kind in {"": "bbox", **({"mask_": "segm"} if self.masks else {})}.items():
-            found = evaluate(truth, self.results, kind)
+            found = evaluate(truth, self.results, kind, evaluator=self.evaluator)
             named = zip(FIGURES, found.stats, strict=True)
             figures |= {f"{prefix}{name}": torch.tensor(float(value)) for name, value in named}
             by_class = precisions(found)
@@ -171,27 +172,23 @@ def with_file_ids(results: list[dict[str, Any]], file_ids: Mapping[int, int]) ->
     ]
 
 
-def evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> Any:
+def evaluate(
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    kind: str,
+    *,
+    evaluator: Evaluator = "pycocotools",
+) -> Any:
     """A COCOeval that is done, on an annotation file's content and a results file's. `kind`: bbox or segm."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
-        wanted = COCO()
-        wanted.dataset = truth
-        wanted.createIndex()
-        found = COCO()
-        found.dataset = {
-            "images": truth["images"],
-            "categories": truth["categories"],
-            "annotations": [
-                result | {"id": number, "iscrowd": 0, "area": area_of(result, kind)}
-                for number, result in enumerate(results, 1)
-            ],
-        }
-        found.createIndex()
-        evaluator = COCOeval(wanted, found, kind)
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return evaluator
+    found = {
+        "images": truth["images"],
+        "categories": truth["categories"],
+        "annotations": [
+            result | {"id": number, "iscrowd": 0, "area": area_of(result, kind)}
+            for number, result in enumerate(results, 1)
+        ],
+    }
+    return evaluated(truth, found, kind, evaluator=evaluator)
 
 
 def precisions(evaluator: Any) -> dict[int, dict[str, float | None]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.coco_evaluator import Evaluator, classes_of, evaluated
 from dvsn.metrics.keypoint_score import Compared, KeypointScore, Row
 from dvsn.metrics.truths import Truths
 from dvsn.portable.oks import TINY, keypoint_similarity, oks_nms, rescore
@@ -25,7 +26,8 @@ LIKE = 0.5
 
 
 class KeypointAP(KeypointScore):
-    """Average precision and recall over OKS, by pycocotools: all ten figures of the COCO API, -1 where it has none.
+    """Average precision and recall over OKS, by pycocotools or the `evaluator` that has the same rules: all ten figures of
+    the COCO API, -1 where it has none.
 
     Before: a person's score is the box's times the mean of the confidences above `confident`, and people of a picture
     whose OKS to a better one is above `nms` are dropped. The evaluator then takes the best 20 of a picture, and
@@ -41,8 +43,17 @@ class KeypointAP(KeypointScore):
     unit = "the root of the person's area"
     threshold = 0.15
 
-    def __init__(self, *, keypoints: KeypointSet, nms: float = 0.9, confident: float = 0.2) -> None:
+    def __init__(
+        self,
+        *,
+        keypoints: KeypointSet,
+        nms: float = 0.9,
+        confident: float = 0.2,
+        evaluator: Evaluator = "pycocotools",
+    ) -> None:
         super().__init__(keypoints=keypoints)
+        classes_of(evaluator)  # to hear now of one that is missing
+        self.evaluator = evaluator
         self.curves: np.ndarray = np.zeros((0, 0))
         if not keypoints.sigmas:
             raise ConfigError(
@@ -141,20 +152,20 @@ class KeypointAP(KeypointScore):
             ]
         return rows
 
-    def evaluate(self) -> Any:
-        """The COCO evaluator after its work; None without a prediction."""
-        from pycocotools.cocoeval import COCOeval
-
+    def evaluate(self, evaluator: Evaluator | None = None) -> Any:
+        """The COCO evaluator after its work; None without a prediction. `evaluator`: another than the metric's own."""
         results, truth = self.results(), self.truth()
         if not results:
             return None
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluator = COCOeval(truth, truth.loadRes(results), "keypoints")
-            evaluator.params.kpt_oks_sigmas = np.array(self.keypoints.sigmas)
-            evaluator.evaluate()
-            evaluator.accumulate()
-            evaluator.summarize()
-        return evaluator
+            found = truth.loadRes(results).dataset
+        return evaluated(
+            truth.dataset,
+            found,
+            "keypoints",
+            evaluator=evaluator or self.evaluator,
+            sigmas=self.keypoints.sigmas,
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """Also sets `curves`: the precision (T, R) at each of COCO's OKS and recalls, -1 where no person counts."""
@@ -173,7 +184,7 @@ class KeypointAP(KeypointScore):
         labelled = {number: triples[:, 2] > 0 for number, triples in people.items()}
         for number, each in truth.anns.items():
             count += labelled[number] * (not each["iscrowd"])
-        evaluator = self.evaluate()
+        evaluator = self.evaluate("pycocotools")  # the other one keeps no matches of a picture
         for picture in evaluator.evalImgs if evaluator else ():
             if picture is None or picture["aRng"] != evaluator.params.areaRng[0]:
                 continue

@@ -7,6 +7,7 @@ from typing import Any
 
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.coco_evaluator import Evaluator
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoint_score import KeypointScore
 from dvsn.metrics.landmarks import NME
@@ -24,12 +25,13 @@ def make_score(
     confident: float = 0.2,
     threshold: float = 0.2,
     reference: Reference = "auto",
+    evaluator: Evaluator = "pycocotools",
     normalise: Mapping[str, Any] | None = None,
 ) -> KeypointScore:
-    """The score called `ap`, `pckh`, `pck` or `nme`. `nms` and `confident` are for AP, `threshold` and `reference` for
-    PCK, `normalise` (of the data set) for NME: null is `DIAGONAL`."""
+    """The score called `ap`, `pckh`, `pck` or `nme`. `nms`, `confident` and `evaluator` are for AP, `threshold` and
+    `reference` for PCK, `normalise` (of the data set) for NME: null is `DIAGONAL`."""
     if score == "ap":
-        return KeypointAP(keypoints=keypoints, nms=nms, confident=confident)
+        return KeypointAP(keypoints=keypoints, nms=nms, confident=confident, evaluator=evaluator)
     if score == "pckh":
         return PCKh(keypoints=keypoints)
     if score == "pck":

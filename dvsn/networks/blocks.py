@@ -132,8 +132,9 @@ def require_counts(owner: nn.Module, **numbers: float) -> None:
 
 
 def require_image(owner: nn.Module, image: Tensor, *, channels: int, multiple: int, minimum: int) -> None:
-    """Refuse all but float (N, channels, H, W) with sides of at least `minimum`, divisible by `multiple`."""
-    name = type(owner).__name__
+    """Refuse all but float (N, channels, H, W) with sides of at least `minimum`, divisible by `multiple`. A network that was
+    made to read another number of channels (`dvsn.networks.widening`) has it as `image_channels`."""
+    name, channels = type(owner).__name__, getattr(owner, "image_channels", channels)
     if image.ndim != 4 or image.shape[1] != channels:
         raise UserError(f"{name} expects (N, {channels}, H, W), found {tuple(image.shape)}.")
     if not image.is_floating_point():

@@ -234,8 +234,9 @@ def stage_like(plain: Any, classes: int, channels: int, overlap: float, deviatio
 
 def box_losses(logits: Tensor, codes: Tensor, labels: Tensor, wanted: Tensor) -> Terms:
     """Cross-entropy of logits (n, classes), and smooth L1 of the codes (n, 4) of the boxes that are objects, over n."""
-    objects = torch.where(labels > 0)[0]
-    apart = F.smooth_l1_loss(codes[objects], wanted[objects], beta=1.0, reduction="sum")
+    objects = (labels > 0).unsqueeze(1)  # a mask, since indices of them would wait for the device
+    wanted = torch.where(objects, wanted, codes.detach())
+    apart = F.smooth_l1_loss(codes, wanted, beta=1.0, reduction="sum")
     return {"loss_classifier": F.cross_entropy(logits, labels), "loss_box_reg": apart / labels.numel()}
 
 

@@ -193,10 +193,11 @@ def draw_bells(
     rows, columns = (torch.arange(side, device=boxes.device) for side in size)
     down = (rows[None] - places[:, 1, None]) ** 2  # (n, h)
     across = (columns[None] - places[:, 0, None]) ** 2  # (n, w)
-    for number, label in enumerate((labels - 1).tolist()):
+    for number in range(len(boxes)):
         apart = down[number][:, None] + across[number][None]
         bell = torch.exp(-apart / (2 * deviation[number] ** 2))
-        maps[label] = torch.maximum(maps[label], bell)
+        own = labels[number : number + 1] - 1  # a tensor, whose value nobody waits for
+        maps[own] = torch.maximum(maps[own], bell)
     return maps
 
 

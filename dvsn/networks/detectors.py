@@ -16,11 +16,14 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from torchvision.ops.poolers import initLevelMapper
 
 from dvsn.errors import ConfigError, nearest
-from dvsn.networks.blocks import require_counts
+from dvsn.networks.blocks import require_choice, require_counts
 from dvsn.networks.cascade_rcnn import DEVIATIONS, OVERLAPS, WEIGHTS, CascadeHeads, Scores
 from dvsn.networks.centernet import CenterNet, PointDetector
 from dvsn.networks.centernet_triplets import TripletNet
+from dvsn.networks.detector_rules import Rules, parts
+from dvsn.networks.generalised_focal import FocalHead, GeneralisedFocal
 from dvsn.networks.hybrid_cascade import HybridHeads
+from dvsn.networks.resizing import Resizing
 
 Kind = Literal[
     "faster_rcnn",
@@ -31,16 +34,21 @@ Kind = Literal[
     "htc",
     "centernet",
     "centernet_triplets",
+    "gfl",
 ]
 LEVELS = 5
+SIZES = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
 MASKED = ("mask_rcnn", "cascade_mask_rcnn", "htc")
 CASCADES = ("cascade_rcnn", "cascade_mask_rcnn", "htc")
 CENTERNETS = {"centernet": CenterNet, "centernet_triplets": TripletNet}
+FINE = ("fcos", "gfl")
+"""Detectors whose finest level has stride 8; that of the others has 4."""
 CLASS_LAYERS = {
     "faster_rcnn": ("model.roi_heads.box_predictor",),
     "mask_rcnn": ("model.roi_heads.box_predictor", "model.roi_heads.mask_predictor"),
     "fcos": ("model.head.classification_head.cls_logits",),
+    "gfl": ("model.head.scores",),
     "centernet": ("model.head.heatmap.2",),
     "centernet_triplets": tuple(f"model.head.heatmaps.{kind}.2" for kind in range(3)),
 }
@@ -56,21 +64,25 @@ class Detector(nn.Module):
 
     Faster R-CNN: Ren et al., 2015, arXiv:1506.01497, on a pyramid (Lin et al., 2017, arXiv:1612.03144). Mask R-CNN: He et
     al., 2017, arXiv:1703.06870. FCOS: Tian et al., 2019, arXiv:1904.01355. Cascade R-CNN and Cascade Mask R-CNN:
-    `CascadeHeads`. Hybrid Task Cascade: `HybridHeads`. CenterNet: `CenterNet` and `TripletNet`.
+    `CascadeHeads`. Hybrid Task Cascade: `HybridHeads`. CenterNet: `CenterNet` and `TripletNet`. GFL: `GeneralisedFocal`.
 
-    - `backbone` gives five levels "0" to "4" of equal channels (`out_channels`), the finest of stride 4, for FCOS 8.
+    - `backbone` gives five levels "0" to "4" of equal channels (`out_channels`), the finest of stride 4, for FCOS and GFL 8.
       Pictures are padded until both sides divide by its `multiple`. `classes` count the background.
     - `min_size` is the shorter side that pictures are resized to as long as the longer stays within `max_size`; of
       several one is drawn in training, and the last is used otherwise.
-    - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS and CenterNet have none.
+    - `anchors`: one size in pixels a level, each in the ratios 0.5, 1 and 2. FCOS, GFL and CenterNet have none.
     - `score_threshold`, `overlap` of the suppression, `detections` a picture: of the answer. Null: torchvision's; a
-      `score_threshold` of 0 for both CenterNets; no suppression for `centernet`, 0.5 for `centernet_triplets`.
+      `score_threshold` of 0 for both CenterNets; no suppression for `centernet`, 0.5 for `centernet_triplets`; 0.05 and 0.6
+      for GFL.
     - `proposals` that the first stage hands on, and of these the `sampled` a picture that the second is trained on; null:
-      torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS and CenterNet
-      have no stages.
+      torchvision's 2000 (1000 in use) and 512. On a CPU fewer save a third of the time. FCOS, GFL and
+      CenterNet have no stages.
     - `stage_overlaps`, `stage_deviations`, `stage_weights`, `stage_scores`: of cascades; see `CascadeHeads`.
     - `semantic_classes`, `semantic_weight`: of Hybrid Task Cascade; see `HybridHeads`.
     - `hidden` channels of CenterNet's heads, and `centre_overlap`, by which its bells are drawn; see `radius_of`.
+    - `bins`: the longest distance of an edge from its position that GFL's distributions know, in units of the stride.
+    - `rules`: of two stages, where the same weights mean different things: "torchvision", or for converted files
+      "mmdetection" (anchors are not rounded, `AlignedPool`, and `rectified` `HybridHeads`).
     - `fixed_statistics`: batch norms of the backbone keep their running statistics in training, as published recipes
       with two pictures a device have it; their scales and shifts are trained.
 
@@ -102,13 +114,16 @@ class Detector(nn.Module):
         semantic_weight: float = 0.2,
         hidden: int = 64,
         centre_overlap: float = 0.3,
+        bins: int = 16,
+        rules: Rules = "torchvision",
         fixed_statistics: bool = False,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
         check_options(detector, classes, anchors, semantic_classes, centre_overlap)
-        require_counts(self, hidden=hidden)
+        require_choice(self, "rules", rules, Rules)
+        require_counts(self, hidden=hidden, bins=bins)
         multiple = require_stride(backbone, detector)
         self.masks = detector in MASKED
         self.classes, self.fixed_statistics = classes, fixed_statistics
@@ -124,18 +139,28 @@ class Detector(nn.Module):
         self.model: Any
         if detector == "fcos":
             self.model = FCOS(backbone, classes, **common, **given(answer))
+        elif detector == "gfl":
+            self.model = GeneralisedFocal(backbone, classes, **common, **given(answer), bins=bins)
         elif detector in CENTERNETS:
             centres: dict[str, Any] = {"hidden": hidden, "overlap": centre_overlap}
             self.model = CENTERNETS[detector](backbone, classes, **common, **given(answer), **centres)
         else:
-            sizes: dict[str, Any] = {"anchors": anchors, "proposals": proposals, "sampled": sampled}
+            sizes: dict[str, Any] = {
+                "anchors": anchors,
+                "proposals": proposals,
+                "sampled": sampled,
+                "rules": rules,
+            }
             self.model = two_stages(backbone, classes, common, answer, masks=self.masks, **sizes)
         if detector in CASCADES:
             stages: dict[str, Any] = {"overlaps": stage_overlaps, "deviations": stage_deviations}
             stages |= {"weights": stage_weights, "scores": stage_scores}
             if detector == "htc":
                 stages |= {"semantic_classes": semantic_classes, "semantic_weight": semantic_weight}
+                stages |= {"rectified": rules == "mmdetection"}
             set_cascade(self.model, classes, stages, hybrid=detector == "htc")
+        own = ("min_size", "max_size", "image_mean", "image_std", "size_divisible")
+        self.model.transform = Resizing(*(common[name] for name in own))
         self.classifier = class_layers(self.model, detector)
         for module in half_precision_parts(self.model):
             module.register_forward_hook(in_float32)
@@ -164,6 +189,14 @@ class Detector(nn.Module):
         count = len(backbone.get_submodule(found))
         return tuple(f"model.backbone.{found}.{number}" for number in range(count))
 
+    @property
+    def distribution_taps(self) -> tuple[str, ...]:
+        """Of GFL, of each level the distributions of edges, then of each the scores."""
+        if not isinstance(self.model, GeneralisedFocal):
+            return ()
+        levels = range(FocalHead.levels)
+        return tuple(f"model.head.{kind}.{level}" for kind in ("scales", "qualities") for level in levels)
+
     def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a relative under this network's names: a classifier's or a segmenter's trunk is the backbone."""
         own = self.state_dict().keys()
@@ -188,11 +221,12 @@ def two_stages(
     anchors: list[int] | None,
     proposals: int | None,
     sampled: int | None,
+    rules: Rules,
 ) -> Any:
     """torchvision's Faster R-CNN or Mask R-CNN; its pools know the strides of the levels."""
-    if anchors is not None:
-        sizes = tuple((size,) for size in anchors)
-        common = {**common, "rpn_anchor_generator": AnchorGenerator(sizes, (RATIOS,) * LEVELS)}
+    sizes = tuple((size,) for size in anchors or SIZES)
+    common = {**common, "rpn_anchor_generator": AnchorGenerator(sizes, (RATIOS,) * LEVELS)}
+    common |= parts(rules, sizes, (RATIOS,) * LEVELS, masks=masks)
     stages = {f"box_{name}": value for name, value in answer.items()} | {
         "box_batch_size_per_image": sampled,
         "rpn_post_nms_top_n_train": proposals,
@@ -249,7 +283,7 @@ def check_options(
 
 def require_stride(backbone: nn.Module, detector: Kind) -> int:
     """The backbone's `multiple`. Raises `ConfigError` unless its finest level has the stride that the detector wants."""
-    multiple, wanted = int(getattr(backbone, "multiple", 32)), 8 if detector == "fcos" else 4
+    multiple, wanted = int(getattr(backbone, "multiple", 32)), 8 if detector in FINE else 4
     first = int(getattr(backbone, "first_stride", multiple // 2 ** (LEVELS - 1)))
     if first != wanted:
         raise ConfigError(

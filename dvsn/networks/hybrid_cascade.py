@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ class HybridHeads(CascadeHeads):
     - with `semantic_classes` a semantic branch: what it makes of the whole picture is pooled as the levels are, and added to
       the features of boxes and masks. Its term `loss_semantic`, times `semantic_weight`, is the cross-entropy where the
       targets have labels, `stuff` (H, W) uint8 with 255 for none; 0 where no picture has any. Null: no such branch.
+
+    `rectified`: as in mmdetection, whose 1x1 convolutions have a ReLU, but for that of the classes of stuff; whose branch
+    resizes levels with their corners aligned, before their convolution; and whose pooling of it is `aligned`.
     """
 
     def __init__(
@@ -42,18 +46,22 @@ class HybridHeads(CascadeHeads):
         levels: int,
         semantic_classes: int | None = None,
         semantic_weight: float = 0.2,
+        rectified: bool = False,
         **stages: Any,
     ) -> None:
         super().__init__(plain, classes=classes, channels=channels, **stages)
         self.flows = nn.ModuleList(nn.Conv2d(MASK_CHANNELS, channels, 1) for _ in range(len(self.stages) - 1))
-        self.semantic_weight = semantic_weight
+        self.semantic_weight, self.rectified = semantic_weight, rectified
         self.semantic: SemanticBranch | None = None
         if semantic_classes is not None:
-            self.semantic = SemanticBranch(channels, levels, semantic_classes)
+            self.semantic = SemanticBranch(channels, levels, semantic_classes, rectified=rectified)
             side = plain.mask_roi_pool.output_size[0]
             self.thinned = side // plain.box_roi_pool.output_size[0]  # boxes have squares of half the side
             self.semantic_pool = RoIAlign(
-                side, 0.5 ** (2 + SEMANTIC_LEVEL), plain.mask_roi_pool.sampling_ratio
+                side,
+                0.5 ** (2 + SEMANTIC_LEVEL),
+                plain.mask_roi_pool.sampling_ratio,
+                aligned=rectified,
             )
 
     def forward(
@@ -90,10 +98,13 @@ class HybridHeads(CascadeHeads):
         read: list[Tensor] = []
         asked: list[Any] = list(self.stages)[:upto]
         for stage, flow in zip(asked, [None, *self.flows][:upto], strict=True):
-            given = pooled if flow is None else pooled + flow(read[-1])
+            given = pooled if flow is None else pooled + self.flowing(flow(read[-1]))
             read.append(stage.mask_head(given))
         start = upto - 1 if self.training else 0
         return [stage.mask_predictor(x) for stage, x in zip(asked[start:], read[start:], strict=True)]
+
+    def flowing(self, x: Tensor) -> Tensor:
+        return F.relu(x) if self.rectified else x
 
 
 class SemanticBranch(nn.Module):
@@ -101,11 +112,12 @@ class SemanticBranch(nn.Module):
 
     In: levels, finest first, (N, `channels`, H/s, W/s), s = 4, 8, 16, ... Out: logits (N, classes, H/8, W/8), and features
     (N, `channels`, H/8, W/8). Every level goes through a 1x1 convolution and is resized; the sum goes through four 3x3
-    convolutions with ReLUs, and two 1x1 convolutions read it (Chen et al., 2019, figure 4).
+    convolutions with ReLUs, and two 1x1 convolutions read it (Chen et al., 2019, figure 4). `rectified`: see `HybridHeads`.
     """
 
-    def __init__(self, channels: int, levels: int, classes: int) -> None:
+    def __init__(self, channels: int, levels: int, classes: int, *, rectified: bool = False) -> None:
         super().__init__()
+        self.rectified = rectified
         if classes < 2:
             raise ConfigError(f"network.semantic_classes: found {classes}, expected 2 or more, or null.")
         self.laterals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(levels))
@@ -123,12 +135,21 @@ class SemanticBranch(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         size = levels[SEMANTIC_LEVEL].shape[-2:]
-        resized = [
-            F.interpolate(lateral(level), size=size, mode="bilinear", align_corners=False)
-            for lateral, level in zip(self.laterals, levels, strict=True)
-        ]
-        x = self.convs(torch.stack(resized).sum(dim=0))
-        return self.logits(x).float(), self.embedding(x).float()
+        pairs = list(zip(self.laterals, levels, strict=True))
+        if self.rectified:
+            read = [F.relu(lateral(enlarged(level, size, aligned=True))) for lateral, level in pairs]
+        else:
+            read = [enlarged(lateral(level), size, aligned=False) for lateral, level in pairs]
+        x = self.convs(torch.stack(read).sum(dim=0))
+        told = self.embedding(x)
+        return self.logits(x).float(), (F.relu(told) if self.rectified else told).float()
+
+
+def enlarged(level: Tensor, size: Sequence[int], *, aligned: bool) -> Tensor:
+    """A level (N, C, h, w) at `size`, bilinear; as it is where it has that."""
+    if level.shape[-2:] == torch.Size(size):
+        return level
+    return F.interpolate(level, size=tuple(size), mode="bilinear", align_corners=aligned)
 
 
 def stuff_maps(targets: Targets, sizes: Sizes, logits: Tensor) -> Tensor:

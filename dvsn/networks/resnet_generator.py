@@ -59,7 +59,7 @@ class ResNetGenerator(nn.Module):
         require_counts(self, input_channels=input_channels, output_channels=output_channels, width=width)
         require_number(self, "blocks", blocks, least=0)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
-        self.input_channels = input_channels
+        self.input_channels, self.output_channels = input_channels, output_channels
         bias = conv_bias(bias, norm)
 
         stem = nn.Conv2d(input_channels, width, 7, padding=3, padding_mode="reflect", bias=bias)

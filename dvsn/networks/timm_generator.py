@@ -49,6 +49,7 @@ class TimmGenerator(OnEncoder):
         )
         require_choice(self, "norm", norm, Norm)
         require_number(self, "dropout", dropout, least=0.0, most=1.0)
+        self.input_channels, self.output_channels = input_channels, output_channels
         self.encoder = TimmEncoder(name=name, channels=input_channels, size=size)
         self.decoder = UNetDecoder(self.encoder.widths, channels, norm=norm, dropout=dropout, dropped=2)
         inputs = self.decoder.width

@@ -83,7 +83,8 @@ class UNet(nn.Module):
             raise ConfigError(
                 f"UNet: dropout_steps must lie in 1..{depth - 1} (depth={depth}), not {list(dropout_steps)}."
             )
-        self.input_channels, self.multiple, self.skip_order = input_channels, 2**depth, skip_order
+        self.input_channels, self.output_channels = input_channels, output_channels
+        self.multiple, self.skip_order = 2**depth, skip_order
         self.bottleneck_norm = norm if bottleneck_norm else "none"
 
         bias = conv_bias(bias, norm)

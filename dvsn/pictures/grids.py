@@ -112,6 +112,7 @@ def write_picture(path: Path, picture: Array) -> None:
 
 def encoded(picture: Array, path: Path) -> bytes:
     """The content of a picture's file, by the ending of its name."""
+    picture = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
     stored = stored.astype(np.uint16) if stored.dtype == np.int32 else stored
     done, data = cv2.imencode(path.suffix, stored)

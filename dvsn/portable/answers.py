@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, DataError
+from dvsn.portable.bands import as_rgb
 from dvsn.portable.boxes import SCORE, Boxes, given_boxes, whole_picture
 from dvsn.portable.contract import Contract, Crop
 from dvsn.portable.crop import (
@@ -26,7 +27,7 @@ from dvsn.portable.crop import (
 from dvsn.portable.engine import Engine
 from dvsn.portable.frame import Frame
 from dvsn.portable.instances import edges_beside
-from dvsn.portable.memory import check_ids, to_bytes
+from dvsn.portable.memory import brightness, check_ids, to_bytes
 from dvsn.portable.oks import oks_nms, rescore
 from dvsn.portable.resize import make_steps, padded, read_size
 from dvsn.portable.result import RankedClass, Result
@@ -54,7 +55,13 @@ def reader(contract: Contract, size: str, path: Any) -> Any:
         if found != wanted:
             shape = "class ids (H, W)" if contract.input_classes else "RGB (H, W, 3)"
             raise DataError(f"{frame.name}: found an array of {found} axes, expected {shape}.")
-        picture = steps(frame.picture, contract.treated)
+        picture = frame.picture
+        if contract.channels == 1 and not contract.input_classes:
+            picture = brightness(picture)
+        have = 1 if picture.ndim == 2 else picture.shape[2]
+        if not contract.input_classes and have != contract.channels:
+            raise DataError(f"{frame.name}: found {have} channels, expected {contract.channels}.")
+        picture = steps(picture, contract.treated)
         if contract.input_classes:
             check_ids(picture, contract.input_classes)
         picture = to_bytes(picture)
@@ -80,13 +87,15 @@ def of_picture(engine: Engine, contract: Contract, options: Options) -> Any:
         found = engine(padded(image, contract.multiple) if keeps else image)
         (made,) = found.values()
         made = made[0][..., :height, :width]
-        if made.ndim == 3:
+        picture = made.ndim == 3
+        if picture:
             made = np.rint(np.clip(made, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
+            made = made[..., 0] if made.shape[2] == 1 else made
         if options["original_size"] and made.shape[:2] != frame.size:
-            how = cv2.INTER_NEAREST if made.ndim == 2 else cv2.INTER_CUBIC
+            how = cv2.INTER_CUBIC if picture else cv2.INTER_NEAREST
             made = cv2.resize(made, frame.size[::-1], interpolation=how)
         made, seen = np.ascontiguousarray(made), np.ascontiguousarray(shown(image, contract))
-        if made.ndim == 3:
+        if picture:
             return Result(kind=contract.kind, frame=frame, picture=made, seen=seen)
         return Result(
             kind=contract.kind, frame=frame, ids=made, names=contract.names, palette=contract.palette, seen=seen,
@@ -100,8 +109,7 @@ def shown(image: Array, contract: Contract) -> Array:
     """The input (1, C, H, W) as RGB (H, W, 3)."""
     if contract.input_palette is not None:
         return contract.input_palette[image[0, 0]]
-    planes = image[0, :3] if image.shape[1] >= 3 else np.repeat(image[0, :1], 3, axis=0)
-    return planes.transpose(1, 2, 0)
+    return as_rgb(image[0].transpose(1, 2, 0), contract.bands)
 
 
 def of_class(engine: Engine, contract: Contract, options: Options) -> Any:

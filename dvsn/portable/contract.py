@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.errors import CheckpointError
+from dvsn.portable.bands import Bands, bands_of
 from dvsn.portable.joints import Skeleton
 
 Array = np.ndarray[Any, Any]
@@ -54,12 +55,16 @@ class Contract:
     """How these treat the input: `photo`, or `label`, which is never interpolated."""
     input_classes: int = 0
     """The input is class ids below it; 0: RGB."""
+    channels: int = 3
+    """Of an input that is a picture: 3 are RGB, 1 its brightness."""
     edges: bool = False
     """A further plane of instance edges."""
     input_palette: Array | None = None
     """(K, 3) uint8: ids of the input as colours."""
     deep_range: tuple[int, int] | None = None
     """Of 16-bit pictures: see `dvsn.portable.decode.Rule`."""
+    bands: Bands | None = None
+    """Of pictures that are not read as RGB."""
     crop: Crop | None = None
     names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -106,6 +111,8 @@ def _read(about: Mapping[str, Any]) -> Contract:
         resize=() if objects else tuple(given.get("resize") or ()),
         treated="label" if ids else str(given.get("treated", "photo")),
         input_classes=int(given["range"][1]) + 1 if ids else 0,
+        channels=3 if ids else int(given["shape"][1]),
+        bands=None if ids else bands_of(data),
         edges=ids and int(given["shape"][1]) > 1,
         input_palette=None if not ids or colours is None else np.array(colours, np.uint8).reshape(-1, 3),
         deep_range=None if deep is None else (int(deep[0]), int(deep[1])),

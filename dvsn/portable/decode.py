@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,8 @@ from PIL import Image
 from dvsn import reading
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
+from dvsn.portable.band_files import read_bands
+from dvsn.portable.bands import Bands
 from dvsn.portable.headers import JPEG_START, PNG_START
 
 MAX_PIXELS = 200_000_000
@@ -49,8 +52,12 @@ class Rule:
     """Of 16-bit channels: what becomes 0 and what becomes 255; None: 0 and 65535."""
     upright: bool = False
     """Pictures, maps of ids too, are turned by their orientation tag."""
+    part: Any = None
+    """A `dvsn.portable.windows.Part`: the rectangle that is read of every file; None: all of it."""
     turned: list[str] = field(default_factory=list)
     """Files that were."""
+    bands: Bands | None = None
+    """How photos of other bands than red, green and blue are read; None: as RGB."""
 
 
 _RULE: ContextVar[Rule] = ContextVar("rule", default=Rule())  # noqa: B039 - nobody writes into the default
@@ -72,14 +79,22 @@ def rule_in_force() -> Rule:
 
 
 def make_rule(
-    *, max_pixels: int | None = None, deep_range: Sequence[int] | None = None, upright: bool = False
+    *,
+    max_pixels: int | None = None,
+    deep_range: Sequence[int] | None = None,
+    upright: bool = False,
+    bands: Bands | None = None,
 ) -> Rule:
     """The rule of options `max_pixels` and `deep_range`, null being the usual. Raises `ConfigError` for wrong ones."""
     pixels = MAX_PIXELS if max_pixels is None else max_pixels
     if type(pixels) is not int or pixels < 1:
         raise ConfigError(f"data.max_pixels: found {max_pixels}, expected a whole number above 0, or null.")
+    if deep_range is not None and bands is not None:
+        raise ConfigError(
+            "data.deep_range: is for RGB; of data.bands it is data.bands.range=[LOWEST, HIGHEST]."
+        )
     if deep_range is None:
-        return Rule(pixels, None, upright)
+        return Rule(pixels, None, upright, bands=bands)
     ends = tuple(deep_range)
     if len(ends) != 2 or any(type(end) is not int for end in ends) or not 0 <= ends[0] < ends[1] <= 65535:
         raise ConfigError(
@@ -89,15 +104,28 @@ def make_rule(
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as stored. Grey becomes RGB, alpha is dropped, 16 bits become 8 by the rule in force.
+    """(H, W, 3) uint8 RGB as stored. Grey becomes RGB, alpha is dropped, 16 bits become 8 by the rule in force. Where that
+    has `bands`, (H, W, N) uint8 of these.
 
     Raises `DataError` with the file's name for a missing, empty, truncated, damaged or foreign file.
     """
-    return to_rgb(path, _read_bytes(path))
+    if (part := _RULE.get().part) is not None:
+        return part.rgb(path)  # type: ignore[no-any-return]
+    return to_photo(path, _read_bytes(path))
+
+
+def to_photo(path: str | Path, data: bytes) -> np.ndarray:
+    """`read_rgb` of a file's content; `path` names it in messages."""
+    rule = _RULE.get()
+    if rule.bands is None:
+        return to_rgb(path, data)
+    return _turned(read_bands(path, data, rule.bands, rule.max_pixels), path, data)
 
 
 def read_colors(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a colour-coded label map; a single-channel picture of ids is refused."""
+    if (part := _RULE.get().part) is not None:
+        return part.colors(path)  # type: ignore[no-any-return]
     data = _read_bytes(path)
     mode = _open(path, data, decode=False).mode
     if mode not in ("RGB", "RGBA", "P", "PA"):
@@ -121,6 +149,8 @@ def read_labels(
     `advice` tells what to do with a file that holds colours. A JPEG is refused unless `lossy`, since compression changes
     ids; `lossy_advice` tells what else can be done.
     """
+    if (part := _RULE.get().part) is not None:
+        return part.labels(path, advice=advice, lossy=lossy, lossy_advice=lossy_advice)  # type: ignore[no-any-return]
     return to_labels(path, _read_bytes(path), advice=advice, lossy=lossy, lossy_advice=lossy_advice)
 
 
@@ -145,7 +175,7 @@ def to_labels(
 
 def read_grey(path: str | Path) -> np.ndarray:
     """(H, W) uint8 brightness of a mask as stored, in any format: of a palette its colours, of 16 bits by the rule."""
-    picture = to_rgb(path, _read_bytes(path))
+    picture = read_rgb(path)
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
@@ -178,7 +208,7 @@ def _is_plain_png(data: bytes) -> bool:
 
 
 def to_rgb(path: str | Path, data: bytes) -> np.ndarray:
-    """`read_rgb` of a file's content; `path` names it in messages."""
+    """(H, W, 3) uint8 RGB of a file's content, whatever bands the rule has; `path` names it in messages."""
     rule = _RULE.get()
     picture = None
     if _is_whole_jpeg(data) or _is_plain_png(data):
@@ -213,7 +243,10 @@ def _decode_other(path: str | Path, data: bytes, rule: Rule) -> np.ndarray:
     """What OpenCV is not asked for at first, as stored: other formats, 16 bits, and files that are not whole."""
     image = _open(path, data)
     if image.mode == "F":
-        raise DataError(f"{path}: a picture of 32-bit floats; expected 8 or 16 bits a channel. Convert it.")
+        raise DataError(
+            f"{path}: a picture of 32-bit floats; expected 8 or 16 bits a channel. Convert it, or read it as a band: "
+            "data.input_channels=1 data.bands.take=[1]."
+        )
     if (deep := _deep(image, data)) is not None:
         return to_eight_bits(deep, rule.deep_range)
     return _as_stored(np.array(image.convert("RGB")), data)

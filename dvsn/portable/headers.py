@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from collections.abc import Iterator
@@ -31,6 +32,16 @@ _TURNS = {
 """By orientation: from stored to upright, and back."""
 
 
+@contextlib.contextmanager
+def unbounded() -> Iterator[None]:
+    """Within it Pillow opens pictures of any size, of which nothing is decoded."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def size_in(data: bytes) -> tuple[int, int] | None:
     """(height, width) of a JPEG or PNG as stored, from its beginning; None for other formats or too few bytes."""
     if data.startswith(PNG_START):
@@ -58,7 +69,7 @@ def size_of(path: str | Path) -> tuple[int, int] | None:
             found = size_in(Path(path).read_bytes())
         if found is not None:
             return found
-        with Image.open(path) as image:
+        with unbounded(), Image.open(path) as image:
             return stored_size(image)
     except Exception:  # noqa: BLE001 - whatever it is, the reader that decodes the file names it
         return None
@@ -109,7 +120,7 @@ def is_deep(data: bytes) -> bool:
 def deep_tiff(file: str | Path | io.BytesIO) -> bool:
     """Whether a channel of a TIFF has 16 bits, by its tags, which may stand at its end."""
     try:
-        with Image.open(file) as image:
+        with unbounded(), Image.open(file) as image:
             bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
             return max(bits if isinstance(bits, tuple) else (bits,)) == 16
     except Exception:  # noqa: BLE001 - as above
@@ -150,6 +161,16 @@ def exif_orientation(body: bytes) -> int:
     try:
         exif.load(body)
         return valid_turn(exif.get(ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - a damaged tag turns nothing
+        return 1
+
+
+def orientation_of_header(image: Image.Image) -> int:
+    """The turn of an opened picture of any format, of which nothing has been decoded."""
+    if image.format == "TIFF":
+        return tiff_orientation(image)
+    try:
+        return valid_turn(image.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - a damaged tag turns nothing
         return 1
 

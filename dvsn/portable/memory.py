@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -83,6 +84,14 @@ def _eight_bits(array: Array, rule: Rule) -> Array:
             "normalised by the task itself."
         )
     return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
+
+
+def brightness(photo: Array) -> Array:
+    """RGB (H, W, 3) -> (H, W) uint8, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as Pillow's mode L and the authors of
+    pix2pix have it; of three equal channels the channel itself. A picture of one channel stays."""
+    if photo.ndim == 3 and photo.shape[2] == 3:
+        return cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY)
+    return photo
 
 
 # Ids as an input ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.portable import answers
+from dvsn.portable.bands import from_memory
 from dvsn.portable.boxes import picture_numbers
 from dvsn.portable.contract import Contract, read_contract
 from dvsn.portable.decode import MAX_PIXELS, make_rule, read_by, read_labels, read_rgb
@@ -148,6 +149,7 @@ class Model:
             max_pixels=options["max_pixels"],
             deep_range=self.contract.deep_range,
             upright=bool(options["upright"]),
+            bands=self.contract.bands,
         )
         ids = bool(self.contract.input_classes)
         for index, thing in enumerate(things):
@@ -159,10 +161,13 @@ class Model:
                     picture = read_labels(path) if ids else read_rgb(path)
                 yield Frame(picture, path.stem, path, index, rule=rule)
             elif isinstance(thing, Image.Image | np.ndarray):
-                picture = id_map(thing, rule) if ids else photo(thing, rule, bgr=bool(options["bgr"]))
+                if rule.bands is not None and not ids:
+                    picture = from_memory(thing, rule.bands)
+                else:
+                    picture = id_map(thing, rule) if ids else photo(thing, rule, bgr=bool(options["bgr"]))
                 named = getattr(thing, "filename", None) if alone else None
                 name = Path(named).stem if isinstance(named, str) and named else f"picture_{index + 1}"
-                yield Frame(np.ascontiguousarray(picture), name, None, index)
+                yield Frame(np.ascontiguousarray(picture), name, None, index, rule=rule)
             else:
                 raise DataError(f"predict: found {type(thing).__name__}, expected {EXPECTED}.")
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.portable.bands import as_rgb
 from dvsn.portable.cards import GREY, card
 from dvsn.portable.draw import (
     FARTHEST,
@@ -61,7 +62,9 @@ def draw(
     least = result.shown_from if threshold is None else threshold
     least = SHOWN.get(result.kind, 0.0) if least is None else least
     if result.picture is not None:
-        return np.array(result.picture)
+        return np.array(
+            result.picture if result.picture.ndim == 3 else np.stack([result.picture] * 3, axis=-1)
+        )
     if result.ids is not None:
         return draw_classes(result, legend=legend, tint=tint, outlines=outlines)
     if result.classes is not None:
@@ -84,6 +87,8 @@ def background(result: Record) -> Array:
     if picture.ndim == 2:
         shades = (picture.astype(np.int64) * 37 % 256).astype(np.uint8)
         picture = np.repeat(shades[..., None], 3, axis=2)
+    else:
+        picture = as_rgb(picture, result.frame.rule.bands)
     if picture.shape[:2] == result.size:
         return np.array(picture, order="C")
     size = (result.size[1], result.size[0])
@@ -229,7 +234,10 @@ KINDS = {
 
 def render(result: Record, kind: str, **options: Any) -> Array:
     """The result as a picture to write: `color` (classes in their colours), `ids`, `submission` (ids of the data set's test
-    server), (H, W) uint8; `cards`, of classification, all of one size; or anything else: as `draw` with its options."""
+    server), (H, W) uint8; `cards`, of classification, all of one size; or anything else: as `draw` with its options. A grey
+    picture that was made stays (H, W)."""
+    if result.picture is not None and result.picture.ndim == 2:
+        return np.array(result.picture)
     if result.ids is not None and kind in ("color", "ids", "submission"):
         if kind == "ids":
             return result.ids

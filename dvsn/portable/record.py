@@ -69,7 +69,7 @@ class Record:
     classes: list[RankedClass] | None = None
     """The likeliest classes of the picture, the best first."""
     picture: Array | None = None
-    """uint8 (H, W, 3) RGB: what pix2pix made."""
+    """uint8 (H, W, 3) RGB, or (H, W) grey: what pix2pix made."""
     seen: Array | None = None
     """uint8 (h, w, 3) RGB: what the network was shown, in its size, of answers in pictures; a map of ids in colours. It is
     for drawings, and no part of `to_json`."""

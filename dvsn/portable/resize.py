@@ -167,6 +167,14 @@ def _pad(options: Mapping[str, Any], picture: Array, kind: str) -> Array:
     fill = options["fill" if kind == "photo" else "fill_mask"]
     channels = 1 if picture.ndim == 2 else picture.shape[2]
     value = [float(fill)] * channels if isinstance(fill, int | float) else [float(each) for each in fill]
-    return cv2.copyMakeBorder(
-        picture, top, below, left, right, borderType=int(options["border_mode"]), value=value
-    )
+    border = int(options["border_mode"])
+    if channels <= 4:  # as many as OpenCV fills
+        return cv2.copyMakeBorder(picture, top, below, left, right, borderType=border, value=value)
+    parts = [
+        cv2.copyMakeBorder(
+            np.ascontiguousarray(picture[..., place : place + 4]), top, below, left, right, borderType=border,
+            value=value[place : place + 4],
+        ).reshape(picture.shape[0] + top + below, picture.shape[1] + left + right, -1)
+        for place in range(0, channels, 4)
+    ]  # fmt: skip
+    return np.concatenate(parts, axis=2)

@@ -15,7 +15,7 @@ from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import Predictor
 
-INFERENCE = ("mode", "window", "stride", "scales", "flip", "resize")
+INFERENCE = ("mode", "window", "stride", "blend", "scales", "flip", "resize")
 SHARED = ("batch_size", "seed", "max_pixels", "upright")
 USUAL: dict[str, Any] = {"original_size": True}
 """Where Python differs from the command: answers are as large as their pictures, so that both lie on each other."""
@@ -77,7 +77,7 @@ def python_options(task: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_windows(task: Any, inference: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for a window or a stride of windows where whole pictures are looked at."""
-    alone = [name for name in ("window", "stride") if inference.get(name) is not None]
+    alone = [name for name in ("window", "stride", "blend") if inference.get(name) is not None]
     if alone and (inference.get("mode") or task.inference.mode) != "slide":
         raise ConfigError(
             f"{alone[0]}: is of the windows of the mode 'slide', and whole pictures are looked at. Give that mode, and the "

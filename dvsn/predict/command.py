@@ -13,6 +13,7 @@ from dvsn.config.folders import require_writable
 from dvsn.config.light_imports import import_lightning
 from dvsn.data.files import make_rule, read_by
 from dvsn.errors import ConfigError
+from dvsn.portable.bands import bands_of
 from dvsn.predict.following import FOLLOWED
 from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import refuse_others
@@ -82,6 +83,7 @@ def run_all(options: dict[str, Any]) -> Outcome:
         max_pixels=options["max_pixels"],
         deep_range=getattr(task, "data_recipe", {}).get("deep_range"),
         upright=bool(options["upright"]),
+        bands=bands_of(getattr(task, "data_recipe", {})),
     )
     with read_by(rule):
         outcome = Run(task, sources, options, device, skipped)()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dvsn.data.files import SUFFIXES, Rule, pictures_below, read_by
 from dvsn.errors import DataError, nearest
+from dvsn.portable.bands import from_memory
 from dvsn.portable.frame import Frame
 from dvsn.portable.memory import CHANNELS, id_map, photo
 from dvsn.predict.files import read_frame
@@ -192,7 +193,7 @@ def _from_memory(pictures: Any, taking: Taking) -> Iterator[Frame]:
         name, path = f"picture_{index + 1}", getattr(picture, "filename", None)
         if isinstance(path, str) and path:
             name = Path(path).stem
-        yield Frame(np.ascontiguousarray(to_picture(picture, taking)), name, None, index)
+        yield Frame(np.ascontiguousarray(to_picture(picture, taking)), name, None, index, rule=taking.rule)
 
 
 def _ids(picture: Any, taking: Taking) -> Array:
@@ -207,6 +208,8 @@ def _photo(picture: Any, taking: Taking) -> Array:
     """RGB (H, W, 3) uint8: see `dvsn.portable.memory.photo`; a tensor's channels come first."""
     if isinstance(picture, torch.Tensor):
         array = _array(picture)
+        if taking.rule.bands is not None:
+            return from_memory(np.moveaxis(array, 0, 2) if array.ndim == 3 else array, taking.rule.bands)
         if array.ndim == 3:
             if array.shape[0] not in CHANNELS:
                 last = array.shape[2] in CHANNELS
@@ -216,6 +219,8 @@ def _photo(picture: Any, taking: Taking) -> Array:
                 )
             array = np.moveaxis(array, 0, 2)
         picture = array
+    if taking.rule.bands is not None:
+        return from_memory(picture, taking.rule.bands)
     return photo(picture, taking.rule, bgr=taking.bgr)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from dvsn.data.files import make_rule
 from dvsn.engine.records import Run
 from dvsn.errors import ConfigError
+from dvsn.portable.bands import bands_of
 from dvsn.portable.result import Result
 from dvsn.predict.asked import make_predictor, python_options
 from dvsn.predict.following import make_following
@@ -90,6 +91,7 @@ class Model(Task):
             max_pixels=chosen["max_pixels"],
             deep_range=self.data_recipe.get("deep_range"),
             upright=chosen["upright"],
+            bands=bands_of(self.data_recipe),
         )
         following = make_following(chosen, self.kind)
         self.eval()

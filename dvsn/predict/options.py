@@ -36,9 +36,12 @@ COMMAND = Command(
         Option("raw", None, "standard input has raw pixels of frames of WIDTHxHEIGHT, such as 640x480; null: JPEGs, one "
                         "after the other"),
         Option("pixel_format", "rgb24", "raw: FFmpeg's name of the pixels' order, such as rgb24, bgr24, yuv420p, gray"),
-        Option("inference.mode", None, "segmentation: whole, or slide for pictures that do not fit; null: as the recipe"),
+        Option("inference.mode", None, "segmentation, pix2pix: whole, or slide for pictures that do not fit; null: as the "
+                        "recipe"),
         Option("inference.window", None, "slide: [HEIGHT,WIDTH]"),
         Option("inference.stride", None, "slide: [HEIGHT,WIDTH]; null: two thirds of the window"),
+        Option("inference.blend", None, "slide: where windows overlap all count the same (even), each less towards its "
+                        "border (ramp), or the nearest alone (centre)"),
         Option("inference.scales", None, "segmentation: such as [0.75,1,1.25]: averaged"),
         Option("inference.flip", None, "segmentation: true: averaged with the mirrored picture"),
         Option("inference.resize", None, "segmentation: to [HEIGHT,WIDTH], or to a shorter side such as 520; the answer has "
@@ -49,6 +52,8 @@ COMMAND = Command(
         Option("side_by_side", False, "write input and result in one picture"),
         Option("upright", True, "turn pictures by their orientation tag, as viewers do; false: as stored, as in training"),
         Option("max_pixels", 200_000_000, "of the largest picture that is read"),
+        Option("big_pixels", 50_000_000, "with inference.mode=slide: from so many pixels on, a TIFF, PNG or "
+                        "JPEG is read, asked and written window by window, to a tiled TIFF; needs rasterio"),
         UNPACKED,
         Option("batch_size", 1, "pictures of one size at a time; of pose and landmarks people and faces"),
         Option("boxes", "image", "pose, landmarks: where people or faces are. image: the whole picture; "

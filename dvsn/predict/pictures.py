@@ -17,16 +17,17 @@ from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import to_array
 from dvsn.portable.frame import Frame
 from dvsn.portable.instances import edges_beside
+from dvsn.portable.memory import brightness
 from dvsn.portable.resize import padded, read_size
 from dvsn.portable.result import Result
 from dvsn.predict.predictor import Options, Predictor, random_kept, replaced
 from dvsn.seeding import seed_everything
-from dvsn.tasks.inference import read_options
+from dvsn.tasks.inference import checked_window, read_options
 
 log = logging.getLogger("dvsn")
 
 ASKED = ("size", "original_size", "inference")
-OPTIONS = (*ASKED, "write", "side_by_side")
+OPTIONS = (*ASKED, "write", "side_by_side", "big_pixels")
 
 
 class Ready(NamedTuple):
@@ -52,6 +53,8 @@ class Reader:
         else:
             steps = [self._resize(size)]
         pair_of_one = Pair(source="input", target="input")
+        self.channels = task.input_channels
+        self.grey = not self.ids and self.channels == 1
         self.transform = Transform(steps=steps, pair=pair_of_one, label_classes=task.input_classes)
 
     @staticmethod
@@ -67,8 +70,14 @@ class Reader:
         if found != wanted:
             shape = "class ids (H, W)" if self.ids else "RGB (H, W, 3)"
             raise DataError(f"{frame.name}: found an array of {found} axes, expected {shape}.")
+        picture = brightness(frame.picture) if self.grey else frame.picture
+        have = 1 if picture.ndim == 2 else picture.shape[2]
+        if not self.ids and have != self.channels:
+            raise DataError(
+                f"{frame.name}: found {have} channels, expected {self.channels} (data.input_channels)."
+            )
         sample = {
-            "input": frame.picture, "index": 0, "name": frame.name, "kinds": {"input": self.kind}, "palettes": {},
+            "input": picture, "index": 0, "name": frame.name, "kinds": {"input": self.kind}, "palettes": {},
         }  # fmt: skip
         image: torch.Tensor = self.transform(sample, 0)["image"]
         if self.edges:
@@ -112,6 +121,10 @@ class PicturePredictor(Predictor):
         self.keeps = str(options["size"]) == "keep"
         self.multiple = int(getattr(task.network, "multiple", 1))
         self.changes = asked_otherwise(task, options)
+        inference = self.changes.get("inference", getattr(task, "inference", None))
+        if inference is not None and inference.mode == "slide":
+            self.keeps = False  # windows fit, whatever the picture's size
+            checked_window(inference, self.multiple, type(task.network).__name__)
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Result]:
         for number, batch in enumerate(batches(frames, self.reader, self.batch_size)):
@@ -126,18 +139,21 @@ class PicturePredictor(Predictor):
         whole = torch.from_numpy(padded(image.numpy(), self.multiple)) if self.keeps else image
         image, whole = image.to(self.device), whole.to(self.device)
         first = batch[0].frame
-        self.task.check_sides({"image": whole, "name": [str(first.path or first.name)]})
         with random_kept(), torch.inference_mode(), replaced(self.task, **self.changes):
+            self.task.check_sides({"image": whole, "name": [str(first.path or first.name)]})
             seed_everything(int(self.options["seed"]), rank=0, epoch=0, batch=number, stage=1)
             answer = self.task.answer(whole, self.kind)[..., :height, :width]
             return to_array(answer), to_array(self.task.show_input(image))
 
     def result(self, frame: Frame, answer: np.ndarray, seen: np.ndarray) -> Result:
+        picture = self.kind == "picture"
+        if answer.ndim == 3 and answer.shape[2] == 1:
+            answer = answer[..., 0]
         if self.options["original_size"] and answer.shape[:2] != frame.size:
-            how = cv2.INTER_NEAREST if answer.ndim == 2 else cv2.INTER_CUBIC
+            how = cv2.INTER_CUBIC if picture else cv2.INTER_NEAREST
             answer = cv2.resize(answer, frame.size[::-1], interpolation=how)
         answer, seen = np.ascontiguousarray(answer), np.ascontiguousarray(seen)
-        if answer.ndim == 3:
+        if picture:
             return Result(kind=self.task.kind, frame=frame, picture=answer, seen=seen)
         words = self.task.vocabulary
         palette = tuple((int(red), int(green), int(blue)) for red, green, blue in words.palette)
@@ -148,12 +164,18 @@ class PicturePredictor(Predictor):
 
 
 def asked_otherwise(task: Any, options: Options) -> dict[str, Any]:
-    """The attributes of a task that options of prediction change: `inference`, of segmentation, for which see
-    `dvsn.tasks.inference.Inference`; what it does not name is as in the recipe. Raises `ConfigError`."""
+    """The attributes of a task that options of prediction change: `inference`, for which see
+    `dvsn.tasks.inference.Inference`, of pix2pix its windows; what it does not name is as in the recipe. Raises
+    `ConfigError`."""
     given = {key: value for key, value in (options.get("inference") or {}).items() if value is not None}
     if not given:
         return {}
     usual = getattr(task, "inference", None)
     if usual is None:
         raise ConfigError(f"inference: the task '{task.kind}' has no such option.")
+    views = [name for name in ("scales", "flip", "resize") if name in given]
+    if views and task.kind != "segmentation":
+        raise ConfigError(
+            f"inference.{views[0]}: the task '{task.kind}' has no such option; it has mode, window, stride and blend."
+        )
     return {"inference": read_options({**usual._asdict(), **given}, path="inference")}

@@ -14,6 +14,7 @@ from dvsn.hub.resolve import is_name, local
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.result import Result
 from dvsn.predict.asked import make_predictor
+from dvsn.predict.big import BigPictures
 from dvsn.predict.files import read_frame
 from dvsn.predict.following import make_following
 from dvsn.predict.overlap import ahead
@@ -24,6 +25,7 @@ from dvsn.predict.sources import Opened, Pictures, Skipped, Source
 log = logging.getLogger("dvsn")
 
 DRAWN_AHEAD = 4
+BY_WINDOWS = ("segmentation", "pix2pix")
 FOUND = {"detection": "objects", "pose": "people", "landmarks": "faces"}
 UNKEYED = (
     "checkpoint",
@@ -78,12 +80,22 @@ class Run:
         moving = any(source.moving for source in sources)
         self.predictor = make_predictor(task, asked(options, moving=moving, kind=task.kind), device, files)
         self.following = make_following(options, task.kind)
+        self.big = self._big(device) if task.kind in BY_WINDOWS else None
         for source in self.pictures:
             source.read = self.read
+            if self.big is not None:
+                source.items = self.big.targets(source.items)
         self.window = Window() if options["show"] else None
+
+    def _big(self, device: str) -> BigPictures:
+        reader, changes = getattr(self.predictor, "reader", None), getattr(self.predictor, "changes", {})
+        steps = bool(reader is not None and reader.transform.steps)
+        return BigPictures(self.task, self.options, changes, device, steps=steps)
 
     def read(self, path: Path) -> Array:
         """A picture as the task wants it."""
+        if self.big is not None:
+            self.big.refuse(path)
         return read_frame(path, self.predictor.reads).picture
 
     def __call__(self) -> Outcome:
@@ -127,6 +139,7 @@ class Run:
             )
         self.outcome.kept += len(kept)
         self.outcome.written += kept
+        self.run_big(source, journal)
         targets = dict(source.items)
         look = self.look(moving=False)
         with source.opened() as opened:
@@ -137,6 +150,23 @@ class Run:
                     write_picture(target, picture)
                     self.outcome.written.append(target)
                 journal.add(result.frame.path, target if picture is not None else None, entries(result))
+
+    def run_big(self, source: Pictures, journal: Journal) -> None:
+        """Those of the pictures that are read by windows, each to a TIFF; the others are left to the source."""
+        if self.big is None:
+            return
+        kind = chosen_kind(self.options["write"], self.task, moving=False)
+        for path, target in [item for item in source.items if item[1].suffix == ".tif"]:
+            if journal.done(path):
+                continue
+            try:
+                self.outcome.written += self.big(path, target, str(kind))
+            except DataError as error:
+                self.outcome.skipped.add(str(error))
+                continue
+            self.outcome.frames += 1
+            journal.add(path, target, [])
+        source.items = [item for item in source.items if item[1].suffix != ".tif"]
 
     def run_moving(self, source: Source, journal: Journal) -> None:
         """A video or a folder of pictures, and a file of all results, both complete or not at all."""
@@ -234,7 +264,9 @@ class Run:
     def write_table(self, journal: Journal) -> None:
         """The results of all pictures, those of before included."""
         name = TABLES.get(self.task.kind)
-        if name is None or not self.pictures:
+        if name is None or not any(
+            journal.done(path) for source in self.pictures for path, _ in source.items
+        ):
             return
         table = Table(self.output / name)
         with table.opened():

@@ -51,12 +51,15 @@ class Look:
         self.kind, self.side_by_side, self.keep_size, self.drawing = kind, side_by_side, keep_size, drawing
 
     def __call__(self, result: Result) -> Array:
-        """The picture to write: uint8 (H, W, 3), or ids (H, W). With `keep_size` as large as the frame."""
+        """The picture to write: uint8 (H, W, 3), or ids or grey (H, W). With `keep_size`, of videos, RGB as large as the
+        frame."""
         kind = self.kind or ("overlay" if result.ids is not None else "")
         if self.keep_size and result.classes is not None:
             drawn = captioned(result)
         else:
             drawn = render(result, kind, **(self.drawing if kind not in ("color", *LOSSLESS) else {}))
+        if result.picture is not None and drawn.ndim == 2 and (self.side_by_side or self.keep_size):
+            drawn = np.stack([drawn] * 3, axis=-1)
         if self.keep_size and drawn.shape[:2] != result.frame.size:
             drawn = fitted(drawn, result)
         if not self.side_by_side or drawn.ndim != 3:

@@ -20,6 +20,7 @@ import numpy as np
 from dvsn.data.files import SUFFIXES as PICTURES
 from dvsn.data.files import pictures_below, read_rgb
 from dvsn.errors import ConfigError, DataError
+from dvsn.portable.bands import NUMPY
 from dvsn.portable.frame import Frame
 from dvsn.predict.video import SUFFIXES as VIDEOS
 from dvsn.predict.video import Video
@@ -291,8 +292,9 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path] | int | str]:
     if name == STANDARD_INPUT:
         return [name]
     if path.is_dir():
-        below = (path / each for each in pictures_below(path, skip=output, suffixes=PICTURES | VIDEOS))
-        found = [(each, _target(output / each.relative_to(path))) for each in sorted(below)]
+        below = sorted(pictures_below(path, skip=output, suffixes=PICTURES | VIDEOS))
+        below = below or sorted(pictures_below(path, skip=output, suffixes={NUMPY}))
+        found = [(path / each, _target(output / each)) for each in below]
         if not found:
             raise DataError(
                 f"input: nothing found at '{name}': a folder with neither pictures nor videos below it."

@@ -257,11 +257,13 @@ def class_tables(title: str, runs: Sequence[Folder], names: Sequence[str]) -> li
     parts: list[Markup] = []
     for column in numbers:
         values = {name: [_number(table.get(name, {}).get(column)) for table in by_class] for name in classes}
+        if sum(any(value is not None for value in own) for own in zip(*values.values(), strict=True)) < 2:
+            continue  # of one run alone, such as of another task
         if tail and not parts:
             parts.append(_gains(values, f"{column}: {names[1]} minus {names[0]}"))
         rows: list[list[Any]] = [[name, *each, *_difference(each)] for name, each in values.items()]
         parts.append(html.heading(column) + html.table([key, *names, *tail], rows))
-    return [html.columns(*parts)]
+    return [html.columns(*parts)] if parts else []
 
 
 def _gains(values: dict[str, list[float | None]], title: str) -> Markup:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 LISTED = 500
 """Pictures in the table of a page, the worst and the best; pictures.csv has all."""
 BEHIND = 24
-"""Pictures behind a cell of a matrix."""
+"""Pictures behind a cell of a matrix, those that the page shows first; of more, their number."""
 REPEATED = "largest confusions"
 """A table that the page makes of the matrix itself, with links to the cells."""
+CONFUSED = "Pictures of large confusions"
 CONFUSIONS = 20
 """Rows of the table of confusions."""
 LARGEST = 200
@@ -199,8 +200,11 @@ def matrix(source: Matrix, pictures: Sequence[Picture], shown: dict[int, str]) -
     for number, each in enumerate(pictures):
         for cell in each.cells:
             cells.setdefault(f"{cell.row}-{cell.column}", []).append([number, cell.count])
-    listed = {name: sorted(found, key=lambda pair: -pair[1])[:BEHIND] for name, found in cells.items()}
-    used = sorted({int(number) for found in listed.values() for number, _ in found})
+    listed = {
+        name: (len(found), sorted(found, key=lambda pair: (pair[0] not in shown, -pair[1]))[:BEHIND])
+        for name, found in cells.items()
+    }
+    used = sorted({int(number) for _, found in listed.values() for number, _ in found})
     data = {
         "key": key, "rows": source.rows, "columns": source.columns, "unit": source.unit,
         "counts": sparse(source, kept), "totals": [whole(sum(counts)) for counts in source.counts],
@@ -279,11 +283,23 @@ def pictures(analysis: Analysis, folder: Path, *, limit: int = PICTURES_BYTES) -
         group = Path(str(each.file)).parts[0] if "/" in str(each.file) else "pictures"
         caption = _caption(analysis, each)
         groups.setdefault(group, []).append(html.picture(ready[number], caption, anchor=anchors[number]))
-    titles = {"worst": "Worst pictures", "best": "Best pictures"}
-    order = sorted(groups, key=lambda name: (list(titles).index(name) if name in titles else 2, name))
+    titles = {"worst": "Worst pictures", "best": "Best pictures", "confused": CONFUSED}
+    order = sorted(
+        groups, key=lambda name: (list(titles).index(name) if name in titles else len(titles), name)
+    )
     if len(notes) > 6:
         notes = [*notes[:5], f"and {len(notes) - 5} more pictures of {folder} cannot be read."]
-    return Shown([(titles.get(name, name), html.gallery(groups[name])) for name in order], anchors, notes)
+    galleries = [(titles.get(name, name), html.gallery(groups[name])) for name in order]
+    return Shown([(title, _open(title, gallery)) for title, gallery in galleries], anchors, notes)
+
+
+def _open(title: str, gallery: Markup) -> Markup:
+    """The gallery; that behind the matrix opens with a click."""
+    return (
+        html.folded("Those that stand behind the cells of the matrix", gallery)
+        if title == CONFUSED
+        else gallery
+    )
 
 
 def _caption(analysis: Analysis, each: Picture) -> Markup:

@@ -111,8 +111,10 @@ class Page:
     def render(self) -> str:
         """The page as HTML."""
         has_figures = any(MARK in part for section in self.sections for part in section.parts)
-        scripts = [script(plotly_source())] if has_figures else []
-        scripts.append(script((FOLDER / "page.js").read_text(encoding="utf-8")))
+        scripts = [
+            script((FOLDER / "page.js").read_text(encoding="utf-8"))
+        ]  # tables and films work before charts
+        scripts += [script(plotly_source())] if has_figures else []
         return environment().get_template("page.html").render(
             page=self, style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")), version=VERSION,
             scripts=scripts, hashes=Markup(" ".join(f"'{each.hash}'" for each in scripts)),
@@ -269,12 +271,14 @@ MARK = "data-figure"
 
 
 def figure(
-    chart: Figure, *, label: str, height: int = 360, smooth: bool = False, least_width: int | None = None
-) -> Markup:
+    chart: Figure, *, label: str, height: int = 360, smooth: bool = False, least_width: int | None = None,
+    brush: bool = False,
+) -> Markup:  # fmt: skip
     """A plotly figure, `height` pixels high and as wide as its place; its colours follow light and dark.
 
     `label` says what it shows to who cannot see it. With `smooth` it obeys the `controls()` of its section. With
-    `least_width` (pixels) it scrolls in a box of its own on screens that are narrower.
+    `least_width` (pixels) it scrolls in a box of its own on screens that are narrower. With `brush` it is one of parallel
+    coordinates, whose lines are chosen by a drag along an axis.
     """
     from plotly.io.json import to_json_plotly
 
@@ -282,7 +286,7 @@ def figure(
     content.get("layout", {}).pop("template", None)
     return rendered(
         "figure.html", content=script_json(to_json_plotly(content)), height=height, label=label, smooth=smooth,
-        least_width=least_width,
+        least_width=least_width, brush=brush,
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ SYSTEM: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Charts of the machine: their columns, and the name of the axis."""
 SIDE = 330
+FEW = 8
+"""Up to so many epochs each has a mark on the axis."""
 
 
 def chart(title: str, axis: str, unit: str = "") -> Figure:
@@ -51,8 +53,20 @@ def add(
     )  # fmt: skip
 
 
+def settle(found: Figure) -> None:
+    """Axes that plotly would choose badly: a constant stands between 0 and its double, few epochs have whole numbers."""
+    y = {value for trace in found.data for value in trace.y if value is not None and math.isfinite(value)}
+    if len(y) == 1:
+        value = y.pop()
+        found.update_layout(yaxis={"range": sorted((0.0, 2 * value)) if value else [-1.0, 1.0]})
+    x = [value for trace in found.data for value in trace.x]
+    if found.layout.xaxis.title.text == "epoch" and x and max(x) - min(x) <= FEW:
+        found.update_layout(xaxis={"tick0": 0, "dtick": 1})
+
+
 def draw(found: Figure, label: str) -> Markup:
     several = len(found.data) > 1
+    settle(found)
     found.update_layout(showlegend=several)
     return html.figure(found, height=SIDE + (30 if several else 0), label=label, smooth=True)
 
@@ -155,6 +169,7 @@ def _times(metrics: Metrics, names: Sequence[str]) -> Markup:
             x=x, y=y, name=html.plain(spoken(name)), marker={"color": html.COLOURS[number % len(html.COLOURS)]},
             hovertemplate=f"{metrics.axis} %{{x}}: %{{y:.4g}} s",
         )  # fmt: skip
+    settle(found)
     found.update_layout(barmode="stack", showlegend=True)
     return html.figure(found, height=SIDE + 30, label="seconds of each epoch by part")
 
@@ -179,6 +194,7 @@ def together(runs: Sequence[Folder], names: Sequence[str]) -> dict[str, list[Mar
         for number, run in having:
             dash = ("solid", "dash", "dot")[number // len(html.COLOURS) % 3]
             add(found, run.metrics, column, names[number], colour=number, dash=dash)
+        settle(found)
         found.update_layout(showlegend=True)
         groups[parts.get(column.partition("/")[0], "system")].append(
             html.figure(

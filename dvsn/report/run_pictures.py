@@ -23,7 +23,7 @@ from dvsn.report.html import Encoded
 Array = np.ndarray[Any, Any]
 GRID = re.compile(r"(epoch|step)_(\d+)\.png")
 FRAMES = 12
-FILM_BYTES, PICTURES_BYTES = 1_300_000, 1_400_000
+FILM_BYTES, PICTURES_BYTES = 1_300_000, 1_700_000
 """Of the files of a page: with plotly's script and in base64 they stay below 10 MB."""
 RUNGS = ((1200, 82), (960, 78), (800, 74), (640, 68), (480, 62), (360, 55), (240, 45))
 """(pixels of the longer side, quality) of pictures, until they fit."""

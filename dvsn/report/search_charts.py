@@ -121,10 +121,10 @@ def parallel(searched: Sequence[Option], scored: Sequence[Row], *, score: str) -
     for place, axis in enumerate(axes):
         add_axis(chart, place, axis)
     chart.update_layout(
-        xaxis={"range": [-0.35, len(axes) - 0.65], "showgrid": False, "zeroline": False, "tickmode": "array",
-               "tickvals": list(range(len(axes))), "ticktext": [shown(axis.key, 24) for axis in axes]},
-        yaxis={"range": [-0.06, 1.06], "visible": False}, margin={"t": 20, "b": 60, "l": 20, "r": 20},
-        legend={"traceorder": "reversed"},
+        xaxis={"range": [-0.35, len(axes) - 0.65], "fixedrange": True, "showgrid": False, "zeroline": False,
+               "tickmode": "array", "tickvals": list(range(len(axes))), "ticktext": [shown(axis.key, 24) for axis in axes]},
+        yaxis={"range": [-0.06, 1.06], "visible": False, "fixedrange": True}, margin={"t": 40, "b": 60, "l": 20, "r": 20},
+        legend={"traceorder": "reversed"}, dragmode=False, uirevision="kept",
     )  # fmt: skip
     return chart
 

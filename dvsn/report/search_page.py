@@ -65,9 +65,13 @@ def add_options(
         return
     chart = search_charts.parallel(searched, scored, score=score)
     wide = 120 * (len(searched) + 1)
-    said = "A line is a trial. Groups are by score; a click in the legend hides one, a double click shows it alone."
+    said = (
+        "A line is a trial. A drag along an axis leaves the lines that cross it there, also along several; a click on the "
+        "axis brings the others back. Groups are by score; a click in the legend hides one, a double click shows it alone."
+    )
     page.section(
-        "Parallel coordinates", html.figure(chart, height=460, label="Options and score of each trial", least_width=wide),
+        "Parallel coordinates",
+        html.figure(chart, height=460, label="Options and score of each trial", least_width=wide, brush=True),
         html.paragraph(said, quiet=True),
     )  # fmt: skip
     parts: list[str | Markup] = [*importance(study)]

@@ -47,14 +47,16 @@ def dot_plot(section: Section) -> tuple[Figure, int]:
     low, high = limits(section, rows)
     chart = go.Figure([*spreads(rows), *seeds(rows, low, high)])
     lines = [(section.alone, GREY, "alone"), (section.teacher, GREEN, "teacher")]
-    known = sorted((value, colour, name) for value, colour, name in lines if value is not None)
-    for place, (value, colour, name) in enumerate(known):
+    known = [(value, colour, name) for value, colour, name in lines if value is not None]
+    for place, (value, colour, name) in enumerate(known):  # each in a line of its own above the rows
+        side = "left" if value > (low + high) / 2 else "right"
         chart.add_vline(
             value, line_color=colour, line_width=1.5, annotation_text=f"{name} {value:.4g}",
-            annotation_font_color=colour, annotation_position="top right" if place else "top left",
+            annotation_font_color=colour, annotation_position=f"top {side}", annotation_yanchor="bottom",
+            annotation_yshift=14 * place,
         )  # fmt: skip
     chart.update_layout(
-        margin={"l": 20, "r": 80, "t": 30, "b": 60},
+        margin={"l": 20, "r": 20, "t": 45, "b": 60},
         xaxis={"title": {"text": shown(f"{measured(section.monitor)}, last epoch", 90)}, "range": [low, high]},
         yaxis={
             "tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [label(row) for row in rows],
@@ -62,7 +64,7 @@ def dot_plot(section: Section) -> tuple[Figure, int]:
         },
         legend={"y": -60 / (24 * len(rows) + 110), "x": 0},
     )  # fmt: skip
-    return chart, 24 * len(rows) + 170
+    return chart, 24 * len(rows) + 185
 
 
 def spreads(rows: Sequence[Row]) -> list[Any]:
@@ -128,7 +130,7 @@ def kept_dots(row: Row) -> tuple[Dot, ...]:
 
 
 def cost_plot(section: Section, cost: Cost, points: Sequence[Point]) -> Figure:
-    """Score against one cost, with the Pareto front as steps."""
+    """Score against one cost, with the Pareto front as steps. Its points are numbered; the legend names them."""
     from plotly import graph_objects as go
 
     front = [point for point in points if point.front]
@@ -138,23 +140,28 @@ def cost_plot(section: Section, cost: Cost, points: Sequence[Point]) -> Figure:
             line={"color": GREEN, "shape": "hv", "width": 1.5}, hoverinfo="skip",
         )
     )  # fmt: skip
-    kinds = (("on the front", GREEN, "circle"), ("others", COLOURS[0], "circle"), ("collapsed", RED, "x"))
-    for name, colour, mark in kinds:
-        marked = [point for point in points if kind_of(point) == name]
-        if marked:
-            chart.add_scatter(
-                x=[point.cost for point in marked], y=[point.score for point in marked], name=name,
-                mode="markers+text" if colour == GREEN else "markers", cliponaxis=False,
-                textposition=["top left" if place else "top right" for place in range(len(marked))],
-                marker={"color": colour, "symbol": mark, "size": 9}, textfont={"size": 11},
-                text=[shown(point.name, 28) for point in marked], hovertext=[shown(point.name, 80) for point in marked],
-                hovertemplate="%{hovertext}<br>%{y:.4f} at %{x:.4g}<extra></extra>",
-            )  # fmt: skip
+    for place, point in enumerate(front, 1):
+        add_points(chart, [point], f"{place} {shown(point.name, 40)}", GREEN, text=str(place))
+    for name, colour in (("others", COLOURS[0]), ("collapsed", RED)):
+        add_points(chart, [point for point in points if kind_of(point) == name], name, colour)
     chart.update_layout(
         xaxis={"title": {"text": cost.title}}, yaxis={"title": {"text": shown(measured(section.monitor), 90)}},
         margin={"t": 20, "b": 60, "l": 60, "r": 14},
     )  # fmt: skip
     return chart
+
+
+def add_points(
+    chart: Figure, points: Sequence[Point], name: str, colour: str, text: str | None = None
+) -> None:
+    if points:
+        chart.add_scatter(
+            x=[point.cost for point in points], y=[point.score for point in points], name=name, cliponaxis=False,
+            mode="markers" if text is None else "markers+text", text=text, textposition="top left", textfont={"size": 12},
+            marker={"color": colour, "symbol": "x" if colour == RED else "circle", "size": 9},
+            hovertext=[shown(point.name, 80) for point in points],
+            hovertemplate="%{hovertext}<br>%{y:.4f} at %{x:.4g}<extra></extra>",
+        )  # fmt: skip
 
 
 def kind_of(point: Point) -> str:

@@ -86,7 +86,7 @@ def parts_of(section: Section) -> list[str | Markup]:
         html.paragraph(sweep_table.head(section), quiet=True),
         table(section),
         *sweep_table.notes_of(section),
-        html.figure(chart, height=height, label=said, least_width=520),
+        html.figure(chart, height=height, label=said, least_width=360),
         *more,
     ]
 
@@ -160,7 +160,9 @@ def add_costs(page: Page, sections: Sequence[Section]) -> None:
             parts.append(html.heading(title_of(first, sections)))
         charts = [
             html.figure(
-                sweep_charts.cost_plot(first, cost, points), label=f"{first.monitor} against {cost.title}"
+                sweep_charts.cost_plot(first, cost, points),
+                label=f"{first.monitor} against {cost.title}",
+                height=360 + 20 * sum(point.front for point in points),
             )
             for cost, points in known
         ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.errors import ConfigError, UserError
+from dvsn.portable.bands import bands_of
 from dvsn.portable.decode import Rule, make_rule
 from dvsn.portable.frame import Frame
 from dvsn.portable.result import Result
@@ -50,7 +51,10 @@ class Served:
         self.task = open_task(self.path, device=self.device).eval()
         data = self.task.data_recipe
         self.rule = make_rule(
-            max_pixels=self.settings.max_pixels, deep_range=data.get("deep_range"), upright=True
+            max_pixels=self.settings.max_pixels,
+            deep_range=data.get("deep_range"),
+            upright=True,
+            bands=bands_of(data),
         )
         if not getattr(self.task, "answers_alone", True):
             self.batch = 1  # a picture's answer would depend on its batch
@@ -62,7 +66,8 @@ class Served:
         """One picture through the network: the first one takes seconds longer than others, and torchvision's detectors take
         the strides of their maps from it, which a very small or long one would falsify."""
         self.predictor(())  # raises for options that are wrong
-        shape = (SIDE, SIDE) if self.reads == "ids" else (SIDE, SIDE, 3)
+        channels = 3 if self.rule.bands is None else self.rule.bands.count
+        shape = (SIDE, SIDE) if self.reads == "ids" else (SIDE, SIDE, channels)
         with contextlib.suppress(UserError):  # a file of one size, which this picture has not
             self.ask([np.zeros(shape, np.uint8)], ())
 

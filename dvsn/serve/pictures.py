@@ -12,7 +12,7 @@ from PIL import Image
 
 from dvsn.errors import DataError
 from dvsn.portable import headers
-from dvsn.portable.decode import Rule, read_by, to_labels, to_rgb
+from dvsn.portable.decode import Rule, read_by, to_labels, to_photo
 from dvsn.serve.refusal import Refusal
 
 Array = np.ndarray[Any, Any]
@@ -89,7 +89,7 @@ def decode(data: bytes, *, ids: bool, rule: Rule) -> Array:
     """RGB (H, W, 3) uint8, turned upright; or of `ids` class ids (H, W). Raises `Refusal` (422) for a damaged file."""
     try:
         with read_by(replace(rule, turned=[])):
-            return to_labels(NAME, data) if ids else to_rgb(NAME, data)
+            return to_labels(NAME, data) if ids else to_photo(NAME, data)
     except DataError as error:
         raise Refusal(422, "damaged", sentence(str(error))) from error
 

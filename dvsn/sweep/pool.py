@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from dvsn.atomic import replacing
+from dvsn.atomic import locked_out, replacing
 from dvsn.config.folders import JOB_FOLDER
+from dvsn.errors import ConfigError
 from dvsn.sweep.job import Job, filtered, own_overrides, read_result, reason
 
 GRACE = 60.0  # seconds in which an interrupted job may write its checkpoint
@@ -28,6 +29,26 @@ DDP_VARIABLES = {
     "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
     "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "HYDRA_MAIN_MODULE",
 }  # fmt: skip
+
+
+@contextmanager
+def locked_folder(folder: Path, *, option: str, what: str, unit: str) -> Iterator[int]:
+    """Locks a folder of jobs, and gives the file descriptor of the lock, which they inherit.
+
+    The lock ends when the command and all its jobs have ended, also when they are killed. Raises `ConfigError` of the
+    `option` where another one, or a job that it left behind when it was killed, still runs; `what` and `unit` name them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        if locked_out(lock):
+            raise ConfigError(
+                f"{option}: in {folder} {what} runs, or {unit} of one that was killed. Wait for its end, or take another "
+                "folder."
+            )
+        yield lock
+    finally:
+        os.close(lock)
 
 
 class Process:

@@ -13,14 +13,12 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dvsn import command_line
-from dvsn.atomic import locked_out
 from dvsn.command_line import Command, Option
 from dvsn.config import compose
 from dvsn.config.folders import check_place
@@ -30,7 +28,7 @@ from dvsn.errors import ConfigError, UserError
 from dvsn.report.search_study import pruner, sampler, storage
 from dvsn.sweep import launcher, search_space
 from dvsn.sweep.job import own_overrides, read_result
-from dvsn.sweep.pool import Pool, Process
+from dvsn.sweep.pool import Pool, Process, locked_folder
 from dvsn.sweep.search_space import Range
 
 if TYPE_CHECKING:
@@ -159,24 +157,9 @@ def check_search(options: Config) -> None:
 # The study --------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[int]:
-    """Locks the folder of a search, and gives the file descriptor of the lock, which trials inherit.
-
-    The lock ends when the search and all its trials have ended, also when they are killed. Raises `ConfigError` where
-    another search, or a trial that one left behind when it was killed, still runs.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        if locked_out(lock):
-            raise ConfigError(
-                f"search.dir: in {folder} a search runs, or a trial of one that was killed. Wait for its end, or take "
-                "another folder."
-            )
-        yield lock
-    finally:
-        os.close(lock)
+def alone_in(folder: Path) -> AbstractContextManager[int]:
+    """The folder of a search for this process alone, as `locked_folder` has it."""
+    return locked_folder(folder, option="search.dir", what="a search", unit="a trial")
 
 
 def open_study(plan: Plan) -> Study:

@@ -12,6 +12,7 @@ from dvsn.errors import ConfigError
 from dvsn.networks.graft import Graft
 from dvsn.optim.schedules import Schedule
 from dvsn.pictures.layers import Layers
+from dvsn.portable.bands import shown_bands
 from dvsn.tasks.loop import OptimizerFactory
 from dvsn.tasks.student import Student
 from dvsn.types import Batch
@@ -63,6 +64,9 @@ class Task(Student):
     input_classes: int = 0
     """K when the input is a map of ids below K, 0 when it is a picture."""
 
+    input_channels: int = 3
+    """Of an input that is a picture: 3 are RGB, 1 its brightness."""
+
     def __init__(self, *, optim: OptimizerFactory, schedule: Schedule | None = None) -> None:
         super().__init__(optim=optim, schedule=schedule)
         self.recipe: dict[str, Any] = {}
@@ -86,7 +90,10 @@ class Task(Student):
 
     def show_input(self, image: Tensor) -> Tensor:
         """The input (N, C, H, W) as an RGB picture (N, 3, H, W)."""
-        return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+        bands = self.data_recipe.get("bands") or {}
+        return (
+            image[:, list(shown_bands(image.shape[1], bands.get("shown")))] if image.shape[1] != 3 else image
+        )
 
     # Output -----------------------------------------------------------------------------------------
 

@@ -29,7 +29,8 @@ class Share(NamedTuple):
 def smallest_share(data: Any, *, world: int, batches: int) -> Share:
     """The smallest batch among the first `batches` of an epoch of `dvsn.data.module.TrainBatches`."""
     size = min(len(data.datasets["train"]), data.train_samples or len(data.datasets["train"]))
-    size = size if getattr(data, "sampler", None) is None else data.sampler.length
+    chooser = getattr(data, "sampler", None) or getattr(data, "ratios", None)
+    size = size if chooser is None else chooser.length
     rest = size % data.batch_size
     whole = Share(data.batch_size // world, data.batch_size, last=False)
     if data.drop_last or not rest or batches <= size // data.batch_size:

@@ -20,6 +20,7 @@ from dvsn.losses.classification import ClassCrossEntropy
 from dvsn.metrics.calibration import CalibrationError
 from dvsn.metrics.classification import ClassScore
 from dvsn.networks.graft import shipped
+from dvsn.networks.widening import widen
 from dvsn.pictures import matrices
 from dvsn.portable.cards import GREY, card
 from dvsn.tasks.network import NetworkTask
@@ -50,7 +51,8 @@ class Classification(NetworkTask):
 
     A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, class numbers (N,).
 
-    - `mean`, `std`: of RGB in [0, 1].
+    - `mean`, `std`: of RGB in [0, 1]. As many numbers as the pictures have channels: the network's first convolutions are
+      made to read them (`dvsn.networks.widening`).
     - `shared`: the options of every `NetworkTask`.
 
     Where the data set finds its class names on the disk (`data.dataset.names: null`), training writes them into
@@ -72,7 +74,8 @@ class Classification(NetworkTask):
         std: tuple[float, ...] = IMAGENET_STD,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(**{**shared, "network": widen(shared["network"], len(mean))})
+        self.input_channels = len(mean)
         if classes < 2:
             raise ConfigError(f"task.classes: found {classes}, expected 2 or more. Set data.classes.")
         self.loss, self.classes = loss, classes
@@ -92,13 +95,19 @@ class Classification(NetworkTask):
 
     # Training ---------------------------------------------------------------------------------------
 
+    def ask_data(self, data: Any) -> None:
+        """Also: pictures without a class are left out of the loss."""
+        super().ask_data(data)
+        self.loss.partly = bool(getattr(data, "has_unlabelled", False))
+
     def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
         """Also: the classes of this task, in its order."""
         dataset, known = dict(node.get("dataset", {})), named(self.data_recipe)
         if known and dataset.get("names", known) is None:
             dataset["names"] = known
         pair = {**node.get("pair", {}), "source": "photo", "target": "class"}
-        return node | {"pair": pair, "dataset": dataset, "classes": self.classes, "label_classes": 0}
+        found = {"pair": pair, "dataset": dataset, "classes": self.classes, "label_classes": 0}
+        return node | found | {"input_channels": self.input_channels}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
@@ -229,7 +238,7 @@ class Classification(NetworkTask):
         truth = batch["target"].tolist() if "target" in batch else [None] * len(output)
         names, cards = self.names, []
         for picture, share, guess, true in zip(
-            batch["image"].cpu(), shares.tolist(), predicted.tolist(), truth, strict=True
+            self.show_input(batch["image"]).cpu(), shares.tolist(), predicted.tolist(), truth, strict=True
         ):
             colour = GREY if true is None else GREEN if guess == true else RED
             lines = [(f"{share:.0%} {names[guess]}", colour)]
@@ -253,7 +262,9 @@ def named(data_recipe: dict[str, Any]) -> list[str] | None:
 
 def warn_of_enlarging(dataset: Any, source: str = "photo") -> None:
     """Say so where the transform makes much larger pictures of small ones: each then costs as much as a large one."""
-    stored, shown = dataset.read(0)[source].shape[:2], dataset[0]["image"].shape[-2:]
+    with dataset.ruled():
+        stored = dataset.read(0)[source].shape[:2]
+    shown = dataset[0]["image"].shape[-2:]
     if shown[0] * shown[1] >= ENLARGED * stored[0] * stored[1]:
         log.warning(
             "transform: makes %dx%d of pictures of %dx%d. Small pictures are usually trained on as they are, by "

@@ -12,12 +12,14 @@ import torch
 from pycocotools import mask as rle
 from torch import Tensor
 from torchmetrics import MetricCollection
+from torchvision.models.detection.image_list import ImageList
 
 from dvsn.config.build import build
 from dvsn.data.class_ids import distinct_palette
 from dvsn.data.object_transform import DetectionTransform
 from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError, DataError
+from dvsn.metrics.coco_evaluator import Evaluator
 from dvsn.metrics.detection import DetectionScore
 from dvsn.networks.detectors import Detector
 from dvsn.pictures.layers import Box, Layers
@@ -69,7 +71,7 @@ class Detection(ScoredTask):
     def __init__(self, *, network: Detector, shown: float = 0.5, **shared: Any) -> None:
         super().__init__(network=network, **shared)
         self.shown_from = shown
-        self._seen: Tensor | None = None
+        self._seen: ImageList | None = None
         self.use_metrics()
 
     @functools.cached_property
@@ -154,10 +156,10 @@ class Detection(ScoredTask):
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it, the pictures as the network has resized and padded them are kept for the teacher."""
+        """Within it, the pictures as the network has resized and padded them are kept for the teacher and the methods."""
 
         def keep(_: Any, __: Any, output: Any) -> None:
-            self._seen = output[0].tensors
+            self._seen = output[0]
 
         handle = self.network.model.transform.register_forward_hook(keep)
         try:
@@ -173,18 +175,36 @@ class Detection(ScoredTask):
         if self.distiller.runs_student:
             with self.distiller.taps, self.watched():
                 terms = self.objective(batch)
-        return self.distiller.join(lambda: terms, None, batch, self.shown(batch))
+        return self.distiller.join(lambda: terms, None, self.labelled(batch), self.shown(batch))
+
+    def look(self, batch: Batch) -> ImageList:
+        """What was watched of a batch; where the network was not run on it, what its transform makes of it."""
+        if self._seen is None:
+            with self.watched():
+                self.network.model.transform([image.float() / 255 for image in batch["image"]], None)
+        assert self._seen is not None
+        return self._seen
+
+    def labelled(self, batch: Batch) -> Batch:
+        """Also `boxes`: of each picture (n, 4) float32, the objects in shares of the sides of what both networks see, which
+        is the picture resized and padded. Crowd regions are left out."""
+        seen = self.look(batch)
+        height, width = seen.tensors.shape[-2:]
+        boxes = []
+        for image, target, (rows, columns) in zip(
+            batch["image"], batch["target"], seen.image_sizes, strict=True
+        ):
+            across, down = columns / image.shape[-1] / width, rows / image.shape[-2] / height
+            own = without_crowds(target)["boxes"].float()
+            boxes.append(own * own.new_tensor([across, down, across, down]))
+        return {**batch, "boxes": boxes}
 
     def shown(self, batch: Batch) -> Tensor:
         """What the student's own transform made of the pictures, in [0, 1]: (N, 3, H, W), so that both networks have their
         features at the same places."""
-        if self._seen is None:
-            with self.watched():
-                self.network.model.transform([image.float() / 255 for image in batch["image"]], None)
-        seen, self._seen = self._seen, None
-        assert seen is not None
-        mean, std = self._statistics(seen)
-        return (seen.detach() * std + mean).float()
+        seen, self._seen = self.look(batch), None
+        mean, std = self._statistics(seen.tensors)
+        return (seen.tensors.detach() * std + mean).float()
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         transform = self.network.model.transform
@@ -198,9 +218,11 @@ class Detection(ScoredTask):
             self.network([image.float() / 255 for image in batch["image"]])
 
     def teach(self, image: Tensor) -> Any:
-        """Of a teacher only the backbone is run, so only taps in there are reached."""
+        """Of a teacher only the backbone is run, and the head of a detector whose boxes are distributions, so only taps in
+        there are reached."""
         mean, std = self._statistics(image)
-        return self.network.model.backbone(self.layout((image - mean) / std))
+        levels = self.network.model.backbone(self.layout((image - mean) / std))
+        return self.network.model.head(levels) if self.network.distribution_taps else levels
 
     def evaluate_as_taught(self, student: Student) -> None:
         """At the sizes of the student's transform, which makes the pictures that the teacher sees."""
@@ -211,9 +233,10 @@ class Detection(ScoredTask):
 
     # Evaluation and use -----------------------------------------------------------------------------
 
-    def use_metrics(self) -> None:  # type: ignore[override]
+    def use_metrics(self, *, evaluator: Evaluator = "pycocotools") -> None:  # type: ignore[override]
         """COCO's twelve figures, of boxes and, where the network makes them, of masks."""
-        self._metrics = (MetricCollection({"score": DetectionScore(masks=self.network.masks)}),)
+        score = DetectionScore(masks=self.network.masks, evaluator=evaluator)
+        self._metrics = (MetricCollection({"score": score}),)
 
     @property
     def score(self) -> DetectionScore:

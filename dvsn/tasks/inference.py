@@ -10,6 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError, nearest
+from dvsn.portable.tiling import windows
+from dvsn.tasks.sliding import BLENDS, Blend, Piece, slide, spans
+
+__all__ = [
+    "Ask", "Inference", "Piece", "answers", "checked_window", "joined", "pieces", "read_options", "resize", "scores",
+    "windows",
+]  # fmt: skip
 
 Ask = Callable[[Tensor], Tensor]
 """Normalised pictures (N, 3, H, W) -> logits (N, K, h, w)."""
@@ -20,6 +27,8 @@ class Inference(NamedTuple):
 
     - `mode`: `whole`, or `slide` for a `window` (H, W) that moves by `stride` (H, W; null: two thirds of the window). The
       last window is shifted back inside the picture.
+    - `blend`: what counts where windows overlap: all the same (`even`, as published), each less towards its border (`ramp`),
+      or only that whose centre is nearest (`centre`). See `dvsn.tasks.sliding.spans`.
     - `scales`, `flip`: average over resized and mirrored views.
     - `resize`: the size that a picture is resized to first, bilinearly: (H, W) whatever its shape, or the pixels of its
       shorter side. The answer has the picture's own size. LIP is measured at (473, 473), COCO-Stuff-10k at a shorter
@@ -32,6 +41,13 @@ class Inference(NamedTuple):
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     resize: tuple[int, int] | int | None = None
+    blend: Blend = "even"
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """How far the windows of `slide` move, (H, W)."""
+        assert self.window is not None
+        return self.stride or (max(1, self.window[0] * 2 // 3), max(1, self.window[1] * 2 // 3))
 
     def seen(self, height: int, width: int) -> tuple[int, int]:
         """The size (H, W) that the network sees of a picture of this one, at scale 1."""
@@ -66,7 +82,15 @@ def read_options(options: dict[str, Any] | None, *, path: str = "task.inference"
     resize_to = shorter or _size(side, f"{path}.resize", " or one for the shorter side")
     if mode == "slide" and window is None:
         raise ConfigError(f"{path}.window: {path}.mode=slide needs it. Set {path}.window=[HEIGHT,WIDTH].")
-    return Inference(mode, window, stride, tuple(float(scale) for scale in scales), flip, resize_to)
+    blend = given.get("blend", "even")
+    if blend not in BLENDS:
+        raise ConfigError(f"{path}.blend: found {blend!r}. {nearest(str(blend), BLENDS)}")
+    if window and stride and (stride[0] > window[0] or stride[1] > window[1]):
+        raise ConfigError(
+            f"{path}.stride: found {list(stride)} with windows of {list(window)}: between them pixels would be left out. "
+            "Expected no more than the window; their difference is the overlap."
+        )
+    return Inference(mode, window, stride, tuple(float(scale) for scale in scales), flip, resize_to, blend)
 
 
 def _size(value: Any, path: str, also: str = "") -> tuple[int, int] | None:
@@ -89,14 +113,6 @@ def resize(logits: Tensor, size: Sequence[int], *, align_corners: bool) -> Tenso
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits.float()
     return F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=align_corners)
-
-
-def windows(size: int, window: int, stride: int) -> list[int]:
-    """Where windows start along one side: every `stride`, the last one shifted back inside."""
-    if size <= window:
-        return [0]
-    starts = list(range(0, size - window, stride))
-    return [*starts, size - window]
 
 
 def answers(
@@ -123,22 +139,21 @@ def scores(
 
     A picture that `options.resize` resizes is asked at that size, and its single view stays there.
 
-    - One scale: logits; a view and its mirror are averaged as logits, as in HRNet's code.
+    - One scale: logits; a view and its mirror are averaged as logits, window by window, as in HRNet's code.
     - Several scales: the mean of their soft-max probabilities. HRNet's code sums exponentials of logits over the scales
       instead, so that the scale with the largest logits decides.
     """
-    order: list[int] = list(range(1 + max((max(pair) for pair in swaps), default=-1)))
-    for one, other in swaps:
-        order[one], order[other] = other, one
+    exchange = _exchange(swaps)
 
     def view(picture: Tensor) -> Tensor:
-        logits = _window_logits(ask, picture, options, align_corners)
+        if options.mode == "slide":
+            return joined(ask, picture, options, align_corners=align_corners, swaps=swaps)
+        size = picture.shape[-2:]
+        logits = resize(ask(picture), size, align_corners=align_corners)
         if not options.flip:
             return logits
-        mirrored = _window_logits(ask, picture.flip(-1), options, align_corners).flip(-1)
-        if order:
-            mirrored = torch.cat([mirrored[:, order], mirrored[:, len(order) :]], dim=1)
-        return (logits + mirrored) / 2
+        mirrored = resize(ask(picture.flip(-1)), size, align_corners=align_corners).flip(-1)
+        return (logits + exchange(mirrored)) / 2
 
     height, width = image.shape[-2:]
     if options.resize is not None:
@@ -157,24 +172,94 @@ def scores(
     return total / len(options.scales)
 
 
-def _window_logits(ask: Ask, image: Tensor, options: Inference, align_corners: bool) -> Tensor:
-    """Logits (N, K, H, W) at the picture's size, of the whole or averaged over windows."""
-    height, width = image.shape[-2:]
-    if options.mode == "whole":
-        return resize(ask(image), (height, width), align_corners=align_corners)
+def _exchange(swaps: Sequence[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
+    """What exchanges the classes of `swaps` in logits (N, K, H, W)."""
+    order: list[int] = list(range(1 + max((max(pair) for pair in swaps), default=-1)))
+    for one, other in swaps:
+        order[one], order[other] = other, one
+    if not order:
+        return lambda logits: logits
+    return lambda logits: torch.cat([logits[:, order], logits[:, len(order) :]], dim=1)
+
+
+# Windows -----------------------------------------------------------------------------------------------
+
+Read = Callable[[int, int, int, int], Tensor]
+"""Top, left, height and width of a rectangle that lies in a picture -> its normalised pixels (N, 3, height, width)."""
+
+
+def pieces(
+    ask: Ask,
+    read: Read,
+    size: tuple[int, int],
+    options: Inference,
+    *,
+    align_corners: bool,
+    swaps: Sequence[tuple[int, int]] = (),
+    together: int = 1,
+) -> Iterator[Piece]:
+    """The logits of a picture of `size` (H, W) that is read, asked and handed out by windows (`options.mode` is `slide`), at
+    one scale: those of `scores`, to the bit, where `together`, the windows that are asked at a time, is 1.
+
+    A view and its mirror are averaged window by window, as in HRNet's code.
+    """
     assert options.window is not None
     tall, wide = options.window
-    down, across = options.stride or (max(1, tall * 2 // 3), max(1, wide * 2 // 3))
-    padded = F.pad(image, (0, max(0, wide - width), 0, max(0, tall - height)))  # with the mean colour
+    exchange = _exchange(swaps)
+    height, width = size
+
+    def seen(top: int, left: int) -> Tensor:
+        part = read(top, left, min(tall, height), min(wide, width))
+        return F.pad(part, (0, max(0, wide - width), 0, max(0, tall - height)))  # with the mean colour
+
+    def look(top: int, lefts: Sequence[int]) -> Sequence[Tensor]:
+        parts = [seen(top, left) for left in lefts]
+        together = torch.cat(parts)
+        logits = resize(ask(together), (tall, wide), align_corners=align_corners)
+        if options.flip:
+            turned = resize(ask(together.flip(-1)), (tall, wide), align_corners=align_corners).flip(-1)
+            logits = (logits + exchange(turned)) / 2
+        return logits.split(len(parts[0]))
+
+    down, across = options.steps
+    rows = spans(max(tall, height), tall, down, options.blend)
+    columns = spans(max(wide, width), wide, across, options.blend)
+    for piece in slide(look, rows, columns, together=together):
+        inside = piece.scores[..., : max(0, height - piece.top), : max(0, width - piece.left)]
+        if inside.shape[-2] and inside.shape[-1]:
+            yield piece._replace(scores=inside)
+
+
+def joined(
+    ask: Ask,
+    image: Tensor,
+    options: Inference,
+    *,
+    align_corners: bool,
+    swaps: Sequence[tuple[int, int]] = (),
+) -> Tensor:
+    """What windows answer (N, K, H, W) of a picture in memory, joined."""
     total: Tensor | None = None
-    count = image.new_zeros(1, 1, *padded.shape[-2:], dtype=torch.float32)
-    for top in windows(padded.shape[-2], tall, down):
-        for left in windows(padded.shape[-1], wide, across):
-            part = padded[..., top : top + tall, left : left + wide]
-            logits = resize(ask(part), (tall, wide), align_corners=align_corners)
-            if total is None:
-                total = logits.new_zeros(len(image), logits.shape[1], *padded.shape[-2:])
-            total[..., top : top + tall, left : left + wide] += logits
-            count[..., top : top + tall, left : left + wide] += 1
+
+    def read(top: int, left: int, height: int, width: int) -> Tensor:
+        return image[..., top : top + height, left : left + width]
+
+    size = (image.shape[-2], image.shape[-1])
+    for top, left, part in pieces(ask, read, size, options, align_corners=align_corners, swaps=swaps):
+        if total is None:
+            total = part.new_empty(*part.shape[:2], *size)
+        total[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
     assert total is not None
-    return (total / count)[..., :height, :width]
+    return total
+
+
+def checked_window(options: Inference, multiple: int, network: str) -> tuple[int, int]:
+    """The window of `slide`, whose sides the network can take. Raises `ConfigError`."""
+    assert options.window is not None
+    if any(side % multiple for side in options.window):
+        fitting = [-(-side // multiple) * multiple for side in options.window]
+        raise ConfigError(
+            f"inference.window: found {list(options.window)}; {network} needs sides that {multiple} divides. Set "
+            f"inference.window={fitting}."
+        )
+    return options.window

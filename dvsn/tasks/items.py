@@ -12,6 +12,9 @@ from dvsn.data.mixes import BatchMix, CopyPaste
 from dvsn.errors import ConfigError
 from dvsn.types import Batch, Terms
 
+VIEWED = ("classification", "segmentation")
+"""Tasks of whole pictures, of which a teacher can see another view."""
+
 
 def item_losses(objective: Callable[[Any, Batch], Terms], output: Any, batch: Batch) -> Tensor:
     """The sum of a task's terms (N,) float32 for each sample alone, without gradients. `output` is the network's answer for
@@ -44,6 +47,27 @@ def require_items(task: Any, data: Any) -> None:
         raise ConfigError(
             f"sampler: {type(sampler).__name__} needs the loss of each sample, and task={task.kind} has one of the whole "
             "batch alone. Choose another sampler=..., such as repeat_factor or null."
+        )
+
+
+def require_views(task: Any, data: Any, *, distilled: bool) -> None:
+    """Raise `ConfigError` for a second view that nobody sees, and for unlabelled pictures that the task cannot use."""
+    strong, unlabelled = getattr(data, "strong", None) is not None, getattr(data, "has_unlabelled", False)
+    if not strong and not unlabelled:
+        return
+    option = "data.strong" if strong else "data.more"
+    if not distilled:
+        advice = "Set it to null" if strong else "Leave unlabelled: true out"
+        raise ConfigError(
+            f"{option}: is for a teacher, who tells what the other view, or a picture without label, shows. {advice}, or "
+            "set teacher=ema ema=0.99 distill=kd, or pixel_kd of segmentation."
+        )
+    if task.kind not in VIEWED:
+        raise ConfigError(f"{option}: is for {' and '.join(VIEWED)}, found task={task.kind}.")
+    if unlabelled and getattr(task.loss, "boundary_options", None) is not None:
+        raise ConfigError(
+            "data.more: the outlines of unlabelled pictures are not known, and the loss learns them. Set loss=ohem "
+            "network.heads=false"
         )
 
 

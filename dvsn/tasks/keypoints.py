@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from dvsn.config.build import build
 from dvsn.errors import ConfigError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.metrics.coco_evaluator import Evaluator
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.pck import Reference
@@ -119,6 +120,7 @@ class KeypointTask(ScoredTask):
         confident: float = 0.2,
         threshold: float = 0.2,
         reference: Reference = "auto",
+        evaluator: Evaluator = "pycocotools",
     ) -> None:
         """The score that the data set is measured by: `data.facts.score`. For the options see
         `dvsn.metrics.keypoints.make_score`."""
@@ -130,6 +132,7 @@ class KeypointTask(ScoredTask):
             confident=confident,
             threshold=threshold,
             reference=reference,
+            evaluator=evaluator,
             normalise=self.data_fact("normalise", None),
         )
         self._metrics = (MetricCollection({"score": score}, compute_groups=False),)

@@ -119,9 +119,11 @@ class Loop(pl.LightningModule):
 
     # Logging and the check of losses ----------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        self.latest.clear()  # before a checkpoint is read
+
     def on_fit_start(self) -> None:
         self.finite.clear()
-        self.latest.clear()
 
     def on_train_start(self) -> None:
         """Log an epoch that is shorter than `trainer.log_every_n_steps` at its end, so that every epoch has its losses."""
@@ -155,6 +157,13 @@ class Loop(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()
+        checkpoint["latest"] = {name: float(value) for name, value in self.latest.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The last terms, which the first batches of an accumulation log again; checkpoints of before 2026-12 have none."""
+        self.latest.update(
+            {name: torch.tensor(value) for name, value in checkpoint.get("latest", {}).items()}
+        )
 
     # Metrics ----------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """uint8 RGB (N, 3, H, W) -> float32, (value / 255 - mean) / std. Training, teachers, prediction and export share it.
+    """uint8 RGB (N, 3, H, W), or as many channels as `mean` and `std` have numbers -> float32, (value /
+    255 - mean) / std. Training, teachers, prediction and export share it.
 
     `channels="bgr"` turns the channels around first, for networks that were trained on what OpenCV reads; `mean` and
     `std` are then of blue, green, red in this order.
@@ -45,6 +46,12 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        wanted = self.mean.shape[1]
+        if wanted not in (1, image.shape[1]):
+            raise ConfigError(
+                f"task.mean: has {wanted} numbers, and a picture has {image.shape[1]} channels. `python -m dvsn.data stats` "
+                "with the same data=... computes task.mean and task.std of your pictures."
+            )
         image = image.flip(1) if self.channels == "bgr" else image
         return (image.float() / 255 - self.mean) / self.std
 

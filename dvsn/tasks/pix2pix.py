@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -26,6 +27,7 @@ from dvsn.metrics.fcn_score import ids_of_colors
 from dvsn.metrics.translation import translation_metrics
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
+from dvsn.tasks.inference import Inference, joined, pieces
 from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore
 from dvsn.tasks.student import Student, Translate
@@ -69,7 +71,7 @@ def range_to_unit(image: Tensor, value_range: str) -> Tensor:
 
 
 class Translator(nn.Module):
-    """What pix2pix ships: uint8 input (N, C, H, W) -> float RGB in [0, 1] (N, 3, H, W)."""
+    """What pix2pix ships: uint8 input (N, C, H, W) -> float RGB in [0, 1] (N, 3, H, W), or grey (N, 1, H, W)."""
 
     def __init__(self, encoder: nn.Module, network: nn.Module, value_range: str) -> None:
         super().__init__()
@@ -105,6 +107,9 @@ class Pix2Pix(Task):
     one k times larger batch (batch norm and dropout aside): the generator's gradient is taken against
     the updated discriminator, by running the generator a second time on the batches of the window.
 
+    A network of one input channel reads the brightness of a picture, one of one output channel makes grey pictures (N, 1, H,
+    W). Metrics see these as RGB of equal channels.
+
     `discriminator` may be null for a task that is only used, such as a converted generator.
     `optim_discriminator` defaults to `optim`. `trainer.global_step` counts generator updates.
     Sides must be divisible by `network.multiple`.
@@ -120,6 +125,8 @@ class Pix2Pix(Task):
     needs_unused_parameters: ClassVar[bool] = True
     optimizer_names: ClassVar[tuple[str, ...]] = ("discriminator", "network")
     answers: ClassVar[tuple[str, ...]] = ("picture",)
+    inference: Inference = Inference()
+    """Whole pictures, or windows that slide, which prediction asks for: of evaluation and training it is no option."""
 
     def __init__(
         self,
@@ -147,6 +154,9 @@ class Pix2Pix(Task):
                 f"trainer.accumulate_grad_batches: found {accumulate_grad_batches}, expected 1 or more."
             )
         self.network, self.discriminator, self.loss = network, discriminator, loss
+        if not label_classes:
+            self.input_channels = int(getattr(network, "input_channels", 3))
+        self.output_channels = int(getattr(network, "output_channels", 3))
         self.encoder = Encoder(value_range=value_range, label_classes=label_classes)
         self.optim_discriminator = optim_discriminator or optim
         self.value_range, self.generator_forwards = value_range, generator_forwards
@@ -165,6 +175,11 @@ class Pix2Pix(Task):
     @property
     def window_open(self) -> bool:
         return bool(self._window)
+
+    def adapt_data(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Pictures are read in as many channels as the generator takes and makes."""
+        counts = {"input_channels": self.input_channels, "output_channels": self.output_channels}
+        return node if self.encoder.label_classes or node.get("label_classes") else node | counts
 
     # Training ---------------------------------------------------------------------------------------
 
@@ -188,6 +203,8 @@ class Pix2Pix(Task):
         return self.layout(condition), self.layout(target)
 
     def check_sides(self, batch: Batch) -> None:
+        if self.inference.mode == "slide":
+            return  # the network sees windows
         height, width = batch["image"].shape[-2:]
         multiple = int(getattr(self.network, "multiple", 1))
         if height % multiple or width % multiple:
@@ -347,7 +364,7 @@ class Pix2Pix(Task):
     # Evaluation and use -----------------------------------------------------------------------------
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 condition (N, C, H, W) -> generated RGB, float32 in [0, 1], by the recipe's test mode.
+        """uint8 condition (N, C, H, W) -> generated picture, float32 in [0, 1], by the recipe's test mode.
 
         In float32 also where training is mixed: bfloat16 puts a fine noise on flat regions, which hardly moves
         PSNR but halves SSIM (0.27 against 0.48 on the demonstration).
@@ -355,9 +372,38 @@ class Pix2Pix(Task):
         with self.test_mode(), torch.autocast(image.device.type, enabled=False):
             if self.evaluated_as_taught:
                 output = fit(self.teach(image), image.shape[-2:])
+            elif self.inference.mode == "slide":
+                output = joined(self.made, self.encoder(image), self.inference, align_corners=False)
             else:
-                output = self.network(self.layout(self.encoder(image)))
+                output = self.made(self.encoder(image))
         return range_to_unit(output, self.value_range)
+
+    def made(self, condition: Tensor) -> Tensor:
+        """What the generator makes of an encoded condition."""
+        return self.network(self.layout(condition))  # type: ignore[no-any-return]
+
+    def predict_pieces(
+        self,
+        read: Callable[[int, int, int, int], Tensor],
+        size: tuple[int, int],
+        *,
+        device: str,
+        together: int = 1,
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """What is made of a picture of `size` (H, W) that is read by windows: top, left and (h, w, C) uint8 of rectangles
+        that cover it, row after row. They are those of `answer`.
+
+        `read` gives the uint8 condition (1, C, height, width) from top, left, height and width. The inference slides.
+        """
+
+        def seen(*place: int) -> Tensor:
+            return self.encoder(read(*place).to(device))  # type: ignore[no-any-return]
+
+        with self.test_mode(), torch.autocast(torch.device(device).type, enabled=False):
+            found = pieces(self.made, seen, size, self.inference, align_corners=False, together=together)
+            for top, left, values in found:
+                picture = to_bytes(range_to_unit(values, self.value_range))
+                yield top, left, picture[0].permute(1, 2, 0).cpu().numpy()
 
     @contextmanager
     def test_mode(self) -> Iterator[None]:
@@ -424,18 +470,19 @@ class Pix2Pix(Task):
         output = self(batch["image"])
         # float32: in bfloat16 SSIM is about halved; FID, LPIPS and the FCN score run networks
         with torch.autocast(output.device.type, enabled=False):
+            made, real = as_rgb(output), as_rgb(batch["target"]).float() / 255
             for score in self._fcn:
-                score.update(output, self.show_input(batch["image"]))
+                score.update(made, self.show_input(batch["image"]))
             # torchmetrics flattens by `view`, which a channels_last picture does not allow
-            self.metrics.update(output.contiguous(), batch["target"].float() / 255)
+            self.metrics.update(made.contiguous(), real.contiguous())
         return output
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         source = self.data_recipe.get("pair", {}).get("source", "input")
         title = {"label": "label map"}.get(source, f"input {source}" if len(source) == 1 else source)
-        columns = {title: self.show_input(batch["image"]), "generated": to_bytes(output)}
+        columns = {title: self.show_input(batch["image"]), "generated": as_rgb(to_bytes(output))}
         if "target" in batch:
-            columns["real"] = batch["target"]
+            columns["real"] = as_rgb(batch["target"])
         return columns
 
     def answer(self, image: Tensor, kind: str) -> Tensor:
@@ -502,6 +549,11 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def to_bytes(image: Tensor) -> Tensor:
     """Float [0, 1] -> uint8, rounded to nearest."""
     return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """(N, 1 or 3, H, W) -> (N, 3, H, W), a grey picture as three equal channels."""
+    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
 
 
 def label_palette(classes: int) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -18,10 +19,11 @@ from dvsn.distill.method import Kind
 from dvsn.errors import ConfigError
 from dvsn.losses.segmentation import Objective
 from dvsn.metrics.segmentation import Absent, BoundaryScore, SegmentationScore
+from dvsn.networks.widening import widen
 from dvsn.pictures import matrices
 from dvsn.pictures.grids import to_array
 from dvsn.pictures.layers import Layers
-from dvsn.tasks.inference import Inference, answers, read_options, resize
+from dvsn.tasks.inference import Inference, answers, pieces, read_options, resize
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.tasks.student import Student
@@ -53,7 +55,8 @@ class Segmentation(NetworkTask):
     A batch holds `image`, uint8 RGB (N, 3, H, W), and `target`, uint8 ids (N, 1, H, W) with 255 ignored; and
     `boundary` (N, 1, H, W), made by the data module when the loss needs it.
 
-    - `mean`, `std`: of RGB in [0, 1]; the networks' ImageNet files want the defaults.
+    - `mean`, `std`: of RGB in [0, 1]; the networks' ImageNet files want the defaults. As many numbers as the pictures have
+      channels: the network's first convolutions are made to read them (`dvsn.networks.widening`).
     - `inference`: see `dvsn.tasks.inference.Inference`; used by validation, evaluation and prediction.
     - `absent`: whether a class that neither labels nor predictions hold is left out of the means (`skip`) or
       counts as 0 (`zero`, as the code of PIDNet and HRNet has it).
@@ -82,8 +85,8 @@ class Segmentation(NetworkTask):
         absent: Absent = "skip",
         **shared: Any,
     ) -> None:
-        super().__init__(network=network, **shared)
-        self.loss = loss
+        super().__init__(network=widen(network, len(mean)), **shared)
+        self.loss, self.input_channels = loss, len(mean)
         self.normalise = Normalise(mean=mean, std=std)
         self.align_corners = bool(getattr(network, "align_corners", False))
         if loss.align_corners is None:
@@ -161,6 +164,36 @@ class Segmentation(NetworkTask):
             found.append(score.max(dim=1).indices.to(torch.uint8))
         return torch.cat(found)
 
+    def predict_pieces(
+        self,
+        read: Callable[[int, int, int, int], Tensor],
+        size: tuple[int, int],
+        *,
+        device: str,
+        together: int = 1,
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """The class ids of a picture of `size` (H, W) that is read by windows: top, left and (h, w) uint8 of rectangles that
+        cover it, row after row. They are those of `predict_ids`.
+
+        `read` gives uint8 RGB (1, 3, height, width) from top, left, height and width. The inference slides, at one scale.
+        """
+        swaps = self.vocabulary.swaps if self.inference.flip else ()
+
+        def seen(*place: int) -> Tensor:
+            return self.normalise(read(*place).to(device))  # type: ignore[no-any-return]
+
+        found = pieces(
+            self.ask,
+            seen,
+            size,
+            self.inference,
+            align_corners=self.align_corners,
+            swaps=swaps,
+            together=together,
+        )
+        for top, left, score in found:
+            yield top, left, score[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
+
     def forward(self, image: Tensor) -> Tensor:
         return self.predict_ids(image)
 
@@ -170,17 +203,18 @@ class Segmentation(NetworkTask):
         return predicted
 
     def panels(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
-        columns = {"photo": batch["image"], "prediction": self.paint(output)}
+        photo = self.show_input(batch["image"])
+        columns = {"photo": photo, "prediction": self.paint(output)}
         if "target" in batch:
             truth = batch["target"][:, 0]
             columns["label"] = self.paint(truth)
             wrong = ((output != truth) & (truth != 255)).unsqueeze(1)  # (N, 1, H, W)
-            faded = (batch["image"].float() * 0.4).to(torch.uint8)
+            faded = (photo.float() * 0.4).to(torch.uint8)
             columns["errors"] = torch.where(wrong, torch.full_like(faded, 255), faded)
         return columns
 
     def layers(self, batch: Batch, output: Tensor) -> list[Layers]:
-        pictures = to_array(batch["image"])
+        pictures = to_array(self.show_input(batch["image"]))
         masks = {"prediction": to_array(output)}
         if "target" in batch:
             masks["label"] = to_array(batch["target"][:, 0])
@@ -216,7 +250,7 @@ class Segmentation(NetworkTask):
         colors = self.paint(ids)
         if kind == "color":
             return colors
-        return ((image.float() + colors.float()) / 2).round().to(torch.uint8)
+        return ((self.show_input(image).float() + colors.float()) / 2).round().to(torch.uint8)
 
     def results(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
         kinds = ["color", "ids", *(["submission"] if self.vocabulary.file_ids else [])]
@@ -254,7 +288,7 @@ class Segmentation(NetworkTask):
             "pair": pair,
             "dataset": {**node.get("dataset", {}), "labels": "classes"},
             "output_channels": 1,
-            "input_channels": 3,
+            "input_channels": self.input_channels,
             "label_classes": 0,
         }
 

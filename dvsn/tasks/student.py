@@ -81,8 +81,8 @@ class Student(Loop):
         self.evaluated_as_taught = True
 
     def shown(self, batch: Batch) -> Tensor:
-        """What teachers are given of a batch that the student was just run on."""
-        image: Tensor = batch["image"]
+        """What teachers are given of a batch that the student was just run on: the weak view, where there are two."""
+        image: Tensor = batch["weak"] if "weak" in batch else batch["image"]
         return image
 
     def labelled(self, batch: Batch) -> Batch:
@@ -231,6 +231,7 @@ class Student(Loop):
             checkpoint.setdefault("dvsn", {}).update(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if self.distiller is not None:
             header = checkpoint.get("dvsn", {})
             self.distiller.finished = list(header.get("stages_finished", []))

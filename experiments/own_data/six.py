@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
 
-MINUTES = 1  # of training, that `data init` plans for
 Array = np.ndarray
 
 
@@ -163,15 +162,15 @@ def write_masks(folder: Path, count: int = 120) -> None:
         )
 
 
-SETS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "ponds": (write_ponds, "ponds/photos/flight0"),
-    "signs": (write_signs, "signs/stop"),
-    "plans": (write_plans, "plans/outline"),
-    "shelf": (write_shelf, "shelf/images"),
-    "runners": (write_runners, "runners/pictures"),
-    "masks": (write_masks, "masks"),
+SETS: dict[str, tuple[Callable[[Path], None], int]] = {
+    "ponds": (write_ponds, 1),
+    "signs": (write_signs, 1),
+    "plans": (write_plans, 1),
+    "shelf": (write_shelf, 1),
+    "runners": (write_runners, 1),
+    "masks": (write_masks, 3),
 }
-"""How each is drawn, and what is predicted."""
+"""How each is drawn, and the minutes of training that `data init` plans for."""
 
 
 def timed(words: list[str], folder: Path) -> tuple[str, float, float]:
@@ -191,21 +190,27 @@ def timed(words: list[str], folder: Path) -> tuple[str, float, float]:
     return done.stdout + done.stderr, work, wall
 
 
+def told(words: list[str], folder: Path) -> str:
+    """Runs a command and adds what it says, and its times, to the transcript. Returns what it says."""
+    said, work, wall = timed(words, folder)
+    with (folder / "transcript.md").open("a", encoding="utf-8") as file:
+        file.write(f"$ python -m {' '.join(words)}\n{said}[{work:.0f} s of CPU time, {wall:.0f} s]\n\n")
+    return said
+
+
+def advised(said: str) -> list[str]:
+    """The words of the line by which `data init` says how to predict."""
+    line = next(line for line in said.splitlines() if line.startswith("predict "))
+    return line.split(maxsplit=3)[3].split()
+
+
 def main() -> None:
     folder, chosen = Path(sys.argv[1]).absolute(), sys.argv[2:] or list(SETS)
     for name in chosen:
-        draw, shown = SETS[name]
+        draw, minutes = SETS[name]
         draw(folder / name)
-        init = ["dvsn.data", "init", name, f"name={name}", f"minutes={MINUTES}", "train=true"]
-        more = ["boxes=image"] if name in ("runners", "masks") else []
-        predict = ["dvsn.predict", f"runs/{name}", shown, f"output=seen/{name}", *more]
-        with (folder / "transcript.md").open("a", encoding="utf-8") as file:
-            for words in (init, predict):
-                said, work, wall = timed(words, folder)
-                file.write(
-                    f"$ python -m {' '.join(words)}\n{said}[{work:.0f} s of CPU time, {wall:.0f} s]\n\n"
-                )
-                file.flush()
+        said = told(["dvsn.data", "init", name, f"name={name}", f"minutes={minutes}", "train=true"], folder)
+        told([*advised(said), f"output=seen/{name}"], folder)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from dvsn.analysis import kept as module
 from dvsn.analysis.kept import SIDE, Kept, Seen, by_score, clear, draw, file_name, write_drawings
-from dvsn.analysis.record import Picture
+from dvsn.analysis.record import Cell, Picture
 
 
 def offered(scores: list[float], count: int, better: str = "more", *, order: list[int] | None = None) -> Kept:
@@ -86,6 +87,67 @@ def test_two_processes_keep_what_one_does() -> None:
         rank.collect(wanted, lambda own: parts.append(own) or [own])
     together = ranks[0].collect(wanted, lambda _: parts)
     assert together == alone.collect(wanted, lambda own: [own]) and len(together) == 4
+
+
+CONFUSED = (
+    (0.5, ()), (0.1, (Cell(0, 1, 5), Cell(1, 0, 1))), (0.6, (Cell(0, 1, 9),)), (0.7, (Cell(1, 0, 4), Cell(2, 0, 1))),
+    (0.65, (Cell(0, 1, 9),)), (0.9, ()), (math.nan, (Cell(0, 1, 99),)),
+)  # fmt: skip
+"""Scores and confusions by hand: 0 for 1 in three pictures, most in 2, the worse, and 4; 1 for 0 most in 3."""
+
+
+def confused_of(indices: range, count: int = 1) -> Kept:
+    kept = Kept(count, "more")
+    for index in indices:
+        kept.offer(index, CONFUSED[index][0], lambda index=index: str(index).encode(), CONFUSED[index][1])
+    return kept
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture of each confusion."""
+    monkeypatch.setattr(module, "EACH", 1)
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_picture_with_most_of_a_confusion_is_kept() -> None:
+    every = [Seen(n, Picture(f"p{n}", score, cells=cells)) for n, (score, cells) in enumerate(CONFUSED)]
+    seen = by_score(every, Kept(1, "more"))
+    kept = confused_of(range(7))
+    assert set(kept.drawn) == {1, 5, 2, 3}
+    files = kept.choose(seen)
+    assert files == {1: "worst/0001_p1.jpg", 5: "best/0001_p5.jpg", 2: "confused/0001_p2.jpg"}, (
+        "of the largest kind alone"
+    )
+    kept.count = 2
+    assert (
+        list(kept.choose(seen).values())[-1] == "confused/0001_p2.jpg"
+        and kept.choose(seen)[3] == "best/0002_p3.jpg"
+    )
+    parts: list[dict[str, bytes]] = []
+    for ranks in (range(0, 7, 2), range(1, 7, 2)):
+        confused_of(ranks).collect(files, lambda own: parts.append(own) or [own])
+    assert kept.collect(files, lambda own: [own]) == {
+        file: content for part in parts for file, content in part.items()
+    }
+
+
+def test_several_of_a_confusion_the_second_ones_after_the_first_of_all() -> None:
+    every = [Seen(n, Picture(f"p{n}", score, cells=cells)) for n, (score, cells) in enumerate(CONFUSED)]
+    kept = confused_of(range(7))
+    assert set(kept.drawn) == {1, 5, 2, 3, 4}
+    scored = [each for each in by_score(every, kept) if each.index != 6]
+    assert [each.index for each in module.most_confused(scored, 2)] == [2, 3, 4, 1]
+    assert list(kept.choose(by_score(every, kept)).values())[2:] == [
+        "confused/0001_p2.jpg",
+        "confused/0002_p4.jpg",
+    ]
+
+
+@pytest.mark.usefixtures("alone")
+def test_kinds_of_confusions_are_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CELLS", 1)
+    assert set(confused_of(range(7)).drawn) == {1, 5, 2}
 
 
 NAMES = {

@@ -67,6 +67,22 @@ def test_a_picture_without_objects_is_an_item(tree: Path) -> None:
     assert sample["target"]["labels"].dtype == torch.int64
 
 
+def test_a_mirrored_picture_without_objects_of_any_sides_is_an_item() -> None:
+    """NumPy leaves the strides of a mirrored array without numbers negative, which torch refuses."""
+    photo, masks = np.zeros((4, 6, 3), np.uint8), np.array([], np.uint8).reshape(-1, 4, 6)
+    empty = {"labels": np.zeros(0, np.int64), "crowd": np.zeros(0, np.uint8), "area": np.zeros(0, np.float32)}
+    sample = {
+        "photo": photo,
+        "masks": masks,
+        "boxes": np.zeros((0, 4), np.float32),
+        "index": 0,
+        "name": "a",
+        **empty,
+    }
+    found = DetectionTransform(flip=1.0)(sample, 0)
+    assert found["target"]["masks"].shape == (0, 4, 6)
+
+
 def test_boxes_end_with_their_picture(broken: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = content_of(6)
     content["annotations"][0]["bbox"] = [-5, 40, 20, 30]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from dvsn.data.xml_files import read_xml
 from dvsn.data.yolo import YoloObjects, YoloPeople
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
-from tests.support.own_sets import picture, text, voc, voc_object, yolo
+from tests.support.own_sets import SIZE, picture, text, voc, voc_object, yolo
 
 NAMES = {1: "bolt", 2: "nut"}
 FOLDERS: dict[str, Any] = {"split": "train", "classes": 3, "names": NAMES}
@@ -105,6 +106,30 @@ def test_voc_boxes_by_hand(tmp_path: Path) -> None:
     assert found[0]["labels"].tolist() == [2, 2] and found[0]["crowd"].tolist() == [0, 1]
     zero = VocObjects(root=str(tmp_path), **FOLDERS, first_pixel=0)
     np.testing.assert_allclose(zero[0]["boxes"][0], [1, 1, 21, 11])
+
+
+def test_voc_masks_are_the_objects_of_their_map(tmp_path: Path) -> None:
+    """The first object is 1 in the map, the second 2; 255 is nobody's. Areas are the masks'."""
+    voc(tmp_path, {"a": voc_object("nut", [1, 1, 20, 10]) + voc_object("bolt", [31, 31, 40, 40])})
+    ids = np.zeros(SIZE, np.uint8)
+    ids[0:10, 0:20], ids[0, 0], ids[32:38, 30:40] = 1, 255, 2
+    (tmp_path / "SegmentationObject").mkdir()
+    cv2.imwrite(str(tmp_path / "SegmentationObject" / "a.png"), ids)
+    options = {**FOLDERS, "masks": True, "outlines": "SegmentationObject"}
+    sample = VocObjects(root=str(tmp_path), **options)[0]
+    assert sample["masks"].tolist() == [(ids == 1).tolist(), (ids == 2).tolist()]
+    assert sample["area"].tolist() == [199, 60]
+    with pytest.raises(ConfigError, match=r"data\.objects\.outlines: null, and masks are asked for"):
+        VocObjects(root=str(tmp_path), **FOLDERS, masks=True)
+    cv2.imwrite(str(tmp_path / "SegmentationObject" / "a.png"), np.minimum(ids, 1))
+    with pytest.raises(DataError, match=r"a\.png: no pixel of object 2 of 2"):
+        VocObjects(root=str(tmp_path), **options)
+    cv2.imwrite(str(tmp_path / "SegmentationObject" / "a.png"), ids[:-1])
+    with pytest.raises(DataError, match=r"a\.png: is \d+x\d+, expected its picture's"):
+        VocObjects(root=str(tmp_path), **options)
+    (tmp_path / "SegmentationObject" / "a.png").unlink()
+    with pytest.raises(DataError, match=r"ImageSets/Segmentation/\{split\}\.txt"):
+        VocObjects(root=str(tmp_path), **options)
 
 
 def test_wrong_voc_files(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ TEACHERS = {
     "pix2pix": ["network.width=6"],
 }
 EQUAL = ("fsp", "dwpose_head")  # methods that need as many channels in both networks, or the same network
+MORE = {"ld": ("network.detector=gfl", "network.backbone.first_stride=8")}
+"""What both networks need for a method that not all of a task's networks suit."""
 STAGED = (("ft", "pix2pix"),)  # a method that cannot do without its initial stage, and the task that has none
 OTHERWISE = {"pre_activation": "stages", "stem_and_stages": "stages", "pooled": "last"}
 """What is tapped where a network does not say where a method's usual taps are."""
@@ -107,22 +109,22 @@ def schools(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return root
 
     @functools.cache
-    def school(task: str, *, equal: bool = False) -> tuple[Path, Path]:
-        root, more = root_of(task), [] if equal else TEACHERS[task]
-        config = composed([*STUDENTS[task], *more, f"data.root={root}"], root)
-        return root, save_teacher(config, root / f"teacher_{equal}.ckpt")
+    def school(task: str, *, equal: bool = False, more: tuple[str, ...] = ()) -> tuple[Path, Path]:
+        root, other = root_of(task), [] if equal else TEACHERS[task]
+        config = composed([*STUDENTS[task], *other, *more, f"data.root={root}"], root)
+        return root, save_teacher(config, root / f"teacher_{equal}_{len(more)}.ckpt")
 
     return school
 
 
 @functools.cache
-def composed_once(task: str) -> dict[str, Any]:
+def composed_once(task: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
     limits = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.limit_val_batches=0"]
-    return composed([*STUDENTS[task], *limits], Path("runs/test"))
+    return composed([*STUDENTS[task], *limits, *more], Path("runs/test"))
 
 
-def student_of(task: str) -> dict[str, Any]:
-    return copy.deepcopy(composed_once(task))
+def student_of(task: str, method: str = "") -> dict[str, Any]:
+    return copy.deepcopy(composed_once(task, MORE.get(method, ())))
 
 
 def reads(method: str) -> tuple[str, ...]:
@@ -166,11 +168,15 @@ def test_the_smallest_matrix_has_every_method_and_every_task() -> None:
 
 @pytest.mark.parametrize(("method", "task"), CASES)
 def test_it_trains(method: str, task: str, schools: Any, tmp_path: Path) -> None:
-    root, teacher = schools(task, equal=method in EQUAL)
+    root, teacher = schools(task, equal=method in EQUAL, more=MORE.get(method, ()))
     node = node_of(method)
     smaller = SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})  # where there are no stages
     node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
-    config = student_of(task) | {"teacher": str(teacher), "distill": {method: node}, "run_dir": str(tmp_path)}
+    config = student_of(task, method) | {
+        "teacher": str(teacher),
+        "distill": {method: node},
+        "run_dir": str(tmp_path),
+    }
     config["data"]["root"] = str(root)
     config["task"]["optim"]["lr"] = 1e-5  # published weights, on networks that know nothing yet
     usual = node["taps"]

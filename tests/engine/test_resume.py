@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import random
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytorch_lightning as pl
 from dvsn.data.module import EvalBatches, TrainBatches
 from dvsn.engine.saving import Checkpoints
 from dvsn.weights import read_checkpoint
-from tests.support.resuming import Died, equal, run
-from tests.support.tiny import TINY, composed, write_pairs
+from tests.support.resuming import Died, Dies, equal, run
+from tests.support.tiny import TINY, TINY_CLASSIFICATION, composed, write_blobs, write_pairs
 
 EPOCHS, BATCHES = 3, 5
 
@@ -138,6 +139,55 @@ def test_a_run_ended_by_max_steps_continues_exactly(steps: int, pairs: Path, tmp
     assert (first["global_step"], second["global_step"]) == (steps, EPOCHS * BATCHES)
     assert equal(unbroken["state_dict"], second["state_dict"])
     assert equal(unbroken["optimizer_states"], second["optimizer_states"])
+
+
+class Stops(pl.Callback):
+    """Wishes the run to end after batch `step`, as `trainer.max_time` does."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.seen = step, 0
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.seen += 1
+        trainer.should_stop = trainer.should_stop or self.seen == self.step
+
+
+@pytest.fixture(scope="module")
+def accumulating(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Epochs of five and of six batches, two an accumulation, and validations that are due after an odd one."""
+    blobs = write_blobs(tmp_path_factory.mktemp("blobs"))
+    words = ["trainer.accumulate_grad_batches=2", "trainer.max_epochs=2", "checkpoint.every_n_steps=2",
+             "trainer.val_check_interval=3", "logger=csv", "trainer.log_every_n_steps=1"]  # fmt: skip
+    return {
+        "pix2pix": [*TINY, f"data.root={pairs}", "data.batch_size=2", "network.norm=batch", *words],
+        "classification": [*TINY_CLASSIFICATION, "data=imagefolder", f"data.root={blobs}", *words],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pix2pix", "classification"])
+@pytest.mark.parametrize("dies", [Dies(3), Dies(4), Stops(3)])
+def test_nothing_falls_within_an_accumulation(
+    kind: str, dies: Any, accumulating: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """A validation due after batch 3 waits for batch 4, so that no best.ckpt is newer than last.ckpt and without the
+    gradient of batch 3; and a run that is to end after batch 3 ends after batch 4."""
+    unbroken, broken = (composed(accumulating[kind], tmp_path / name) for name in ("unbroken", "broken"))
+    whole = run(unbroken)
+    first = run(broken, dies=copy.deepcopy(dies))
+    assert whole is not None and (first is not None) == isinstance(dies, Stops)
+    if first is not None:
+        assert (first["global_step"], first["DataModule"]["batch"]) == (2, 4)
+    resumed = run(broken)
+    assert resumed is not None
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "callbacks"):
+        assert equal(without_clocks(whole[part]), without_clocks(resumed[part])), part
+    assert rows(Path(unbroken["run_dir"])) == rows(Path(broken["run_dir"]))
+    scored = [row["step"] for row in rows(Path(unbroken["run_dir"])) if row[unbroken["monitor"]["name"]]]
+    assert len(scored) == {"pix2pix": 2, "classification": 4}[kind]  # after batch 4, and 6
+
+
+def without_clocks(state: Any) -> Any:
+    return {k: v for k, v in state.items() if not k.startswith("Timer")} if isinstance(state, dict) else state
 
 
 @pytest.mark.slow

@@ -23,13 +23,15 @@ def widened(model: Any) -> list[Any]:
     if hasattr(model, "roi_heads"):
         stages = model.roi_heads.stages
         return [layer for stage in stages for layer in stage.box_predictor.children()]
+    if hasattr(model.head, "scales"):
+        return [model.head.scores, model.head.distances]
     if hasattr(model.head, "heatmaps"):
         return [head[2] for head in model.head.heatmaps]
     return [model.head.heatmap[2], model.head.size[2]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("detector", ["cascade_rcnn", "htc", "centernet", "centernet_triplets"])
+@pytest.mark.parametrize("detector", ["cascade_rcnn", "htc", "centernet", "centernet_triplets", "gfl"])
 def test_a_file_answers_as_the_network(detector: str, tmp_path: Path) -> None:
     """At two sides, from a trace of one of them."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
@@ -39,6 +41,7 @@ def test_a_file_answers_as_the_network(detector: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     more = ["network.min_size=96", "network.max_size=160", "network.detections=4", "data=street"]
     more += ["network.semantic_classes=5"] if detector == "htc" else []
+    more += ["network.backbone.first_stride=8"] if detector == "gfl" else []
     task: Any = runtime.make_task(
         composed([*TINY_DETECTION, f"network.detector={detector}", *more], tmp_path)
     )

@@ -176,6 +176,10 @@ def test_nothing_that_can_be_read_is_an_error(folder: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"half.mp4: not a readable video"):
         run(folder / "pose.ckpt", tmp_path / "half.mp4", f"output={tmp_path}/out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "broken.png").write_bytes(paint(tmp_path / "whole.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"broken.png: "):
+        run(folder / "pose.ckpt", tmp_path / "broken.png", f"output={tmp_path}/out")
+    assert not (tmp_path / "out").exists()  # nor a keypoints.json of nobody
 
 
 def test_a_truncated_video_is_answered_as_far_as_it_goes(folder: Path, tmp_path: Path) -> None:

@@ -96,6 +96,20 @@ def test_runs_that_do_not_fit_together_are_said(tmp_path: Path) -> None:
     assert "network.width" in page
 
 
+def test_a_column_of_one_run_alone_is_left_out(tmp_path: Path) -> None:
+    first, second = pair(tmp_path)
+    write_analysis(first)
+    rows = [{"class": "road", "ap": 0.5, "pixels": 7}]
+    write_analysis(second, tables={"Classes": rows})
+    report(first, second)
+    page = page_of(first)
+    assert "<h3>pixels</h3>" in page and "<h3>iou</h3>" not in page and "<h3>ap</h3>" not in page
+    assert "pixels: &lt;wide&gt; minus narrow" in page
+    write_analysis(second, tables={"Classes": [{"class": "road", "ap": 0.5}]})
+    report(first, second)
+    assert 'id="classes"' not in page_of(first)
+
+
 def test_without_evaluations_their_commands_are_said(tmp_path: Path) -> None:
     first, second = pair(tmp_path)
     (second / "metrics.csv").write_text("step,train/main,epoch\n1,2.0,0\n3,1")

@@ -63,7 +63,9 @@ def test_a_matrix_knows_the_pictures_behind_its_cells(tmp_path: Path) -> None:
     analysis = record.read(write_analysis(tmp_path))
     box, head, table = findings.matrix(MATRIX, analysis.pictures, {0: "picture-0"})
     content = held(box)
-    assert content["cells"] == {"1-2": [[3, 40.0], [2, 30.0], [1, 20.0], [0, 10.0]]}
+    assert content["cells"] == {"1-2": [4, [[0, 10.0], [3, 40.0], [2, 30.0], [1, 20.0]]]}, (
+        "first what is shown"
+    )
     assert content["pictures"] == {
         "0": ["town_0", "picture-0"],
         **{str(n): [f"town_{n}", ""] for n in (1, 2, 3)},

@@ -53,6 +53,7 @@ return {
   before, after: column(), traces: curve.data.length, smooth: Array.from(curve.data[curve.data.length - 1].y),
   axis: curve.layout.yaxis.type, sorted: first, given: labels(),
   cell: text(".behind .cell"), behind: text(".behind .gallery figcaption"), rest: text(".behind p.quiet"),
+  turns: view.performance.getEntriesByName("chart").map(each => each.detail),
   wide, scrolls: page.documentElement.scrollWidth > view.innerWidth + 1, large,
 };
 """
@@ -82,7 +83,11 @@ def test_the_page_in_a_browser(run: Path, tmp_path: Path) -> None:
     )  # of 3, 2.5, 2: 1.5, 2 and 2, of 1/2, 3/4 and 7/8
     assert first["cell"] == ["<b>person</b>, taken for rider & horse: 40 pixels (40 % of <b>person</b>)"]
     assert first["behind"] == ["town_3 (40 pixels)", "town_1 (20 pixels)", "town_0 (10 pixels)"]
-    assert first["rest"] == ["Pictures that were not kept: town_2 (30 pixels)"]
+    assert first["rest"] == [
+        "3 of 4 pictures with it are shown. Not kept by the evaluation: town_2 (30 pixels)."
+    ]
+    assert first["turns"][0] == "Confusion", "what is on the screen is drawn first"
+    assert second["turns"][0] == "val/miou by epoch" and len(second["turns"]) == second["figures"]
     assert second["rest"] == ["A click on a cell shows the pictures behind it."]
 
 

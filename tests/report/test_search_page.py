@@ -82,7 +82,22 @@ def test_a_search_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
 
 
 SCRIPT = """
+const parallel = page.querySelector("[data-brush]"), area = parallel.querySelector(".nsewdrag").getBoundingClientRect();
+const point = (kind, axis, height) => parallel.dispatchEvent(new view.PointerEvent(kind, {bubbles: true,
+  pointerType: "mouse", clientX: area.left + area.width * (axis + 0.35) / 2.7,
+  clientY: area.bottom - area.height * (height + 0.06) / 1.12}));
+const drag = (axis, from, to) => {
+  point("pointerdown", axis, from); point("pointermove", axis, to); point("pointerup", axis, to);
+};
+const shown = trace => Array.from(trace.y).filter((y, place) => place % 4 === 2 && y !== null).length;
+const left = () => [parallel.data.reduce((sum, trace) => sum + shown(trace), 0), parallel.layout.title.text];
+const brushed = [];
+drag(2, 0.7, 1.05); brushed.push(left());
+drag(0, -0.05, 0.5); brushed.push(left());
+drag(2, 0.5, 0.5); brushed.push(left());
+drag(0, 0.5, 0.5); brushed.push(left());
 return {
+  brushed,
   titles: Array.from(page.querySelectorAll("section h2"), each => each.innerText), images: page.images.length,
   lines: Array.from(page.querySelectorAll("pre"), each => each.innerText),
   trials: Array.from(page.querySelector("section:last-of-type table").rows, row => row.cells[1].innerText.trim()),
@@ -105,7 +120,12 @@ def test_in_a_browser(tmp_path: Path) -> None:
     page = tmp_path / "search.html"
     seen = open_page([(page, "", 1280), (page, "", 400)], SCRIPT, tmp_path)
     assert not seen.console
+    good = [number for number, score in enumerate(scores) if score >= 0.7 * 0.9]  # the axis is from 0 to 0.9
+    low = [number for number in range(len(scores)) if number % 4 < 2]  # lr = 1e-4 * 10 ** (number % 4)
+    counts = [len(good), len(set(good) & set(low)), len(low), len(scores)]
+    expected = [[count, f"{count} of 13 trials" if count < 13 else ""] for count in counts]
     for answer in seen.answers:
+        assert answer["brushed"] == expected
         assert answer["titles"] == [
             "The best trials", "History", "Parallel coordinates", "Options", "Curves", "All trials"
         ]  # fmt: skip

@@ -21,11 +21,12 @@ import torch  # noqa: F401 - once a process: what a command imports within a tes
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from dvsn import evaluate, train
+from dvsn import evaluate, train, tune
 from dvsn.benchmark import __main__ as benchmark
+from dvsn.compress import command as compress
 from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
-from dvsn.data_tools import check, faces, show, weights
+from dvsn.data_tools import check, faces, show, stats, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import soup, tap_table
 from dvsn.export import __main__ as export
@@ -41,6 +42,7 @@ MADE = ("zoo.md", "methods.md")
 PAGES = sorted(file for file in (ROOT / "docs").rglob("*.md") if file.name not in MADE)
 WORK = (
     (train, "train"),
+    (tune, "tune"),
     (evaluate, "evaluate"),
     (benchmark, "benchmark"),
     (predict, "run"),
@@ -49,10 +51,12 @@ WORK = (
     (check, "check"),
     (show, "draw"),
     (weights, "weigh"),
+    (stats, "count"),
     (faces, "job"),
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),
+    (compress, "compress"),
     (serve, "serve"),
     (dashboard, "dashboard"),
     (init, "init"),

@@ -59,6 +59,7 @@ def test_a_new_fit_forgets_what_an_interrupted_one_left() -> None:
     task = Task(optim=torch.optim.SGD)
     task.finite._pending.append(Pending(["ce"], torch.tensor([float("nan")]), 7, 0, None))
     task.latest["train/ce"] = torch.tensor(1.0)
+    task.setup("fit")
     task.on_fit_start()
     task.check_finite()
     assert not task.latest

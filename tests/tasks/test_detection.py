@@ -438,10 +438,12 @@ MASKED = {f"loss_mask_{stage}" for stage in (1, 2, 3)}
         ("htc", CASCADE | PROPOSALS | MASKED),
         ("centernet", {"loss_heatmap", "loss_size", "loss_offset"}),
         ("centernet_triplets", {"loss_corners", "loss_centres", "loss_pull", "loss_push", "loss_offset"}),
+        ("gfl", {"loss_quality", "loss_box", "loss_distribution"}),
     ],
 )
 def test_a_step_of_the_other_detectors(tree: Path, tmp_path: Path, detector: str, expected: set[str]) -> None:
-    task, batch = make(tree, tmp_path, f"network.detector={detector}", "network.detections=3")
+    more = ["network.backbone.first_stride=8"] if detector == "gfl" else []
+    task, batch = make(tree, tmp_path, f"network.detector={detector}", "network.detections=3", *more)
     terms = task.train().objective(batch)
     assert set(terms) == expected and all(bool(torch.isfinite(each)) for each in terms.values())
     task.eval()

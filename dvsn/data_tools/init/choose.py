@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
 from dvsn.data_tools import init
 from dvsn.data_tools.init.found import COULD, Found
 from dvsn.data_tools.init.listing import Listing, few
+from dvsn.data_tools.init.naming import is_part
+from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import ConfigError, DataError, nearest
 
 EXPECTED = """\
@@ -40,7 +43,8 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
     """The surest understanding of the folder, for `task` where one is asked for.
 
     Raises `DataError` where there is none, or where two kinds lie side by side: each explains files that the other does
-    not. What `look` raises is raised where nothing surer than `COULD` is understood of the folder.
+    not, or a folder apart is surely of another kind. What `look` raises is raised where nothing surer than `COULD` is
+    understood of the folder.
     """
     candidates: list[tuple[Found, ModuleType]] = []
     complaints: list[DataError] = []
@@ -75,7 +79,35 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
             f"{listing.root}: two kinds of data at once: {listed}. Say which is meant with task={best.task} or "
             f"task={apart[0].task}, or give the folder of one kind alone."
         )
+    if task is None:
+        refuse_another_set(listing, best)
     return Choice(best, module, tuple(found for found, _ in candidates[1:]))
+
+
+def refuse_another_set(listing: Listing, best: Found) -> None:
+    """Raise `DataError` for a folder of which the understanding explains nothing, and which alone is surely another kind."""
+    tops = {name.partition("/")[0] for name in listing.pictures if "/" in name}
+    for top in sorted(tops - {name.partition("/")[0] for name in best.claimed}):
+        if role_of(top) or is_part(top):
+            continue
+        for found in filter(None, map(looked(listing.within(top)), recognisers())):
+            if found.sure > COULD and found.task != best.task:
+                raise DataError(
+                    f"{listing.root}: two kinds of data at once: {best.kind}, and in {top}/ {found.kind}. Give "
+                    f"{listing.root / top} for the second; task={best.task} takes the first and leaves {top}/ out."
+                )
+
+
+def looked(listing: Listing) -> Callable[[ModuleType], Found | None]:
+    """What a recogniser understands of a folder; None also where it complains."""
+
+    def look(module: ModuleType) -> Found | None:
+        try:
+            return module.look(listing)  # type: ignore[no-any-return]
+        except DataError:
+            return None
+
+    return look
 
 
 def stands_apart(other: Found, best: Found) -> bool:

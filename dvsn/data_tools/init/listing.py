@@ -54,12 +54,16 @@ class Listing:
         (only,) = top
         if role_of(only) or (is_part(only) and not any(name.count("/") > 1 for name in self.pictures)):
             return self
-        start = f"{only}/"
-        parts = [
-            tuple(n.removeprefix(start) for n in names if n.startswith(start))
+        return self.within(only)._lowered()
+
+    def within(self, folder: str) -> Listing:
+        """What lies below a folder, as if that had been given."""
+        start = f"{folder}/"
+        pictures, others = (
+            tuple(name.removeprefix(start) for name in names if name.startswith(start))
             for names in (self.pictures, self.others)
-        ]
-        return Listing(self.root / only, parts[0], parts[1], self.junk)._lowered()
+        )
+        return Listing(self.root / folder, pictures, others, self.junk)
 
     def path(self, name: str) -> Path:
         return self.root / name

@@ -138,6 +138,6 @@ def annotated(
     if list(photos) == [ALL]:
         found.items = photos[ALL]
     found.facts["predict"] = [last_folder(listing, photos)]
-    loose = sorted(set(listing.pictures) - set(used))
+    loose = sorted(set(listing.pictures) - {*used, *files})
     found.odd = [f"{len(loose)} pictures {without}: {few(loose)}"] if loose else []
     return found, sizes

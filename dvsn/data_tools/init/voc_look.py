@@ -15,6 +15,9 @@ from dvsn.data_tools.init.patterns import ALL, one_pattern
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
 
+OBJECTS = "SegmentationObject"
+MAPS = {OBJECTS, "SegmentationClass"}
+"""VOC's folders of maps, which are no photos."""
 EXPECTED = "annotations of a picture, as Pascal VOC has them"
 
 
@@ -25,7 +28,8 @@ def objects(listing: Listing) -> Found | None:
     files = tuple(name for name in files if roots[name].tag == "annotation")
     if not files:
         return None
-    pictures, annotations, lists, splits = places(listing, files)
+    maps = {name for name in listing.pictures if MAPS & set(name.split("/")[:-1])}
+    pictures, annotations, lists, splits = places(listing, files, maps)
     names = sorted({text_in(each, "name") for name in files for each in roots[name].iter("object")} - {""})
     if not names:
         raise DataError(
@@ -39,7 +43,7 @@ def objects(listing: Listing) -> Found | None:
         for split in splits
     }
     truths = {split: [each.truth(index) for index in range(len(each))] for split, each in sets.items()}
-    return finish(
+    made = finish(
         listing,
         kind="objects in Pascal VOC's XML files",
         base="voc_boxes",
@@ -48,7 +52,7 @@ def objects(listing: Listing) -> Found | None:
             split: [path.relative_to(listing.root).as_posix() for path in each.pictures]
             for split, each in sets.items()
         },
-        files=list(files),
+        files=[*files, *sorted(maps)],
         counts={
             split: Counter(names[box["category_id"] - 1] for one in each for box in one)
             for split, each in truths.items()
@@ -59,12 +63,33 @@ def objects(listing: Listing) -> Found | None:
             for split, each in truths.items()
         },
     )
+    outlines = outline_folder(maps)
+    if outlines is not None:
+        there = {
+            name.rpartition("/")[2].rpartition(".")[0] for name in maps if f"/{name}".count(f"/{outlines}/")
+        }
+        known = sum(path.stem in there for each in sets.values() for path in each.pictures)
+        total = sum(len(each) for each in sets.values())
+        some = "" if known == total else " data.objects.lists=ImageSets/Segmentation/{split}.txt"
+        made.says.append(
+            f"outlines of {known} of {total} pictures are there: train on masks with network.detector=mask_rcnn "
+            f"data.objects.outlines={outlines}{some}"
+        )
+    return made
 
 
-def places(listing: Listing, files: tuple[str, ...]) -> tuple[str, str, str | None, list[str]]:
-    """The folders of pictures and XML files, the pattern of lists if there are, and the splits."""
+def outline_folder(maps: set[str]) -> str | None:
+    """The folder of the maps of objects, if there is one."""
+    folders = {name.rpartition("/")[0] for name in maps if name.split("/")[-2] == OBJECTS}
+    return folders.pop() if len(folders) == 1 else None
+
+
+def places(
+    listing: Listing, files: tuple[str, ...], maps: set[str]
+) -> tuple[str, str, str | None, list[str]]:
+    """The folders of pictures and XML files, the pattern of lists if there are, and the splits. `maps` are no photos."""
     by_stem: dict[str, list[str]] = {}
-    for name in listing.pictures:
+    for name in set(listing.pictures) - maps:
         by_stem.setdefault(name.rpartition("/")[2].rpartition(".")[0], []).append(name)
     pairs: dict[str, tuple[str, str]] = {}
     for name in files:

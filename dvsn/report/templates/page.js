@@ -41,7 +41,7 @@ function theme() {
   const style = getComputedStyle(document.documentElement);
   const of = name => style.getPropertyValue(name).trim();
   const axis = {gridcolor: of("--line"), linecolor: of("--line"), zerolinecolor: of("--line"), automargin: true,
-    title: {standoff: 8, font: {size: 13}}};
+    exponentformat: "power", minexponent: 4, title: {standoff: 8, font: {size: 13}}};
   return {layout: {
     colorway: PALETTE, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {color: of("--ink"), family: "system-ui, sans-serif", size: 12}, title: {font: {size: 15}, x: 0, xref: "paper", xanchor: "left"},
@@ -101,6 +101,10 @@ function draw(figure) {
   return Plotly.react(figure.place, curvesOf(figure), layoutOf(figure), OPTIONS);
 }
 
+function redraw(figure) {  // one that waits for its turn is drawn as it then is
+  if (figure.drawn) draw(figure);
+}
+
 function prepare(place) {
   const holder = place.querySelector("script");
   if (!holder) return;  // a matrix, which has its own
@@ -113,18 +117,25 @@ function watch(figure) {
   new ResizeObserver(() => { if (figure.drawn) Plotly.Plots.resize(figure.place); }).observe(figure.place);
 }
 
-function drawAll() {  // one after another, so that the page can be read and scrolled meanwhile
+function distance(figure) {  // pixels between it and the screen; 0 on the screen
+  const box = figure.place.getBoundingClientRect();
+  return Math.max(0, box.top - window.innerHeight, -box.bottom);
+}
+
+function drawAll() {  // one after another, so that the page can be read and scrolled meanwhile; what is nearest to the screen first
   const waiting = figures.filter(figure => !figure.drawn);
   const next = () => {
-    const figure = waiting.shift();
-    if (!figure) {
+    if (!waiting.length) {
       performance.mark("drawn");
       return document.documentElement.setAttribute("data-drawn", String(figures.length));
     }
+    const far = waiting.map(distance), nearest = Math.min(...far);
+    const [figure] = waiting.splice(far.indexOf(nearest), 1);
     draw(figure);
+    performance.mark("chart", {detail: figure.place.getAttribute("aria-label")});
     setTimeout(next, 0);
   };
-  next();
+  setTimeout(next, 0);
 }
 
 for (const box of document.querySelectorAll(".controls")) {
@@ -133,10 +144,52 @@ for (const box of document.querySelectorAll(".controls")) {
   const own = () => figures.filter(figure => figure.smooth && box.closest("section").contains(figure.place));
   slider.addEventListener("input", () => {
     box.querySelector("output").textContent = Number(slider.value).toFixed(2);
-    for (const figure of own()) { figure.weight = Number(slider.value); draw(figure); }
+    for (const figure of own()) { figure.weight = Number(slider.value); redraw(figure); }
   });
   logarithm.addEventListener("change", () => {
-    for (const figure of own()) { figure.logarithm = logarithm.checked; draw(figure); }
+    for (const figure of own()) { figure.logarithm = logarithm.checked; redraw(figure); }
+  });
+}
+
+// Brushes of lines over several axes ------------------------------------------------------------------------
+
+function brush(figure) {  // a drag along an axis leaves the lines that cross it there, a click on it brings the others back
+  const whole = figure.data, shapes = figure.layout.shapes, axes = figure.layout.xaxis.tickvals.length, kept = new Map();
+  let drag = null;
+  const at = event => {
+    const box = figure.place.querySelector(".nsewdrag").getBoundingClientRect(), {xaxis: {range: x}, yaxis: {range: y}} = figure.layout;
+    return [x[0] + (x[1] - x[0]) * (event.clientX - box.left) / box.width, y[0] + (y[1] - y[0]) * (box.bottom - event.clientY) / box.height];
+  };
+  const show = () => {
+    let all = 0, some = 0;
+    figure.data = whole.map(trace => {
+      const y = Array.from(trace.y);
+      for (let start = 0; start < y.length; start += axes + 1) {  // a line ends with a gap
+        const stays = Array.from(kept).every(([axis, [low, high]]) => y[start + axis] !== null && y[start + axis] >= low && y[start + axis] <= high);
+        all += 1;
+        some += stays;
+        if (!stays) y.fill(null, start, start + axes);
+      }
+      return {...trace, y};
+    });
+    const boxes = Array.from(kept, ([axis, [low, high]]) => ({type: "rect", x0: axis - 0.06, x1: axis + 0.06, y0: low, y1: high,
+      line: {width: 1, color: PALETTE[1]}, fillcolor: "rgba(224,123,40,0.25)"}));
+    figure.layout = {...figure.layout, shapes: [...shapes, ...boxes], title: {text: kept.size ? some + " of " + all + " trials" : ""}};
+    draw(figure);
+  };
+  figure.place.addEventListener("pointerdown", event => {
+    const [x, y] = figure.drawn && event.pointerType !== "touch" ? at(event) : [-1, -1], axis = Math.round(x);
+    if (axis >= 0 && axis < axes && Math.abs(x - axis) < 0.25 && y > -0.06 && y < 1.06) drag = {axis, from: y, to: y};
+  });
+  window.addEventListener("pointermove", event => {
+    if (!drag) return;
+    drag.to = at(event)[1];
+    kept.set(drag.axis, [Math.min(drag.from, drag.to), Math.max(drag.from, drag.to)]);
+    show();
+  });
+  window.addEventListener("pointerup", () => {
+    if (drag && Math.abs(drag.to - drag.from) < 0.01 && kept.delete(drag.axis)) show();
+    drag = null;
   });
 }
 
@@ -224,18 +277,20 @@ function openCell(matrix, row, column) {
   gallery.className = "gallery";
   rest.className = "quiet";
   const names = [];
-  for (const [number, count] of matrix.cells[row + "-" + column] || []) {
+  const [all, some] = matrix.cells[row + "-" + column] || [0, []];
+  for (const [number, count] of some) {
     const [name, anchor] = matrix.pictures[number];
     const source = anchor && document.getElementById(anchor);
-    const said = name + " (" + count.toLocaleString("en") + " " + matrix.unit + ")";
+    const said = matrix.unit === "pictures" ? name : name + " (" + count.toLocaleString("en") + " " + matrix.unit + ")";
     if (!source) { names.push(said); continue; }
     const copy = source.cloneNode(true);
     copy.removeAttribute("id");
     copy.querySelector("figcaption").textContent = said;
     gallery.append(copy);
   }
-  const found = names.length + gallery.children.length;
-  rest.textContent = found ? (names.length ? "Pictures that were not kept: " + names.join(", ") : "") :
+  const kept = gallery.children.length, more = all - kept - names.length;
+  rest.textContent = all ? kept + " of " + all.toLocaleString("en") + " pictures with it are shown." + (names.length ?
+    " Not kept by the evaluation: " + names.join(", ") + (more ? " and " + more.toLocaleString("en") + " more" : "") + "." : "") :
     matrix.right(row, column) ? "Right answers are not listed by picture." : "No picture has this among its largest confusions.";
   behind.replaceChildren(head, gallery, rest);
 }
@@ -250,7 +305,7 @@ for (const box of document.querySelectorAll("[data-matrix]")) {
     history.replaceState(null, "", "#" + [matrix.key, rows[point.y], columns[point.x]].join("-"));
     openCell(matrix, rows[point.y], columns[point.x]);
   };
-  for (const choice of box.querySelectorAll("select")) choice.addEventListener("change", () => draw(figure));
+  for (const choice of box.querySelectorAll("select")) choice.addEventListener("change", () => redraw(figure));
   matrices.set(matrix.key, matrix);
   watch(figure);
 }
@@ -268,7 +323,8 @@ window.addEventListener("hashchange", followHash);
 // Start -------------------------------------------------------------------------------------------------
 
 document.querySelectorAll("[data-figure]").forEach(prepare);
+figures.filter(figure => figure.place.hasAttribute("data-brush")).forEach(brush);
 figures.sort((a, b) => a.place.compareDocumentPosition(b.place) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
-if (figures.length) drawAll();
 followHash();
-dark.addEventListener("change", () => figures.forEach(draw));
+document.addEventListener("DOMContentLoaded", () => { if (figures.length) drawAll(); });  // plotly's script is below this one
+dark.addEventListener("change", () => figures.forEach(redraw));

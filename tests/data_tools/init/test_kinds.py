@@ -140,6 +140,18 @@ def test_two_kinds_at_once(tmp_path: Path) -> None:
     assert choose(Listing.of(tmp_path), "segmentation").found.task == "segmentation"
 
 
+def test_another_kind_in_a_folder_apart(tmp_path: Path) -> None:
+    """Photos and masks, and beside them a folder that holds classes: neither is left out without a word."""
+    write_masks(tmp_path)
+    write_classes(tmp_path / "animals", {"cat": 3, "dog": 3, "owl": 3})
+    with pytest.raises(
+        DataError, match=r"two kinds of data at once: photos beside masks, and in animals/ a folder"
+    ):
+        choose(Listing.of(tmp_path))
+    chosen = choose(Listing.of(tmp_path), "segmentation").found
+    assert chosen.task == "segmentation" and not any(name.startswith("animals") for name in chosen.claimed)
+
+
 def test_nothing_recognised(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the folder is empty"):
         Listing.of(tmp_path)

@@ -96,6 +96,23 @@ def test_yolo_and_voc_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert config["data"]["objects"]["names"] == {1: "cat", 2: "dog"} and len(module.open("val")) == 3
 
 
+def test_outlines_of_voc_are_seen_and_are_no_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = voc(tmp_path / "voc", {str(n): voc_object("cat", [1, 1, 20, 30]) for n in range(6)})
+    for folder in ("SegmentationObject", "SegmentationClass"):
+        for n in range(4):
+            picture(root / folder / f"{n}.png")
+    with caplog.at_level("INFO"):
+        config, module = written(tmp_path, root, monkeypatch, ratio="50/50")
+    assert config["data"]["objects"]["pictures"] == "JPEGImages" and len(module.open("train")) == 3
+    assert "outlines of 4 of 6 pictures are there" in caplog.text
+    assert (
+        "data.objects.outlines=SegmentationObject" in caplog.text
+        and "that no annotation names" not in caplog.text
+    )
+
+
 @pytest.mark.parametrize("shape", ["", "kpt_shape: [2, 2]\n"])
 @pytest.mark.parametrize("start", ["", "./", "../"])
 def test_lists_of_yolo(start: str, shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

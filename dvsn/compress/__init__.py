@@ -1,0 +1,1 @@
+"""A teacher and a budget become the best network that meets it: measured, trained by halving, quantised, chosen."""

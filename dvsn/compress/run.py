@@ -1,0 +1,183 @@
+"""The steps of a compression, in their order."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dvsn.compress import answer, finish, halving, measure, question, training
+from dvsn.compress.budget import spoken
+from dvsn.compress.finish import TEACHER, File
+from dvsn.compress.question import Question
+from dvsn.compress.training import Student
+from dvsn.errors import ConfigError, UserError
+from dvsn.sweep.pool import locked_folder
+
+log = logging.getLogger("dvsn")
+
+
+def run(options: Mapping[str, Any], words: Sequence[str]) -> str:
+    torch.set_num_threads(options["threads"] or len(os.sched_getaffinity(0)))
+    asked = question.ask(options, words)
+    with locked_folder(asked.folder, option="folder", what="a compression", unit="a training") as lock:
+        question.claim(asked)
+        return Compression(asked, lock).run()
+
+
+class Compression:
+    """One question, answered step by step; what a step leaves in the folder is not made again."""
+
+    def __init__(self, asked: Question, lock: int) -> None:
+        self.asked, self.lock = asked, lock
+        self.measured: dict[str, dict[str, Any]] = {}
+        self.batches: dict[str, tuple[int, int]] = {}
+
+    def run(self) -> str:
+        inside, excluded = self.measure()
+        students = training.students(self.asked, inside)
+        times = training.epoch_seconds(self.asked, inside, self.batches, self.lock)
+        rungs = training.plan(self.asked, len(students), times)
+        said = self.told(rungs, inside, excluded, times)
+        log.info("%s", said)
+        if self.asked.options["dry_run"]:
+            return "dry_run=true: nothing was trained."
+        finalists, rows = training.halve(self.asked, rungs, students, self.latencies(inside), self.lock)
+        files = self.files(finalists, rows)
+        finish.clock(self.asked, files)
+        best, order = answer.decide(self.asked, files)
+        self.test({file.name: file for file in [*order, *([best] if best else []), files[0]]}.values())
+        text = answer.write(self.asked, files, best=best, order=order, trainings=rows, excluded=excluded)
+        return f"{text}\n\n{self.asked.folder / 'answer.md'}"
+
+    # Before training -----------------------------------------------------------------------------------
+
+    def measure(self) -> tuple[list[str], dict[str, str]]:
+        """Measure the teacher and every candidate. Returns the candidates that meet the budget, and why others do not.
+        Raises `ConfigError` where none does, or the teacher meets it itself."""
+        asked = self.asked
+        made = question.check_students(asked)
+        named, levers = asked.named, measure.variants(asked)
+        self.measured[TEACHER] = measure.measure(
+            asked, TEACHER, named.task, levers=levers, header=named.header
+        )
+        log.info("teacher  %s", self.costs(TEACHER))
+        self.refuse_what_the_teacher_meets()
+        for name, (task, batches) in made.items():
+            self.batches[name] = batches
+            self.measured[name] = measure.measure(asked, name, measure.random_task(task), levers=levers)
+            log.info("candidate  %s: %s", name, self.costs(name))
+        candidates = {name: self.measured[name] for name in made}
+        inside, excluded = measure.split_by_budget(candidates, asked.budget)
+        for name, reason in excluded.items():
+            log.info("left out  %s: %s", name, reason)
+        return inside, excluded
+
+    def costs(self, name: str) -> str:
+        found = self.measured[name]
+        parts = [f"{found['parameters'] / 1e6:.3g} M parameters", spoken("macs", found["macs"])]
+        for int8 in (False, True):
+            variant = measure.fastest(found, self.asked.budget, int8=int8)
+            if variant is not None:
+                parts.append(
+                    f"{variant.removeprefix('folded+')} {spoken('latency', found['variants'][variant]['p50'])}"
+                )
+        return ", ".join(parts)
+
+    def refuse_what_the_teacher_meets(self) -> None:
+        """Raises `ConfigError` where the teacher in full precision meets all bounds: there is nothing to do."""
+        budget, found = self.asked.budget, self.measured[TEACHER]
+        variant = measure.fastest(found, budget, int8=False)
+        if not budget.asked or variant is None:
+            return
+        costs = measure.costs_of(found, variant, budget)
+        if not budget.beyond(costs):
+            said = ", ".join(f"{name} {spoken(name, costs[name] or 0.0)}" for name in budget.asked)
+            raise ConfigError(
+                f"budget: the teacher meets it as it is: {said} ({variant}). Ask for less, or export the teacher: "
+                f"python -m dvsn.export {self.asked.teacher}"
+            )
+
+    def latencies(self, names: Sequence[str]) -> dict[str, float]:
+        """The lowest latency of each candidate."""
+        budget = self.asked.budget
+        found = {}
+        for name in names:
+            variant = measure.fastest(self.measured[name], budget)
+            assert variant is not None
+            found[name] = float(measure.costs_of(self.measured[name], variant, budget)["latency"] or 0.0)
+        return found
+
+    def told(
+        self,
+        rungs: Sequence[halving.Rung],
+        inside: Sequence[str],
+        excluded: Mapping[str, str],
+        times: Mapping[str, float],
+    ) -> str:
+        """The plan in words."""
+        methods = ", ".join(self.asked.menu.methods)
+        steps = "; ".join(f"{rung.students} students for {rung.epochs} epochs" for rung in rungs)
+        mean = sum(times.values()) / len(times)
+        total = halving.seconds(rungs, epoch=mean, seeds=self.asked.options["seeds"])
+        return (
+            f"plan  {len(inside)} candidates ({len(excluded)} left out) x {methods}: {steps}. An epoch takes about "
+            f"{mean:.1f} s, all trainings about {total / 3600:.2f} hours."
+        )
+
+    # After training --------------------------------------------------------------------------------------
+
+    def files(self, finalists: Sequence[Student], rows: Sequence[Mapping[str, Any]]) -> list[File]:
+        """The teacher's files, that of full precision first, and those of the finalists, with their scores on val. Raises
+        `UserError` where the teacher cannot be exported or measured."""
+        found = finish.export(self.asked, TEACHER, self.asked.teacher, self.measured[TEACHER], "")
+        if not found or not answer.plain_teacher(found[0]):
+            raise UserError(
+                f"teacher: {self.asked.teacher} cannot be exported; see {self.asked.folder / 'files'}"
+            )
+        last = max(row["rung"] for row in rows)
+        for student in finalists:
+            own = [
+                r
+                for r in rows
+                if r["rung"] == last and r["student"] == student.name and r["score"] is not None
+            ]
+            kept = max(own, key=lambda row: self.asked.sign * row["score"])
+            deviation = halving.spread([row["score"] for row in own])[1]
+            words = training.words_of(self.asked, student, epochs=kept["epochs"], seed=kept["seed"])
+            line = " ".join(
+                ["python -m dvsn.train", *self.asked.flags, *words, f"hydra.run.dir={kept['folder']}"]
+            )
+            checkpoint = checkpoint_of(Path(kept["folder"]))
+            for file in finish.export(
+                self.asked, student.name, checkpoint, self.measured[student.candidate], line
+            ):
+                file.deviation = deviation
+                found.append(file)
+        for file in found:
+            score = finish.evaluate(self.asked, file.name, file.path, "val")
+            if score is not None:
+                file.scores["val"] = score
+        if "val" not in found[0].scores:
+            raise UserError(
+                f"teacher: its score on val cannot be measured; see {self.asked.folder / 'scores' / found[0].name}"
+            )
+        return found
+
+    def test(self, files: Any) -> None:
+        """The front, the recommended file and the teacher once on test, where there is one."""
+        for file in files:
+            score = finish.evaluate(self.asked, file.name, file.path, "test")
+            if score is None:
+                return
+            file.scores["test"] = score
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The best checkpoint of a run, else the last."""
+    best = folder / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else folder / "checkpoints" / "last.ckpt"

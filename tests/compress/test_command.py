@@ -1,0 +1,161 @@
+"""`python -m dvsn.compress`: its words, what is refused before it measures, and, slow, from a teacher to an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvsn.compress.command import COMMAND, compress, split_words
+from dvsn.errors import UserError
+from tests.support.six_tasks import write_checkpoint
+from tests.support.tiny import write_blobs
+
+ROOT = Path(__file__).parents[2]
+SHARED = ["data=imagefolder", "transform=none", "data.workers=0", "data.batch_size=4", "trainer=cpu"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint("classification", tmp_path_factory.mktemp("teacher"))
+
+
+def called(teacher: Path, *words: str) -> str:
+    own, others = split_words([f"teacher={teacher}", *words])
+    return compress(COMMAND.parse(own), others)
+
+
+def test_words_are_shared_out() -> None:
+    line = [
+        "a.ckpt",
+        "data=mine",
+        "--config-dir",
+        "my_conf",
+        "latency=5ms",
+        "optim.lr=0.1",
+        "--allow=mine",
+        "seed=3",
+    ]
+    own, others = split_words(line)
+    assert others == ["data=mine", "optim.lr=0.1"]
+    options = COMMAND.parse(own)
+    assert [options[name] for name in ("teacher", "config_dir", "latency", "allow", "seed")] == [
+        "a.ckpt", "my_conf", "5ms", "mine", 3,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.max_epochs=3"], "trainer.max_epochs: not for dvsn.compress. Epochs are chosen by hours"),
+        (["network=resnet8"], "network: not for dvsn.compress. Networks are chosen by candidates"),
+        (["finalists=0"], "finalists: found 0, expected a whole number, 1 or more"),
+        (["hours=-1"], "hours: found -1, expected null, or a number above 0"),
+        (["keep=1"], r"keep: found 1(\.0)?, expected a number above 1"),
+        (["latency=soon"], "latency: found soon, expected a number above 0"),
+        (["candidates=[resnet_8]"], "candidates: resnet_8 is none of"),
+        (
+            ["data.classes=4"],
+            "teacher: .* was trained on data with classes 3, and the students' data set has 4",
+        ),
+        (["data.root=nowhere"], "nowhere"),
+        (["optim.lr=fast"], "optim.lr"),
+        (["engines=tensorrt"], "engines: found tensorrt, expected onnxruntime or openvino"),
+    ],
+)
+def test_it_is_refused_before_anything_is_measured(
+    words: list[str],
+    message: str,
+    teacher: Path,
+    nine_blobs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = [*SHARED, f"data.root={nine_blobs}", "data.classes=3", "candidates=[resnet8]"]
+    given = {word.partition("=")[0] for word in words}
+    with pytest.raises(UserError, match=message):
+        called(teacher, *(word for word in usual if word.partition("=")[0] not in given), *words)
+    assert not list(tmp_path.rglob("measured/*"))
+
+
+def test_a_teacher_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"gone\.ckpt"):
+        called(Path("gone.ckpt"), *SHARED)
+
+
+def test_data_without_val(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = write_blobs(tmp_path / "blobs", size=16, train=3, val=1)
+    (root / "val").rename(root / "put_away")
+    with pytest.raises(UserError, match="val"):
+        called(teacher, *SHARED, f"data.root={root}", "data.classes=3", "candidates=[resnet8]")
+
+
+# From a teacher to an answer --------------------------------------------------------------------------------
+
+
+def line(folder: Path, root: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "dvsn.compress", f"teacher={folder}/teacher.ckpt", *SHARED, f"data.root={root}",
+        "data.classes=3", "candidates=[resnet8,wrn_16_1]", "methods=[alone,kd]", "rungs=2",
+        "keep=2", "epochs=2", "engines=onnxruntime",
+        "threads=1", "optim.lr=0.02", f"folder={folder}/answer", *more,
+    ]  # fmt: skip
+
+
+def table(folder: Path) -> list[Any]:
+    """What does not depend on the machine: files, their scores, the trainings."""
+    content = json.loads((folder / "answer" / "answer.json").read_text())
+    trainings = [
+        (each["student"], each["epochs"], each["seed"], each["score"]) for each in content["trainings"]
+    ]
+    return [[(each["name"], each["scores"]) for each in content["files"]], trainings]
+
+
+@pytest.mark.slow
+def test_from_a_teacher_to_an_answer_also_when_it_is_killed(tmp_path: Path) -> None:
+    """Kills at random moments; the same line goes on, and ends with the table of a whole run."""
+    pytest.importorskip("onnxruntime")
+    root = write_blobs(tmp_path / "blobs", size=32, train=8, val=4)
+    (root / "test").mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        write_checkpoint("classification", tmp_path / name).rename(tmp_path / name / "teacher.ckpt")
+    whole = subprocess.run(
+        line(tmp_path / "whole", root), env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    assert "answers in" in whole.stdout and (tmp_path / "whole" / "answer" / "answer.png").is_file()
+    draw = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(
+            line(tmp_path / "killed", root), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=tmp_path, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(draw.uniform(8, 40))
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+    done = subprocess.run(
+        line(tmp_path / "killed", root), env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+    again = subprocess.run(
+        line(tmp_path / "whole", root, "latency=1us"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert again.returncode == 2 and "no candidate meets latency 0.001 ms. The nearest is" in again.stderr
