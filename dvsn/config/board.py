@@ -41,7 +41,8 @@ class Failed(UserError):
 class Board:
     """The notes of one process and its view of the others'.
 
-    `store` answers within seconds; `hosts`: it ends with this process. `timeout`: seconds without a sign of life after which a process counts as lost.
+    `store` answers within seconds; `hosts`: it ends with this process. `timeout`: seconds without a sign of life after which
+    a process counts as lost.
     """
 
     def __init__(self, store: Store, place: Place, *, timeout: float, hosts: bool = False) -> None:
