@@ -466,10 +466,6 @@ class DataModule(pl.LightningDataModule):
             )
         if self.rule.bands is None:
             return
-        if self.tile is not None:
-            raise ConfigError(
-                "data.tile: reads tiles of RGB pictures, not of other bands. Set data.tile=null."
-            )
         kind = self.reader.func if isinstance(self.reader, functools.partial) else self.reader
         if not getattr(kind, "takes_bands", False):
             raise ConfigError(

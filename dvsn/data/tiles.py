@@ -15,9 +15,8 @@ from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import highest_deep, read_by
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable.decode import rule_in_force
-from dvsn.portable.headers import size_of
 from dvsn.portable.tiling import centres, windows
-from dvsn.portable.windows import Part, Window, has_rasterio, open_windows
+from dvsn.portable.windows import Part, Window, has_rasterio, open_windows, size_by_header
 from dvsn.types import IGNORE, Sample
 
 Size = tuple[int, int]
@@ -99,7 +98,7 @@ class Tiled(ImageDataset):
 
     def _size_of(self, number: int) -> Size:
         photos = self.whole.photos(number)
-        size = size_of(photos[0]) if photos else None
+        size = size_by_header(photos[0]) if photos else None
         if size is None:
             raise DataError(
                 f"{self.whole.describe(number)}: no picture whose size stands in its header, which data.tile needs. Check "
@@ -189,7 +188,7 @@ class Tiled(ImageDataset):
 
     def highest_deep(self, path: Path) -> int | None:
         """The highest value of a picture with 16 bits a channel; of a large one, in some rectangles of it."""
-        size = size_of(path)
+        size = size_by_header(path)
         limit = (self.rule or rule_in_force()).max_pixels
         if size is None or size[0] * size[1] <= limit or not has_rasterio():
             return highest_deep(path)

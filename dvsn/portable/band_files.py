@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,14 @@ def read_bands(path: str | Path, data: bytes, bands: Bands, limit: int) -> Array
 
 def read_numbers(path: str | Path, data: bytes, bands: Bands, limit: int) -> list[Array]:
     """The numbers of `read_bands` before they become bytes: (H, W, n) of the picture, and those of the file beside it."""
-    parts = [checked(stored(path, data, limit), path)]
+    return numbers_by(
+        lambda file: stored(file, data if file == path else Path(file).read_bytes(), limit), path, bands
+    )
+
+
+def numbers_by(read: Callable[[str | Path], Array], path: str | Path, bands: Bands) -> list[Array]:
+    """`read_numbers` of what `read` gives of a file, (H, W) or (H, W, N): all of it, or a part."""
+    parts = [checked(read(path), path)]
     if bands.take is not None:
         have = parts[0].shape[2]
         if max(bands.take) > have:
@@ -37,7 +44,7 @@ def read_numbers(path: str | Path, data: bytes, bands: Bands, limit: int) -> lis
         parts[0] = parts[0][..., [each - 1 for each in bands.take]]
     if bands.beside is not None:
         beside = beside_of(path, bands)
-        parts.append(checked(stored(beside, beside.read_bytes(), limit), beside))
+        parts.append(checked(read(beside), beside))
         if parts[1].shape[:2] != parts[0].shape[:2]:
             sizes = [f"{each.shape[0]}x{each.shape[1]}" for each in parts]
             raise DataError(

@@ -14,6 +14,12 @@ def windows(size: int, window: int, stride: int) -> list[int]:
     return [*starts, size - window]
 
 
+def spread(size: int, window: int, stride: int) -> list[int]:
+    """Where windows start that are spread evenly over a side: as many as of `windows`, none further apart than `stride`."""
+    count = len(windows(size, window, stride))
+    return [0] if count == 1 else [place * (size - window) // (count - 1) for place in range(count)]
+
+
 def centres(starts: Sequence[int], window: int, size: int) -> list[tuple[int, int]]:
     """By window (first, last) of the places that lie nearer to its centre than to that of another: each place has one."""
     cuts = [0, *((one + other + window) // 2 for one, other in itertools.pairwise(starts)), size]

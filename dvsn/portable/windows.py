@@ -21,7 +21,16 @@ from PIL import Image
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import decode
-from dvsn.portable.headers import JPEG_START, PNG_START, TIFF_STARTS, orientation_of_header, unbounded
+from dvsn.portable.band_files import numbers_by
+from dvsn.portable.bands import as_rgb, to_bytes
+from dvsn.portable.headers import (
+    JPEG_START,
+    PNG_START,
+    TIFF_STARTS,
+    orientation_of_header,
+    size_of,
+    unbounded,
+)
 from dvsn.reading import require_regular
 
 Array = np.ndarray[Any, Any]
@@ -44,6 +53,18 @@ class Window(NamedTuple):
 
 def has_rasterio() -> bool:
     return importlib.util.find_spec("rasterio") is not None
+
+
+def size_by_header(path: str | Path) -> tuple[int, int] | None:
+    """(H, W) of a picture of any size and any bands, as stored; None where it is not readable as a picture."""
+    found = size_of(path)
+    if found is not None or not has_rasterio() or Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return found
+    try:
+        with open_windows(path) as picture:  # bands that Pillow does not know
+            return picture.size
+    except (DataError, ConfigError):
+        return None  # the reader that decodes the file says what is wrong
 
 
 def orientation_by_header(path: str | Path) -> int:
@@ -105,6 +126,36 @@ class WindowedPicture:
         return np.ascontiguousarray(
             np.repeat(picture[..., :1], 3, axis=-1) if colours == 1 else picture[..., :3]
         )
+
+    def photo(self, window: Window) -> Array:
+        """(h, w, N) uint8: RGB, or the bands of the rule in force (`dvsn.portable.bands`)."""
+        bands = decode.rule_in_force().bands
+        if bands is None:
+            return self.rgb(window)
+
+        def read(file: str | Path) -> Array:
+            if file == self.path:
+                return self.numbers(window)
+            with open_windows(file, tall=window.height) as beside:
+                if beside.size != self.size:
+                    raise DataError(
+                        f"{file}: is {beside.size}, and {self.path} is {self.size}. Expected one size (H, W)."
+                    )
+                return beside.numbers(window)
+
+        return to_bytes(numbers_by(read, self.path, bands), bands, self.path)
+
+    def numbers(self, window: Window) -> Array:
+        """(h, w, bands) as stored; the colours of a palette, and 0 and 255 of single bits."""
+        if self.colours[0] == "palette":
+            return self.rgb(window)
+        raw = self.raw(window)
+        return raw if self.bits is None or raw.dtype != np.uint8 else self._eight_bits(raw)
+
+    def shown(self, window: Window) -> Array:
+        """(h, w, 3) uint8 RGB to look at."""
+        bands = decode.rule_in_force().bands
+        return self.rgb(window) if bands is None else as_rgb(self.photo(window), bands)
 
     def _eight_bits(self, raw: Array) -> Array:
         if raw.dtype == np.uint16:
@@ -264,7 +315,7 @@ class Part:
     def rgb(self, path: str | Path) -> Array:
         if self._by_windows(path):
             with self._opened(path) as picture:
-                return picture.rgb(self.window)
+                return picture.photo(self.window)
         with self._whole():
             return self._cut(path, decode.read_rgb(path))
 

@@ -15,7 +15,8 @@ from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import COMMAND
 from dvsn.predict.predictor import Predictor
 
-INFERENCE = ("mode", "window", "stride", "blend", "scales", "flip", "resize")
+WINDOWS = ("mode", "window", "stride", "blend")
+INFERENCE = (*WINDOWS, "scales", "flip", "resize")
 SHARED = ("batch_size", "seed", "max_pixels", "upright")
 USUAL: dict[str, Any] = {"original_size": True}
 """Where Python differs from the command: answers are as large as their pictures, so that both lie on each other."""
@@ -44,11 +45,17 @@ def make_predictor(
 def known_options(task: Any) -> tuple[str, ...]:
     """The names of the options that a task has in Python."""
     names = [name for name in answer_module(task).ASKED if name != "inference"]
-    if getattr(task, "inference", None) is not None:
-        names += INFERENCE
+    names += inference_options(task)
     if task.kind in FOLLOWED:
         names += [*FOLLOWING, "fps"]
     return (*dict.fromkeys(names), *SHARED)
+
+
+def inference_options(task: Any) -> tuple[str, ...]:
+    """The options of `dvsn.tasks.inference.Inference` that a task has: of segmentation all, of pix2pix those of windows."""
+    if getattr(task, "inference", None) is None:
+        return ()
+    return INFERENCE if task.kind == "segmentation" else WINDOWS
 
 
 def python_options(task: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +69,7 @@ def python_options(task: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"{name}: predict of the task '{task.kind}' has no such option. {nearest(name, known)}"
             )
-        if name in INFERENCE and getattr(task, "inference", None) is not None:
+        if name in inference_options(task):
             inference[name] = list(value) if isinstance(value, tuple) else value
             continue
         options[name] = _fitting(name, value, defaults.get(name))

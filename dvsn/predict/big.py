@@ -21,8 +21,7 @@ from dvsn.data.files import check_pixels
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.frame import Frame
-from dvsn.portable.headers import size_of
-from dvsn.portable.memory import check_ids
+from dvsn.portable.memory import brightness, check_ids
 from dvsn.portable.overlay import render
 from dvsn.portable.record import Record
 from dvsn.portable.tiling import windows
@@ -34,6 +33,7 @@ from dvsn.portable.windows import (
     has_rasterio,
     open_windows,
     orientation_by_header,
+    size_by_header,
 )
 from dvsn.predict.predictor import random_kept, replaced
 from dvsn.predict.progress import Progress
@@ -74,7 +74,7 @@ class BigPictures:
         `ConfigError` where the other options do not allow that and it is too large to be read as a whole."""
         if not self.slides or path.suffix.lower() not in ENDINGS:
             return False
-        size = size_of(path)
+        size = size_by_header(path)
         if size is None or size[0] * size[1] < self.from_pixels:
             return False
         reason = self._reason_not_to()
@@ -116,7 +116,7 @@ class BigPictures:
         """Raise `DataError` for a picture that is too large to be read whole, with what can be done."""
         if self.inference is None or self.slides:
             return
-        size = size_of(path)
+        size = size_by_header(path)
         if size is not None and size[0] * size[1] > self.options["max_pixels"]:
             try:
                 check_pixels(path, size)
@@ -166,7 +166,10 @@ class BigPictures:
                 labels = picture.ids(Window(*place))
                 check_ids(labels, self.task.input_classes)
                 return torch.from_numpy(labels.astype(np.uint8)[None, None])
-            return torch.from_numpy(picture.rgb(Window(*place)).transpose(2, 0, 1)[None].copy())
+            photo = picture.photo(Window(*place))
+            if self.task.input_channels == 1:
+                photo = brightness(photo).reshape(*photo.shape[:2], 1)
+            return torch.from_numpy(photo.transpose(2, 0, 1)[None].copy())
 
         look = Look(self.task, picture, kind)
         with written(path, picture, look) as writer, torch.inference_mode():
@@ -189,6 +192,8 @@ class Look:
         self.picture, self.kind, self.makes = picture, kind, task.kind == "pix2pix"
         self.words = None if self.makes else task.vocabulary
 
+        self.bands = 1 if self.numbers or (self.makes and task.output_channels == 1) else 3
+
     @property
     def numbers(self) -> bool:
         return self.kind in ("ids", "submission")
@@ -200,10 +205,12 @@ class Look:
     def __call__(self, top: int, answer: Array) -> tuple[Array, Array]:
         """Rows of answers, the first being `top`, of the whole width -> what is written, and RGB (h, W, 3) to look at."""
         if self.makes:
-            return answer, answer
+            return (answer if self.bands == 3 else answer[..., 0]), np.repeat(
+                answer, 4 - answer.shape[2], axis=2
+            )[..., :3]
         colours = np.zeros((*answer.shape, 3), np.uint8)
         if self.kind == "overlay":
-            colours = self.picture.rgb(Window(top, 0, *answer.shape))
+            colours = self.picture.shown(Window(top, 0, *answer.shape))
         drawn = self._drawn(colours, answer, self.kind)
         return drawn, drawn if drawn.ndim == 3 else self._drawn(colours, answer, "color")
 
@@ -255,11 +262,12 @@ class RowWriter:
         drawn, shown = self.look(top, answer)
         flat = drawn.ndim == 2
         if valid is not None:
-            drawn = np.where(valid if flat else valid[..., None], drawn, np.uint8(IGNORE if flat else 0))
+            nothing = np.uint8(IGNORE if self.look.numbers else 0)
+            drawn = np.where(valid if flat else valid[..., None], drawn, nothing)
             shown = shown * valid[..., None]
         place = Place(0, top, width, height)
         self.dataset.write(drawn[None] if flat else drawn.transpose(2, 0, 1), window=place)
-        if valid is not None and not flat:
+        if valid is not None and not self.look.numbers:
             self.dataset.write_mask(valid.astype(np.uint8) * 255, window=place)
         first = -top % self.factor
         rows = shown[first :: self.factor, :: self.factor]
@@ -274,12 +282,12 @@ def written(path: Path, picture: WindowedPicture, look: Look) -> Iterator[RowWri
 
     height, width = picture.size
     profile: dict[str, Any] = {
-        "driver": "GTiff", "height": height, "width": width, "count": 1 if look.numbers else 3, "dtype": "uint8",
+        "driver": "GTiff", "height": height, "width": width, "count": look.bands, "dtype": "uint8",
         "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "bigtiff": "if_safer",
     }  # fmt: skip
     if look.numbers:
         profile["nodata"] = IGNORE if picture.masked else None
-    else:
+    elif look.bands == 3:
         profile |= {"photometric": "rgb", "interleave": "pixel"}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)

@@ -3,7 +3,8 @@
 The scores of a window are added to a buffer of what lies under it. What no later window reaches is finished and handed out;
 kept are the rows that the next row of windows overlaps, and the columns that the next window does. So a picture that is read
 window by window is answered as one that is in memory, to the bit, and its size does not matter to the memory that is
-needed, but for the kept rows: (overlap of two rows of windows) x (width of the picture) x classes x 4 bytes.
+needed, but for the kept rows: (overlap of two rows of windows) x (width of the picture) x classes x 4 bytes. `centre` keeps
+none; of `even` the last row of windows may overlap the one before it almost wholly.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dvsn.portable.tiling import centres, windows
+from dvsn.portable.tiling import centres, spread, windows
 
 Blend = Literal["even", "ramp", "centre"]
 BLENDS: tuple[Blend, ...] = ("even", "ramp", "centre")
@@ -50,9 +51,10 @@ def spans(size: int, window: int, stride: int, blend: Blend) -> list[Span]:
     """The windows along one side of `size`, which is no smaller than a window.
 
     `even`: each window counts the same where they overlap. `ramp`: its weight falls in equal steps over the overlap towards
-    its border. `centre`: each place is answered by the window whose centre is nearest.
+    its border, and windows are spread evenly, since a last one that is shifted back may overlap almost wholly, which costs
+    memory. `centre`: each place is answered by the window whose centre is nearest.
     """
-    starts = windows(size, window, stride)
+    starts = spread(size, window, stride) if blend == "ramp" else windows(size, window, stride)
     if blend == "centre":
         parts = centres(starts, window, size)
         return [
@@ -60,9 +62,9 @@ def spans(size: int, window: int, stride: int, blend: Blend) -> list[Span]:
             for start, (first, last) in zip(starts, parts, strict=True)
         ]
     weights = torch.ones(window)
-    if blend == "ramp":
+    if blend == "ramp" and len(starts) > 1:
         inside = torch.arange(window)
-        steps = max(0, window - stride) + 1
+        steps = window - starts[1] + 1
         weights = torch.minimum(inside, window - 1 - inside).add(1).clamp(max=steps) / steps
     return [Span(start, start, start + window, weights) for start in starts]
 

@@ -34,7 +34,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "tiled": {"tiled": True, "blockxsize": 512, "blockysize": 512},
     "strips": {"tiled": False, "blockysize": 16},
 }
-WINDOW, STRIDE = 1024, 896
+WINDOW, STRIDE = 1024, 960
 PLACE = from_origin(600_000, 5_340_000, 0.1, 0.1)
 
 

@@ -26,6 +26,7 @@ from dvsn.engine.records import measured_line
 from dvsn.engine.results import how_measured
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import decode
+from dvsn.portable.bands import make_bands
 from dvsn.portable.decode import Rule
 from dvsn.portable.windows import Part, Window
 from dvsn.tasks.inference import Inference
@@ -267,6 +268,43 @@ def test_ids_keep_their_numbers(colormap: Any, tmp_path: Path, monkeypatch: pyte
         assert np.array_equal(read_labels(path), whole[10:40, 20:60])
         assert np.array_equal(read_rgb(path), colours[10:40, 20:60])
     assert np.array_equal(whole, ids[0])
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_a_part_of_other_bands_is_that_of_the_whole(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("images", "depth"):
+        (tmp_path / folder).mkdir()
+    draw = np.random.default_rng(1)
+    pixels, depth = (
+        draw.integers(0, 4096, (4, 70, 90)).astype(kind),
+        draw.integers(0, 256, (1, 70, 90), dtype=np.uint8),
+    )
+    path = write(tmp_path / "images" / "a.tif", pixels)
+    write(tmp_path / "depth" / "a.tif", depth)
+    options = {
+        "take": [4, 2],
+        "range": [[0, 4000], [100, 3000], [0, 255]],
+        "beside": "depth",
+        "photos": "images",
+    }
+    bands = make_bands(options, 3)
+    monkeypatch.setattr(decode, "_read_bytes", lambda path: pytest.fail("decoded as a whole"))
+    with read_by(Rule(bands=bands, part=Part(Window(13, 21, 40, 50), (70, 90)))):
+        part = read_rgb(path)
+    scaled = (pixels[[3, 1], 13:53, 21:71] - np.array([0, 100]).reshape(2, 1, 1)) / np.array(
+        [4000, 2900]
+    ).reshape(2, 1, 1)
+    expected = np.concatenate([np.rint(scaled.clip(0, 1) * 255), depth[:, 13:53, 21:71]])
+    assert part.shape == (40, 50, 3) and np.abs(part.transpose(2, 0, 1) - expected).max() <= 1
+    assert np.array_equal(part[..., 2], depth[0, 13:53, 21:71])
+    write(tmp_path / "depth" / "a.tif", depth[:, :60])
+    with (
+        read_by(Rule(bands=bands, part=Part(Window(0, 0, 8, 8), (70, 90)))),
+        pytest.raises(DataError, match=r"depth/a.tif: is \(60, 90\)"),
+    ):
+        read_rgb(path)
 
 
 def test_broken_and_foreign_files_are_named(tmp_path: Path) -> None:

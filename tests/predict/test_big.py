@@ -14,12 +14,15 @@ from PIL import Image
 
 import dvsn
 from dvsn.data.street.scene import draw_scene
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
 from dvsn.predict import command
 from dvsn.predict.options import COMMAND
 from dvsn.tasks.inference import Inference
 from tests.support.six_tasks import write_checkpoint
+from tests.support.tiny import TINY_SEGMENTATION, composed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform", "ignore:Use `@` matmul")
 OLD = Path(__file__).parents[1] / "old_checkpoints"
@@ -260,6 +263,34 @@ def test_pix2pix_makes_big_pictures_by_windows(translator: Path, photo: Any, tmp
     found = read_tiff(tmp_path / "out" / "x.tif")
     assert found.shape == (100, 150, 3) and outcome.frames == 1 and found.std() > 10
     assert np.array_equal(found, expected)
+
+
+def test_other_bands_are_read_by_windows_too(photo: Any, tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    four = [
+        "data.input_channels=4",
+        "task.mean=[0.5,0.5,0.5,0.5]",
+        "task.std=[0.25,0.25,0.25,0.25]",
+        "data.bands.range=[0,4000]",
+    ]
+    config = composed([*TINY_SEGMENTATION, *four], tmp_path)
+    task: Any = runtime.make_task(config).eval()
+    state: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(state)
+    AtomicCheckpointIO().save_checkpoint(state, tmp_path / "four.ckpt")
+    pixels = np.dstack([photo, photo[..., :1]])[:100, :150].astype(np.uint16) * 16
+    path = write_tiff(tmp_path / "x.tif", pixels, photometric="minisblack")
+    np.save(tmp_path / "y.npy", pixels)
+    slide = ["inference.mode=slide", "inference.window=[64,64]", "inference.blend=ramp", "size=keep"]
+    run(tmp_path / "four.ckpt", path, f"output={tmp_path}/out", "write=overlay", "big_pixels=0", *slide)
+    run(tmp_path / "four.ckpt", path, f"output={tmp_path}/ids", "write=ids", "big_pixels=0", *slide)
+    run(tmp_path / "four.ckpt", tmp_path / "y.npy", f"output={tmp_path}/memory", "write=ids", *slide)
+    expected = cv2.imread(str(tmp_path / "memory" / "y.png"), -1)
+    assert np.array_equal(read_tiff(tmp_path / "ids" / "x.tif")[..., 0], expected)
+    over = read_tiff(tmp_path / "out" / "x.tif").astype(int)
+    palette = np.array(task.vocabulary.palette)
+    shown = np.rint(pixels[..., :3] / 4000 * 255).clip(0, 255)
+    assert np.abs(over - (shown + palette[expected]) / 2).max() <= 2
 
 
 def test_windows_of_pix2pix_must_fit_its_network(translator: Path, photo: Any, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvsn.errors import ConfigError
-from dvsn.portable.tiling import centres, windows
+from dvsn.portable.tiling import centres, spread
 from dvsn.tasks.inference import Inference, answers, checked_window, pieces, read_options
 from dvsn.tasks.sliding import Blend, spans, total_weights
 
@@ -51,11 +54,19 @@ def streamed(image: Tensor, options: Inference, *, together: int = 1) -> Tensor:
     return found
 
 
-def hand_weights(blend: Blend, window: int, step: int) -> Tensor:
+def hand_starts(blend: Blend, size: int, window: int, step: int) -> list[int]:
+    """Every `step`, the last one shifted back; of ramps as many, in equal steps."""
+    count = -(-max(0, size - window) // step) + 1
+    if blend == "ramp":
+        return [math.floor(Fraction(place * (size - window), max(1, count - 1))) for place in range(count)]
+    return [min(place * step, size - window) for place in range(count)]
+
+
+def hand_weights(blend: Blend, window: int, starts: list[int]) -> Tensor:
     """(window,) the weight of each place, counted in steps from the nearer border."""
-    if blend == "even":
+    if blend == "even" or len(starts) == 1:
         return torch.ones(window)
-    overlap = window - step
+    overlap = window - starts[1]
     values = [min(place + 1, window - place, overlap + 1) / (overlap + 1) for place in range(window)]
     return torch.tensor(values)
 
@@ -64,10 +75,12 @@ def summed(image: Tensor, options: Inference) -> Tensor:
     """The same by sums over the whole picture."""
     assert options.window is not None
     (tall, wide), (down, across) = options.window, options.steps
-    weight = hand_weights(options.blend, tall, down)[:, None] * hand_weights(options.blend, wide, across)
+    tops = hand_starts(options.blend, image.shape[-2], tall, down)
+    lefts = hand_starts(options.blend, image.shape[-1], wide, across)
+    weight = hand_weights(options.blend, tall, tops)[:, None] * hand_weights(options.blend, wide, lefts)
     total, count = torch.zeros(1, 4, *image.shape[-2:]), torch.zeros(image.shape[-2:])
-    for top in windows(image.shape[-2], tall, down):
-        for left in windows(image.shape[-1], wide, across):
+    for top in tops:
+        for left in lefts:
             spot = (..., slice(top, top + tall), slice(left, left + wide))
             total[spot] += placed(image[spot]) * weight
             count[spot] += weight
@@ -116,8 +129,8 @@ def test_a_network_that_sees_little_answers_as_on_the_whole_picture(blend: Blend
     options = Inference("slide", (16, 20), (12, 14), blend=blend)
     (found,) = answers(near, image, options, align_corners=False)
     apart = torch.zeros(image.shape[-2:], dtype=torch.bool)
-    for top in windows(41, 16, 12):
-        for left in windows(53, 20, 14):
+    for top in hand_starts(blend, 41, 16, 12):
+        for left in hand_starts(blend, 53, 20, 14):
             inside = torch.ones_like(apart)
             bottom, right = top + 16, left + 20
             edges = [top] * (top > 0) + [bottom - 1] * (bottom < 41)
@@ -128,6 +141,14 @@ def test_a_network_that_sees_little_answers_as_on_the_whole_picture(blend: Blend
     off = (found - near(image)).abs().amax(dim=(0, 1)) > 1e-4
     assert not (off & ~apart).any()
     assert off.any() == (blend != "centre")
+
+
+def test_ramps_are_spread_evenly_so_that_no_row_overlaps_more_than_another() -> None:
+    assert spread(20_000, 1024, 896)[:3] == [0, 862, 1725] and spread(20_000, 1024, 896)[-1] == 18_976
+    assert len(spread(20_000, 1024, 896)) == 23 and spread(8, 8, 6) == [0] and spread(5, 8, 6) == [0]
+    rows = spans(20_000, 1024, 896, "ramp")
+    assert max(one.last - other.first for one, other in itertools.pairwise(rows)) <= 163
+    assert [each.start for each in spans(20_000, 1024, 896, "even")][-2:] == [18_816, 18_976]
 
 
 def test_centres_share_a_side_out() -> None:
