@@ -30,6 +30,7 @@ WHOLE = ("task", "experiment", "debug")
 """Groups whose files are of the whole config."""
 OTHERS = {
     "benchmark/": ("export",),
+    "compress/": ("export", "evaluate"),
     "engine/soup": ("average",),
     "portable/": ("predict",),
     "predict/": ("predict",),
@@ -219,7 +220,7 @@ def test_a_wrong_advice_is_found(key: str, value: str, found: str) -> None:
 
 # Command lines --------------------------------------------------------------------------------------------
 
-GIVE_ON = ("search", "zoo verify")
+GIVE_ON = ("search", "zoo verify", "compress")
 """Commands that hand other options on to one that composes a config."""
 PLAIN = {("zoo", "show"), ("zoo", "list")}
 """Commands that take no options."""

@@ -166,7 +166,7 @@ def pull(levers: frozenset[str], subject: Subject) -> Variant:
     """A copy of the subject with these levers applied, after one warm-up pass."""
     network = copy.deepcopy(subject.network)
     if "folded" in levers:
-        network = fold_batch_norms(network, (1, 3, *subject.image.shape[-2:])).network
+        network = fold_batch_norms(network, (1, *subject.image.shape[1:])).network
     if "openvino" in levers:
         model = subject.whole(network)
         run = openvino(model, subject, int8="int8" in levers, bf16="bf16" in levers)

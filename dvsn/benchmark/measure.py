@@ -45,7 +45,13 @@ def measure(config: Config, device: torch.device) -> Config:
         torch.set_num_threads(config["threads"])
     torch.backends.cudnn.benchmark = True
     given = read_given(config, device)
-    shape = (config["batch"], 3, *config["size"])
+    channels = int(getattr(given.network, "image_channels", 3))
+    if channels != 3 and (config["images"] or config["calibration"]):
+        raise ConfigError(
+            f"images, calibration: pictures of a folder are read as RGB, and the network takes {channels} channels. Leave "
+            "them out: it is measured on noise."
+        )
+    shape = (config["batch"], channels, *config["size"])
     images = read_images(config["images"], shape, config["seed"])
     keep = kept_modules(config["keep"], given.network)
     calibration = images

@@ -55,7 +55,7 @@ COMMAND = Command(
     examples=(
         "python -m dvsn.compress teacher=pidnet_l.ckpt data=camvid latency=25ms",
         "python -m dvsn.compress teacher=best.ckpt data=cifar10 transform=cifar size=1MB drop=1.0 hours=2",
-        "python -m dvsn.compress teacher=best.ckpt data=mine --config-dir my_conf latency=10ms percentile=95 dry_run=true",
+        "python -m dvsn.compress teacher=best.ckpt data=imagefolder data.root=/data/mine latency=10ms dry_run=true",
     ),
 )  # fmt: skip
 

@@ -41,11 +41,12 @@ class Failed(UserError):
 class Board:
     """The notes of one process and its view of the others'.
 
-    `store` answers within seconds. `timeout`: seconds without a sign of life after which a process counts as lost.
+    `store` answers within seconds; `hosts`: it ends with this process. `timeout`: seconds without a sign of life after which
+    a process counts as lost.
     """
 
-    def __init__(self, store: Store, place: Place, *, timeout: float) -> None:
-        self.store, self.place, self.timeout = store, place, timeout
+    def __init__(self, store: Store, place: Place, *, timeout: float, hosts: bool = False) -> None:
+        self.store, self.place, self.timeout, self.hosts = store, place, timeout, hosts
         self.beat = max(0.2, min(2.0, timeout / 10))
         self.prefix = f"dvsn/{place.attempt}"
         self._seen: dict[int, tuple[str, float]] = {}  # by rank: its last sign of life, and when it was new
@@ -70,8 +71,14 @@ class Board:
         """What the process `of` writes here, as soon as it does. Raises `Failed` where any process has failed, or that one
         does not write within the time-out."""
         deadline = time.monotonic() + self.timeout
-        while (found := self.read(key)) is None:
-            if fault := self.fault():
+        while True:
+            try:
+                found, fault = self.read(key), self.fault()
+            except RuntimeError as error:
+                raise Failed(self.reason(0)) from error
+            if found is not None:
+                break
+            if fault:
                 raise Failed(fault)
             if time.monotonic() > deadline:
                 raise Failed(
@@ -212,6 +219,11 @@ class Board:
             self._thread = None
         with suppress(Exception):
             self.write(f"alive/{self.place.rank}", ENDED)
+            others, deadline = [each for each in range(self.place.world) if each], time.monotonic() + GRACE
+            while self.hosts and time.monotonic() < deadline:
+                if all(self.read(f"alive/{rank}") == ENDED for rank in others):
+                    break
+                time.sleep(0.05)
 
 
 def end(message: str, rank: int) -> None:
@@ -262,7 +274,7 @@ def connect(place: Place, *, timeout: float) -> Board:
             f"process {place.rank} of {place.world} ({host()}) cannot reach the first one at {address}:{port} "
             f"(trainer.process_timeout={timeout:g} s): {' '.join(str(error).split())[:160]}"
         ) from error
-    return Board(store, place, timeout=timeout)
+    return Board(store, place, timeout=timeout, hosts=first)
 
 
 def begin(place: Place, *, timeout: float) -> None:
@@ -270,7 +282,11 @@ def begin(place: Place, *, timeout: float) -> None:
     older = current()
     if older is not None and not older.closed:
         return
-    board = connect(place, timeout=timeout) if older is None else Board(older.store, place, timeout=timeout)
+    board = (
+        connect(place, timeout=timeout)
+        if older is None
+        else Board(older.store, place, timeout=timeout, hosts=older.hosts)
+    )
     board._rounds = 0 if older is None else older._rounds
     _current.append(board)
     board.watch()

@@ -39,8 +39,8 @@ def place() -> Place | None:
     variables that are no numbers, and where machines have unequal numbers of processes.
     """
     env = os.environ
-    if env.get("TORCHELASTIC_RUN_ID") is not None:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if all(name in env for name in ("TORCHELASTIC_RUN_ID", *names)):
         rank, world, local_rank, local_world = (_number(name) for name in names)
         found = Place(
             rank, world, local_rank, local_world, "torchrun", _number("TORCHELASTIC_RESTART_COUNT", 0)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dvsn.config.launched import rank_here
+
 OURS = ("dvsn", "pytorch_lightning")
 """The loggers whose messages a run tells and keeps where the root logger is somebody else's."""
 
@@ -16,7 +18,7 @@ _hosted = False
 
 
 def start(file: Path | None = None, *, verbose: bool | str | Sequence[str] = False) -> None:
-    """Send messages from INFO on to stderr, and with time and level also to `file`.
+    """Send messages from INFO on to stderr, of the first process of a run alone, and with time and level also to `file`.
 
     `verbose` is true for messages of every level, or names the loggers that tell theirs.
     """
@@ -26,6 +28,9 @@ def start(file: Path | None = None, *, verbose: bool | str | Sequence[str] = Fal
     if not heard:
         console = logging.StreamHandler(sys.stderr)
         console.setFormatter(logging.Formatter("%(message)s"))
+        console.setLevel(
+            logging.ERROR if file and rank_here() else logging.NOTSET
+        )  # the first process says it for all
         _handlers.append(console)
     if file is not None:
         written = logging.FileHandler(file, encoding="utf-8")

@@ -145,6 +145,14 @@ def _check_length(trainer: Mapping[str, Any]) -> None:
                 f"trainer.{key}: found 0, with which nothing is trained. Leave it out, or measure a checkpoint with "
                 "python -m dvsn.evaluate checkpoint=PATH"
             )
+    for unit in ("epochs", "steps"):
+        least: Any = trainer.get(f"min_{unit}")
+        most: Any = trainer.get(f"max_{unit}")
+        if whole(least, 1) and whole(most, 1) and least > most:
+            raise ConfigError(
+                f"trainer.min_{unit}: found {least}, but the run ends after {most}. Set trainer.max_{unit}={least} or more, "
+                f"or trainer.min_{unit}={most} or less."
+            )
     unwanted = trainer.get("limit_val_batches", 1.0) == 0
     if whole(epochs, 1) and whole(every, 1) and not unwanted and every > epochs:
         raise ConfigError(

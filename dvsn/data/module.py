@@ -39,7 +39,7 @@ from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import make_bands, measured
+from dvsn.portable.bands import OPTIONS, make_bands, measured
 from dvsn.types import Vocabulary
 
 log = logging.getLogger("dvsn")
@@ -279,7 +279,7 @@ class DataModule(pl.LightningDataModule):
         tile_overlap: list[int] | int = 0,
         max_pixels: int | None = None,
         deep_range: list[int] | None = None,
-        bands: dict[str, Any] | None = None,
+        bands: dict[str, Any] | None = OPTIONS,
         check_classes: Mode = "refuse",
         sampler: Sampler | None = None,
         mix: Mix | None = None,
@@ -501,6 +501,10 @@ class DataModule(pl.LightningDataModule):
             )
         parts = [first]
         for source in sources:
+            if source.unlabelled and self.rule.bands is not None:
+                raise ConfigError(
+                    "data.more: unlabelled pictures are read as RGB, not as other bands. Leave them out."
+                )
             if source.unlabelled:
                 if self.wanted != "dataset":
                     raise ConfigError(

@@ -74,7 +74,8 @@ class Teacher:
     def start(self, device: torch.device | str) -> None:
         """Move to the device of the student, and listen."""
         self.holder.to(device).eval()
-        self.taught_by.to(device)
+        if self.deployed is not None:  # else it is the holder's own
+            self.deployed.network.to(device)
         self.taps.install()
 
     def to_channels_last(self) -> None:

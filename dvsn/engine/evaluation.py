@@ -201,9 +201,9 @@ def data_of(config: Config, header: Config, path: Path, task: Any) -> Config:
     node = dict(node)
     if node.get("deep_range") is None:  # 16 bits become 8 as in training
         node["deep_range"] = (header.get("data") or {}).get("deep_range")
-    known = ((header.get("data") or {}).get("bands") or {}).get("range")
-    if known is not None and (node.get("bands") or {}).get("range") is None:  # so do other bands
-        node["bands"] = {**(node.get("bands") or {}), "range": known}
+    known, given = ((each.get("bands") or {}) for each in (header.get("data") or {}, node))
+    if known and all(given.get(key) is None for key in ("take", "range", "beside")):
+        node["bands"] = known  # bands are read as in training
     for option, key in (("root", "root"), ("batch_size", "eval_batch_size"), ("workers", "workers")):
         if config.get(option) is not None:
             node[key] = config[option]

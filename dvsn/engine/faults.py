@@ -81,7 +81,7 @@ def of_processes(error: Exception, trainer: pl.Trainer, config: Mapping[str, Any
     seconds, own = config["trainer"].get("process_timeout", 300), trainer.global_rank
     silent = silent_processes(own, trainer.world_size)
     which = " and ".join(map(str, silent)) or "another"
-    return UserError(
+    return board.Failed(  # of another process: no fault to tell the others
         f"process {own} has waited {seconds:g} s (trainer.process_timeout) for process {which} of {trainer.world_size}, "
         "which does not answer: it is stopped, out of memory, or busy. See what it does (its processor time, its last "
         "message), end what is left of the run and continue with resume=auto. Where it is only slow, set "

@@ -97,9 +97,10 @@ def picture_to_predict(data: Any, config: Config) -> Path | None:
     dataset = data.datasets.get("val")
     if dataset is None:
         return None
+    if not config["task"]["_target_"].endswith(".Pix2Pix"):
+        return next((photo for photo in dataset.photos(0) if photo.is_file()), None)
     paths = [Path(each) for each in dataset.describe(0).split(" + ")]
-    translating = config["task"]["_target_"].endswith(".Pix2Pix")
-    labels = translating and pair.get("source") in ("label", "b")
+    labels = pair.get("source") in ("label", "b")
     path = paths[1 if labels and len(paths) > 1 else 0]
     if labels and not config["data"].get(
         "label_classes"

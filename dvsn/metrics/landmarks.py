@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.metrics.ced import area_under_curve, cumulative, draw_curves, failure_rate
+from dvsn.metrics.ced import area_under_curve, cumulative, failure_rate
 from dvsn.metrics.keypoint_score import Compared, KeypointScore, Row
 from dvsn.metrics.truths import Truths
 
@@ -193,10 +193,6 @@ class NME(KeypointScore):
             {"nme": round(float(error), 6)} | {name: _known(share[n]) for name, share in shares.items()}
             for n, error in enumerate(at)
         ]
-
-    def curve_picture(self, *, limit: float = 0.15) -> np.ndarray:
-        """The same curves drawn, uint8 RGB (H, W, 3)."""
-        return draw_curves(self.by_subset(), limit=limit)
 
 
 def measure(truths: Truths, what: str | tuple[list[int], list[int]]) -> np.ndarray:

@@ -225,29 +225,32 @@ def assign(boxes: Tensor, grid: Grid, *, share: float = 0.25) -> Assigned:
 
 def focal_losses(scores: Tensor, distances: Tensor, grid: Grid, targets: list[dict[str, Tensor]]) -> Terms:
     """The terms of logits (N, m, classes) and (N, m, 4 (bins + 1)); `boxes` of the targets are in pixels of the levels."""
-    quality, places, wanted = torch.zeros_like(scores), [], []
-    for number, target in enumerate(targets):
-        boxes = target["boxes"].float()
-        objects = assign(boxes, grid).objects
-        (found,) = torch.where(objects >= 0)
-        mine = boxes[objects[found]]
-        said = boxes_at(distances[number, found].detach(), grid.centres[found], grid.strides[found])
-        quality[number, found, target["labels"][objects[found]] - 1] = paired_iou(said, mine)
-        places.append((torch.full_like(found, number), found))
-        wanted.append(mine)
-    pictures, spots = (torch.cat(kind) for kind in zip(*places, strict=True))
-    truth = torch.cat(wanted)
-    weights = scores[pictures, spots].detach().sigmoid().amax(dim=1)
-    logits, centres, strides = distances[pictures, spots], grid.centres[spots], grid.strides[spots]
+    assigned, truths, labels = zip(*(wanted_at(target, grid) for target in targets), strict=True)
+    found, truth = torch.stack(assigned), torch.stack(truths)  # (N, m), (N, m, 4)
+    said = boxes_at(distances, grid.centres, grid.strides)
+    overlap = paired_iou(said.detach(), truth) * found
+    quality = torch.zeros_like(scores).scatter(2, torch.stack(labels)[..., None], overlap[..., None])
+    weights = scores.detach().sigmoid().amax(dim=2) * found
     divisor = weights.sum().clamp(min=1)
-    apart = generalized_box_iou_loss(boxes_at(logits, centres, strides), truth)
-    goal = torch.cat([centres - truth[:, :2], truth[:, 2:] - centres], dim=1) / strides[:, None]
-    spread = distribution_loss(logits.unflatten(-1, (4, -1)), goal).mean(dim=1)
+    goal = torch.cat([grid.centres - truth[..., :2], truth[..., 2:] - grid.centres], dim=-1)
+    spread = distribution_loss(distances.unflatten(-1, (4, -1)), goal / grid.strides[:, None]).mean(dim=-1)
     return {
-        "loss_quality": quality_loss(scores, quality).sum() / max(1, len(truth)),
-        "loss_box": 2 * (apart * weights).sum() / divisor,
+        "loss_quality": quality_loss(scores, quality).sum() / found.sum().clamp(min=1),
+        "loss_box": 2 * (generalized_box_iou_loss(said, truth) * weights).sum() / divisor,
         "loss_distribution": 0.25 * (spread * weights).sum() / divisor,
     }
+
+
+def wanted_at(target: dict[str, Tensor], grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the positions of a picture whether each finds an object (m,), 0 or 1, and which: its box (m, 4) and its class from
+    0 (m,). One that finds none has some box, which weighs nothing: so that no step waits for a count of them."""
+    boxes = target["boxes"].float()
+    objects = assign(boxes, grid).objects
+    if not len(boxes):
+        nobody = torch.cat([grid.centres, grid.centres + 1], dim=1)
+        return torch.zeros_like(grid.strides), nobody, torch.zeros_like(objects)
+    found, place = objects >= 0, objects.clamp(min=0)
+    return found.to(boxes.dtype), boxes[place], target["labels"][place] - 1
 
 
 def quality_loss(logits: Tensor, quality: Tensor) -> Tensor:
@@ -269,7 +272,8 @@ def distribution_loss(logits: Tensor, goal: Tensor) -> Tensor:
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of boxes (n, 4) with those of the same place."""
-    inner = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(dim=1)
-    areas = [(each[:, 2:] - each[:, :2]).clamp(min=0).prod(dim=1) for each in (a, b)]
+    """IoU of boxes (..., 4) with those of the same place."""
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inner = (high - low).clamp(min=0).prod(dim=-1)
+    areas = [(each[..., 2:] - each[..., :2]).clamp(min=0).prod(dim=-1) for each in (a, b)]
     return inner / (areas[0] + areas[1] - inner).clamp(min=1e-6)

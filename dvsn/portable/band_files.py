@@ -55,7 +55,7 @@ def numbers_by(read: Callable[[str | Path], Array], path: str | Path, bands: Ban
         one = f" ({parts[0].shape[2]}, and {parts[1].shape[2]} in {bands.beside})" if len(parts) > 1 else ""
         raise DataError(
             f"{path}: found {counted(have)}{one}, expected {bands.in_words}. All files need the same bands: take some of "
-            f"them with data.bands.take=[1, ...], or set data.input_channels={have}."
+            f"them (data.bands.take), or set data.input_channels={have}."
         )
     return parts
 

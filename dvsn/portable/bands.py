@@ -199,7 +199,7 @@ def to_bytes(parts: Sequence[Array], bands: Bands, path: Any) -> Array:
         if ends is None and part.dtype != np.uint8:
             raise ConfigError(
                 f"{path}: numbers of {part.dtype}, which become 8 bits by a range that is not known. State it, such as "
-                "data.bands.range=[0, 10000]; training measures it and keeps it in the checkpoint."
+                "data.bands.range=[0,10000]; training measures it and keeps it in the checkpoint."
             )
         made.append(part if ends is None else scaled(part, ends))
         place += part.shape[2]

@@ -90,9 +90,7 @@ def make_rule(
     if type(pixels) is not int or pixels < 1:
         raise ConfigError(f"data.max_pixels: found {max_pixels}, expected a whole number above 0, or null.")
     if deep_range is not None and bands is not None:
-        raise ConfigError(
-            "data.deep_range: is for RGB; of data.bands it is data.bands.range=[LOWEST, HIGHEST]."
-        )
+        raise ConfigError("data.deep_range: is for RGB. Of bands it is data.bands.range, such as [0, 4095].")
     if deep_range is None:
         return Rule(pixels, None, upright, bands=bands)
     ends = tuple(deep_range)

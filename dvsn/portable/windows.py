@@ -232,8 +232,8 @@ def _check_blocks(path: str | Path, dataset: Any) -> None:
     if size > BLOCK:
         raise DataError(
             f"{path}: is stored in blocks of {height}x{width} (height x width), {size:,} bytes, each of which must be "
-            f"decoded as a whole; expected {BLOCK:,} at most. Write it as a tiled TIFF, such as by `rio "
-            "convert` (docs/big_pictures.md)."
+            f"decoded as a whole; expected {BLOCK:,} at most. Write it as a tiled TIFF, such as by `rio convert IN OUT "
+            "--co TILED=YES --co COMPRESS=DEFLATE`."
         )
 
 

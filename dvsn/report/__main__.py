@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from dvsn.errors import CheckpointError
 from dvsn.report import command
+
+log = logging.getLogger("dvsn")
 
 
 def measure(checkpoint: Path, split: str) -> None:
-    """Evaluate a checkpoint, with its worst and best pictures, into the folder beside it."""
+    """Evaluate a checkpoint, with its worst and best pictures and beside the run's teacher, into the folder beside it."""
     from dvsn.evaluate import called  # Hydra and torch, which a report without `evaluate=` does without
-    from dvsn.report.run_page import WORST
+    from dvsn.report.run_folder import is_run, read_folder
+    from dvsn.report.run_page import WORST, has_teacher
 
+    run = checkpoint.parent.parent
+    if is_run(run) and has_teacher(read_folder(run)):
+        try:
+            called(checkpoint, split=split, worst=WORST, teacher="auto")
+            return
+        except CheckpointError as error:  # such as one of other classes, which taught by its features
+            log.warning("%s The run is measured without it.", error)
     called(checkpoint, split=split, worst=WORST)
 
 

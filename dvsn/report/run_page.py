@@ -184,7 +184,14 @@ def add_pictures(page: Page, run: Folder, output: Path) -> None:
 def evaluate_line(run: Folder) -> str:
     """The command that makes the analysis of a run."""
     checkpoint = str(run.checkpoint or run.path / "checkpoints" / "best.ckpt")
-    return f"python -m dvsn.evaluate checkpoint={shlex.quote(checkpoint)} worst={WORST}"
+    beside = " teacher=auto" if has_teacher(run) else ""
+    return f"python -m dvsn.evaluate checkpoint={shlex.quote(checkpoint)} worst={WORST}{beside}"
+
+
+def has_teacher(run: Folder) -> bool:
+    """Whether it was taught by one checkpoint, beside which it can be measured."""
+    named = run.config.get("teacher")
+    return isinstance(named, str) or (isinstance(named, list) and len(named) == 1)
 
 
 def add_evaluation(page: Page, run: Folder) -> None:

@@ -16,7 +16,9 @@ from dvsn.geometry.keypoints import KeypointSet
 from dvsn.metrics.coco_evaluator import Evaluator
 from dvsn.metrics.keypoint_ap import KeypointAP
 from dvsn.metrics.keypoints import make_score
+from dvsn.metrics.landmarks import NME
 from dvsn.metrics.pck import Reference
+from dvsn.pictures import distributions
 from dvsn.pictures.grids import to_array
 from dvsn.pictures.layers import Layers, Point
 from dvsn.portable.draw import draw_skeleton
@@ -230,8 +232,7 @@ class KeypointTask(ScoredTask):
         return [] if isinstance(self.score, KeypointAP) else self.score.table()
 
     def detail_pictures(self) -> dict[str, Any]:
-        draw = getattr(self.score, "curve_picture", None)
-        return {} if draw is None else {"ced": draw()}
+        return {"ced": distributions.picture(self.score.by_subset())} if isinstance(self.score, NME) else {}
 
     def files(self) -> dict[str, Any]:
         given = {}

@@ -1,9 +1,9 @@
-"""Gradient checkpointing measured: memory and time of a training step, plain and with stages that are run again.
+"""Gradient checkpointing measured: memory of a training step, plain and with stages that are run again.
 
     nice -n 15 python experiments/craft/memory.py > experiments/craft/memory.md
 
-Every number is of a process of its own: the peak of its resident memory over that before its first step, and the mean of
-two steps after the first. The two forms take turns, so that both see the same machine.
+Every number is of a process of its own: the peak of its resident memory in two steps over that before them. A step with
+small pictures comes first, which imports what is needed. The two forms take turns.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 CASES = {
-    "pidnet_s": ("['layer[123].?', 'layer[45]', 'layer[345]_', 'layer[345]_d']", (2, 256, 320)),
-    "hrnetv2_w18": ("[layer1, 'stage[234].?']", (1, 256, 320)),
-    "resnet32x4": ("['layer[123].?']", (32, 32, 32)),
+    "pidnet_s": ("['layer[123].?', 'layer[45]', 'layer[345]_', 'layer[345]_d']", (4, 256, 320)),
+    "hrnetv2_w18": ("[layer1, 'stage[234].?']", (2, 256, 320)),
 }
 """Of each network the stages, and the batch: its size, height and width."""
 
 
-def step(name: str, patterns: str) -> dict[str, float]:
-    """Peak memory in MiB above that of the network alone, and seconds a step, in this process."""
+def step(name: str, patterns: str) -> float:
+    """Peak memory of training steps in MiB above that before them, in this process."""
     import torch
     import yaml
 
@@ -41,46 +39,42 @@ def step(name: str, patterns: str) -> dict[str, float]:
     if patterns:
         recompute(network, yaml.safe_load(patterns))
     count, height, width = CASES[name][1]
-    image, times = torch.randn(count, 3, height, width), []
+    image = torch.randn(count, 3, height, width)
+    output = network(torch.randn(2, 3, 64, 64))
+    (output if isinstance(output, torch.Tensor) else output[0]).float().sum().backward()
+    network.zero_grad()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        began = time.perf_counter()
+    for _ in range(2):
         output = network(image)
         main = output if isinstance(output, torch.Tensor) else output[0]
         main.float().pow(2).mean().backward()
         network.zero_grad()
-        times.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"mib": (peak - before) / 1024, "seconds": statistics.mean(times[1:])}
+    return (peak - before) / 1024
 
 
 def main() -> None:
     lines = [
-        "# Gradient checkpointing: memory and time",
+        "# Gradient checkpointing: memory",
         "",
         "`nice -n 15 python experiments/craft/memory.py > experiments/craft/memory.md`, AMD EPYC, two cores shared with",
-        "other work, one thread, float32, 2026-11-30. Memory is the peak of the process in training steps above that before",
-        "the first, a process each; time is that of the two steps after the first, the mean of two turns. The machine was",
-        "busy: ratios of times are rough.",
+        "other work, one thread, float32, torch 2.15.0, 2026-11-30. The peak of the process in training steps above that",
+        "before the first, a process each after a step with small pictures; the mean of two.",
         "",
-        "| network, batch | stages that are run again | memory, plain | with it | time, plain | with it |",
-        "|---|---|---|---|---|---|",
+        "| network, batch | stages that are run again | memory, plain | with it |",
+        "|---|---|--:|--:|",
     ]
     for name, (patterns, size) in CASES.items():
-        found: dict[str, list[dict[str, float]]] = {"": [], patterns: []}
+        found: dict[str, list[float]] = {"": [], patterns: []}
         for form in ("", patterns, patterns, ""):
             answer = subprocess.run(
                 [sys.executable, __file__, name, form], capture_output=True, text=True, check=True
             )
             found[form].append(json.loads(answer.stdout))
-        plain, spared = (
-            {key: statistics.mean(each[key] for each in found[form]) for key in ("mib", "seconds")}
-            for form in found
-        )
+        plain, spared = (statistics.mean(found[form]) for form in found)
         lines.append(
-            f"| {name}, {size[0]} of {size[1]} x {size[2]} | `{patterns}` | {plain['mib']:.0f} MiB | {spared['mib']:.0f} MiB "
-            f"({spared['mib'] / plain['mib']:.2f}) | {plain['seconds']:.2f} s | {spared['seconds']:.2f} s "
-            f"({spared['seconds'] / plain['seconds']:.2f}) |"
+            f"| {name}, {size[0]} of {size[1]} x {size[2]} | `{patterns}` | {plain:.0f} MiB | {spared:.0f} MiB "
+            f"({spared / plain:.2f}) |"
         )
     print("\n".join(lines))
 

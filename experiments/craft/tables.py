@@ -2,8 +2,9 @@
 
     DVSN_DATA=... nice -n 15 python experiments/craft/tables.py [minutes]
 
-A training each in this process, the rows in turns by seed, so that what is done after `minutes` is fair. Scores are those after the
-last epoch. Finished rows are kept in scores.json beside this file, and are not run again; tables.md is written after each.
+A training each in this process, the rows in turns by seed, so that what is done after `minutes` is fair. Scores are those
+after the last epoch. Finished rows are kept in scores.json beside this file, and are not run again; tables.md is written
+after each.
 """
 
 from __future__ import annotations
@@ -82,11 +83,17 @@ TABLES = {
     ),
 }
 ABOUT = {
-    "CIFAR-10": "resnet8, the first 1,000 training pictures, 10 epochs of batches of 64, SGD at 0.1, cosine. Top-1 on the first "
-    "1,000 pictures of the test split, in percent.",
-    "CamVid": "PIDNet-S at half its width, the first quarter of the training pictures (91), 6 epochs of batches of 8, SGD at 0.02, random crops "
-    "at about a quarter of the pictures' size. mIoU on val at 96 x 128, in percent.",
-}  # fmt: skip
+    "CIFAR-10": (
+        "resnet8, the first 1,000 training pictures, 10 epochs of batches of 64, SGD at 0.1, cosine. Top-1 on the first\n"
+        "1,000 pictures of the test split, in percent."
+    ),
+    "CamVid": (
+        "PIDNet-S at half its width, the first quarter of the training pictures (91), 6 epochs of batches of 8, SGD at\n"
+        "0.02, random crops at about a quarter of the pictures' size. mIoU on val at 96 x 128, in percent. The last row\n"
+        "takes all training pictures without their labels beside these, half of a batch on average, for half as many\n"
+        "epochs, which are as many steps; it is to be compared with loss=ohem."
+    ),
+}
 
 
 def score(base: tuple[str, ...], more: tuple[str, ...], seed: int) -> tuple[float, float]:
@@ -104,10 +111,10 @@ def page(scores: dict[str, dict[str, dict[str, list[float]]]]) -> str:
         "",
         "    nice -n 15 python experiments/craft/tables.py",
         "",
-        "Each option against the plain recipe at equal budget: the same samples, steps and schedule. 2026-11-30, AMD EPYC, two",
-        f"cores shared with other work, one thread, Python {sys.version.split()[0]}, torch {torch.__version__}, float32. The last",
-        "epoch counts; nothing was tuned for a row. So short trainings say what an option does to their start, not to a whole one:",
-        "mixes and averages are made for runs that fit their data, which these do not.",
+        "Each option against the plain recipe at equal budget: the same samples, steps and schedule. 2026-11-30, AMD",
+        f"EPYC, two cores shared with other work, one thread, Python {sys.version.split()[0]}, torch {torch.__version__},",
+        "float32. The last epoch counts; nothing was tuned for a row. So short trainings say what an option does to their",
+        "start, not to a whole one: mixes and averages are made for runs that fit their data, which these do not.",
     ]
     for name, rows in scores.items():
         plain = rows.get("plain", {})

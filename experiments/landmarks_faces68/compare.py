@@ -21,7 +21,8 @@ import torch
 import dvsn
 from dvsn.engine import trainer as runtime
 from dvsn.geometry.head_angles import head_angles
-from dvsn.metrics.ced import area_under_curve, draw_curves, failure_rate
+from dvsn.metrics.ced import area_under_curve, failure_rate
+from dvsn.pictures import distributions
 from dvsn.pictures.grids import grid, write_picture
 from dvsn.portable.draw import draw_head, draw_skeleton
 from dvsn.tasks.keypoints import to_picture
@@ -105,7 +106,7 @@ def main(runs: Path) -> None:
         if folder.name == "recipe":
             dataset = open_data(task, "test")
             write_picture(HERE / "faces.jpg", draw(task, dataset, errors))
-            write_picture(HERE / "ced.png", draw_curves({"test": errors}, limit=0.15))
+            write_picture(HERE / "ced.png", distributions.picture({"test": errors}))
             shutil.copy(folder / "metrics.csv", HERE / "metrics.csv")
             config = (folder / "config.yaml").read_text(encoding="utf-8")
             for own, shown in ((task.data_recipe["root"], "$DVSN_DATA/faces68"), (folder.resolve(), "RUN")):

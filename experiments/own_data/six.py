@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
 
+MINUTES = 1  # of training, that `data init` plans for
 Array = np.ndarray
 
 
@@ -162,15 +163,11 @@ def write_masks(folder: Path, count: int = 120) -> None:
         )
 
 
-SETS: dict[str, tuple[Callable[[Path], None], int]] = {
-    "ponds": (write_ponds, 1),
-    "signs": (write_signs, 1),
-    "plans": (write_plans, 1),
-    "shelf": (write_shelf, 1),
-    "runners": (write_runners, 1),
-    "masks": (write_masks, 3),
-}
-"""How each is drawn, and the minutes of training that `data init` plans for."""
+SETS: dict[str, Callable[[Path], None]] = {
+    "ponds": write_ponds, "signs": write_signs, "plans": write_plans,
+    "shelf": write_shelf, "runners": write_runners, "masks": write_masks,
+}  # fmt: skip
+"""How each is drawn."""
 
 
 def timed(words: list[str], folder: Path) -> tuple[str, float, float]:
@@ -207,9 +204,8 @@ def advised(said: str) -> list[str]:
 def main() -> None:
     folder, chosen = Path(sys.argv[1]).absolute(), sys.argv[2:] or list(SETS)
     for name in chosen:
-        draw, minutes = SETS[name]
-        draw(folder / name)
-        said = told(["dvsn.data", "init", name, f"name={name}", f"minutes={minutes}", "train=true"], folder)
+        SETS[name](folder / name)
+        said = told(["dvsn.data", "init", name, f"name={name}", f"minutes={MINUTES}", "train=true"], folder)
         told([*advised(said), f"output=seen/{name}"], folder)
 
 

@@ -122,8 +122,9 @@ def test_a_teacher_beside_it() -> None:
     taught[0, 2], taught[1, 0] = 0, 2
     teacher = SimpleNamespace(predict_ids=lambda image: taught[None])
     task = task_of(
-        paint=painted, panels=lambda batch, output: {"photo": batch["image"], "errors": batch["image"]}
-    )
+        paint=painted, panels=lambda batch, output: {"photo": batch["image"], "errors": batch["image"]},
+        show_input=lambda image: image,
+    )  # fmt: skip
     found = Found(task, teacher)
     batch = batch_of(TRUTH)
     (picture,) = found.look(batch, ANSWER[None])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from dvsn.config import board, launched, meeting
 from dvsn.config.board import Board, Failed
 from dvsn.config.launched import Place
 from dvsn.errors import ConfigError, DataError
+from tests.support.ranks import environment, free_port
 
 ELASTIC = {
     "TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
@@ -244,3 +247,25 @@ def test_torchrun_gets_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 )
 def test_what_a_missing_partner_looks_like(error: Exception, expected: bool) -> None:
     assert board.of_collective(error) is expected
+
+
+def test_two_processes_with_other_options_end_before_anything_is_built(tmp_path: Path) -> None:
+    """Real ones, over the store of the first; each names the difference or leaves it to the first."""
+    folder = tmp_path / "run"
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    words = ["experiment=demo", f"hydra.run.dir={folder}", "data.batch_size=2", "trainer.process_timeout=60"]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dvsn.train", *words, *(["optim.lr=0.5"] if rank else [])],
+            env=environment(**shared, RANK=str(rank)), stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    first, second = (each.communicate(timeout=120)[1] for each in ranks)
+    assert [each.returncode for each in ranks] == [2, 2], first + second
+    assert first.count("error: process 1 of 2") == 1 and "optim.lr: 0.5 there, 0.002 in process 0" in first
+    assert "Traceback" not in first + second and "error" not in second
+    assert not folder.exists()

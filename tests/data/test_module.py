@@ -114,8 +114,8 @@ def test_a_pair_that_is_none_is_refused(pairs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["data.output_channels=1"], r"'target' has 3 channels, expected 1\. Set data\.output_channels=3"),
-        (["data.input_channels=4"], r"'image' has 3 channels, expected 4\. Set data\.input_channels=3"),
+        (["data.output_channels=2"], r"'target' has 3 channels, expected 2\. Set data\.output_channels=3"),
+        (["data.input_channels=4"], r"000\.png: found 3 bands, expected 4 .* or set data\.input_channels=3"),
         (["data.label_classes=4", "data.input_channels=4"], r"000.png.*'image' has 3 channels, expected 1"),
     ],
 )

@@ -31,7 +31,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"), train=10)
+    return write_pairs(tmp_path_factory.mktemp("pairs"), train=10, val=5)
 
 
 def words(pairs: Path, folder: Path, *more: str) -> list[str]:

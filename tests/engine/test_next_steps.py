@@ -69,6 +69,19 @@ def test_the_end_of_a_run_says_them(
     assert said["last"].startswith("l1 0.") and " of epoch 1, in " in said["last"]
 
 
+def test_a_person_of_a_picture_has_its_picture_to_predict(tmp_path: Path) -> None:
+    """Of a row of a table or an annotation the description says more than the file."""
+    picture = tmp_path / "one.png"
+    people = SimpleNamespace(
+        describe=lambda index: f"{picture}, annotation 1", photos=lambda index: [picture]
+    )
+    data: Any = SimpleNamespace(datasets={"val": people})
+    config: dict[str, Any] = {"data": {}, "task": {"_target_": "dvsn.tasks.pose.Pose"}}
+    assert next_steps.picture_to_predict(data, config) is None  # it is not there
+    picture.touch()
+    assert next_steps.picture_to_predict(data, config) == picture
+
+
 def test_a_best_score_is_said_where_its_checkpoint_is_gone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

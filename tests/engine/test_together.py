@@ -65,6 +65,7 @@ def alone(config: dict[str, Any]) -> dict[str, Any]:
     return dict(task.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["segmentation", "pix2pix", "crd"])
 def test_two_processes_learn_as_one_with_the_whole_batch(
     name: str, trained: dict[str, tuple[dict[str, Any], Path]]

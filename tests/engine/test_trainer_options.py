@@ -34,7 +34,7 @@ def advised(text: str) -> list[str]:
 
 def test_every_option_of_lightning_is_known() -> None:
     options = set(inspect.signature(pl.Trainer).parameters) - {"self", "enable_autolog_hparams"}
-    assert options == set(TRAINER_OPTIONS) - {"process_timeout"}
+    assert options == set(TRAINER_OPTIONS) - {"process_timeout", *runtime.OWN_OPTIONS}
 
 
 @pytest.mark.parametrize("option", TRAINER_REFUSED)
@@ -69,7 +69,7 @@ def test_the_allowed_value_of_each_is_left_out(words: list[str], tmp_path: Path)
 WITHOUT_MEANING = [
     "trainer.check_val_every_n_epoch=0", "trainer.val_check_interval=0", "trainer.limit_train_batches=0",
     "trainer.fast_dev_run=-1", "trainer.max_time=5",
-    "trainer.process_timeout=0", "trainer.strategy=fsdp", "trainer.strategy=ddp_spawn",
+    "trainer.process_timeout=0", "trainer.strategy=deepspeed", "trainer.strategy=ddp_spawn",
 ]  # fmt: skip
 
 
@@ -172,6 +172,19 @@ TOO_SHORT = {
     "trainer.max_steps=0": r"trainer\.max_steps: found 0, with which nothing is trained",
     "trainer.check_val_every_n_epoch=3": r"found 3, and the run has 2 epochs, so it would never be validated",
 }
+
+
+@pytest.mark.parametrize("unit", ["epochs", "steps"])
+def test_a_run_that_is_shorter_than_its_least_length_is_refused(
+    unit: str, words: list[str], tmp_path: Path
+) -> None:
+    given = [*words, f"trainer.max_{unit}=3", f"+trainer.min_{unit}=4"]
+    with pytest.raises(
+        ConfigError, match=rf"^trainer\.min_{unit}: found 4, but the run ends after 3"
+    ) as caught:
+        check_options(composed(given, tmp_path))
+    for pasted in advised(str(caught.value)):
+        check_options(composed([*given, pasted], tmp_path))
 
 
 @pytest.mark.parametrize("option", TOO_SHORT)

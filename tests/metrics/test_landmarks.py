@@ -13,7 +13,7 @@ from scipy.integrate import simpson
 from dvsn.data.people import PeopleDataset, PersonRecord
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.metrics.ced import area_under_curve, cumulative, draw_curves, failure_rate
+from dvsn.metrics.ced import area_under_curve, cumulative, failure_rate
 from dvsn.metrics.keypoints import make_score
 from dvsn.metrics.landmarks import NME
 
@@ -182,7 +182,7 @@ def test_nothing_predicted_yet() -> None:
     score = NME(keypoints=SET, normalise=LENGTHS)
     score.attach(Faces([face(0)]))
     assert bool(torch.isnan(score.compute()["nme"])) and score.table()[0]["count"] == 0
-    assert score.curve()[0]["all"] is None and score.curve_picture().dtype == np.uint8
+    assert score.curve()[0]["all"] is None and list(score.by_subset()) == ["all"]
 
 
 def test_the_curve_as_rows() -> None:
@@ -191,15 +191,6 @@ def test_the_curve_as_rows() -> None:
     )
     assert [row["nme"] for row in rows] == pytest.approx(np.arange(11) / 100)
     assert [row["all"] for row in rows] == [0, 0, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 0.75]
-
-
-def test_the_curve_as_a_picture() -> None:
-    """The line of a perfect prediction runs along the top, that of a failure along the bottom."""
-    pictures = [draw_curves({"all": np.full(5, error)}) for error in (0.0, 9.0)]
-    assert all(picture.shape == (480, 640, 3) and picture.dtype == np.uint8 for picture in pictures)
-    blue = [(picture == (31, 119, 180)).all(axis=-1) for picture in pictures]
-    assert blue[0][15:18, 300].any() and not blue[0][430:440, 300].any()
-    assert blue[1][434:439, 300].any() and not blue[1][10:30, 300].any()
 
 
 def test_the_score_by_name() -> None:

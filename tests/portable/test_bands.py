@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from dvsn.config.menu import conf_dir
+from dvsn.data.module import DataModule
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import Bands, as_rgb, bands_of, from_memory, measured, scaled, shown_bands
+from dvsn.portable.bands import OPTIONS, Bands, as_rgb, bands_of, from_memory, measured, scaled, shown_bands
 from dvsn.portable.decode import Rule, make_rule, read_by, read_rgb
 
 Array = np.ndarray[Any, Any]
@@ -219,3 +223,10 @@ def test_what_pictures_of_bands_show() -> None:
     assert shown_bands(7, [4, 3, 2]) == (3, 2, 1) and shown_bands(4, [4]) == (3, 3, 3)
     picture = drawn(4)
     assert np.array_equal(as_rgb(picture, Bands(4, shown=(4, 1, 2))), picture[..., [3, 0, 1]])
+
+
+def test_the_options_of_the_yaml_are_those_of_the_code() -> None:
+    """Else a run that began before there were bands could not be resumed: what it lacks counts as the default."""
+    file = Path(conf_dir()) / "data" / "_base.yaml"
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))["bands"] == OPTIONS
+    assert inspect.signature(DataModule).parameters["bands"].default == OPTIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -158,6 +159,9 @@ def test_small_pictures_made_large_are_noted(caplog: pytest.LogCaptureFixture) -
     class Sized:
         def __init__(self, stored: int, shown: int) -> None:
             self.stored, self.shown = stored, shown
+
+        def ruled(self) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()
 
         def read(self, _: int) -> dict[str, Any]:
             return {"photo": np.zeros((self.stored, self.stored, 3), np.uint8)}

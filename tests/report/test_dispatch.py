@@ -54,6 +54,33 @@ def test_it_evaluates_first_where_asked(call, tmp_path: Path) -> None:  # type: 
     assert "is not the folder of one run" in call(tmp_path / "empty", "evaluate=val", code=2)[0]
 
 
+def test_a_student_is_measured_beside_its_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One teacher, if it fits; several, or none, are left out."""
+    import dvsn.evaluate
+    from dvsn.errors import CheckpointError
+    from dvsn.report.__main__ import measure
+
+    asked: list[object] = []
+
+    def called(checkpoint: Path, *, split: str, worst: int, teacher: str | None = None) -> None:
+        asked.append(teacher)
+        if teacher and "other" in str(checkpoint):
+            raise CheckpointError("teacher: it knows 3 classes, expected as many.")
+
+    monkeypatch.setattr(dvsn.evaluate, "called", called)
+    for name, teacher in (
+        ("a", "t.ckpt"),
+        ("b", ["t.ckpt"]),
+        ("c", ["t.ckpt", "u.ckpt"]),
+        ("d", None),
+        ("other", "t"),
+    ):
+        run = write_run(tmp_path / name, teacher=teacher)
+        measure(run / "checkpoints" / "best.ckpt", "val")
+    assert asked == ["auto", "auto", None, None, "auto", None]
+    assert "worst=50 teacher=auto" in command.report(tmp_path / "a")
+
+
 def test_two_runs_are_compared_and_a_run_below_counts(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     first, second = write_run(tmp_path / "a" / "date"), write_run(tmp_path / "b" / "date", name="other")
     text, _ = call(tmp_path / "a", second)

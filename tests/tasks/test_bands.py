@@ -201,6 +201,7 @@ def test_ranges_are_measured_and_kept(run: Path, scenes: Path) -> None:
     assert task.input_channels == 4 and first_kernels(task).shape[1] == 4
 
 
+@pytest.mark.slow
 def test_evaluation_reads_as_training_did(run: Path, scenes: Path, tmp_path: Path) -> None:
     known = evaluated(f"checkpoint={run}", f"output={tmp_path}/a", "save_all=true")
     named = [
@@ -254,9 +255,7 @@ def test_the_exported_file_answers_as_the_checkpoint(run: Path, scenes: Path, tm
 def test_weights_of_rgb_start_four_bands(run: Path, scenes: Path, tmp_path: Path, caplog: Any) -> None:
     options = [*TINY_SEGMENTATION, f"data.root={scenes}"]
     rgb = runtime.make_task(composed(options, tmp_path))
-    content: dict[str, Any] = {"state_dict": rgb.state_dict()}
-    rgb.on_save_checkpoint(content)
-    torch.save(content, tmp_path / "rgb.ckpt")
+    torch.save(saved(rgb), tmp_path / "rgb.ckpt")
     four: Any = runtime.make_task(composed([*options, *FOUR, "seed=5"], tmp_path))
     with caplog.at_level(logging.INFO):
         start_from(four, tmp_path / "rgb.ckpt")
@@ -303,6 +302,7 @@ def test_depth_of_floats_alone_and_beside_colours(options: list[str], tmp_path: 
         assert 0 <= evaluated(f"checkpoint={checkpoint}", f"output={tmp_path}/scores")["miou"] <= 1
 
 
+@pytest.mark.slow
 def test_classes_of_pictures_of_five_bands(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 1)):
@@ -355,3 +355,26 @@ def test_a_source_of_four_bands_is_painted_grey(scenes: Path, tmp_path: Path) ->
     assert sample["target"].unique().tolist() == [0, 100, 200]
     source = sorted((scenes / "val" / "images").iterdir())[0]
     assert dvsn.load(tmp_path / "run" / "checkpoints" / "last.ckpt").predict(source).picture.shape == (64, 64)
+
+
+def test_classes_by_the_brightness_of_colours(nine_blobs: Path, tmp_path: Path) -> None:
+    options = [*TINY_CLASSIFICATION, "data=imagefolder", f"data.root={nine_blobs}", "data.input_channels=1",
+               "task.mean=[0.4]", "task.std=[0.2]", "trainer.max_steps=1"]  # fmt: skip
+    task: Any = runtime.make_task(composed(options, tmp_path)).eval()
+    data = runtime.build_data(composed(options, tmp_path))
+    sample = data.open("val")[0]
+    path = data.open("val").photos(0)[0]
+    grey = np.asarray(Image.open(path).convert("L")).astype(int)
+    assert sample["image"].shape == (1, *grey.shape) and np.abs(sample["image"][0].numpy() - grey).max() <= 1
+    with torch.no_grad():
+        expected = task(sample["image"][None]).softmax(dim=1)[0].sort(descending=True).values.tolist()
+    torch.save(saved(task), tmp_path / "grey.ckpt")
+    found = dvsn.load(tmp_path / "grey.ckpt").predict(path)
+    assert [each.score for each in found.classes] == pytest.approx(expected, abs=1e-5)
+
+
+def saved(task: Any) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    content: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(content)
+    return content

@@ -16,7 +16,7 @@ from dvsn.data_tools.init.recipe import Recipe
 from dvsn.errors import DataError
 
 ONE_STEP = 1.3  # seconds of one core: four pictures of 384x768 by detector_small
-FIXED = 0.2  # of it, for proposals and boxes, which small pictures have as well
+FIXED = 0.4  # of it, for proposals, boxes and weights, which small pictures have as well: 128x128 takes 0.49 in all
 
 
 def look(listing: Listing) -> Found | None:

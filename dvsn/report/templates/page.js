@@ -310,21 +310,21 @@ for (const box of document.querySelectorAll("[data-matrix]")) {
   watch(figure);
 }
 
-function followHash() {  // #confusion-3-5 opens the cell of row 3 and column 5
+function followHash(behavior) {  // #confusion-3-5 opens the cell of row 3 and column 5
   const asked = /^#(.+)-(\d+)-(\d+)$/.exec(window.location.hash);
   const matrix = asked && matrices.get(asked[1]);
   if (!matrix || asked[2] >= matrix.rows.length || asked[3] >= matrix.columns.length) return;
   openCell(matrix, Number(asked[2]), Number(asked[3]));
-  matrix.box.querySelector(".behind").scrollIntoView();
+  matrix.box.querySelector(".behind").scrollIntoView({behavior});
 }
 
-window.addEventListener("hashchange", followHash);
+window.addEventListener("hashchange", () => followHash("auto"));
 
 // Start -------------------------------------------------------------------------------------------------
 
 document.querySelectorAll("[data-figure]").forEach(prepare);
 figures.filter(figure => figure.place.hasAttribute("data-brush")).forEach(brush);
 figures.sort((a, b) => a.place.compareDocumentPosition(b.place) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
-followHash();
+followHash("instant");  // so that the charts there are the first
 document.addEventListener("DOMContentLoaded", () => { if (figures.length) drawAll(); });  // plotly's script is below this one
 dark.addEventListener("change", () => figures.forEach(redraw));
