@@ -152,7 +152,10 @@ def test_no_training_picture(run: Run, pairs: Path) -> None:
 
 
 OPTIONS: dict[str, tuple[list[str], list[str]]] = {
-    "channels": (["data.input_channels=4"], ["'image' has 3 channels, expected 4", "data.input_channels=3"]),
+    "channels": (
+        ["data.input_channels=4"],
+        ["000.png: found 3 bands, expected 4 (data.input_channels)", "set data.input_channels=3"],
+    ),
     "classes": (["data.label_classes=5"], ["data.input_channels: found 3", "Set data.input_channels=5"]),
     "batch size": (["data.batch_size=0"], ["data.batch_size: found 0"]),
     "monitor": (["monitor.name=val/mIoU"], ["monitor.name", "'val/mIoU'", "val/l1", "val/psnr"]),

@@ -65,6 +65,8 @@ def test_a_documented_line_reaches_its_work(
             assert Path(words_of(following[0])[3]).is_dir()
     elif name == "benchmark":
         benchmark.check_options(given)
+    elif name == "compress":  # of which the other words are those of a training
+        assert given["teacher"].endswith(".ckpt")
     elif "data=mine" in words:
         assert given["data"]["root"] == "/data/mine"
     elif "network=mine" in words:

@@ -21,7 +21,7 @@ def bare(kind: type, **attributes: object) -> object:
     """A task without a network, which the methods do not need."""
     task = kind.__new__(kind)
     torch.nn.Module.__init__(task)
-    task.__dict__.update(attributes)
+    task.__dict__.update({"data_recipe": {}, **attributes})
     return task
 
 
