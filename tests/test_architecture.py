@@ -146,3 +146,15 @@ def test_a_broken_floor_and_a_circle_are_found() -> None:
     ]
     assert "dvsn/tasks/pose.py of tasks (floor 6)" in wrong[0]
     assert {int(line.split("line ")[1].split(":")[0]) for line in circles(imports, modules)} == {1, 2, 3, 4}
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    """Of at most 60 lines; the drawing of the street, which is long lists of shapes, is let off."""
+    long = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {node.name}"
+        for file in sorted((ROOT / "dvsn").rglob("*.py"))
+        if file.parent.name != "street"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 60
+    ]
+    assert not long, "\n".join(long)

@@ -210,6 +210,13 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     return default_collate(samples)
 
 
+def readers_of(dataset: Any, people: Any, objects: Any) -> dict[Wanted, Callable[..., ImageDataset] | None]:
+    """The readers by what they read. Options without a class are those that a task sets for a reader that this data set has
+    not."""
+    given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
+    return {kind: reader if callable(reader) else None for kind, reader in given.items()}
+
+
 class DataModule(pl.LightningDataModule):
     """Train, validation and test loaders over any dataset of `dvsn.data`.
 
@@ -247,6 +254,14 @@ class DataModule(pl.LightningDataModule):
 
     A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
     """
+
+    ratios: Ratios | None = None
+    _sampler_state: dict[str, Any] | None = None
+    outlines: dict[str, int] | None = None
+    test_split = "test"
+    """Which split `trainer.test` measures."""
+    position: Key = (0, 0)
+    _resume: Key | None = None
 
     def __init__(
         self,
@@ -288,26 +303,12 @@ class DataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.mix = mix
-        self.more, self.strong = list(more or ()), strong
-        if strong is not None:
-            Strong(strong)  # a strength that is none is refused now
-        self.ratios: Ratios | None = None
-        self.sampler = sampler
-        self._sampler_state: dict[str, Any] | None = None
+        self.mix, self.sampler, self.more, self.strong = mix, sampler, list(more or ()), strong
         self.check_classes: Mode = check_classes
-        channels = 3 if label_classes else input_channels
-        self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range, bands=make_bands(bands, channels))
-        if not isinstance(pair, Pair):
-            raise ConfigError(
-                f"data.pair: found {pair!r}, expected a node with _target_ dvsn.data.transforms.Pair, as data sets have."
-            )
+        read = make_bands(bands, 3 if label_classes else input_channels)
+        self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range, bands=read)
         self.root, self.splits, self.pair = root, splits, pair
-        given: dict[Wanted, Any] = {"dataset": dataset, "people": people, "objects": objects}
-        # options without a class are those that a task sets for a reader that this data set does not have
-        self.readers: dict[Wanted, Callable[..., ImageDataset] | None] = {
-            kind: reader if callable(reader) else None for kind, reader in given.items()
-        }
+        self.readers = readers_of(dataset, people, objects)
         self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")
         self.input_channels, self.output_channels = input_channels, output_channels
         self.label_classes, self.classes, self.object_classes = label_classes, classes, object_classes
@@ -315,20 +316,26 @@ class DataModule(pl.LightningDataModule):
         self.facts = facts or DataFacts()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.drop_last, self.seed = workers, drop_last, seed
-        self.train_samples = train_samples
+        self.train_samples, self.tile = train_samples, read_tile(tile, tile_overlap)
         self.split_seed, self.split_group = split_seed, split_group
         self.fold, self.folds = fold, folds
-        self.tile = read_tile(tile, tile_overlap)
-        self.outlines: dict[str, int] | None = None
-        self.test_split = "test"  # which split `trainer.test` measures
         self.datasets: dict[str, ImageDataset] = {}
-        self.position: Key = (0, 0)
-        self._resume: Key | None = None
+        self._check_options(transform)
+        self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
+
+    def _check_options(self, transform: dict[str, Any]) -> None:
+        """Raises `ConfigError` for options without a meaning."""
+        if not isinstance(self.pair, Pair):
+            raise ConfigError(
+                f"data.pair: found {self.pair!r}, expected a node with _target_ dvsn.data.transforms.Pair, as data sets "
+                "have."
+            )
+        if self.strong is not None:
+            Strong(self.strong)
         self._check_loading(transform)
         self._check_parting()
         self._check_channels()
         self._check_classes()
-        self.steps = {"train": transform.get("train") or [], "eval": transform["eval"] or []}
 
     def _check_loading(self, transform: dict[str, Any]) -> None:
         if self.batch_size < 1 or self.eval_batch_size < 1:

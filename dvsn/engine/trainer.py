@@ -92,23 +92,9 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
     if cuda and count > 1 and fitting:
         record_flights(Path(config["run_dir"]))
     own = {key: options.pop(key, None) for key in OWN_OPTIONS}
-    fsdp = options.get("strategy") == "fsdp"
-    if options.get("sync_batchnorm") and (fsdp or not cuda):
-        if count > 1 and fitting:
-            share_statistics(task)
-        options["sync_batchnorm"] = False
-    if fsdp:
+    if options.get("strategy") == "fsdp":
         check_fsdp(config, task)
-        options["inference_mode"] = False  # gathered parameters outlive a validation
-    if count > 1 and isinstance(options.get("strategy", "auto"), str):
-        if fsdp and fitting:
-            from dvsn.engine.sharded import Sharded  # and the half second of torch's part for it
-
-            options["strategy"] = Sharded(timeout=timeout, teacher=own["fsdp_teacher"] or "sharded")
-        else:
-            options["strategy"] = ddp(str(options["strategy"]), own, task, timeout)
-    elif fsdp:
-        options["strategy"] = "auto"  # a single process keeps everything
+    share_work(options, own, task, cuda=cuda, fitting=fitting, timeout=timeout)
     if fitting and task.distiller is not None:
         shorten(options, task.distiller.share)
         extend(options, task.distiller.initial_epochs, config.get("distillation") or {})
@@ -141,6 +127,28 @@ def build_trainer(config: Config, task: Task, *, fitting: bool = True) -> pl.Tra
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except pl.utilities.exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+
+
+def share_work(
+    options: Config, own: Config, task: Task, *, cuda: bool, fitting: bool, timeout: timedelta
+) -> None:
+    """Put the strategy of several processes, and what goes with it, into the options of Lightning's trainer."""
+    count, fsdp = device_count(options), options.get("strategy") == "fsdp"
+    if options.get("sync_batchnorm") and (fsdp or not cuda):
+        if count > 1 and fitting:
+            share_statistics(task)
+        options["sync_batchnorm"] = False
+    if fsdp:
+        options["inference_mode"] = False  # gathered parameters outlive a validation
+    if count > 1 and isinstance(options.get("strategy", "auto"), str):
+        if fsdp and fitting:
+            from dvsn.engine.sharded import Sharded  # and the half second of torch's part for it
+
+            options["strategy"] = Sharded(timeout=timeout, teacher=own["fsdp_teacher"] or "sharded")
+        else:
+            options["strategy"] = ddp(str(options["strategy"]), own, task, timeout)
+    elif fsdp:
+        options["strategy"] = "auto"  # a single process keeps everything
 
 
 def spare_memory(config: Config, task: Task) -> None:

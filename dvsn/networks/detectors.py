@@ -126,8 +126,8 @@ class Detector(nn.Module):
         require_counts(self, hidden=hidden, bins=bins)
         multiple = require_stride(backbone, detector)
         self.masks = detector in MASKED
-        self.classes, self.fixed_statistics = classes, fixed_statistics
-        self.semantic_classes = semantic_classes
+        self.classes, self.semantic_classes = classes, semantic_classes
+        self.fixed_statistics = fixed_statistics
         common: dict[str, Any] = {
             "min_size": tuple(min_size) if isinstance(min_size, list) else min_size,
             "max_size": max_size,
@@ -137,20 +137,11 @@ class Detector(nn.Module):
         }
         answer = {"score_thresh": score_threshold, "nms_thresh": overlap, "detections_per_img": detections}
         self.model: Any
-        if detector == "fcos":
-            self.model = FCOS(backbone, classes, **common, **given(answer))
-        elif detector == "gfl":
-            self.model = GeneralisedFocal(backbone, classes, **common, **given(answer), bins=bins)
-        elif detector in CENTERNETS:
-            centres: dict[str, Any] = {"hidden": hidden, "overlap": centre_overlap}
-            self.model = CENTERNETS[detector](backbone, classes, **common, **given(answer), **centres)
+        if detector in ("fcos", "gfl", *CENTERNETS):
+            centres = {"hidden": hidden, "overlap": centre_overlap}
+            self.model = one_stage(detector, backbone, classes, {**common, **given(answer)}, centres, bins)
         else:
-            sizes: dict[str, Any] = {
-                "anchors": anchors,
-                "proposals": proposals,
-                "sampled": sampled,
-                "rules": rules,
-            }
+            sizes = {"anchors": anchors, "proposals": proposals, "sampled": sampled, "rules": rules}
             self.model = two_stages(backbone, classes, common, answer, masks=self.masks, **sizes)
         if detector in CASCADES:
             stages: dict[str, Any] = {"overlaps": stage_overlaps, "deviations": stage_deviations}
@@ -159,6 +150,10 @@ class Detector(nn.Module):
                 stages |= {"semantic_classes": semantic_classes, "semantic_weight": semantic_weight}
                 stages |= {"rectified": rules == "mmdetection"}
             set_cascade(self.model, classes, stages, hybrid=detector == "htc")
+        self._finish(detector, common)
+
+    def _finish(self, detector: Kind, common: dict[str, Any]) -> None:
+        """What is the same for all of torchvision's models."""
         own = ("min_size", "max_size", "image_mean", "image_std", "size_divisible")
         self.model.transform = Resizing(*(common[name] for name in own))
         self.classifier = class_layers(self.model, detector)
@@ -209,6 +204,17 @@ class Detector(nn.Module):
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         return self.model(images, targets)
+
+
+def one_stage(
+    detector: Kind, backbone: Any, classes: int, options: dict[str, Any], centres: dict[str, Any], bins: int
+) -> nn.Module:
+    """FCOS, GFL or a CenterNet; `centres` are options of the latter, `bins` of GFL."""
+    if detector == "fcos":
+        return FCOS(backbone, classes, **options)
+    if detector == "gfl":
+        return GeneralisedFocal(backbone, classes, **options, bins=bins)
+    return CENTERNETS[detector](backbone, classes, **options, **centres)
 
 
 def two_stages(
