@@ -18,7 +18,9 @@ export PYTHONDONTWRITEBYTECODE =
 demo: $(INSTALLED)
 	@$(BIN)/python experiments/demo/run.py $(TASK)
 
-# Types are checked beside the tests: with a cold cache they keep a core busy for most of a minute.
+# Types are checked beside the tests: with a cold cache they keep a core busy for most of a minute. Each of two workers has
+# a core: threads of NumPy's libraries and of started processes would wait for each other.
+test test-slow: export OMP_NUM_THREADS = 1
 test: $(INSTALLED) lint
 	@mkdir -p build
 	@$(BIN)/mypy > build/types.log 2>&1 & \
