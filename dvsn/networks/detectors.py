@@ -141,7 +141,7 @@ class Detector(nn.Module):
             centres = {"hidden": hidden, "overlap": centre_overlap}
             self.model = one_stage(detector, backbone, classes, {**common, **given(answer)}, centres, bins)
         else:
-            sizes = {"anchors": anchors, "proposals": proposals, "sampled": sampled, "rules": rules}
+            sizes: Any = {"anchors": anchors, "proposals": proposals, "sampled": sampled, "rules": rules}
             self.model = two_stages(backbone, classes, common, answer, masks=self.masks, **sizes)
         if detector in CASCADES:
             stages: dict[str, Any] = {"overlaps": stage_overlaps, "deviations": stage_deviations}
