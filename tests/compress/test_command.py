@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from dvsn.compress.command import COMMAND, compress, split_words
+from dvsn.engine import trainer as runtime
+from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import UserError
 from tests.support.six_tasks import write_checkpoint
-from tests.support.tiny import write_blobs
+from tests.support.tiny import composed, write_blobs
 
 ROOT = Path(__file__).parents[2]
 SHARED = ["data=imagefolder", "transform=none", "data.workers=0", "data.batch_size=4", "trainer=cpu"]
@@ -104,6 +106,15 @@ def test_data_without_val(teacher: Path, tmp_path: Path, monkeypatch: pytest.Mon
 # From a teacher to an answer --------------------------------------------------------------------------------
 
 
+def write_teacher(root: Path, folder: Path) -> None:
+    """A checkpoint of the students' own data set, with drawn weights."""
+    words = ["task=classification", "network=resnet20", *SHARED, f"data.root={root}", "data.classes=3"]
+    task = runtime.make_task(composed(words, folder))
+    state: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(state)
+    AtomicCheckpointIO().save_checkpoint(state, folder / "teacher.ckpt")
+
+
 def line(folder: Path, root: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "dvsn.compress", f"teacher={folder}/teacher.ckpt", *SHARED, f"data.root={root}",
@@ -131,7 +142,7 @@ def test_from_a_teacher_to_an_answer_also_when_it_is_killed(tmp_path: Path) -> N
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-        write_checkpoint("classification", tmp_path / name).rename(tmp_path / name / "teacher.ckpt")
+        write_teacher(root, tmp_path / name)
     whole = subprocess.run(
         line(tmp_path / "whole", root), env=environment, capture_output=True, text=True, cwd=tmp_path
     )
