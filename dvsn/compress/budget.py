@@ -98,8 +98,8 @@ def spoken(name: str, value: float) -> str:
     """A cost in words, such as `25.0 ms` or `4.1 MB`."""
     if name == "latency":
         return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-    ending = "multiply-accumulates" if name == "macs" else "B"
+    unit = " macs" if name == "macs" else "B"
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
-            return f"{value / scale:.3g} {letter}{'' if name == 'macs' else ending}"
-    return f"{value:.0f} {ending}"
+            return f"{value / scale:.3g} {letter}{unit}"
+    return f"{value:.0f} {unit.strip()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,8 @@ REFUSED = {
     "network": "Networks are chosen by candidates=[...], or by a YAML file of your own.",
     "distill": "Methods are chosen by methods=[...], or by a YAML file of your own.",
     "resume": "The same line goes on by itself.",
+    "monitor.name": "The score of the task decides.",
+    "monitor.mode": "The score of the task decides.",
     "hydra.run.dir": "Runs lie in folder=...",
 }
 """Options of dvsn.train that are this command's to choose."""
@@ -108,6 +111,9 @@ def stopped_by_sigterm() -> Iterator[None]:
 def compress(options: Mapping[str, Any], words: Sequence[str]) -> str:
     """Answer the question of a command line; returns the text of the answer. Everything lies in the folder, and what lies
     there is not done again. Raises `ConfigError`, `DataError`, `CheckpointError` and `UserError`."""
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # as of a benchmark: the profiler, which counts memory, is chatty
     import_lightning()
     from dvsn.compress import run  # torch and Lightning, which `--help` does without
 

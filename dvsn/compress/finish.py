@@ -18,7 +18,6 @@ from dvsn.benchmark import compare
 from dvsn.benchmark.named import read_named
 from dvsn.benchmark.stopwatch import Stopwatch
 from dvsn.compress import measure
-from dvsn.compress.budget import Budget
 from dvsn.compress.question import Question
 from dvsn.config import python
 from dvsn.errors import UserError
@@ -56,6 +55,11 @@ class File:
     def is_teacher(self) -> bool:
         return self.student == TEACHER
 
+    @property
+    def latency(self) -> float:
+        """Milliseconds, by the percentile of the budget."""
+        return self.costs["latency"] or 0.0
+
 
 def command(module: str, words: Sequence[str], log_file: Path) -> None:
     """Run `python -m MODULE`, its output in a file. Raises `UserError` with its last message; a signal ends it, too."""
@@ -92,7 +96,7 @@ def export(
         name = f"{student}.{precision}"
         path = question.folder / "files" / f"{name}{ending}"
         words = [f"format={how['format']}", f"precision={precision}", *options_of_export(question, int8=int8)]
-        line = ["python -m dvsn.export", python_path(checkpoint), *words, f"output={python_path(path)}"]
+        line = ["python -m dvsn.export", word_of(checkpoint), *words, f"output={word_of(path)}"]
         file = File(
             name,
             path,
@@ -127,7 +131,7 @@ def options_of_export(question: Question, *, int8: bool) -> list[str]:
     return found
 
 
-def python_path(path: Path) -> str:
+def word_of(path: Path) -> str:
     """A path as a word of a command line, for a shell too."""
     return python.spelt(str(path))
 
@@ -144,7 +148,7 @@ def evaluate(question: Question, name: str, path: Path, split: str) -> float | N
     output = question.folder / "scores" / name / split
     file = output / "metrics.json"
     if not file.is_file():
-        words = [f"checkpoint={python_path(path)}", f"split={split}", f"output={python_path(output)}"]
+        words = [f"checkpoint={word_of(path)}", f"split={split}", f"output={word_of(output)}"]
         own = (
             [f"root={question.root}"] if name.startswith(f"{TEACHER}.") and question.root is not None else []
         )
@@ -174,7 +178,3 @@ def clock(question: Question, files: Sequence[File]) -> None:
         times = watch.latency()
         file.costs |= {"p50": times.median, "p95": times.p95}
         file.costs["latency"] = times.p95 if question.budget.percentile == 95 else times.median
-
-
-def meets(question: Question, file: File, teacher: float, budget: Budget) -> bool:
-    return not budget.beyond(file.costs) and question.floor.holds(teacher, file.scores.get("val"))

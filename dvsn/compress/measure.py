@@ -11,7 +11,6 @@ import torch
 
 from dvsn.atomic import write_json
 from dvsn.benchmark import backends, compare
-from dvsn.benchmark.measure import randomise
 from dvsn.benchmark.named import Named, plain_answers
 from dvsn.compress.budget import Budget, spoken
 from dvsn.compress.question import Question
@@ -111,11 +110,6 @@ def measure(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, answer)
     return answer
-
-
-def random_task(task: Any) -> Any:
-    """A task whose weights are drawn as a benchmark draws them: its answers mean nothing, its time is a trained one's."""
-    return randomise(task)
 
 
 def precision_of(variant: str) -> str:

@@ -73,7 +73,8 @@ class Question:
         own = self.menu.words(candidate, method)
         taught = any(word.startswith("distill=") and word != "distill=none" for word in own)
         teacher = [f"teacher={python.spelt(self.teacher)}"] if taught else []
-        return [*own, *self.words, *teacher]
+        judged = [f"monitor.name={self.monitor}", f"monitor.mode={'max' if self.sign > 0 else 'min'}"]
+        return [*own, *self.words, *teacher, *judged]
 
     def composed(self, words: Sequence[str], job: Callable[[dict[str, Any]], Any]) -> Any:
         """What `job` returns for the config of a training with these words."""

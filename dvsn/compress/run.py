@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dvsn.compress import answer, finish, halving, measure, question, training
+from dvsn.benchmark.measure import randomise
+from dvsn.compress import finish, halving, measure, question, training
+from dvsn.compress.answer import Answer
 from dvsn.compress.budget import spoken
 from dvsn.compress.finish import TEACHER, File
 from dvsn.compress.question import Question
 from dvsn.compress.training import Student
+from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError, UserError
 from dvsn.sweep.pool import locked_folder
 
@@ -22,37 +24,36 @@ log = logging.getLogger("dvsn")
 
 
 def run(options: Mapping[str, Any], words: Sequence[str]) -> str:
-    torch.set_num_threads(options["threads"] or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(options["threads"] or cores())
     asked = question.ask(options, words)
+    made = question.check_students(asked)  # a line that is refused leaves no folder behind
     with locked_folder(asked.folder, option="folder", what="a compression", unit="a training") as lock:
         question.claim(asked)
-        return Compression(asked, lock).run()
+        return Compression(asked, made, lock).run()
 
 
 class Compression:
     """One question, answered step by step; what a step leaves in the folder is not made again."""
 
-    def __init__(self, asked: Question, lock: int) -> None:
-        self.asked, self.lock = asked, lock
+    def __init__(self, asked: Question, made: Mapping[str, tuple[Any, tuple[int, int]]], lock: int) -> None:
+        self.asked, self.lock, self.made = asked, lock, made
         self.measured: dict[str, dict[str, Any]] = {}
-        self.batches: dict[str, tuple[int, int]] = {}
 
     def run(self) -> str:
         inside, excluded = self.measure()
         students = training.students(self.asked, inside)
-        times = training.epoch_seconds(self.asked, inside, self.batches, self.lock)
-        rungs = training.plan(self.asked, len(students), times)
-        said = self.told(rungs, inside, excluded, times)
-        log.info("%s", said)
+        batches = {name: self.made[name][1] for name in inside}
+        epoch = training.epoch_seconds(self.asked, batches, self.lock)
+        rungs = training.plan(self.asked, len(students), epoch)
+        log.info("%s", self.told(rungs, inside, excluded, epoch))
         if self.asked.options["dry_run"]:
             return "dry_run=true: nothing was trained."
         finalists, rows = training.halve(self.asked, rungs, students, self.latencies(inside), self.lock)
         files = self.files(finalists, rows)
         finish.clock(self.asked, files)
-        best, order = answer.decide(self.asked, files)
-        self.test({file.name: file for file in [*order, *([best] if best else []), files[0]]}.values())
-        text = answer.write(self.asked, files, best=best, order=order, trainings=rows, excluded=excluded)
-        return f"{text}\n\n{self.asked.folder / 'answer.md'}"
+        answer = Answer(self.asked, files, rows, excluded)
+        self.test(file for file in files if file in (answer.best, answer.teacher, *answer.order))
+        return f"{answer.write()}\n{self.asked.folder / 'answer.md'}"
 
     # Before training -----------------------------------------------------------------------------------
 
@@ -60,18 +61,16 @@ class Compression:
         """Measure the teacher and every candidate. Returns the candidates that meet the budget, and why others do not.
         Raises `ConfigError` where none does, or the teacher meets it itself."""
         asked = self.asked
-        made = question.check_students(asked)
         named, levers = asked.named, measure.variants(asked)
         self.measured[TEACHER] = measure.measure(
             asked, TEACHER, named.task, levers=levers, header=named.header
         )
         log.info("teacher  %s", self.costs(TEACHER))
         self.refuse_what_the_teacher_meets()
-        for name, (task, batches) in made.items():
-            self.batches[name] = batches
-            self.measured[name] = measure.measure(asked, name, measure.random_task(task), levers=levers)
+        for name, (task, _) in self.made.items():
+            self.measured[name] = measure.measure(asked, name, randomise(task), levers=levers)
             log.info("candidate  %s: %s", name, self.costs(name))
-        candidates = {name: self.measured[name] for name in made}
+        candidates = {name: self.measured[name] for name in self.made}
         inside, excluded = measure.split_by_budget(candidates, asked.budget)
         for name, reason in excluded.items():
             log.info("left out  %s: %s", name, reason)
@@ -117,16 +116,15 @@ class Compression:
         rungs: Sequence[halving.Rung],
         inside: Sequence[str],
         excluded: Mapping[str, str],
-        times: Mapping[str, float],
+        epoch: float,
     ) -> str:
         """The plan in words."""
         methods = ", ".join(self.asked.menu.methods)
         steps = "; ".join(f"{rung.students} students for {rung.epochs} epochs" for rung in rungs)
-        mean = sum(times.values()) / len(times)
-        total = halving.seconds(rungs, epoch=mean, seeds=self.asked.options["seeds"])
+        total = halving.seconds(rungs, epoch=epoch, seeds=self.asked.options["seeds"])
         return (
             f"plan  {len(inside)} candidates ({len(excluded)} left out) x {methods}: {steps}. An epoch takes about "
-            f"{mean:.1f} s, all trainings about {total / 3600:.2f} hours."
+            f"{epoch:.1f} s, all trainings, one at a time, about {total / 3600:.2f} hours."
         )
 
     # After training --------------------------------------------------------------------------------------
@@ -135,7 +133,7 @@ class Compression:
         """The teacher's files, that of full precision first, and those of the finalists, with their scores on val. Raises
         `UserError` where the teacher cannot be exported or measured."""
         found = finish.export(self.asked, TEACHER, self.asked.teacher, self.measured[TEACHER], "")
-        if not found or not answer.plain_teacher(found[0]):
+        if not found or found[0].precision == "int8":
             raise UserError(
                 f"teacher: {self.asked.teacher} cannot be exported; see {self.asked.folder / 'files'}"
             )
@@ -168,7 +166,7 @@ class Compression:
             )
         return found
 
-    def test(self, files: Any) -> None:
+    def test(self, files: Iterable[File]) -> None:
         """The front, the recommended file and the teacher once on test, where there is one."""
         for file in files:
             score = finish.evaluate(self.asked, file.name, file.path, "test")

@@ -81,15 +81,13 @@ def run(question: Question, jobs: Mapping[Path, Sequence[str]], lock: int) -> di
 # How long an epoch takes --------------------------------------------------------------------------------
 
 
-def epoch_seconds(
-    question: Question, candidates: Sequence[str], batches: Mapping[str, tuple[int, int]], lock: int
-) -> dict[str, float]:
-    """About how long an epoch of each candidate takes with a teacher: measured on a few batches, in `probe/NAME`. Raises
-    `UserError` where one cannot be trained."""
+def epoch_seconds(question: Question, batches: Mapping[str, tuple[int, int]], lock: int) -> float:
+    """About how long an epoch takes with a teacher, the mean of the candidates: each is trained on a few batches, in
+    `probe/NAME`. `batches`: of train and val by candidate. Raises `UserError` where one cannot be trained."""
     method = next((name for name in question.menu.methods if name != ALONE), ALONE)
     train, val = PROBE
     jobs = {}
-    for name in candidates:
+    for name in batches:
         words = words_of(question, Student(name, method), epochs=1, seed=question.options["seed"])
         limits = [f"trainer.limit_train_batches={train}", f"trainer.limit_val_batches={val}"]
         jobs[question.folder / "probe" / name] = [*words, *limits, "callbacks=none", "logger=none"]
@@ -98,17 +96,15 @@ def epoch_seconds(
             raise UserError(
                 f"candidates.{folder.name}: it cannot be trained: {job.error.removeprefix('error: ')}"
             )
-    found = {}
+    found = []
     for name, (in_epoch, in_val) in batches.items():
-        file = question.folder / "probe" / name / "result.json"
-        if file.is_file():
-            spent = float(read_json(file)["epoch_seconds"])
-            had = min(train, in_epoch) + VALIDATION * min(val, in_val)
-            found[name] = spent * (in_epoch + VALIDATION * in_val) / had
-    return found
+        spent = float(read_json(question.folder / "probe" / name / "result.json")["epoch_seconds"])
+        had = min(train, in_epoch) + VALIDATION * min(val, in_val)
+        found.append(spent * (in_epoch + VALIDATION * in_val) / had)
+    return sum(found) / len(found)
 
 
-def plan(question: Question, count: int, times: Mapping[str, float]) -> list[Rung]:
+def plan(question: Question, count: int, epoch: float) -> list[Rung]:
     """The rungs of so many students: by `epochs` where they are given, else by the hours. Raises `ConfigError` for hours
     that are too few."""
     options = question.options
@@ -119,8 +115,6 @@ def plan(question: Question, count: int, times: Mapping[str, float]) -> list[Run
     }
     if options["epochs"] is not None:
         return halving.rungs(count, epochs=options["epochs"], **shape)
-    epoch = sum(times.values()) / len(times)
-    epoch /= min(options["jobs"], 2)  # of more at a time the gain is not known
     return halving.affordable(count, hours=options["hours"], epoch=epoch, seeds=options["seeds"], **shape)
 
 
@@ -195,14 +189,13 @@ def row_of(
     """What is kept of a training."""
     file = folder / "result.json"
     content: Mapping[str, Any] = read_json(file) if file.is_file() else {}
-    value = content.get("best")
+    value = content.get("best") if content.get("monitor") == question.monitor else None
     return {
         "rung": number,
         "student": student.name,
         "epochs": rung.epochs,
         "seed": seed,
         "score": value if isinstance(value, float) else None,
-        "monitor": content.get("monitor"),
         "seconds": content.get("seconds"),
         "error": job.error if job is not None and job.code else "",
         "folder": str(folder),

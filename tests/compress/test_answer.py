@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dvsn.compress import answer
+from dvsn.compress.answer import Answer
 from dvsn.compress.budget import Budget, Floor
 from dvsn.compress.finish import File
 
@@ -49,57 +49,43 @@ def names(files: Any) -> list[str]:
 
 
 def test_the_best_score_within_the_budget_and_the_floor(tmp_path: Path) -> None:
-    best, order = answer.decide(asked(tmp_path, budget=Budget(latency=10.0)), FILES)
-    assert best is FILES[2] and names(order) == [
-        "small.kd.int8",
-        "small.kd.fp32",
-        "teacher.int8",
-        "teacher.fp32",
-    ]
-    assert answer.decide(asked(tmp_path, budget=Budget(latency=5.0)), FILES)[0] is FILES[3]
+    found = Answer(asked(tmp_path, budget=Budget(latency=10.0)), FILES)
+    assert found.best is FILES[2]
+    assert names(found.order) == ["small.kd.int8", "small.kd.fp32", "teacher.int8", "teacher.fp32"]
+    assert Answer(asked(tmp_path, budget=Budget(latency=5.0)), FILES).best is FILES[3]
+    assert Answer(asked(tmp_path), FILES).best is FILES[1]  # the teacher in 8 bits; as it is, it is no answer
+    strict = Answer(asked(tmp_path, budget=Budget(latency=5.0), floor=Floor(1.0, drop=1.0)), FILES)
+    assert strict.best is None
     assert (
-        answer.decide(asked(tmp_path), FILES)[0] is FILES[1]
-    )  # the teacher in 8 bits; as it is, it is no answer
-    strict = asked(tmp_path, budget=Budget(latency=5.0), floor=Floor(1.0, drop=1.0))
-    assert answer.decide(strict, FILES)[0] is None
-    said = answer.paragraph(strict, FILES, None, {})
-    assert "The nearest is small.kd.int8: within the budget, 5.00 points below the teacher." in said
-    said = answer.paragraph(asked(tmp_path, budget=Budget(latency=2.0)), FILES, None, {})
+        "The nearest is small.kd.int8: within the budget, 5.00 points below the teacher."
+        in strict.paragraph()
+    )
+    said = Answer(asked(tmp_path, budget=Budget(latency=2.0)), FILES).paragraph()
     assert "The nearest is small.kd.int8: latency 3 ms, 5.00 points below the teacher." in said
 
 
 def test_of_an_error_less_is_better(tmp_path: Path) -> None:
     files = [made("teacher", "fp32", 30.0, 0.05), made("a", "fp32", 5.0, 0.06), made("b", "fp32", 5.0, 0.07)]
-    best, order = answer.decide(asked(tmp_path, floor=Floor(-1.0, drop=1.5)), files)
-    assert best is files[1] and names(order) == ["a.fp32", "teacher.fp32"]
-    assert names(answer.ranked(asked(tmp_path, floor=Floor(-1.0)), files)) == [
-        "teacher.fp32",
-        "a.fp32",
-        "b.fp32",
-    ]
+    found = Answer(asked(tmp_path, floor=Floor(-1.0, drop=1.5)), files)
+    assert found.best is files[1] and names(found.order) == ["a.fp32", "teacher.fp32"]
+    assert names(sorted(files, key=found.gain, reverse=True)) == ["teacher.fp32", "a.fp32", "b.fp32"]
 
 
 def test_what_is_written(tmp_path: Path) -> None:
     question = asked(tmp_path, budget=Budget(latency=10.0), floor=Floor(1.0, drop=2.0))
-    best, order = answer.decide(question, FILES)
-    text = answer.write(
-        question, FILES, best=best, order=order, trainings=[{"rung": 1}], excluded={"big": "25 ms"}
-    )
-    assert (
-        "answers in 6 ms (p95 12), 5 times faster than" in text
-        and "1 points less than the teacher (0.8000)" in text
-    )
+    found = Answer(question, FILES, [{"rung": 1}], {"big": "25 ms"})
+    text = found.write()
+    assert "answers in 6 ms (p95 12), 5 times faster than" in text
+    assert "1.00 points less than the teacher (0.8000)" in text and "Test was not measured." in text
     assert "big: 25 ms" in text and "Not tried: pruned forms" in text and "    python -m dvsn.train" in text
     assert "latency 10 ms, a drop of 2 points" in text.splitlines()[0]
     lines = (tmp_path / "answer.csv").read_text().splitlines()
-    assert lines[0].startswith("file,top1 val,") and lines[3].startswith(
-        "small.kd.fp32,0.79,,1.0,,6.0,12.0,5.0,1.0,5.0,yes,yes"
-    )
+    assert lines[0].startswith("file,top1 val,")
+    assert lines[3].startswith("small.kd.fp32,0.79,,1.0,,6.0,12.0,5.0,1.0,5.0,yes,yes")
     content = json.loads((tmp_path / "answer.json").read_text())
-    assert content["recommended"] == "small.kd.fp32.onnx" and content["front"] == names(order)
-    assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG") and (
-        tmp_path / "answer.md"
-    ).is_file()
+    assert content["recommended"] == "small.kd.fp32.onnx" and content["front"] == names(found.order)
+    assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
+    assert "| small.kd.fp32 | 0.79 |" in (tmp_path / "answer.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -116,5 +102,5 @@ def test_a_lead_that_may_be_chance_is_called_so(
     files = [
         TEACHER, made("a", "fp32", 5.0, 0.79, deviation=deviations[0]), made("b", "fp32", 5.0, 0.78, deviation=deviations[1])
     ]  # fmt: skip
-    found = answer.chance(asked(tmp_path), files, files[1])
+    found = Answer(asked(tmp_path), files).chance(files[1])
     assert said in found and bool(found) == bool(said)

@@ -66,6 +66,6 @@ def test_costs_in_words() -> None:
     assert [spoken("latency", 4.1234), spoken("latency", 250.4)] == ["4.12 ms", "250 ms"]
     assert [spoken("size", 4.1e6), spoken("macs", 1.25e9), spoken("size", 900)] == [
         "4.1 MB",
-        "1.25 G",
+        "1.25 G macs",
         "900 B",
     ]

@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dvsn.compress.budget import Budget, Floor
+from dvsn.compress.candidates import Menu
 from dvsn.compress.command import COMMAND, compress, split_words
+from dvsn.compress.question import Question
 from dvsn.engine import trainer as runtime
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import UserError
@@ -87,6 +91,8 @@ def test_it_is_refused_before_anything_is_measured(
     with pytest.raises(UserError, match=message):
         called(teacher, *(word for word in usual if word.partition("=")[0] not in given), *words)
     assert not list(tmp_path.rglob("measured/*"))
+    if "engines" not in given:
+        assert not (tmp_path / "runs").exists(), "nothing that a corrected line would stumble over"
 
 
 def test_a_teacher_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +107,21 @@ def test_data_without_val(teacher: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (root / "val").rename(root / "put_away")
     with pytest.raises(UserError, match="val"):
         called(teacher, *SHARED, f"data.root={root}", "data.classes=3", "candidates=[resnet8]")
+
+
+def test_students_are_judged_by_the_score_that_decides() -> None:
+    """The best checkpoint of each run is chosen by it, too, whatever its task is usually judged by."""
+    menu = Menu("landmarks", {"a": ["network=pfld"]}, {"alone": [], "kd": ["distill=bounded_regression"]})
+    named: Any = SimpleNamespace(name="t.ckpt")
+    options = {"config_dir": None, "allow": None}
+    asked = Question(
+        Path("t.ckpt"), named, menu, ["data=faces68"], Budget(), Floor(-1.0), "nme", options, Path("f")
+    )
+    alone = asked.student_words("a", "alone")
+    judged = ["monitor.name=val/nme", "monitor.mode=min"]
+    assert alone == ["task=landmarks", "network=pfld", "data=faces68", *judged]
+    taught = asked.student_words("a", "kd")
+    assert set(taught) - set(alone) == {"distill=bounded_regression", "teacher=t.ckpt"}
 
 
 # From a teacher to an answer --------------------------------------------------------------------------------
