@@ -41,7 +41,7 @@ class Kept:
     confusion those of the pictures with most of it.
 
     `better` is `more` or `less`. Pictures of equal score come in the order of the data set, so that several processes
-    keep what one would. A picture without a score (NaN) is never kept.
+    keep what one would, up to `CELLS` kinds of confusions. A picture without a score (NaN) is never kept.
     """
 
     def __init__(self, count: int, better: str) -> None:

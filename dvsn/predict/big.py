@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from dvsn.atomic import replacing
-from dvsn.data.files import check_pixels
 from dvsn.errors import ConfigError, DataError
 from dvsn.pictures.grids import write_picture
 from dvsn.portable.frame import Frame
@@ -112,27 +111,28 @@ class BigPictures:
             return "side_by_side: is not for pictures that are read by windows. Set side_by_side=false."
         return None
 
-    def refuse(self, path: Path) -> None:
-        """Raise `DataError` for a picture that is too large to be read whole, with what can be done."""
-        if self.inference is None or self.slides:
-            return
-        size = size_by_header(path)
-        if size is not None and size[0] * size[1] > self.options["max_pixels"]:
-            try:
-                check_pixels(path, size)
-            except DataError as error:
-                raise DataError(
-                    f"{error} Or let it be read by windows: size=keep inference.mode=slide 'inference.window=[1024,1024]'."
-                ) from error
+    def advice(self, path: Path) -> str:
+        """What can be done about a picture that could not be read whole, if it is too large for that."""
+        size = None if self.inference is None or self.slides else size_by_header(path)
+        if size is None or size[0] * size[1] <= self.options["max_pixels"]:
+            return ""
+        return " Or let it be read by windows: size=keep inference.mode=slide 'inference.window=[1024,1024]'."
 
     def targets(self, items: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-        """Each picture with the file of its result: of big ones a TIFF. Raises `DataError` where that would be a source."""
+        """Each picture with the file of its result: of big ones a TIFF. Raises `DataError` where that would be a source, or
+        its overview the result of another picture."""
         found = [(path, target.with_suffix(".tif") if self.wants(path) else target) for path, target in items]
         sources = {path.resolve() for path, _ in items}
+        results = {target for _, target in found}
         for path, target in found:
             if target.suffix == ".tif" and target.resolve() in sources:
                 raise DataError(
                     f"output: {target} is a picture that is read. Choose another folder than that of {path}."
+                )
+            if target.suffix == ".tif" and overview_of(target) in results:
+                raise DataError(
+                    f"output: {overview_of(target)} would be the overview of {path} and the result of another picture. "
+                    "Predict them into different folders."
                 )
         return found
 
@@ -154,7 +154,7 @@ class BigPictures:
                     seed_everything(int(self.options["seed"]), rank=0, epoch=0, batch=0, stage=1)
                     overview = self._write(picture, temporary, kind, progress)
                 log.info("%s: %s", path, progress.summary())
-        small = target.with_name(f"{target.stem}_overview.png")
+        small = overview_of(target)
         write_picture(small, overview)
         return [target, small]
 
@@ -185,13 +185,17 @@ class BigPictures:
 # Results -------------------------------------------------------------------------------------------------
 
 
+def overview_of(target: Path) -> Path:
+    """The small picture beside a result."""
+    return target.with_name(f"{target.stem}_overview.png")
+
+
 class Look:
     """How answers become the pixels of the result: class ids by `kind`, as `write` has it; pictures stay."""
 
     def __init__(self, task: Any, picture: WindowedPicture, kind: str) -> None:
         self.picture, self.kind, self.makes = picture, kind, task.kind == "pix2pix"
         self.words = None if self.makes else task.vocabulary
-
         self.bands = 1 if self.numbers or (self.makes and task.output_channels == 1) else 3
 
     @property

@@ -94,9 +94,13 @@ class Run:
 
     def read(self, path: Path) -> Array:
         """A picture as the task wants it."""
-        if self.big is not None:
-            self.big.refuse(path)
-        return read_frame(path, self.predictor.reads).picture
+        try:
+            return read_frame(path, self.predictor.reads).picture
+        except DataError as error:
+            advice = "" if self.big is None else self.big.advice(path)
+            if not advice:
+                raise
+            raise DataError(f"{error}{advice}") from error
 
     def __call__(self) -> Outcome:
         """All sources. Raises `DataError` where none of them could be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from dvsn.errors import CheckpointError
+from dvsn.errors import CheckpointError, ConfigError
 from dvsn.report import command
 
 log = logging.getLogger("dvsn")
@@ -22,7 +22,8 @@ def measure(checkpoint: Path, split: str) -> None:
         try:
             called(checkpoint, split=split, worst=WORST, teacher="auto")
             return
-        except CheckpointError as error:  # such as one of other classes, which taught by its features
+        except (CheckpointError, ConfigError) as error:
+            # a teacher of other classes, which taught by its features; a task that is not compared
             log.warning("%s The run is measured without it.", error)
     called(checkpoint, split=split, worst=WORST)
 

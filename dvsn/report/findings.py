@@ -24,7 +24,6 @@ BEHIND = 24
 """Pictures behind a cell of a matrix, those that the page shows first; of more, their number."""
 REPEATED = "largest confusions"
 """A table that the page makes of the matrix itself, with links to the cells."""
-CONFUSED = "Pictures of large confusions"
 CONFUSIONS = 20
 """Rows of the table of confusions."""
 LARGEST = 200
@@ -283,23 +282,17 @@ def pictures(analysis: Analysis, folder: Path, *, limit: int = PICTURES_BYTES) -
         group = Path(str(each.file)).parts[0] if "/" in str(each.file) else "pictures"
         caption = _caption(analysis, each)
         groups.setdefault(group, []).append(html.picture(ready[number], caption, anchor=anchors[number]))
-    titles = {"worst": "Worst pictures", "best": "Best pictures", "confused": CONFUSED}
+    titles = {"worst": "Worst pictures", "best": "Best pictures", "confused": "Pictures of large confusions"}
     order = sorted(
         groups, key=lambda name: (list(titles).index(name) if name in titles else len(titles), name)
     )
     if len(notes) > 6:
         notes = [*notes[:5], f"and {len(notes) - 5} more pictures of {folder} cannot be read."]
-    galleries = [(titles.get(name, name), html.gallery(groups[name])) for name in order]
-    return Shown([(title, _open(title, gallery)) for title, gallery in galleries], anchors, notes)
-
-
-def _open(title: str, gallery: Markup) -> Markup:
-    """The gallery; that behind the matrix opens with a click."""
-    return (
-        html.folded("Those that stand behind the cells of the matrix", gallery)
-        if title == CONFUSED
-        else gallery
-    )
+    galleries = {name: html.gallery(groups[name]) for name in order}
+    if "confused" in galleries:
+        said = "Those that stand behind the cells of the matrix"
+        galleries["confused"] = html.folded(said, galleries["confused"])
+    return Shown([(titles.get(name, name), each) for name, each in galleries.items()], anchors, notes)
 
 
 def _caption(analysis: Analysis, each: Picture) -> Markup:

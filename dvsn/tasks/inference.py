@@ -14,7 +14,7 @@ from dvsn.portable.tiling import windows
 from dvsn.tasks.sliding import BLENDS, Blend, Piece, slide, spans
 
 __all__ = [
-    "Ask", "Inference", "Piece", "answers", "checked_window", "joined", "pieces", "read_options", "resize", "scores",
+    "Ask", "Inference", "Piece", "Read", "answers", "checked_window", "joined", "pieces", "read_options", "resize", "scores",
     "windows",
 ]  # fmt: skip
 
@@ -185,7 +185,7 @@ def _exchange(swaps: Sequence[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
 # Windows -----------------------------------------------------------------------------------------------
 
 Read = Callable[[int, int, int, int], Tensor]
-"""Top, left, height and width of a rectangle that lies in a picture -> its normalised pixels (N, 3, height, width)."""
+"""Top, left, height and width of a rectangle that lies in a picture -> its pixels (N, C, height, width)."""
 
 
 def pieces(
@@ -199,7 +199,8 @@ def pieces(
     together: int = 1,
 ) -> Iterator[Piece]:
     """The logits of a picture of `size` (H, W) that is read, asked and handed out by windows (`options.mode` is `slide`), at
-    one scale: those of `scores`, to the bit, where `together`, the windows that are asked at a time, is 1.
+    one scale: those of `scores`, to the bit, where `together`, the windows that are asked at a time, is 1. `read` gives
+    pixels as `ask` takes them.
 
     A view and its mirror are averaged window by window, as in HRNet's code.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ from dvsn.metrics.fcn_score import ids_of_colors
 from dvsn.metrics.translation import translation_metrics
 from dvsn.optim.schedules import Schedule
 from dvsn.tasks.base import OptimizerFactory, Task
-from dvsn.tasks.inference import Inference, joined, pieces
+from dvsn.tasks.inference import Inference, Read, joined, pieces
 from dvsn.tasks.normalise import fit
 from dvsn.tasks.painted_score import PaintedScore
 from dvsn.tasks.student import Student, Translate
@@ -383,12 +383,7 @@ class Pix2Pix(Task):
         return self.network(self.layout(condition))  # type: ignore[no-any-return]
 
     def predict_pieces(
-        self,
-        read: Callable[[int, int, int, int], Tensor],
-        size: tuple[int, int],
-        *,
-        device: str,
-        together: int = 1,
+        self, read: Read, size: tuple[int, int], *, device: str, together: int = 1
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """What is made of a picture of `size` (H, W) that is read by windows: top, left and (h, w, C) uint8 of rectangles
         that cover it, row after row. They are those of `answer`.

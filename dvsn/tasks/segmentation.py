@@ -23,7 +23,7 @@ from dvsn.networks.widening import widen
 from dvsn.pictures import matrices
 from dvsn.pictures.grids import to_array
 from dvsn.pictures.layers import Layers
-from dvsn.tasks.inference import Inference, answers, pieces, read_options, resize
+from dvsn.tasks.inference import Inference, Read, answers, pieces, read_options, resize
 from dvsn.tasks.network import NetworkTask
 from dvsn.tasks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, fit
 from dvsn.tasks.student import Student
@@ -165,12 +165,7 @@ class Segmentation(NetworkTask):
         return torch.cat(found)
 
     def predict_pieces(
-        self,
-        read: Callable[[int, int, int, int], Tensor],
-        size: tuple[int, int],
-        *,
-        device: str,
-        together: int = 1,
+        self, read: Read, size: tuple[int, int], *, device: str, together: int = 1
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """The class ids of a picture of `size` (H, W) that is read by windows: top, left and (h, w) uint8 of rectangles that
         cover it, row after row. They are those of `predict_ids`.

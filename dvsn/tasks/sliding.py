@@ -85,9 +85,7 @@ def slide(look: Look, rows: Sequence[Span], columns: Sequence[Span], *, together
     down, across = total_weights(rows), total_weights(columns)
     least = [other.first for other in rows[1:]] + [rows[-1].last]  # the first row that later windows reach
     most = max(row.last - until for row, until in zip(rows, least, strict=True))
-    carried: Tensor | None = (
-        None  # sums of rows that earlier windows have reached, from the first of this row on
-    )
+    carried: Tensor | None = None  # sums of rows that earlier windows reach, from the first of this row on
     reached = 0  # how many these are
     for row, until in zip(rows, least, strict=True):
         beside: Tensor | None = None  # sums of columns that the window before has reached

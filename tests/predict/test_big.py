@@ -218,6 +218,15 @@ def test_a_result_is_never_written_over_a_picture(checkpoint: Path, photo: Any, 
         run(checkpoint, path, f"output={tmp_path}", "big_pixels=0", *SLIDE)
 
 
+def test_an_overview_is_never_another_result(checkpoint: Path, photo: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = write_tiff(tmp_path / "in" / "x.tif", photo)
+    other = tmp_path / "x_overview.jpg"
+    Image.fromarray(photo[:64, :96]).save(other)
+    with pytest.raises(DataError, match=r"x_overview\.png would be the overview of .* of another picture"):
+        run(checkpoint, path, other, f"output={tmp_path}/out", "big_pixels=10000", *SLIDE)
+
+
 def test_without_rasterio_it_is_said_how_to_get_it(
     checkpoint: Path, photo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ def test_it_evaluates_first_where_asked(call, tmp_path: Path) -> None:  # type: 
 def test_a_student_is_measured_beside_its_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One teacher, if it fits; several, or none, are left out."""
     import dvsn.evaluate
-    from dvsn.errors import CheckpointError
+    from dvsn.errors import CheckpointError, ConfigError
     from dvsn.report.__main__ import measure
 
     asked: list[object] = []
@@ -66,6 +66,8 @@ def test_a_student_is_measured_beside_its_teacher(tmp_path: Path, monkeypatch: p
         asked.append(teacher)
         if teacher and "other" in str(checkpoint):
             raise CheckpointError("teacher: it knows 3 classes, expected as many.")
+        if teacher and "boxes" in str(checkpoint):
+            raise ConfigError("teacher: knows 80 classes, the checkpoint 3; expected as many.")
 
     monkeypatch.setattr(dvsn.evaluate, "called", called)
     for name, teacher in (
@@ -74,10 +76,11 @@ def test_a_student_is_measured_beside_its_teacher(tmp_path: Path, monkeypatch: p
         ("c", ["t.ckpt", "u.ckpt"]),
         ("d", None),
         ("other", "t"),
+        ("boxes", "t"),
     ):
         run = write_run(tmp_path / name, teacher=teacher)
         measure(run / "checkpoints" / "best.ckpt", "val")
-    assert asked == ["auto", "auto", None, None, "auto", None]
+    assert asked == ["auto", "auto", None, None, "auto", None, "auto", None]
     assert "worst=50 teacher=auto" in command.report(tmp_path / "a")
 
 
