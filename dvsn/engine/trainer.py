@@ -33,10 +33,22 @@ from dvsn.networks.shared_norm import share_statistics
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
+from dvsn.tasks.items import require_items, require_mix, require_views
 from dvsn.tasks.recipe import build_task
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
+
+
+def build_both(config: Config) -> tuple[Task, DataModule]:
+    """The task and the data of a training. Raises `ConfigError` where they do not go together."""
+    data, task = build_data(config), make_task(config)
+    task.ask_data(data)
+    distilled = any(node is not None for node in (config.get("distill") or {}).values())
+    require_items(task, data)
+    require_mix(task, data, distilled=distilled)
+    require_views(task, data, distilled=distilled)
+    return task, data
 
 
 def build_data(config: Config) -> DataModule:

@@ -19,7 +19,6 @@ from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
 from dvsn.engine.times import Times
 from dvsn.engine.together import Together
-from dvsn.tasks.items import require_items, require_mix, require_views
 
 Config = dict[str, Any]
 
@@ -32,13 +31,7 @@ def train(config: Config) -> dict[str, Any]:
     runtime.keep_class_weights(config)
     folder = Path(config["run_dir"])
     checkpoint = resume.find_resume(config.get("resume"), folder)
-    data = runtime.build_data(config)
-    task = runtime.make_task(config)
-    task.ask_data(data)
-    require_items(task, data)
-    distilled = any(node is not None for node in (config.get("distill") or {}).values())
-    require_mix(task, data, distilled=distilled)
-    require_views(task, data, distilled=distilled)
+    task, data = runtime.build_both(config)
     forced: tuple[str, ...] = ()
     ran: tuple[str, ...] | None = None
     if checkpoint is not None:

@@ -34,7 +34,6 @@ from dvsn.engine.tuning_pictures import batch_picture, rate_picture
 from dvsn.errors import ConfigError
 from dvsn.optim.schedules import Constant
 from dvsn.tasks.base import Task
-from dvsn.tasks.items import require_items, require_mix, require_views
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -103,13 +102,7 @@ def check(config: Config) -> None:
 
 def prepare(config: Config, folder: str) -> Prepared:
     """Task, data and trainer as a training has them, for trials of any length without validation."""
-    data = runtime.build_data(config)
-    task = runtime.make_task(config)
-    task.ask_data(data)
-    require_items(task, data)
-    distilled = any(node is not None for node in (config.get("distill") or {}).values())
-    require_mix(task, data, distilled=distilled)
-    require_views(task, data, distilled=distilled)
+    task, data = runtime.build_both(config)
     if config.get("weights"):
         start_from(task, config["weights"])
     teaching.distil(task, config, data, None)
