@@ -211,8 +211,9 @@ def check_fsdp(config: Config, task: Task) -> None:
         )
     for name in ("ema", "swa", "compile"):
         if config.get(name):
+            off = "false" if name == "compile" else "null"
             raise ConfigError(
-                f"{what} does not go with {name}={config[name]}. Set {name}=null or trainer.strategy=ddp."
+                f"{what} does not go with {name}={config[name]}. Set {name}={off} or trainer.strategy=ddp."
             )
     if task.distiller is not None and task.distiller.stages:
         names = ", ".join(name for name, _ in task.distiller.stages)
@@ -229,7 +230,8 @@ def check_fsdp(config: Config, task: Task) -> None:
         raise ConfigError(f"{what} needs plain memory layouts. Set channels_last=false.")
     if str(trainer.get("precision", "auto")) not in ("auto", "32", "32-true", "bf16-mixed", "bf16"):
         raise ConfigError(
-            f"trainer.precision: found {trainer['precision']}; fsdp runs in 32-true and bf16-mixed."
+            f"trainer.precision: found {trainer['precision']}; fsdp runs in 32-true and bf16-mixed. Set one of them, or "
+            "trainer.strategy=ddp."
         )
 
 

@@ -50,10 +50,12 @@ def train(config: Config) -> dict[str, Any]:
         run_folder.record_run(folder, config)
         console.describe(config, task, trainer, folder, teacher_score=teacher.score)
         runs.begin(trainer.loggers, config)
-    before = 0 if checkpoint is None else resume.step_of(checkpoint)
+    before = 0
     if checkpoint is not None:
+        reached = resume.reached(checkpoint)
+        before = reached.logged
         loggers.resume_csv(trainer, before)
-        results.find(trainer, Together).started_from = resume.place_of(checkpoint)
+        results.find(trainer, Together).started_from = (reached.epoch, reached.step)
 
     started = time.perf_counter()
     with told(trainer, config):
