@@ -79,10 +79,7 @@ class _Search:
 
     def __call__(self, run: Callable[[], Any]) -> Any:
         size = self.data.batch_size
-        self.size = len(self.data.datasets["train"])
-        self.size = min(self.size, self.data.train_samples or self.size)
-        chooser = self.data.sampler or self.data.ratios
-        self.size = self.size if chooser is None else chooser.length
+        self.size = self.trainer.train_dataloader.batch_sampler.size  # type: ignore[union-attr]
         if size > min(self.size, self.node["most"]):
             raise _Ended(self._at_the_end())
         self._require_memory(size)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dvsn.atomic import write_json
 from dvsn.config.build import inspect_tree
-from dvsn.config.folders import requeued
+from dvsn.config.launched import restarted
 from dvsn.config.partners import check_partners
 from dvsn.engine import console, loggers, results, resume, run_folder, teaching
 from dvsn.engine import trainer as runtime
@@ -41,7 +41,7 @@ def train(config: Config) -> dict[str, Any]:
     teaching.distil(task, config, data, ran)
     if checkpoint is not None:
         resume.require_weights(task, checkpoint)
-    keep_ids(folder, checkpoint, again=bool(config.get("resume")) or requeued())
+    keep_ids(folder, checkpoint, again=bool(config.get("resume")) or restarted())
     trainer = runtime.build_trainer(config, task)
     if forced:
         trainer.callbacks.append(resume.ForcedOptions(forced))  # type: ignore[attr-defined]

@@ -239,12 +239,8 @@ def test_what_is_refused(options: dict[str, Any], more: dict[str, Any], message:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["segmentation", "pose"])
-def test_other_tasks(task: str, tmp_path: Path) -> None:
-    words, write = {
-        "segmentation": (TINY_SEGMENTATION, write_scenes),
-        "pose": (TINY_POSE, write_people),
-    }[task]
+@pytest.mark.parametrize(("words", "write"), [(TINY_SEGMENTATION, write_scenes), (TINY_POSE, write_people)])
+def test_other_tasks(words: list[str], write: Callable[[Path], Path], tmp_path: Path) -> None:
     found = tuning.tune(
         config(
             [*words, f"data.root={write(tmp_path / 'data')}"], tmp_path, find="both", steps=20, trial_steps=2
