@@ -18,7 +18,7 @@ from dvsn.config.menu import conf_dir
 from dvsn.convert.options import COMMAND
 from dvsn.convert.release import shorten
 from dvsn.convert.rules import convert as convert_state
-from dvsn.data.cocostuff_names import THINGS
+from dvsn.data.cocostuff_names import PUBLISHED_IDS, THINGS
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError, nearest
 from dvsn.hub.resolve import local
@@ -39,8 +39,6 @@ OWNERS = {
     "networks of keypoints and classifiers of small pictures": (("pose", "landmarks", "small"), ("data",)),
 }
 """Whose options some are, by the kind of network."""
-COCO_IDS, COCO_GAPS = 90, (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-"""The highest category id of COCO's objects, and the ids that no category has."""
 MPII_JOINTS = 16  # its crops are square
 CIFAR_OF = {10: "cifar10", 100: "cifar100"}
 DATA_OF = {
@@ -239,8 +237,7 @@ def detector_data(task: Any) -> dict[str, Any]:
         return {}
     log.info("  note: the names of the %d classes are taken to be those of data=coco.", classes - 1)
     data = data_node("coco", "task=detection", f"data.object_classes={classes}")
-    used = [number for number in range(1, COCO_IDS + 1) if number not in COCO_GAPS]
-    named = {"names": dict(enumerate(THINGS, 1)), "ids": dict(enumerate(used, 1))}
+    named = {"names": dict(enumerate(THINGS, 1)), "ids": dict(enumerate(PUBLISHED_IDS[: len(THINGS)], 1))}
     return {**data, "objects": {**data["objects"], **named}}
 
 

@@ -78,7 +78,7 @@ def convert(state: State, options: Mapping[str, Any]) -> Converted:
     modules = {name: published_name(name) for name, _ in network.named_modules()}
     unused = [key for key in state if key.startswith("roi_head.mask_head.0.conv_res.")]
     converted, dropped = transfer(state, network, modules, droppable=dict.fromkeys(unused, UNUSED))
-    layout = {"htc": "htc"}.get(detector, "cascade" if stages else "two_stages")
+    layout = "htc" if detector == "htc" else "cascade" if stages else "two_stages"
     where = f"{HRNetV2p.__module__}.{HRNetV2p.__qualname__}"
     recipe: dict[str, Any] = {"_target_": f"{Detector.__module__}.{Detector.__qualname__}"}
     recipe |= {"backbone": {"_target_": where, **trunk}, **node, "fixed_statistics": True}

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dvsn.distill.kd import positive
+from dvsn.distill.kd import divergence, positive
 from dvsn.distill.method import Kind, Method, Side, View
 from dvsn.distill.shapes import nothing, tapped
 from dvsn.errors import ConfigError
@@ -88,7 +88,5 @@ class LocalisationDistillation(Method):
 
 def edge_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Logits (N, m, 4 (bins + 1)) -> (N, m): T^2 times KL(teacher, student), its mean over distances and edges."""
-    mine, theirs = (each.unflatten(-1, (4, -1)) / temperature for each in (student, teacher))
-    wanted = theirs.log_softmax(dim=-1)
-    apart = wanted.exp() * (wanted - mine.log_softmax(dim=-1))
-    return temperature**2 * apart.mean(dim=(-2, -1))
+    mine, theirs = (each.unflatten(-1, (4, -1)) for each in (student, teacher))
+    return divergence(mine, theirs, temperature, dim=-1).mean(dim=-1) / mine.shape[-1]

@@ -21,13 +21,13 @@ PRIOR = 0.1
 
 
 class PointDetector(nn.Module):
-    """Base of both CenterNets: points on the levels of a pyramid, called as torchvision's detectors are.
+    """Base of both CenterNets and of GFL: points on the levels of a pyramid, called as torchvision's detectors are.
 
-    - `backbone` gives levels, the finest first and of stride 4; `head` reads them. Known difference: the heads read the mean
-      of all levels, resized to the finest, where the papers' networks have one map.
+    - `backbone` gives levels, the finest first; `head` reads them. Known difference of the CenterNets: their heads read the
+      mean of all levels, resized to the finest of stride 4, where the papers' networks have one map.
     - `score_thresh`: objects of a lower score are left out. `nms_thresh`: besides, those that overlap a better one of
       their class by more; None: none, for a head whose `objects` are few and sorted.
-    - `detections_per_img`: the most objects of an answer. `overlap`: see `radius_of`.
+    - `detections_per_img`: the most objects of an answer. `overlap`, of the CenterNets: see `radius_of`.
     """
 
     def __init__(

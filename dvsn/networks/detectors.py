@@ -1,4 +1,4 @@
-"""Detectors on a backbone of ours: torchvision's, cascades of its heads, and CenterNet."""
+"""Detectors on a backbone of ours: torchvision's, cascades of its heads, CenterNet and GFL."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class GeneralisedFocal(PointDetector):
     """
 
     def __init__(
-        self, backbone: Any, classes: int, *, bins: int = 16, nms_thresh: float | None = 0.6, **options: Any
+        self, backbone: Any, classes: int, *, bins: int = 16, nms_thresh: float = 0.6, **options: Any
     ) -> None:
         head = FocalHead(backbone.out_channels, classes - 1, bins)
         super().__init__(backbone, head, **{"score_thresh": 0.05, "nms_thresh": nms_thresh, **options})
@@ -168,7 +168,8 @@ def flat(level: Tensor) -> Tensor:
 def edges(distances: Tensor) -> Tensor:
     """Logits (..., 4 (bins + 1)) -> the mean distance of each edge (..., 4), in units of the stride."""
     shares = distances.unflatten(-1, (4, -1)).softmax(dim=-1)
-    return shares @ torch.arange(shares.shape[-1], device=shares.device, dtype=shares.dtype)
+    bins = torch.arange(shares.shape[-1], device=shares.device, dtype=shares.dtype)
+    return (shares * bins).sum(dim=-1)  # a product of matrices would be of 16 bits under autocast
 
 
 def boxes_at(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:

@@ -103,6 +103,13 @@ def test_an_edge_is_the_mean_of_its_distribution() -> None:
     torch.testing.assert_close(box, torch.tensor([[20.0, 0.0, 52.0, 28.0]]))
 
 
+def test_edges_stay_float32_under_autocast() -> None:
+    logits = torch.randn(1, 5, 4 * 17, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = edges(logits)
+    torch.testing.assert_close(found, edges(logits), rtol=0, atol=0)
+
+
 def test_losses_by_hand() -> None:
     """A share of 1/2 for a quality of 0.8, and of 0: (0.3)^2 ln 2 and (0.5)^2 ln 2. A distance of 1.25 between even bins:
     ln 4 from either side; beyond the last bin it is cut to a tenth below it."""
