@@ -55,7 +55,7 @@ def main() -> None:
     def command() -> None:
         from dvsn.config.compose import hydra_main  # Hydra, which `--help` does without
 
-        hydra_main("tune", lambda config: tune(config))
+        hydra_main("tune", tune)
 
     command_line.run(command, command=COMMAND)
 

@@ -150,7 +150,7 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         if not made:
             refuse_links(place)
         with cleared(place, missing if made else ()), _locked(place) as free:
-            again = resume or made_by_pool(place) or (requeued() and same_command(place))
+            again = resume or made_by_pool(place) or (restarted() and same_command(place))
             if free and (made or again or (given and not holds_run(place))):
                 yield place
                 return
@@ -200,11 +200,6 @@ def made_by_pool(folder: Path) -> bool:
     """Whether this process is a job of a sweep or a search, and the folder is the one that was made for it."""
     given = os.environ.get(JOB_FOLDER)
     return bool(given) and os.path.realpath(str(given)) == os.path.realpath(folder)
-
-
-def requeued() -> bool:
-    """Whether this is a SLURM job that was started again, or torchrun has started its processes again."""
-    return restarted()
 
 
 def same_command(folder: Path) -> bool:

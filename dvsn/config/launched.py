@@ -70,7 +70,7 @@ def place() -> Place | None:
 
 
 def _number(name: str, usual: int | None = None) -> int:
-    text = os.environ.get(name, "" if usual is None else str(usual))
+    text = os.environ.get(name) or ("" if usual is None else str(usual))
     try:
         return int(text)
     except ValueError:
@@ -80,7 +80,7 @@ def _number(name: str, usual: int | None = None) -> int:
 def restarted() -> bool:
     """Whether the launcher has started this run before: a SLURM job that was requeued, or torchrun's --max-restarts."""
     names = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
-    return any(int(os.environ.get(name) or 0) > 0 for name in names)
+    return any(_number(name, 0) > 0 for name in names)
 
 
 def of_launcher(trainer: Mapping[str, Any]) -> dict[str, Any]:

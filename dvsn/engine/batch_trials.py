@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner.tuning import Tuner
+from pytorch_lightning.utilities.memory import is_oom_error
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dvsn.data.module import DataModule
@@ -21,6 +22,7 @@ from dvsn.errors import ConfigError
 from dvsn.tasks.base import Task
 
 GIB = 2**30
+EXHAUSTED = "the memory of the device is exhausted"
 SPARED = 0.8
 """The share of the free main memory that the next size may take."""
 Trials = Callable[[Callable[[Callable[[], Any]], Any]], AbstractContextManager[None]]
@@ -42,10 +44,14 @@ class _Ended(Exception):
 
 
 class _Clock(Callback):
-    """Times the steps after the first, from the end of the one before, so that waiting for a batch counts."""
+    """Times the steps after the first, from the end of the one before, so that waiting for a batch counts.
+
+    Where every step is the first of its epoch (`images` is 0), `all_images` of the whole trial are there instead.
+    """
 
     def __init__(self) -> None:
         self.since, self.images, self.seconds = 0.0, 0, 0.0
+        self.all_images = 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -53,6 +59,7 @@ class _Clock(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
+        self.all_images += len(batch["index"])
         if self.since and batch_idx:  # the first of an epoch waits for its workers to start
             self.seconds += now - self.since
             self.images += len(batch["index"])
@@ -72,10 +79,7 @@ class _Search:
 
     def __call__(self, run: Callable[[], Any]) -> Any:
         size = self.data.batch_size
-        self.size = len(self.data.datasets["train"])
-        self.size = min(self.size, self.data.train_samples or self.size)
-        chooser = self.data.sampler or self.data.ratios
-        self.size = self.size if chooser is None else chooser.length
+        self.size = self.trainer.train_dataloader.batch_sampler.size  # type: ignore[union-attr]
         if size > min(self.size, self.node["most"]):
             raise _Ended(self._at_the_end())
         self._require_memory(size)
@@ -84,11 +88,15 @@ class _Search:
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        answer = run()
-        steps = self.trainer.fit_loop.epoch_loop.global_step
+        try:
+            answer = run()
+        except RuntimeError as error:
+            if size == 1 and is_oom_error(error):  # the Tuner would halve it
+                raise _Ended(EXHAUSTED) from error
+            raise
         seconds, images = clock.seconds, clock.images
         if not images:  # every step was the first of its epoch
-            seconds, images = time.perf_counter() - began, steps * size
+            seconds, images = time.perf_counter() - began, clock.all_images
         memory = peak_memory(on_gpu=self.on_gpu) / GIB
         self.trials.append(Trial(size, images / max(seconds, 1e-9), memory))
         self._require_gain()
@@ -153,7 +161,7 @@ def batch_sizes(
     is looked at here. Raises `ConfigError` where not even the first fits.
     """
     search = _Search(trainer, data, node, trials)
-    ended = "the memory of the device is exhausted"
+    ended = EXHAUSTED
     with around(search):
         try:
             Tuner(trainer).scale_batch_size(
@@ -168,8 +176,10 @@ def batch_sizes(
         except _Ended as found:
             ended = str(found)
     if not trials:
-        smaller = f" Set tune.first={max(1, node['first'] // 2)} or less." if node["first"] > 1 else ""
-        raise ConfigError(f"tune.first: no step with {node['first']} items was possible: {ended}.{smaller}")
+        advice = "Set tune.first to a smaller number."
+        if ended == EXHAUSTED:  # smaller ones were tried
+            advice = "Nor with fewer. Choose a smaller network or smaller pictures."
+        raise ConfigError(f"tune.first: no step with {node['first']} items was possible: {ended}. {advice}")
     chosen = trials[-1] if search.on_gpu else fastest(trials, node["gain"])
     norms = any(isinstance(module, _BatchNorm) for module in task.modules())
     return {

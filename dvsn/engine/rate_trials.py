@@ -53,11 +53,12 @@ class Curve(Callback):
         self.ramp, self.diverges = ramp, diverges
         self.rates: list[float] = []
         self.losses: list[float] = []
+        self._rate = math.nan  # of the step that is under way
         self._window: list[float] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if not self._window:
-            self.rates.append(self.ramp.lr[0])
+            self._rate = self.ramp.lr[0]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -65,6 +66,7 @@ class Curve(Callback):
         self._window.append(float(outputs["loss"]) if outputs else math.nan)
         if pl_module.window_open:
             return
+        self.rates.append(self._rate)
         self.losses.append(sum(self._window))  # each is divided by the batches of its accumulation
         self._window.clear()
         few = self.losses[-FEWEST:]

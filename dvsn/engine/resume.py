@@ -264,18 +264,20 @@ class ForcedOptions(Callback):
             schedule._last_lr = rates
 
 
-def place_of(checkpoint: Path) -> tuple[int, int]:
-    """Epoch and optimiser step of a checkpoint."""
-    content = read_checkpoint(checkpoint, verify=False)
-    return int(content.get("epoch", 0)), int(content.get("global_step", 0))
+class Reached(NamedTuple):
+    """Where a checkpoint was written."""
+
+    epoch: int
+    step: int
+    """Of the optimiser."""
+    logged: int
+    """The step, as loggers count it, of the first batch after the checkpoint."""
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step, as loggers count it, of the first batch after the checkpoint.
-
-    Within an epoch Lightning counts a batch only after its callbacks and its validation, which is where dvsn saves.
-    """
+def reached(checkpoint: Path) -> Reached:
+    """How far the run of a checkpoint was. Within an epoch Lightning counts a batch only after its callbacks and its
+    validation, which is where dvsn saves."""
     content = read_checkpoint(checkpoint, verify=False)
     stepped = int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
     inside = int((content.get("DataModule") or {}).get("batch", 0)) > 0
-    return stepped + int(inside)
+    return Reached(int(content.get("epoch", 0)), int(content.get("global_step", 0)), stepped + int(inside))

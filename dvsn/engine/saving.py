@@ -35,16 +35,15 @@ class Checkpoints(Checkpoint):
     at the end, and when the run is told to stop (SIGTERM, Ctrl-C, SLURM's requeue signal). `best` is
     written when `monitor` improves in the sense of `mode`.
 
-    Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in
-    the middle of a gradient accumulation: both wait for the next clean point, as validations and the end of the run
-    do. A run that `max_steps` or
-    `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Where a validation
-    follows a batch, the checkpoint of that batch is written after it, so that its score is never lost. Weights
-    that are not finite are never saved. A failed write, such as on a full disk, ends the run with a message
-    and leaves the older file as it was.
+    Nothing is saved at an epoch's last batch, where Lightning's counters are between two epochs, nor in the middle of a
+    gradient accumulation: both wait for the next clean point, as validations and the end of the run do. A run that
+    `max_steps` or `max_time` ends inside an epoch is saved after its last batch and can be continued from there. Where
+    a validation follows a batch, the checkpoint of that batch is written after it, so that its score is never lost.
+    Weights that are not finite are never saved. A failed write, such as on a full disk, ends the run with a message and
+    leaves the older file as it was.
 
-    A first signal ends the run after the current batch, with exit code 143 (SIGTERM) or 130 (Ctrl-C); a
-    second Ctrl-C ends it at once.
+    A first signal ends the run after the current batch, with exit code 143 (SIGTERM) or 130 (Ctrl-C); a second Ctrl-C
+    ends it at once.
     """
 
     def __init__(
@@ -71,9 +70,8 @@ class Checkpoints(Checkpoint):
         self._improved = False
         self._postponed = False
         self._whole: WholeAccumulations | None = None
-        self._waited = (
-            False  # the checkpoint that a run goes on from was written after a validation that had waited
-        )
+        self._waited = False
+        """Whether the checkpoint that a run goes on from was written after a validation that had waited."""
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
@@ -181,8 +179,11 @@ class Checkpoints(Checkpoint):
             self._stop(trainer, stop)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if self.save_weights and trainer.is_global_zero:
-            state = pl_module.state_dict()
+        if not self.save_weights:
+            return
+        # asked by all processes: with `trainer=fsdp` each has a part of it
+        state = trainer.strategy.lightning_module_state_dict()
+        if trainer.is_global_zero:
             kept = {key: value for key, value in state.items() if not key.startswith("distiller.")}
             write_safetensors(self.folder / "last.safetensors", kept)
 

@@ -33,10 +33,22 @@ from dvsn.networks.shared_norm import share_statistics
 from dvsn.optim.distillation_oriented import DistillationOriented
 from dvsn.seeding import seed_everything
 from dvsn.tasks.base import Task
+from dvsn.tasks.items import require_items, require_mix, require_views
 from dvsn.tasks.recipe import build_task
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
+
+
+def build_both(config: Config) -> tuple[Task, DataModule]:
+    """The task and the data of a training. Raises `ConfigError` where they do not go together."""
+    data, task = build_data(config), make_task(config)
+    task.ask_data(data)
+    distilled = any(node is not None for node in (config.get("distill") or {}).values())
+    require_items(task, data)
+    require_mix(task, data, distilled=distilled)
+    require_views(task, data, distilled=distilled)
+    return task, data
 
 
 def build_data(config: Config) -> DataModule:
@@ -199,8 +211,9 @@ def check_fsdp(config: Config, task: Task) -> None:
         )
     for name in ("ema", "swa", "compile"):
         if config.get(name):
+            off = "false" if name == "compile" else "null"
             raise ConfigError(
-                f"{what} does not go with {name}={config[name]}. Set {name}=null or trainer.strategy=ddp."
+                f"{what} does not go with {name}={config[name]}. Set {name}={off} or trainer.strategy=ddp."
             )
     if task.distiller is not None and task.distiller.stages:
         names = ", ".join(name for name, _ in task.distiller.stages)
@@ -217,7 +230,8 @@ def check_fsdp(config: Config, task: Task) -> None:
         raise ConfigError(f"{what} needs plain memory layouts. Set channels_last=false.")
     if str(trainer.get("precision", "auto")) not in ("auto", "32", "32-true", "bf16-mixed", "bf16"):
         raise ConfigError(
-            f"trainer.precision: found {trainer['precision']}; fsdp runs in 32-true and bf16-mixed."
+            f"trainer.precision: found {trainer['precision']}; fsdp runs in 32-true and bf16-mixed. Set one of them, or "
+            "trainer.strategy=ddp."
         )
 
 

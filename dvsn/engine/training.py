@@ -8,7 +8,7 @@ from typing import Any
 
 from dvsn.atomic import write_json
 from dvsn.config.build import inspect_tree
-from dvsn.config.folders import requeued
+from dvsn.config.launched import restarted
 from dvsn.config.partners import check_partners
 from dvsn.engine import console, loggers, results, resume, run_folder, teaching
 from dvsn.engine import trainer as runtime
@@ -19,7 +19,6 @@ from dvsn.engine.initial_weights import start_from
 from dvsn.engine.next_steps import next_lines
 from dvsn.engine.times import Times
 from dvsn.engine.together import Together
-from dvsn.tasks.items import require_items, require_mix, require_views
 
 Config = dict[str, Any]
 
@@ -32,13 +31,7 @@ def train(config: Config) -> dict[str, Any]:
     runtime.keep_class_weights(config)
     folder = Path(config["run_dir"])
     checkpoint = resume.find_resume(config.get("resume"), folder)
-    data = runtime.build_data(config)
-    task = runtime.make_task(config)
-    task.ask_data(data)
-    require_items(task, data)
-    distilled = any(node is not None for node in (config.get("distill") or {}).values())
-    require_mix(task, data, distilled=distilled)
-    require_views(task, data, distilled=distilled)
+    task, data = runtime.build_both(config)
     forced: tuple[str, ...] = ()
     ran: tuple[str, ...] | None = None
     if checkpoint is not None:
@@ -48,7 +41,7 @@ def train(config: Config) -> dict[str, Any]:
     teaching.distil(task, config, data, ran)
     if checkpoint is not None:
         resume.require_weights(task, checkpoint)
-    keep_ids(folder, checkpoint, again=bool(config.get("resume")) or requeued())
+    keep_ids(folder, checkpoint, again=bool(config.get("resume")) or restarted())
     trainer = runtime.build_trainer(config, task)
     if forced:
         trainer.callbacks.append(resume.ForcedOptions(forced))  # type: ignore[attr-defined]
@@ -57,10 +50,12 @@ def train(config: Config) -> dict[str, Any]:
         run_folder.record_run(folder, config)
         console.describe(config, task, trainer, folder, teacher_score=teacher.score)
         runs.begin(trainer.loggers, config)
-    before = 0 if checkpoint is None else resume.step_of(checkpoint)
+    before = 0
     if checkpoint is not None:
+        reached = resume.reached(checkpoint)
+        before = reached.logged
         loggers.resume_csv(trainer, before)
-        results.find(trainer, Together).started_from = resume.place_of(checkpoint)
+        results.find(trainer, Together).started_from = (reached.epoch, reached.step)
 
     started = time.perf_counter()
     with told(trainer, config):

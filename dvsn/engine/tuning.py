@@ -34,7 +34,6 @@ from dvsn.engine.tuning_pictures import batch_picture, rate_picture
 from dvsn.errors import ConfigError
 from dvsn.optim.schedules import Constant
 from dvsn.tasks.base import Task
-from dvsn.tasks.items import require_items, require_mix, require_views
 
 log = logging.getLogger("dvsn")
 Config = dict[str, Any]
@@ -79,14 +78,15 @@ def check(config: Config) -> None:
     """Refuse what no trial can answer. Raises `ConfigError`."""
     node, trainer = config["tune"], config["trainer"]
     low, high, ends = node["lowest"], node["highest"], node["diverges"]
+    first, most = node["first"], node["most"]
     rules: Rules = (
         ("find", node["find"], node["find"] in ("lr", "batch_size", "both"), "lr, batch_size or both"),
         ("lowest", low, number(low) and low > 0, "a learning rate above 0"),
         ("highest", high, number(high) and number(low) and high > low, f"a learning rate above tune.lowest={low}"),
         ("steps", node["steps"], whole(node["steps"], FEWEST), f"a whole number, {FEWEST} or more"),
         ("diverges", ends, ends is None or (number(ends) and ends > 1), "null, or a number above 1"),
-        ("first", node["first"], whole(node["first"], 1), "a whole number, 1 or more"),
-        ("most", node["most"], whole(node["most"], node["first"]), "a whole number, tune.first or more"),
+        ("first", first, whole(first, 1), "a whole number, 1 or more"),
+        ("most", most, whole(most, 1) and whole(first, 1) and most >= first, "a whole number, tune.first or more"),
         ("trial_steps", node["trial_steps"], whole(node["trial_steps"], 2), "a whole number, 2 or more"),
         ("gain", node["gain"], number(node["gain"]) and 0 < node["gain"] < 1, "a share between 0 and 1"),
         ("output", node["output"], isinstance(node["output"], str) and node["output"] != "", "a folder"),
@@ -96,20 +96,15 @@ def check(config: Config) -> None:
         raise ConfigError("resume: a search begins with the first step of a training. Set resume=null")
     if runtime.device_count(trainer) > 1 or trainer.get("num_nodes", 1) > 1:
         raise ConfigError(
-            f"trainer.devices: found {trainer['devices']}, and a search measures one device. Set trainer.devices=1. The "
-            "total data.batch_size of several is so many times the one found."
+            f"trainer.devices: found {trainer['devices']} on {trainer.get('num_nodes', 1)} machines, and a search measures "
+            "one device. Set trainer.devices=1 trainer.num_nodes=1. The total data.batch_size of several is so many times "
+            "the one found."
         )
 
 
 def prepare(config: Config, folder: str) -> Prepared:
     """Task, data and trainer as a training has them, for trials of any length without validation."""
-    data = runtime.build_data(config)
-    task = runtime.make_task(config)
-    task.ask_data(data)
-    require_items(task, data)
-    distilled = any(node is not None for node in (config.get("distill") or {}).values())
-    require_mix(task, data, distilled=distilled)
-    require_views(task, data, distilled=distilled)
+    task, data = runtime.build_both(config)
     if config.get("weights"):
         start_from(task, config["weights"])
     teaching.distil(task, config, data, None)
@@ -198,7 +193,7 @@ def find_rate(config: Config) -> Config:
                 early_stop_threshold=None,  # the curve has its own
                 update_attr=False,
             )
-    pairs = zip(curves[0].rates, curves[0].losses, strict=False)
+    pairs = zip(curves[0].rates, curves[0].losses, strict=True)
     finite = [(rate, loss) for rate, loss in pairs if math.isfinite(loss)]
     rates, losses = [rate for rate, _ in finite], [loss for _, loss in finite]
     return {

@@ -124,6 +124,8 @@ def test_devices_are_those_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(ConfigError, match="RANK: found 'first'"):
         launched.place()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "")
+    assert not launched.restarted()
 
 
 def test_who_differs_is_named_with_its_values(on_board: Any) -> None:

@@ -48,9 +48,7 @@ def fit(config: dict[str, Any], dies_after: int | None = None) -> tuple[Any, Any
 
 
 def prepared(config: dict[str, Any]) -> tuple[Any, Any]:
-    task, data = runtime.make_task(config), runtime.build_data(config)
-    task.ask_data(data)
-    require_views(task, data, distilled=True)
+    task, data = runtime.build_both(config)
     teaching.distil(task, config, data, None)
     return task, data
 

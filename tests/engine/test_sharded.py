@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError
@@ -22,7 +23,8 @@ from tests.support.tiny import TINY, composed, write_blobs
     ("words", "message"),
     [
         ([*TINY], "task=pix2pix has two"),
-        ([*SMALL, "ema=0.9"], "does not go with ema"),
+        ([*SMALL, "ema=0.9"], r"does not go with ema=0\.9\. Set ema=null"),
+        ([*SMALL, "compile=true"], "Set compile=false"),
         ([*SMALL, "channels_last=true"], "channels_last=false"),
         ([*SMALL, "trainer.precision=16-mixed"], "32-true and bf16-mixed"),
     ],
@@ -68,7 +70,7 @@ def test_sharded_processes_learn_as_ddp_does(teacher: str, tmp_path: Path) -> No
         *shared, f"teacher={taught}", "distill=[kd,crd]", "distill.crd.method.negatives=8", "trainer.devices=2",
         "network.depth=8", "distillation.engine=eager", "optim.lr=0.001",
     ]  # fmt: skip
-    fsdp = [*options, "trainer.strategy=fsdp", f"trainer.fsdp_teacher={teacher}"]
+    fsdp = [*options, "trainer.strategy=fsdp", f"trainer.fsdp_teacher={teacher}", "checkpoint.weights=true"]
 
     def config(name: str, words: list[str], epochs: int) -> dict[str, Any]:
         return composed([*words, f"trainer.max_epochs={epochs}"], tmp_path / name)
@@ -89,5 +91,9 @@ def test_sharded_processes_learn_as_ddp_does(teacher: str, tmp_path: Path) -> No
             torch.testing.assert_close(states["fsdp"][key], value, rtol=1e-4, atol=1e-5)
     for key, value in states["fsdp"].items():
         torch.testing.assert_close(states["broken"][key], value, rtol=0, atol=0)
+    weights = load_file(tmp_path / "fsdp" / "checkpoints" / "last.safetensors")
+    for key, value in weights.items():
+        torch.testing.assert_close(value, states["fsdp"][key], rtol=0, atol=0)
+    assert weights.keys() == {key for key in states["fsdp"] if not key.startswith("distiller.")}
     alone: Any = load(tmp_path / "fsdp" / "checkpoints" / "last.ckpt")
     assert torch.isfinite(alone(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).all()

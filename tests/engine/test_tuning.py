@@ -180,6 +180,14 @@ def test_memory_that_is_exhausted(words: list[str], tmp_path: Path, monkeypatch:
     assert found["ended"] == "the memory of the device is exhausted"
 
 
+def test_memory_into_which_not_even_one_item_fits(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "prepare", failing(1))
+    with pytest.raises(ConfigError, match=r"tune\.first: no step with 2 .* is exhausted\. Nor with fewer"):
+        tuning.tune(config(words, tmp_path, find="batch_size", trial_steps=2))
+
+
 def test_memory_that_would_be_exhausted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a CPU: 1 GiB with 8 items, 0.2 before, makes 0.8 more with 16."""
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
@@ -219,6 +227,7 @@ def test_a_method_with_an_initial_stage(
         ({"lowest": 1.0, "highest": 0.5}, {}, "tune.highest: "),
         ({"steps": 5}, {}, "tune.steps: "),
         ({"first": 8, "most": 4}, {}, "tune.most: "),
+        ({"first": None}, {}, "tune.first: "),
         ({"diverges": 0.5}, {}, "tune.diverges: "),
         ({}, {"resume": "auto"}, "resume: "),
         ({}, {"trainer": {"devices": 2, "accelerator": "cpu"}}, "trainer.devices: found 2"),
@@ -230,12 +239,8 @@ def test_what_is_refused(options: dict[str, Any], more: dict[str, Any], message:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["segmentation", "pose"])
-def test_other_tasks(task: str, tmp_path: Path) -> None:
-    words, write = {
-        "segmentation": (TINY_SEGMENTATION, write_scenes),
-        "pose": (TINY_POSE, write_people),
-    }[task]
+@pytest.mark.parametrize(("words", "write"), [(TINY_SEGMENTATION, write_scenes), (TINY_POSE, write_people)])
+def test_other_tasks(words: list[str], write: Callable[[Path], Path], tmp_path: Path) -> None:
     found = tuning.tune(
         config(
             [*words, f"data.root={write(tmp_path / 'data')}"], tmp_path, find="both", steps=20, trial_steps=2

@@ -10,7 +10,7 @@ import torch
 
 from dvsn.engine import loggers
 from dvsn.engine import trainer as runtime
-from dvsn.engine.resume import find_resume, step_of
+from dvsn.engine.resume import find_resume, reached
 from dvsn.weights import read_checkpoint
 
 
@@ -42,7 +42,7 @@ def run(
     if dies_after is not None or dies is not None:
         trainer.callbacks.insert(0, dies or Dies(dies_after or 0))  # type: ignore[attr-defined]
     if resume is not None:
-        loggers.resume_csv(trainer, step_of(resume))
+        loggers.resume_csv(trainer, reached(resume).logged)
     try:
         trainer.fit(task, runtime.build_data(config), ckpt_path=resume, weights_only=True)
     except Died:
