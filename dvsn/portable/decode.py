@@ -19,7 +19,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,8 @@ def to_labels(
 
 def read_grey(path: str | Path) -> np.ndarray:
     """(H, W) uint8 brightness of a mask as stored, in any format: of a palette its colours, of 16 bits by the rule."""
-    picture = read_rgb(path)
-    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    with read_by(replace(_RULE.get(), bands=None)):  # a mask has no bands
+        return cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)
 
 
 def open_stored(path: str | Path) -> Image.Image:

@@ -17,7 +17,7 @@ from dvsn.data.module import DataModule
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable.band_files import read_numbers
 from dvsn.portable.bands import OPTIONS, Bands, as_rgb, bands_of, from_memory, measured, scaled, shown_bands
-from dvsn.portable.decode import Rule, make_rule, read_by, read_rgb
+from dvsn.portable.decode import Rule, make_rule, read_by, read_grey, read_rgb
 
 Array = np.ndarray[Any, Any]
 LIMIT = 10_000
@@ -182,6 +182,13 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     pages = tmp_path / "pages.tif"
     Image.fromarray(drawn(1)[..., 0]).save(pages, save_all=True, append_images=[Image.new("L", (3, 3))])
     refused(r"pages\.tif: its pages differ", pages, count=2)
+
+
+def test_a_mask_beside_bands_is_read_as_grey(tmp_path: Path) -> None:
+    mask = drawn(1)
+    path = write(tmp_path / "mask.png", mask)
+    with read_by(Rule(bands=Bands(4))):
+        assert np.array_equal(read_grey(path), mask[..., 0])
 
 
 def test_without_bands_an_array_is_no_picture_and_a_float_picture_says_how(tmp_path: Path) -> None:
