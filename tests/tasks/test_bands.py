@@ -22,13 +22,13 @@ from dvsn.data_tools.check import check
 from dvsn.engine import trainer as runtime
 from dvsn.engine.initial_weights import start_from
 from dvsn.errors import ConfigError, DataError
-from dvsn.evaluate import evaluate
 from dvsn.export.__main__ import COMMAND as EXPORT
 from dvsn.export.__main__ import export
 from dvsn.portable.model import Model
 from dvsn.predict import command as predict
 from dvsn.predict.options import COMMAND as PREDICT
 from dvsn.weights import read_checkpoint
+from tests.support.evaluating import evaluated
 from tests.support.tiny import TINY, TINY_CLASSIFICATION, TINY_SEGMENTATION, composed, write_scenes
 
 Array = np.ndarray[Any, Any]
@@ -84,14 +84,6 @@ def tool(name: str, root: Path, *options: str) -> dict[str, Any]:
             overrides.append("workers=0")
         config: Any = OmegaConf.to_container(compose(name, overrides=overrides), resolve=True)
     return config
-
-
-def evaluated(*overrides: str) -> dict[str, float]:
-    options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialized(conf_dir()):
-        config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
-    config.pop("hydra", None)
-    return evaluate(config)
 
 
 # Before training -----------------------------------------------------------------------------------------
