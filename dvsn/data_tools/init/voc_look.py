@@ -112,11 +112,9 @@ def places(
     pictures, annotations = (
         one_pattern({split: each[n] for split, each in pairs.items()}, listing) for n in (0, 1)
     )
-    named = {
-        each.rpartition("/")[2].rpartition(".")[0]: each
-        for each in listing.ending(".txt")
-        if "ImageSets/" in f"/{each}"
-    }
+    texts = [each for each in listing.ending(".txt") if "ImageSets/" in f"/{each}"]
+    texts.sort(key=lambda each: "ImageSets/Main/" in each)  # the last of a name counts: those of boxes
+    named = {PurePosixPath(each).stem: each for each in texts}
     lists = [split for split in named if role_of(split)]
     if list(pairs) == [ALL] and len(lists) > 1:
         folder = named[lists[0]].rpartition("/")[0]

@@ -98,6 +98,16 @@ def test_yolo_and_voc_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert config["data"]["objects"]["names"] == {1: "cat", 2: "dog"} and len(module.open("val")) == 3
 
 
+def test_lists_of_voc_are_those_of_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = voc(tmp_path / "voc", {str(n): voc_object("cat", [1, 1, 20, 30]) for n in range(6)})
+    for folder, train in (("Main", "0 1 2 3"), ("Segmentation", "0")):
+        text(root / "ImageSets" / folder / "train.txt", train.replace(" ", "\n"))
+        text(root / "ImageSets" / folder / "val.txt", "4\n5\n")
+    config, module = written(tmp_path, root, monkeypatch)
+    assert config["data"]["objects"]["lists"] == "ImageSets/Main/{split}.txt"
+    assert len(module.open("train")) == 4
+
+
 def test_outlines_of_voc_are_seen_and_are_no_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
