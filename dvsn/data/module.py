@@ -39,7 +39,7 @@ from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import OPTIONS, make_bands, measured
+from dvsn.portable.bands import OPTIONS, make_bands, measured, spread
 from dvsn.types import Vocabulary
 
 log = logging.getLogger("dvsn")
@@ -172,7 +172,10 @@ def measure_ranges(dataset: ImageDataset, rule: Rule, *, skip: bool = False) -> 
     pictures = []
     for path in paths:
         try:
-            pictures.append(read_numbers(path, reading.read_bytes(path), bands, rule.max_pixels))
+            parts = read_numbers(path, reading.read_bytes(path), bands, rule.max_pixels)
+            pictures.append(
+                [spread(part).copy()[None] for part in parts]
+            )  # (1, pixels, n): the rest need not stay
         except DataError:
             if not skip:
                 raise

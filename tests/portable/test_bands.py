@@ -16,7 +16,17 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import OPTIONS, Bands, as_rgb, bands_of, from_memory, measured, scaled, shown_bands
+from dvsn.portable.bands import (
+    OPTIONS,
+    Bands,
+    as_rgb,
+    bands_of,
+    from_memory,
+    measured,
+    scaled,
+    shown_bands,
+    spread,
+)
 from dvsn.portable.decode import Rule, make_rule, read_by, read_grey, read_rgb
 
 Array = np.ndarray[Any, Any]
@@ -111,6 +121,13 @@ def test_ranges_are_measured_between_percentiles() -> None:
     assert measured([[flat]], Bands(1)).ranges == ((7.0, 8.0),)
     both = measured([[drawn(3), ramp[:, :9]]], Bands(4))
     assert both.ranges is not None and both.ranges[:3] == ((0.0, 255.0),) * 3
+
+
+def test_pixels_are_thinned_once() -> None:
+    numbers = np.arange(500 * 777 * 2, dtype=np.float32).reshape(500, 777, 2)
+    some = spread(numbers)
+    assert len(some) == -(-500 * 777 // 3) and np.array_equal(some[1], numbers[0, 3])
+    assert np.array_equal(spread(some[None]), some)
 
 
 def test_bands_are_taken_and_become_bytes(tmp_path: Path) -> None:
