@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from dvsn.data.transforms import refuse_colour_steps
 from dvsn.data_tools import show, stats
 from dvsn.data_tools.check import check
 from dvsn.engine import trainer as runtime
-from dvsn.engine.initial_weights import start_from
+from dvsn.engine.initial_weights import compare_normalisation, start_from
 from dvsn.errors import ConfigError, DataError
 from dvsn.export.__main__ import COMMAND as EXPORT
 from dvsn.export.__main__ import export
@@ -259,6 +260,18 @@ def test_weights_of_rgb_start_four_bands(run: Path, scenes: Path, tmp_path: Path
     }
     assert len(others) == len(four.state_dict()) - 1
     assert all(torch.equal(value, rgb.state_dict()[key]) for key, value in others.items())
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_published_weights_advise_their_mean_to_rgb_alone(
+    channels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    expects = SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    normalise = SimpleNamespace(mean=torch.full((channels,), 0.5), std=torch.full((channels,), 0.25))
+    task: Any = SimpleNamespace(normalise=normalise)
+    network: Any = SimpleNamespace(expects=expects)
+    compare_normalisation(task, network, "a.pth")
+    assert ("task.mean=[0.5,0.4,0.3]" in caplog.text) == (channels == 3)
 
 
 ONE = [
