@@ -104,7 +104,7 @@ class Answer:
             f"{score} test": None if "test" not in file.scores else round(file.scores["test"], 5),
             "p50 ms": round(costs["p50"] or 0.0, 3),
             "p95 ms": round(costs["p95"] or 0.0, 3),
-            "times faster": round(self.faster(file), 2),
+            "times as fast": round(self.faster(file), 2),
             "MB": round((costs["size"] or 0.0) / 1e6, 3),
             "M macs": round((costs["macs"] or 0.0) / 1e6, 1),
             "front": "yes" if file in self.order else "",
@@ -140,8 +140,8 @@ class Answer:
             own = self.teacher.scores.get("test")
             test = f"On test, measured once: {best.scores['test']:.4f}{'' if own is None else f', the teacher {own:.4f}'}."
         return [
-            f"{best.path} answers in {row['p50 ms']:g} ms (p95 {row['p95 ms']:g}), {row['times faster']:g} times faster "
-            f"than the teacher's file of full precision in turns on this machine ({self.teacher.costs['p50']:.3g} ms), "
+            f"{best.path} answers in {row['p50 ms']:g} ms (p95 {row['p95 ms']:g}), {row['times as fast']:g} times as fast "
+            f"as the teacher's file of full precision in turns on this machine ({self.teacher.costs['p50']:.3g} ms), "
             f"and has {row['MB']:g} MB instead of {(self.teacher.costs['size'] or 0.0) / 1e6:.3g}.",
             f"On val it has {score} {best.scores['val']:.4f}, {change} than the teacher ({self.teacher.scores['val']:.4f}).",
             test,

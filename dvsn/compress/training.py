@@ -44,10 +44,16 @@ def students(question: Question, candidates: Sequence[str]) -> list[Student]:
     return [Student(name, method) for name in candidates for method in question.menu.methods]
 
 
+EVERY_EPOCH = "trainer.check_val_every_n_epoch=1"
+"""Added to trainings whose line says nothing of it: long recipes validate more seldom than a first rung ends."""
+
+
 def words_of(question: Question, student: Student, *, epochs: int, seed: int) -> list[str]:
     """The options of a training as they are typed."""
     shared = question.student_words(student.candidate, student.method)
-    return [*shared, f"seed={seed}", f"trainer.max_epochs={epochs}"]
+    key = EVERY_EPOCH.partition("=")[0]
+    often = [] if any(word.startswith(f"{key}=") for word in shared) else [EVERY_EPOCH]
+    return [*shared, f"seed={seed}", f"trainer.max_epochs={epochs}", *often]
 
 
 def run(question: Question, jobs: Mapping[Path, Sequence[str]], lock: int) -> dict[Path, Job]:

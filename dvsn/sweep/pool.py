@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from dvsn.atomic import locked_out, replacing
 from dvsn.config.folders import JOB_FOLDER
+from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError
 from dvsn.sweep.job import Job, filtered, own_overrides, read_result, reason
 
@@ -268,8 +269,3 @@ class Lines(Stream):
                 )  # one call, so that lines of two jobs do not mix
                 self.shown = now
         sys.stdout.flush()
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

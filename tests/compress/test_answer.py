@@ -75,7 +75,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     question = asked(tmp_path, budget=Budget(latency=10.0), floor=Floor(1.0, drop=2.0))
     found = Answer(question, FILES, [{"rung": 1}], {"big": "25 ms"})
     text = found.write()
-    assert "answers in 6 ms (p95 12), 5 times faster than" in text
+    assert "answers in 6 ms (p95 12), 5 times as fast as" in text
     assert "1.00 points less than the teacher (0.8000)" in text and "Test was not measured." in text
     assert "big: 25 ms" in text and "Not tried: pruned forms" in text and "    python -m dvsn.train" in text
     assert "latency 10 ms, a drop of 2 points" in text.splitlines()[0]
