@@ -122,7 +122,7 @@ class Joined(ImageDataset):
         self.parts = list(parts)
         self.places: list[Sequence[int]]
         self.places = [range(len(part)) for part in parts] if places is None else list(places)
-        for name in ("collate", "class_names"):
+        for name in ("collate", "class_names", "highest_deep"):
             if hasattr(first, name):
                 setattr(self, name, getattr(first, name))
         if all(hasattr(part, "targets") for part in parts):  # a class for each item
@@ -142,6 +142,10 @@ class Joined(ImageDataset):
     def read(self, index: int) -> Sample:
         part, place = self.at(index)
         return part.read(place)
+
+    def read_at(self, epoch: int, index: int) -> Sample:
+        part, place = self.at(index)
+        return part.read_at(epoch, place)
 
     def describe(self, index: int) -> str:
         part, place = self.at(index)

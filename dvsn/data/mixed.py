@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvsn.config.build import options_of
+from dvsn.config.types import number
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.samplers import draw
 from dvsn.errors import ConfigError, DataError, nearest
@@ -38,8 +39,8 @@ def read_sources(more: Sequence[Any], reader: Reader | None, *, split: str, kind
     Raises `ConfigError` for an entry without a folder, an unknown key or option, and a ratio that is none.
     """
     found = []
-    for number, entry in enumerate(more):
-        path = f"data.more.{number}"
+    for place, entry in enumerate(more):
+        path = f"data.more.{place}"
         if not isinstance(entry, Mapping) or not isinstance(entry.get("root"), str):
             raise ConfigError(
                 f"{path}: found {entry!r}, expected a mapping with a root, such as {{root: FOLDER, ratio: 0.5}}."
@@ -48,8 +49,7 @@ def read_sources(more: Sequence[Any], reader: Reader | None, *, split: str, kind
             if key not in KEYS:
                 raise ConfigError(f"{path}.{key}: unknown key. {nearest(str(key), KEYS)}")
         ratio = entry.get("ratio")
-        plain = isinstance(ratio, int | float) and not isinstance(ratio, bool) and math.isfinite(ratio)
-        if ratio is not None and (not plain or ratio <= 0):
+        if ratio is not None and not (number(ratio) and 0 < ratio < math.inf):
             raise ConfigError(
                 f"{path}.ratio: found {ratio!r}, expected a number above 0, or null for each sample once."
             )
@@ -88,7 +88,8 @@ def require_alike(first: ImageDataset, other: ImageDataset, source: Source, read
     mine = words_of(reader) or tuple(getattr(first, "class_names", ()))
     theirs = words_of(source.reader) or tuple(getattr(other, "class_names", ()))
     if mine != theirs:
-        only = [f"'{name}'" for name in theirs if name not in mine] or ["another order"]
+        only = [f"'{name}'" for name in theirs if name not in mine]
+        only = only or [f"no '{name}'" for name in mine if name not in theirs] or ["another order"]
         raise ConfigError(
             f"data.more: {source.root} has other classes than data.root: {', '.join(only[:8])}. Expected "
             f"{', '.join(mine[:12])}. Set options of its reader, such as id_map."

@@ -39,7 +39,7 @@ from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import OPTIONS, make_bands, measured
+from dvsn.portable.bands import OPTIONS, make_bands, measured, spread
 from dvsn.types import Vocabulary
 
 log = logging.getLogger("dvsn")
@@ -172,7 +172,10 @@ def measure_ranges(dataset: ImageDataset, rule: Rule, *, skip: bool = False) -> 
     pictures = []
     for path in paths:
         try:
-            pictures.append(read_numbers(path, reading.read_bytes(path), bands, rule.max_pixels))
+            parts = read_numbers(path, reading.read_bytes(path), bands, rule.max_pixels)
+            pictures.append(
+                [spread(part).copy()[None] for part in parts]
+            )  # (1, pixels, n): the rest need not stay
         except DataError:
             if not skip:
                 raise
@@ -425,9 +428,7 @@ class DataModule(pl.LightningDataModule):
         """The dataset of `train`, `val` or `test`, with or without augmentation. Touches the disk."""
         if split not in self.splits:
             raise ConfigError(f"split: found '{split}'; this data set has {', '.join(self.splits)}.")
-        data = self._read_split(split, transform=self._transform(augment))
-        if self.tile is not None:
-            data = self._tiled(data, augment)
+        data = self._tiled(self._read_split(split, transform=self._transform(augment)), augment)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
@@ -519,13 +520,13 @@ class DataModule(pl.LightningDataModule):
                     )
                 given: dict[str, Any] = {"like": first, "source": self.pair.source, "seed": self.seed}
                 unlabelled = Unlabelled(root=source.root, transform=first.transform, **given)
-                parts.append(rule_by(unlabelled, self.rule, self.pair.source))
+                parts.append(self._tiled(rule_by(unlabelled, self.rule, self.pair.source), augment=True))
                 continue
             other = self.read(source.split, transform=first.transform, source=source)
             if len(other) == 0:
                 raise DataError(f"data.more: the split '{source.split}' of {source.root} holds no sample.")
             require_alike(first, other, source, self.reader)
-            parts.append(other)
+            parts.append(self._tiled(other, augment=True))
         self.ratios = Ratios([len(part) for part in parts], ratios)
         log.info("data.more: an epoch has %s", told(sources, self.root, self.ratios.counts))
         return self._joined(parts, [range(len(part)) for part in parts])
@@ -541,8 +542,9 @@ class DataModule(pl.LightningDataModule):
         return self._joined([whole], [rest if split == "train" else held])
 
     def _tiled(self, data: ImageDataset, augment: bool) -> ImageDataset:
-        """The tiles of the pictures: at random places where it is trained on them, else on the grid."""
-        assert self.tile is not None
+        """The tiles of the pictures, where `tile` asks for them: at random places in training, else on the grid."""
+        if self.tile is None:
+            return data
         if self.wanted != "dataset":
             raise ConfigError(
                 f"data.tile: cuts pictures and label maps, not {WORDS[self.wanted]}. Set data.tile=null."
@@ -716,10 +718,8 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        size, chooser = (
-            min(len(self.datasets["train"]), self.train_samples or sys.maxsize),
-            self.sampler or self.ratios,
-        )
+        size = min(len(self.datasets["train"]), self.train_samples or sys.maxsize)
+        chooser = self.sampler or self.ratios
         if self.sampler is not None:
             self._prepared(self.sampler, size)
         batches = TrainBatches(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dvsn.config.types import number
 from dvsn.errors import ConfigError
 
 HIDDEN = (0.1, 0.33)
@@ -23,8 +24,7 @@ class Strong:
     """
 
     def __init__(self, strength: float = 1.0) -> None:
-        number = isinstance(strength, int | float) and not isinstance(strength, bool)
-        if not number or not 0 < strength <= 2:
+        if not number(strength) or not 0 < strength <= 2:
             raise ConfigError(
                 f"data.strong: found {strength!r}, expected a strength above 0, up to 2, or null."
             )

@@ -11,6 +11,9 @@ from dvsn import command_line
 from dvsn.command_line import REQUIRED, Command, Option
 from dvsn.config import compose
 
+ROOT = Option("data.root", "data/NAME", "where the data set lies")
+WORKERS = Option("workers", "2", "processes that read; 0: the main one")
+
 INIT = Command(
     name="data init",
     summary="Look at a folder of your own, say what lies there, and write the YAML files that train on it.",
@@ -39,9 +42,9 @@ CHECK = Command(
     summary="Walk every split of a data set and report every fault. Exit code 2 if there is one, else 0.",
     groups=True,
     options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
+        ROOT,
         Option("output", "null", "a JSON file with everything that was found, every file by name"),
-        Option("workers", "2", "processes that read; 0: the main one"),
+        WORKERS,
         Option("limit", "null", "only the first so many samples of each split"),
     ),
     examples=(
@@ -55,7 +58,7 @@ SHOW = Command(
     summary="Draw samples after augmentation, as the network will see them.",
     groups=True,
     options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
+        ROOT,
         Option("split", "train", "train, val or test"),
         Option("augment", "true", "the steps of training; false: those of evaluation"),
         Option("count", "6", "samples, spread evenly over the split"),
@@ -73,10 +76,10 @@ WEIGHTS = Command(
     summary="Count the pixels of each class in the training split and weigh the classes.",
     groups=True,
     options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
+        ROOT,
         Option("method", "median_frequency", "median_frequency (SegNet), or enet: 1 / ln(1.02 + share)"),
         Option("output", "weights.json", "the file to write, for loss.class_weights"),
-        Option("workers", "2", "processes that read; 0: the main one"),
+        WORKERS,
     ),
     examples=(
         "python -m dvsn.data weights data=camvid",
@@ -89,10 +92,10 @@ STATS = Command(
     summary="Mean and standard deviation of each channel of the training pictures; of other than 8 bits also their ranges.",
     groups=True,
     options=(
-        Option("data.root", "data/NAME", "where the data set lies"),
+        ROOT,
         Option("data.input_channels", "3", "channels of a picture; 1: its brightness, others: its bands"),
         Option("output", "null", "a JSON file with the numbers"),
-        Option("workers", "2", "processes that read; 0: the main one"),
+        WORKERS,
         Option("limit", "null", "only the first so many pictures"),
     ),
     examples=(

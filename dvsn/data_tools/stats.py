@@ -87,11 +87,7 @@ def count(config: Config) -> dict[str, Any]:
     mean = first / pixels / 255
     spread = np.sqrt(np.maximum(second / pixels / 255**2 - mean**2, 0))
     bands = data.rule.bands
-    ranges = (
-        None
-        if bands is None or bands.ranges is None or not measured
-        else [list(each) for each in bands.ranges]
-    )
+    ranges = list(map(list, bands.ranges)) if measured and bands and bands.ranges else None
     return {
         "channels": len(mean), "pictures": pictures, "pixels": pixels,
         "mean": [round(float(each), 6) for each in mean], "std": [round(float(each), 6) for each in spread], "range": ranges,

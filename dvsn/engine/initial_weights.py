@@ -120,9 +120,10 @@ def start_from_published(task: Task, state: dict[str, Tensor], path: str | Path)
 
 
 def compare_normalisation(task: Task, network: nn.Module, path: str | Path) -> None:
-    """Warn where published weights saw pictures under another mean and deviation than this task's."""
+    """Warn where published weights saw pictures under another mean and deviation than this task's. Those of other
+    channels than RGB's three have no counterpart."""
     expects, normalise = getattr(network, "expects", None), getattr(task, "normalise", None)
-    if expects is None or normalise is None:
+    if expects is None or normalise is None or normalise.mean.numel() != len(expects.mean):
         return
     found = [
         tuple(round(value, 4) for value in each.flatten().tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
 from dvsn.portable.bands import TYPES, Array, Bands, checked, counted, to_bytes
+from dvsn.reading import read_bytes
 
 
 def read_bands(path: str | Path, data: bytes, bands: Bands, limit: int) -> Array:
@@ -28,7 +29,9 @@ def read_bands(path: str | Path, data: bytes, bands: Bands, limit: int) -> Array
 def read_numbers(path: str | Path, data: bytes, bands: Bands, limit: int) -> list[Array]:
     """The numbers of `read_bands` before they become bytes: (H, W, n) of the picture, and those of the file beside it."""
     return numbers_by(
-        lambda file: stored(file, data if file == path else Path(file).read_bytes(), limit), path, bands
+        lambda file: stored(file, data if file == path else read_bytes(file, expected="a picture"), limit),
+        path,
+        bands,
     )
 
 
@@ -99,18 +102,9 @@ def stored(path: str | Path, data: bytes, limit: int) -> Array:
     """The numbers of a file as they are stored, (H, W) or (H, W, N); no more than `limit` pixels are decoded."""
     if data.startswith(b"\x93NUMPY"):
         return _numpy(path, data, limit)
-    if data.startswith(headers.TIFF_STARTS) or data.startswith((b"II+\x00", b"MM\x00+")):
+    if data.startswith(headers.TIFF_STARTS + headers.BIG_TIFF_STARTS):
         return _tiff(path, data, limit)
     return _picture(path, data, limit)
-
-
-def _require(path: Any, sides: Sequence[int], limit: int) -> None:
-    height, width = sides
-    if height * width > limit:
-        raise DataError(
-            f"{path}: a picture of {height}x{width} (height x width), {height * width:,} pixels; expected {limit:,} at "
-            f"most, for memory. If it is meant, set data.max_pixels={height * width} (of dvsn.predict max_pixels)."
-        )
 
 
 def _numpy(path: Any, data: bytes, limit: int) -> Array:
@@ -123,7 +117,7 @@ def _numpy(path: Any, data: bytes, limit: int) -> Array:
         )
         shape, _, kind = read(file)
         if kind.name in TYPES and len(shape) in (2, 3):
-            _require(path, shape[:2], limit)
+            headers.require_pixels(path, (shape[0], shape[1]), limit)
             return np.load(io.BytesIO(data), allow_pickle=False)
     except DataError:
         raise
@@ -156,10 +150,10 @@ def _picture(path: Any, data: bytes, limit: int) -> Array:
 
 def _opened(path: Any, data: bytes, limit: int) -> Image.Image:
     """The picture as Pillow has it, decoded to its last pixel."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked
     try:
-        image = Image.open(io.BytesIO(data))
-        _require(path, (image.size[1], image.size[0]), limit)
+        with headers.unbounded():
+            image = Image.open(io.BytesIO(data))
+        headers.require_pixels(path, (image.size[1], image.size[0]), limit)
         if data.startswith(headers.PNG_START) and b"IEND" not in data[-4096:]:
             raise OSError("truncated: its end is missing")
         image.load()
@@ -169,8 +163,6 @@ def _opened(path: Any, data: bytes, limit: int) -> Image.Image:
         raise DataError(
             f"{path}: not a whole picture ({len(data)} bytes: {error}). Expected PNG, TIFF, JPEG or .npy; copy it again."
         ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
     return image
 
 
@@ -189,8 +181,8 @@ def _tiff(path: Any, data: bytes, limit: int) -> Array:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             series = file.series[0]
             axes, shape = series.axes, series.shape
-            sides = [shape[axes.index(each)] for each in "YX"]
-            _require(path, sides, limit)
+            sides = shape[axes.index("Y")], shape[axes.index("X")]
+            headers.require_pixels(path, sides, limit)
             numbers = np.asarray(series.asarray())
     except DataError:
         raise
@@ -205,9 +197,8 @@ def _tiff(path: Any, data: bytes, limit: int) -> Array:
 
 def _tiff_by_pillow(path: Any, data: bytes, limit: int) -> Array | None:
     """None for a file whose bands Pillow does not keep as they are."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with headers.unbounded(), Image.open(io.BytesIO(data)) as image:
             turned = headers.tiff_orientation(image)
             pages: list[Array] = []
             for number in range(int(getattr(image, "n_frames", 1))):
@@ -218,15 +209,13 @@ def _tiff_by_pillow(path: Any, data: bytes, limit: int) -> Array | None:
                 colours = image.mode == "RGB" and set(bits if isinstance(bits, tuple) else (bits,)) == {8}
                 if several and not colours:
                     return None
-                _require(path, (image.size[1], image.size[0]), limit * (1 if not pages else 2))
+                headers.require_pixels(path, (image.size[1], image.size[0]), limit)
                 image.load()
                 pages.append(_page(image))
     except DataError:
         raise
     except Exception:  # noqa: BLE001 - tifffile is asked next, and says what is wrong
         return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
     if len({each.shape[:2] for each in pages}) != 1 or len({each.dtype for each in pages}) != 1:
         listed = ", ".join(f"{each.shape[0]}x{each.shape[1]} of {each.dtype}" for each in pages[:4])
         raise DataError(f"{path}: its pages differ ({listed}). Expected bands of one size and one type.")

@@ -19,7 +19,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,8 @@ def to_labels(
 
 def read_grey(path: str | Path) -> np.ndarray:
     """(H, W) uint8 brightness of a mask as stored, in any format: of a palette its colours, of 16 bits by the rule."""
-    picture = read_rgb(path)
-    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    with read_by(replace(_RULE.get(), bands=None)):  # a mask has no bands
+        return cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)
 
 
 def open_stored(path: str | Path) -> Image.Image:
@@ -228,13 +228,8 @@ def _turned(picture: np.ndarray, path: str | Path, data: bytes) -> np.ndarray:
 
 def check_pixels(path: str | Path, size: tuple[int, int] | None, rule: Rule | None = None) -> None:
     """Raise `DataError` for a picture of more pixels than the rule allows, before it is decoded."""
-    limit = (rule or _RULE.get()).max_pixels
-    if size is not None and size[0] * size[1] > limit:
-        raise DataError(
-            f"{path}: a picture of {size[0]}x{size[1]} (height x width), {size[0] * size[1]:,} pixels; expected "
-            f"{limit:,} at most, for memory. If it is meant, set data.max_pixels={size[0] * size[1]} (of dvsn.predict "
-            "max_pixels)."
-        )
+    if size is not None:
+        headers.require_pixels(path, size, (rule or _RULE.get()).max_pixels)
 
 
 def _decode_other(path: str | Path, data: bytes, rule: Rule) -> np.ndarray:
@@ -316,9 +311,9 @@ def _decode_rgb(data: bytes) -> np.ndarray | None:
 def _open(path: str | Path, data: bytes, *, decode: bool = True) -> Image.Image:
     """The picture as Pillow has it, decoded to its last pixel (or, not `decode`, its header only)."""
     size = f"{len(data)} bytes"
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
     try:
-        image = Image.open(io.BytesIO(data))
+        with headers.unbounded():
+            image = Image.open(io.BytesIO(data))
     except Exception as error:
         start = "its start is that of a picture, so it is truncated or damaged"
         if not data.startswith((PNG_START, JPEG_START)):
@@ -326,8 +321,6 @@ def _open(path: str | Path, data: bytes, *, decode: bool = True) -> Image.Image:
         raise DataError(
             f"{path}: not a readable picture ({size}; {start}). Expected a JPEG or PNG file."
         ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     check_pixels(path, (image.size[1], image.size[0]))
     if not decode:
         return image

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dvsn.errors import DataError
 from dvsn.reading import read_bytes
 
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-TIFF_STARTS = (b"II*\x00", b"MM\x00*")
+TIFF_STARTS, BIG_TIFF_STARTS = (b"II*\x00", b"MM\x00*"), (b"II+\x00", b"MM\x00+")
 ORIENTATION = 0x0112
 """The tag of EXIF and TIFF that says how a picture is to be turned: 1 upright, 6 by 90 degrees clockwise, and so on."""
 
@@ -34,12 +35,22 @@ _TURNS = {
 
 @contextlib.contextmanager
 def unbounded() -> Iterator[None]:
-    """Within it Pillow opens pictures of any size, of which nothing is decoded."""
+    """Within it Pillow opens pictures of any size: what is decoded has to be checked by `require_pixels`."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def require_pixels(path: str | Path, size: tuple[int, int], limit: int) -> None:
+    """Raise `DataError` for a picture of a size (H, W) of more than `limit` pixels."""
+    height, width = size
+    if height * width > limit:
+        raise DataError(
+            f"{path}: a picture of {height}x{width} (height x width), {height * width:,} pixels; expected {limit:,} at "
+            f"most, for memory. If it is meant, set data.max_pixels={height * width} (of dvsn.predict max_pixels)."
+        )
 
 
 def size_in(data: bytes) -> tuple[int, int] | None:

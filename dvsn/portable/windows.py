@@ -24,6 +24,7 @@ from dvsn.portable import decode
 from dvsn.portable.band_files import numbers_by
 from dvsn.portable.bands import as_rgb, to_bytes
 from dvsn.portable.headers import (
+    BIG_TIFF_STARTS,
     JPEG_START,
     PNG_START,
     TIFF_STARTS,
@@ -36,7 +37,6 @@ from dvsn.reading import require_regular
 Array = np.ndarray[Any, Any]
 
 ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jfif")
-BIG_TIFF_STARTS = (b"II+\x00", b"MM\x00+")
 CACHE = 64 << 20
 BLOCK = 256 << 20  # bytes of the largest tile or strip that is decoded at once
 NEEDED = "reads pictures by windows, which needs rasterio: pip install 'dvsn[geo]'"

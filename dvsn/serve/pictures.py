@@ -86,7 +86,8 @@ def _what_it_is(data: bytes) -> str:
 
 
 def decode(data: bytes, *, ids: bool, rule: Rule) -> Array:
-    """RGB (H, W, 3) uint8, turned upright; or of `ids` class ids (H, W). Raises `Refusal` (422) for a damaged file."""
+    """RGB (H, W, 3) uint8, or the rule's bands, turned upright; or of `ids` class ids (H, W). Raises `Refusal` (422) for a
+    damaged file, and for other bands."""
     try:
         with read_by(replace(rule, turned=[])):
             return to_labels(NAME, data) if ids else to_photo(NAME, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,10 @@ def test_other_classes_are_refused(nine_blobs: Path, tmp_path: Path) -> None:
         (root / split / "red").rename(root / split / "cat")
     with pytest.raises(ConfigError, match=r"data\.more: .*cats has other classes than data\.root: 'cat'"):
         opened(words(nine_blobs, f"root: '{root}'"), tmp_path)
+    for split in ("train", "val", "test"):
+        shutil.rmtree(root / split / "cat")
+    with pytest.raises(ConfigError, match=r"data\.more: .*cats has other classes than data\.root: no 'red'"):
+        opened(words(nine_blobs, f"root: '{root}'"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +104,7 @@ def test_two_choices_are_refused(
     nine_blobs: Path, other: Path, tmp_path: Path, more: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        data = opened(words(nine_blobs, f"root: '{other}', ratio: 0.5", *more), tmp_path)
-        assert data is None
+        opened(words(nine_blobs, f"root: '{other}', ratio: 0.5", *more), tmp_path)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.tiny import TINY_SEGMENTATION, composed
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import dvsn
@@ -30,6 +29,7 @@ from dvsn.portable.bands import make_bands
 from dvsn.portable.decode import Rule
 from dvsn.portable.windows import Part, Window
 from dvsn.tasks.inference import Inference
+from tests.support.tiny import TINY_SEGMENTATION, composed
 
 OLD = Path(__file__).parents[1] / "old_checkpoints"
 NAMES = ["left", "right", "rest"]
@@ -155,6 +155,23 @@ def test_a_data_module_trains_on_random_tiles_and_measures_the_grid(root: Path, 
         one, other = train[epoch, index], again.datasets["train"][epoch, index]
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["target"], other["target"])
     assert not torch.equal(train[1, 0]["image"], train[2, 0]["image"])
+
+
+def test_further_sets_are_read_as_tiles_too(root: Path, tmp_path: Path) -> None:
+    more = f"data.more=[{{root: '{root}'}}, {{root: '{root}/val/images', unlabelled: true}}]"
+    config = composed([*TINY_SEGMENTATION, "data.tile=[64,48]", f"data.root={root}", more], tmp_path)
+    data = build(config["data"], path="data")
+    data.setup("fit")
+    train = data.datasets["train"]
+    assert data.ratios is not None and data.ratios.counts == [12, 12, 12]
+    for index in (0, 12, 24):
+        part, place = train.at(index)
+        assert isinstance(part, Tiled) and part.random and place == 0
+        for epoch in (1, 2):
+            _, (top, left, height, width) = part.place(epoch, 0)
+            with train.ruled():
+                photo = train.read_at(epoch, index)["photo"]
+            assert np.array_equal(photo, part.whole.read(0)["photo"][top : top + height, left : left + width])
 
 
 def test_a_score_says_that_it_is_of_tiles() -> None:

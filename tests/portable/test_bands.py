@@ -16,8 +16,18 @@ from dvsn.config.menu import conf_dir
 from dvsn.data.module import DataModule
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable.band_files import read_numbers
-from dvsn.portable.bands import OPTIONS, Bands, as_rgb, bands_of, from_memory, measured, scaled, shown_bands
-from dvsn.portable.decode import Rule, make_rule, read_by, read_rgb
+from dvsn.portable.bands import (
+    OPTIONS,
+    Bands,
+    as_rgb,
+    bands_of,
+    from_memory,
+    measured,
+    scaled,
+    shown_bands,
+    spread,
+)
+from dvsn.portable.decode import Rule, make_rule, read_by, read_grey, read_rgb
 
 Array = np.ndarray[Any, Any]
 LIMIT = 10_000
@@ -113,6 +123,13 @@ def test_ranges_are_measured_between_percentiles() -> None:
     assert both.ranges is not None and both.ranges[:3] == ((0.0, 255.0),) * 3
 
 
+def test_pixels_are_thinned_once() -> None:
+    numbers = np.arange(500 * 777 * 2, dtype=np.float32).reshape(500, 777, 2)
+    some = spread(numbers)
+    assert len(some) == -(-500 * 777 // 3) and np.array_equal(some[1], numbers[0, 3])
+    assert np.array_equal(spread(some[None]), some)
+
+
 def test_bands_are_taken_and_become_bytes(tmp_path: Path) -> None:
     picture = drawn(5, np.uint16)
     path = write(tmp_path / "a.npy", picture)
@@ -182,6 +199,13 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     pages = tmp_path / "pages.tif"
     Image.fromarray(drawn(1)[..., 0]).save(pages, save_all=True, append_images=[Image.new("L", (3, 3))])
     refused(r"pages\.tif: its pages differ", pages, count=2)
+
+
+def test_a_mask_beside_bands_is_read_as_grey(tmp_path: Path) -> None:
+    mask = drawn(1)
+    path = write(tmp_path / "mask.png", mask)
+    with read_by(Rule(bands=Bands(4))):
+        assert np.array_equal(read_grey(path), mask[..., 0])
 
 
 def test_without_bands_an_array_is_no_picture_and_a_float_picture_says_how(tmp_path: Path) -> None:

@@ -10,21 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose
-from omegaconf import OmegaConf
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import dvsn
-from dvsn.config.compose import initialized
-from dvsn.config.menu import conf_dir
 from dvsn.convert.command import convert
 from dvsn.convert.options import COMMAND as CONVERT
 from dvsn.engine import trainer as runtime
 from dvsn.engine.initial_weights import start_from
 from dvsn.engine.resume import find_resume
 from dvsn.errors import CheckpointError, ConfigError, DataError
-from dvsn.evaluate import evaluate
 from dvsn.networks.patchgan import PatchGan
 from dvsn.networks.unet import UNet
 from dvsn.portable.decode import Rule
@@ -33,6 +28,7 @@ from dvsn.predict import command as predict
 from dvsn.predict.options import COMMAND
 from dvsn.weights import read_checkpoint
 from tests.support.distill_stubs import save_teacher
+from tests.support.evaluating import evaluated
 from tests.support.reference_translation import (
     Published,
     post_unet,
@@ -76,14 +72,6 @@ def checkpoint(run: Path) -> Path:
 
 
 # Evaluate --------------------------------------------------------------------------------------------
-
-
-def evaluated(*overrides: str) -> dict[str, float]:
-    options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialized(conf_dir()):
-        config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
-    config.pop("hydra", None)
-    return evaluate(config)
 
 
 def by_hand(generated: Path, real: Path) -> dict[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dvsn.portable.bands import Bands
 from dvsn.portable.decode import make_rule
 from dvsn.serve.pictures import decode, png, read_header
 from dvsn.serve.refusal import Refusal
@@ -91,6 +92,16 @@ def test_pictures_are_decoded_upright_and_to_their_end() -> None:
     with pytest.raises(Refusal, match=r"^The picture: truncated") as refused:
         decode(stored("PNG", (64, 64))[:-20], ids=False, rule=rule)
     assert refused.value.status == 422
+
+
+def test_bands_are_those_of_the_rule() -> None:
+    four = np.random.default_rng(0).integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(four, "RGBA").save(buffer, "PNG")
+    rule = make_rule(bands=Bands(4))
+    np.testing.assert_array_equal(decode(buffer.getvalue(), ids=False, rule=rule), four)
+    with pytest.raises(Refusal, match="found 3 bands, expected 4"):
+        decode(stored("PNG"), ids=False, rule=rule)
 
 
 def test_ids_are_kept() -> None:

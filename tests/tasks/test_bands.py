@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,15 @@ from dvsn.data.transforms import refuse_colour_steps
 from dvsn.data_tools import show, stats
 from dvsn.data_tools.check import check
 from dvsn.engine import trainer as runtime
-from dvsn.engine.initial_weights import start_from
+from dvsn.engine.initial_weights import compare_normalisation, start_from
 from dvsn.errors import ConfigError, DataError
-from dvsn.evaluate import evaluate
 from dvsn.export.__main__ import COMMAND as EXPORT
 from dvsn.export.__main__ import export
 from dvsn.portable.model import Model
 from dvsn.predict import command as predict
 from dvsn.predict.options import COMMAND as PREDICT
 from dvsn.weights import read_checkpoint
+from tests.support.evaluating import evaluated
 from tests.support.tiny import TINY, TINY_CLASSIFICATION, TINY_SEGMENTATION, composed, write_scenes
 
 Array = np.ndarray[Any, Any]
@@ -84,14 +85,6 @@ def tool(name: str, root: Path, *options: str) -> dict[str, Any]:
             overrides.append("workers=0")
         config: Any = OmegaConf.to_container(compose(name, overrides=overrides), resolve=True)
     return config
-
-
-def evaluated(*overrides: str) -> dict[str, float]:
-    options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialized(conf_dir()):
-        config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
-    config.pop("hydra", None)
-    return evaluate(config)
 
 
 # Before training -----------------------------------------------------------------------------------------
@@ -267,6 +260,18 @@ def test_weights_of_rgb_start_four_bands(run: Path, scenes: Path, tmp_path: Path
     }
     assert len(others) == len(four.state_dict()) - 1
     assert all(torch.equal(value, rgb.state_dict()[key]) for key, value in others.items())
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_published_weights_advise_their_mean_to_rgb_alone(
+    channels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    expects = SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    normalise = SimpleNamespace(mean=torch.full((channels,), 0.5), std=torch.full((channels,), 0.25))
+    task: Any = SimpleNamespace(normalise=normalise)
+    network: Any = SimpleNamespace(expects=expects)
+    compare_normalisation(task, network, "a.pth")
+    assert ("task.mean=[0.5,0.4,0.3]" in caplog.text) == (channels == 3)
 
 
 ONE = [

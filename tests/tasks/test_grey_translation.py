@@ -9,25 +9,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose
-from omegaconf import OmegaConf
 from PIL import Image
 
 import dvsn
-from dvsn.config.compose import initialized
-from dvsn.config.menu import conf_dir
 from dvsn.convert.command import convert
 from dvsn.convert.options import COMMAND as CONVERT
 from dvsn.data.transforms import Pair, Transform
 from dvsn.engine import trainer as runtime
 from dvsn.errors import DataError
-from dvsn.evaluate import evaluate
 from dvsn.export.__main__ import COMMAND as EXPORT
 from dvsn.export.__main__ import export
 from dvsn.portable.memory import brightness
 from dvsn.portable.model import Model
 from dvsn.predict import command as predict
 from dvsn.predict.options import COMMAND as PREDICT
+from tests.support.evaluating import evaluated
 from tests.support.reference_translation import Published, reference_unet, weights
 from tests.support.tiny import TINY, composed, write_pairs
 
@@ -59,14 +55,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> dict[tuple[in
 def grey(path: Path) -> np.ndarray[Any, Any]:
     """Pillow's own brightness, (H, W)."""
     return np.asarray(Image.open(path).convert("L"))
-
-
-def evaluated(*overrides: str) -> dict[str, float]:
-    options = ["trainer=cpu", "trainer.enable_progress_bar=false", *overrides]
-    with initialized(conf_dir()):
-        config: Any = OmegaConf.to_container(compose("evaluate", overrides=options), resolve=True)
-    config.pop("hydra", None)
-    return evaluate(config)
 
 
 def test_brightness_is_pillows(pairs: Path) -> None:

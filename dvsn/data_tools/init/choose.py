@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
@@ -90,24 +89,17 @@ def refuse_another_set(listing: Listing, best: Found) -> None:
     for top in sorted(tops - {name.partition("/")[0] for name in best.claimed}):
         if role_of(top) or is_part(top):
             continue
-        for found in filter(None, map(looked(listing.within(top)), recognisers())):
-            if found.sure > COULD and found.task != best.task:
+        inside = listing.within(top)
+        for module in recognisers():
+            try:
+                found = module.look(inside)
+            except DataError:
+                continue
+            if found is not None and found.sure > COULD and found.task != best.task:
                 raise DataError(
                     f"{listing.root}: two kinds of data at once: {best.kind}, and in {top}/ {found.kind}. Give "
                     f"{listing.root / top} for the second; task={best.task} takes the first and leaves {top}/ out."
                 )
-
-
-def looked(listing: Listing) -> Callable[[ModuleType], Found | None]:
-    """What a recogniser understands of a folder; None also where it complains."""
-
-    def look(module: ModuleType) -> Found | None:
-        try:
-            return module.look(listing)  # type: ignore[no-any-return]
-        except DataError:
-            return None
-
-    return look
 
 
 def stands_apart(other: Found, best: Found) -> bool:

@@ -63,25 +63,25 @@ def objects(listing: Listing) -> Found | None:
             for split, each in truths.items()
         },
     )
-    outlines = outline_folder(maps)
-    if outlines is not None:
-        there = {
-            name.rpartition("/")[2].rpartition(".")[0] for name in maps if f"/{name}".count(f"/{outlines}/")
-        }
-        known = sum(path.stem in there for each in sets.values() for path in each.pictures)
-        total = sum(len(each) for each in sets.values())
-        some = "" if known == total else " data.objects.lists=ImageSets/Segmentation/{split}.txt"
-        made.says.append(
-            f"outlines of {known} of {total} pictures are there: train on masks with network.detector=mask_rcnn "
-            f"data.objects.outlines={outlines}{some}"
-        )
+    made.says += outlines_said(listing, maps, [path.stem for each in sets.values() for path in each.pictures])
     return made
 
 
-def outline_folder(maps: set[str]) -> str | None:
-    """The folder of the maps of objects, if there is one."""
+def outlines_said(listing: Listing, maps: set[str], photos: list[str]) -> list[str]:
+    """How many of the photos, by their stems, have a map of objects, and how one trains on masks."""
     folders = {name.rpartition("/")[0] for name in maps if name.split("/")[-2] == OBJECTS}
-    return folders.pop() if len(folders) == 1 else None
+    if len(folders) != 1:
+        return []
+    (folder,) = folders
+    there = {PurePosixPath(name).stem for name in maps if name.rpartition("/")[0] == folder}
+    known = sum(stem in there for stem in photos)
+    lists = f"{folder.removesuffix(OBJECTS)}ImageSets/Segmentation/"
+    how = f"train on masks with network.detector=mask_rcnn data.objects.outlines={folder}"
+    if known < len(photos) and any(name.startswith(lists) for name in listing.others):
+        how += f" \"data.objects.lists='{lists}{{split}}.txt'\""
+    elif known < len(photos):
+        how = "masks are trained on where every picture has one, or a list names those that have (data.objects.lists)"
+    return [f"outlines of {known} of {len(photos)} pictures are there: {how}"]
 
 
 def places(
@@ -112,11 +112,9 @@ def places(
     pictures, annotations = (
         one_pattern({split: each[n] for split, each in pairs.items()}, listing) for n in (0, 1)
     )
-    named = {
-        each.rpartition("/")[2].rpartition(".")[0]: each
-        for each in listing.ending(".txt")
-        if "ImageSets/" in f"/{each}"
-    }
+    texts = [each for each in listing.ending(".txt") if "ImageSets/" in f"/{each}"]
+    texts.sort(key=lambda each: "ImageSets/Main/" in each)  # the last of a name counts: those of boxes
+    named = {PurePosixPath(each).stem: each for each in texts}
     lists = [split for split in named if role_of(split)]
     if list(pairs) == [ALL] and len(lists) > 1:
         folder = named[lists[0]].rpartition("/")[0]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from dvsn.config import compose as composing
 from dvsn.data.module import DataModule
 from dvsn.data_tools.commands import INIT
-from dvsn.data_tools.init import command
+from dvsn.data_tools.init import command, voc_look
 from dvsn.data_tools.init.listing import Listing
 from dvsn.data_tools.init.tables import split_columns
 from dvsn.data_tools.init.yolo_look import statement
@@ -96,6 +98,16 @@ def test_yolo_and_voc_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert config["data"]["objects"]["names"] == {1: "cat", 2: "dog"} and len(module.open("val")) == 3
 
 
+def test_lists_of_voc_are_those_of_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = voc(tmp_path / "voc", {str(n): voc_object("cat", [1, 1, 20, 30]) for n in range(6)})
+    for folder, train in (("Main", "0 1 2 3"), ("Segmentation", "0")):
+        text(root / "ImageSets" / folder / "train.txt", train.replace(" ", "\n"))
+        text(root / "ImageSets" / folder / "val.txt", "4\n5\n")
+    config, module = written(tmp_path, root, monkeypatch)
+    assert config["data"]["objects"]["lists"] == "ImageSets/Main/{split}.txt"
+    assert len(module.open("train")) == 4
+
+
 def test_outlines_of_voc_are_seen_and_are_no_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,11 +118,25 @@ def test_outlines_of_voc_are_seen_and_are_no_photos(
     with caplog.at_level("INFO"):
         config, module = written(tmp_path, root, monkeypatch, ratio="50/50")
     assert config["data"]["objects"]["pictures"] == "JPEGImages" and len(module.open("train")) == 3
-    assert "outlines of 4 of 6 pictures are there" in caplog.text
-    assert (
-        "data.objects.outlines=SegmentationObject" in caplog.text
-        and "that no annotation names" not in caplog.text
-    )
+    assert "outlines of 4 of 6 pictures are there: masks are trained on where every picture" in caplog.text
+    assert "that no annotation names" not in caplog.text
+
+
+def test_outlines_of_some_pictures_of_voc_are_trained_on_by_their_lists(tmp_path: Path) -> None:
+    root = voc(tmp_path / "voc", {str(n): voc_object("cat", [1, 1, 20, 30]) for n in range(2)})
+    picture(root / "SegmentationObject" / "0.png")
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    text(root / "ImageSets" / "Segmentation" / "train.txt", "0\n")
+    found = voc_look.objects(Listing.of(root))
+    assert found is not None
+    (said,) = [each for each in found.says if "outlines" in each]
+    words = shlex.split(said.partition("train on masks with ")[2])
+    overrides = [OverridesParser.create().parse_override(each) for each in words]
+    assert {each.key_or_group: each.value() for each in overrides} == {
+        "network.detector": "mask_rcnn",
+        "data.objects.outlines": "SegmentationObject",
+        "data.objects.lists": "ImageSets/Segmentation/{split}.txt",
+    }
 
 
 @pytest.mark.parametrize("shape", ["", "kpt_shape: [2, 2]\n"])
