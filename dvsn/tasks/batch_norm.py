@@ -73,7 +73,7 @@ def message(norm: str, share: Share, world: int) -> str:
     if share.last:
         remedies = ["data.drop_last=true", "another data.batch_size"]
     if world > 1 and share.together > 1:
-        remedies.append("trainer.sync_batchnorm=true on several GPUs")
+        remedies.append("trainer.sync_batchnorm=true")
     return (
         f"data.batch_size: {which} gives 1 item a device, of which the batch norm '{norm}' sees one value a channel: it has "
         f"no variance, and cannot be normalised. Set {' or '.join(remedies)}."

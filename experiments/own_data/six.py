@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -198,7 +199,7 @@ def told(words: list[str], folder: Path) -> str:
 def advised(said: str) -> list[str]:
     """The words of the line by which `data init` says how to predict."""
     line = next(line for line in said.splitlines() if line.startswith("predict "))
-    return line.split(maxsplit=3)[3].split()
+    return shlex.split(line.split(maxsplit=3)[3])
 
 
 def main() -> None:

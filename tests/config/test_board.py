@@ -251,6 +251,7 @@ def test_what_a_missing_partner_looks_like(error: Exception, expected: bool) -> 
     assert board.of_collective(error) is expected
 
 
+@pytest.mark.slow  # tests/engine/test_launched.py does so by torchrun; what is compared is tried above
 def test_two_processes_with_other_options_end_before_anything_is_built(tmp_path: Path) -> None:
     """Real ones, over the store of the first; each names the difference or leaves it to the first."""
     folder = tmp_path / "run"
