@@ -14,7 +14,7 @@ from dvsn.types import Batch
 
 MOST = 60
 """Classes that have a curve of their own; of more, those with the least average precision."""
-DRAWN = 12
+DRAWN = 8
 """Classes in a chart, beside all together."""
 ALL = "all"
 Array = np.ndarray[Any, Any]

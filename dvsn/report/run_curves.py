@@ -39,16 +39,14 @@ def chart(title: str, axis: str, unit: str = "") -> Figure:
     return found
 
 
-def add(
-    found: Figure, metrics: Metrics, column: str, name: str, *, colour: int = 0, dash: str = "solid"
-) -> None:
+def add(found: Figure, metrics: Metrics, column: str, name: str, *, colour: int = 0) -> None:
     """Add a column of a run as a curve; single points are drawn as such."""
     series = metrics.series[column]
     x, y = thinned(metrics.places(series), series.values)
     few = len(x) <= 40
     found.add_scatter(
         x=x, y=y, name=html.plain(name), mode="lines+markers" if few else "lines",
-        line={"color": html.COLOURS[colour % len(html.COLOURS)], "dash": dash, "width": 2}, marker={"size": 5},
+        line=html.line(colour), marker={"size": 5},
         hovertemplate=f"{metrics.axis} %{{x}}: %{{y:.5g}}",
     )  # fmt: skip
 
@@ -68,7 +66,8 @@ def draw(found: Figure, label: str) -> Markup:
     several = len(found.data) > 1
     settle(found)
     found.update_layout(showlegend=several)
-    return html.figure(found, height=SIDE + (30 if several else 0), label=label, smooth=True)
+    legend = 30 + 20 * max(0, math.ceil(len(found.data) / 3) - 2) if several else 0
+    return html.figure(found, height=SIDE + legend, label=label, smooth=True)
 
 
 def alone(metrics: Metrics, column: str, title: str) -> Markup:
@@ -192,8 +191,7 @@ def together(runs: Sequence[Folder], names: Sequence[str]) -> dict[str, list[Mar
         axes = {run.metrics.axis for _, run in having}
         found = chart(column, " or ".join(sorted(axes)))
         for number, run in having:
-            dash = ("solid", "dash", "dot")[number // len(html.COLOURS) % 3]
-            add(found, run.metrics, column, names[number], colour=number, dash=dash)
+            add(found, run.metrics, column, names[number], colour=number)
         settle(found)
         found.update_layout(showlegend=True)
         groups[parts.get(column.partition("/")[0], "system")].append(
