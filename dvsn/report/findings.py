@@ -81,6 +81,8 @@ def chart(source: Chart) -> Markup:
         title={"text": title}, margin={"t": 40 + more}, xaxis={"title": {"text": html.axis_title(source.x, width=60)}},
         yaxis={"title": {"text": html.axis_title(source.y)}}, showlegend=several, barmode="group",
     )  # fmt: skip
+    if not any(value for curve in source.curves for value in curve.y):
+        found.update_layout(yaxis={"range": [0, 1]})  # plotly would go down to -1
     height, width = 340 + more + (legend_height(source) if several else 0), None
     names = [str(name) for curve in source.curves for name in curve.x] if source.kind == "bars" else []
     if sum(map(len, set(names))) > 40:  # they stand upright below the bars, so the legend goes above

@@ -137,3 +137,11 @@ def test_many_curves_can_be_told_apart_and_their_legend_fits() -> None:
     assert max(map(len, shown)) <= 40 and " ".join(shown) == title
     height = re.search(r"height:\s*(\d+)px", drawn)
     assert height is not None and int(height[1]) >= 340 + 12 * 19
+
+
+def test_an_axis_of_zeros_does_not_go_below_them() -> None:
+    for y in ((0.0, 0.0), (None, None)):
+        content: Any = held(str(findings.chart(Chart("k", "t", "x", "y", (Curve("a", (0.0, 1.0), y),)))))
+        assert content["layout"]["yaxis"]["range"] == [0, 1]
+    content = held(str(findings.chart(Chart("k", "t", "x", "y", (Curve("a", (0.0, 1.0), (0.0, 2.0)),)))))
+    assert "range" not in content["layout"]["yaxis"]
