@@ -52,11 +52,12 @@ def add(found: Figure, metrics: Metrics, column: str, name: str, *, colour: int 
 
 
 def settle(found: Figure) -> None:
-    """Axes that plotly would choose badly: a constant stands between 0 and its double, few epochs have whole numbers."""
+    """Axes that plotly would choose badly: a constant stands between 0 and its double, 0 at the bottom; few epochs have whole
+    numbers."""
     y = {value for trace in found.data for value in trace.y if value is not None and math.isfinite(value)}
     if len(y) == 1:
         value = y.pop()
-        found.update_layout(yaxis={"range": sorted((0.0, 2 * value)) if value else [-1.0, 1.0]})
+        found.update_layout(yaxis={"range": sorted((0.0, 2 * value)) if value else [0.0, 1.0]})
     x = [value for trace in found.data for value in trace.x]
     if found.layout.xaxis.title.text == "epoch" and x and max(x) - min(x) <= FEW:
         found.update_layout(xaxis={"tick0": 0, "dtick": 1})
