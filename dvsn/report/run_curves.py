@@ -52,8 +52,8 @@ def add(found: Figure, metrics: Metrics, column: str, name: str, *, colour: int 
 
 
 def settle(found: Figure) -> None:
-    """Axes that plotly would choose badly: a constant stands between 0 and its double, 0 at the bottom; few epochs have whole
-    numbers."""
+    """Axes that plotly would choose badly: a constant stands between 0 and its double, 0 at the bottom; few epochs have
+    whole numbers."""
     y = {value for trace in found.data for value in trace.y if value is not None and math.isfinite(value)}
     if len(y) == 1:
         value = y.pop()
