@@ -59,8 +59,8 @@ def refuse_file(output: Path) -> None:
     if output.suffix.lower() in PICTURES | VIDEOS | {".json", ".csv"} and not output.is_dir():
         folder = output.with_suffix("")
         raise ConfigError(
-            f"output: found {output}, expected a folder, such as output={folder}. Results have the names of their sources: of "
-            f"clip.mp4 that is {folder}/clip.mp4."
+            f"output: found {output}, expected a folder, such as output={folder}. Results have the names of their sources: "
+            f"of clip.mp4 that is {folder}/clip.mp4."
         )
 
 
