@@ -1,4 +1,4 @@
-# docker build -t dvsn . ; docker run --rm -v "$PWD:/work" dvsn train experiment=demo
+# docker build -t dvsn . ; docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" dvsn train experiment=demo
 # For a GPU: build with --build-arg TORCH=cu126 and run with --gpus all.
 FROM python:3.12-slim
 
@@ -12,7 +12,9 @@ COPY conf conf
 COPY dvsn dvsn
 RUN pip install --compile '.[hub]'
 
-RUN useradd --create-home user
+# Any user may be given, and has a home to keep caches in.
+ENV HOME=/tmp
+RUN useradd user && mkdir --mode=777 /work
 USER user
 WORKDIR /work
 ENTRYPOINT ["dvsn"]
