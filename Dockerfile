@@ -3,7 +3,8 @@
 FROM python:3.12-slim
 
 ARG TORCH=cpu
-ENV PIP_NO_CACHE_DIR=1 NO_ALBUMENTATIONS_UPDATE=1
+# Any user may be given: caches go to /tmp, and PyTorch asks for a name.
+ENV PIP_NO_CACHE_DIR=1 NO_ALBUMENTATIONS_UPDATE=1 HOME=/tmp USER=user
 RUN pip install torch torchvision --index-url "https://download.pytorch.org/whl/${TORCH}"
 
 WORKDIR /opt/dvsn
@@ -12,8 +13,6 @@ COPY conf conf
 COPY dvsn dvsn
 RUN pip install --compile '.[hub]'
 
-# Any user may be given, and has a home to keep caches in.
-ENV HOME=/tmp
 RUN useradd user && mkdir --mode=777 /work
 USER user
 WORKDIR /work
