@@ -41,8 +41,12 @@ def read_checkpoint(
     (`dvsn.reading.unpacking` sets another limit), or would run code.
     """
     file = Path(path)
+    if file.is_dir():
+        raise CheckpointError(
+            f"{file}: is a folder without a checkpoint, expected a file of weights or the folder of a run."
+        )
     if file.exists() and not stat.S_ISREG(file.stat().st_mode):
-        raise CheckpointError(f"{file}: is a folder, a pipe or a device, expected a file of weights.")
+        raise CheckpointError(f"{file}: is a pipe or a device, expected a file of weights.")
     if not file.is_file():
         near = nearest(
             file.name, [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else []
