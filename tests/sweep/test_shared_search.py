@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from dvsn.errors import ConfigError, without_passwords
+from dvsn.errors import ConfigError, UserError, without_passwords
+from dvsn.report import command as report
 from dvsn.report import search_study, search_table
 from dvsn.sweep import search_loop, storage, workers
 from dvsn.sweep.search_loop import Search
@@ -23,7 +24,7 @@ from dvsn.sweep.storage import Address
 from dvsn.sweep.workers import Team
 from tests.support import postgres
 from tests.support.tiny_command import environment
-from tests.sweep.test_search import make, planned, states, trial_of, wait_for
+from tests.sweep.test_search import make, planned, search_tree, states, trial_of, wait_for
 
 optuna = pytest.importorskip("optuna")
 Optuna = Any
@@ -324,6 +325,75 @@ def wrong_addresses(server: postgres.Server, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PGPASSWORD", postgres.PASSWORD)
     with pytest.raises(ConfigError, match="there is no such database"):
         storage.opened(Address(f"postgresql://tester@{at}/nothing"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_hands_its_trial_over(tmp_path: Path) -> None:
+    """By SIGTERM, as by a scheduler: the other goes on at once, with the checkpoint, long before three signs are missed."""
+    url = sqlite(tmp_path)
+    first = start(tmp_path, url, "one", kind="kind=halt", trials=3)
+    wait_for(lambda: (tmp_path / "one" / "1" / "metrics.csv").is_file())
+    first.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM" in first.communicate(timeout=60)[0]
+    assert [trial.state.name for trial in storage_study(url).trials] == ["COMPLETE", "FAIL", "WAITING"]
+    assert start(tmp_path, url, "one", kind="kind=halt", trials=3).wait(timeout=60) == 0
+    rows = search_table.rows(storage_study(url))
+    assert sorted((row.number, row.state) for row in rows) == [
+        (0, "finished"),
+        (2, "finished"),
+        (3, "finished"),
+    ]
+    assert (tmp_path / "one" / "2" / "starts").read_text() == "auto\n"
+    assert not (tmp_path / "one" / "1" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_command_on_a_shared_storage(tmp_path: Path) -> None:
+    """The address in a variable; the report in the folder has all trials and is drawn again without the storage."""
+    root = search_tree(tmp_path)
+    (root / "tiny_search.py").write_text(
+        "import tiny_command\nfrom dvsn import command_line\nfrom dvsn.sweep import search\n"
+        "command_line.run(lambda: search.search(trial='tiny', module='tiny_command'))\n"
+    )
+    words = [
+        "root=x",
+        "seed=choice(1,2)",
+        "search.trials=2",
+        "search.seed=0",
+        "search.storage=${oc.env:STORAGE}",
+    ]
+    env = environment(root, STORAGE=sqlite(tmp_path))
+    for _ in range(2):
+        call = [sys.executable, "-m", "tiny_search", *words]
+        done = subprocess.run(call, env=env, cwd=root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "val/score, more is better; of 2 trials 2 finished" in done.stdout
+    (tmp_path / "studies.db").unlink()
+    assert "of 2 trials 2 finished" in report.report(root / "runs" / "run" / "search")
+
+
+def test_a_storage_that_is_gone_for_a_while(two: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The worker goes on when it answers again, and gives up after a time, with a message of one line."""
+    from optuna.exceptions import StorageInternalError
+
+    a, *_ = two
+    monkeypatch.setattr(search_loop, "LOOK", 0)
+    for _ in range(2):
+        with a.patient():
+            raise StorageInternalError(f"lost postgresql://me:{SECRET}@host/db\nat line 3")
+    assert (
+        capsys.readouterr().err.count("does not answer, trying again: lost postgresql://me:***@host/db\n")
+        == 1
+    )
+    with a.patient():
+        pass
+    assert a.gone is None
+    monkeypatch.setattr(search_loop, "PATIENCE", -1)
+    with (
+        pytest.raises(UserError, match=r"search.storage: no answer for .*The same line goes on"),
+        a.patient(),
+    ):
+        raise StorageInternalError("lost")
 
 
 # What is refused ----------------------------------------------------------------------------------------------
