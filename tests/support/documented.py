@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -14,6 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 import pytest
@@ -34,6 +36,7 @@ from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
 from dvsn.report import command as report
 from dvsn.serve import __main__ as serve
+from dvsn.sweep import cluster, storage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -133,6 +136,13 @@ def reached(given: Any, *_: Any, **__: Any) -> NoReturn:
     raise Reached(given)
 
 
+class Cluster:
+    """In place of a scheduler: runs each job here, at once."""
+
+    def submit(self, jobs: Sequence[Any]) -> list[Any]:
+        return [SimpleNamespace(done=lambda: True, outcome=functools.partial(dict, job())) for job in jobs]
+
+
 class Started:
     """In place of a process: a job of a sweep that ends at once, with a result."""
 
@@ -159,6 +169,10 @@ def start_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVSN_ALLOW", "")
     monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setattr(cluster, "backend", lambda *_: Cluster())
+    monkeypatch.setattr(
+        storage, "opened", lambda _: importlib.import_module("optuna.storages").InMemoryStorage()
+    )
     for module, name in WORK:
         monkeypatch.setattr(module, name, reached)
 
