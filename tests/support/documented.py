@@ -26,7 +26,7 @@ from dvsn.benchmark import __main__ as benchmark
 from dvsn.compress import command as compress
 from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
-from dvsn.data_tools import check, faces, show, stats, weights
+from dvsn.data_tools import check, faces, shard, show, stats, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import soup, tap_table
 from dvsn.export import __main__ as export
@@ -53,6 +53,7 @@ WORK = (
     (weights, "weigh"),
     (stats, "count"),
     (faces, "job"),
+    (shard, "shard"),
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),
