@@ -571,6 +571,7 @@ def test_every_data_module_builds_without_the_disk(
         kept = {key: data[key] for key in ("pair", "facts") if data[key]}
         usual = {key: {"_target_": each["_target_"]} for key, each in kept.items()}
         data |= counts | {"label_classes": 0, "joints": 0, "keypoints": None} | usual
+        data["dataset"]["labels"] = "classes"
         data["splits"] = dict.fromkeys(data["splits"], "train")
     module = runtime.build_data(node)
     assert isinstance(module, pl.LightningDataModule) and set(module.splits) == {"train", "val", "test"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -130,6 +131,8 @@ class Bucket:
             try:
                 import fsspec
 
+                logging.getLogger("botocore").setLevel(logging.WARNING)  # else it says where it found a key
+                logging.getLogger("aiobotocore").setLevel(logging.WARNING)
                 system = fsspec.filesystem(self.scheme, skip_instance_cache=True, use_listings_cache=False)
             except ImportError as error:
                 raise ConfigError(
