@@ -37,6 +37,7 @@ OTHERS = {
     "publish/": ("hub push",),
     "report/": ("evaluate",),
     "data_tools/init/": ("data init", "predict"),
+    "shards/": ("data shard",),
     "tasks/exported": ("export",),
     "engine/boards/exported": ("export",),
 }

@@ -288,3 +288,22 @@ def test_two_processes_with_other_options_end_before_anything_is_built(tmp_path:
     assert first.count("error: process 1 of 2") == 1 and "optim.lr: 0.5 there, 0.002 in process 0" in first
     assert "Traceback" not in first + second and "error" not in second
     assert not folder.exists()
+
+
+def test_a_store_that_never_answers_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped launcher keeps its connections open: a question to it waits for good."""
+    silent, said = threading.Event(), []
+
+    class Stopped(Shared):
+        def check(self, keys: list[str]) -> bool:
+            return silent.wait(30)
+
+    monkeypatch.setattr(board, "end", lambda message, rank: (said.append((message, rank)), silent.set()))
+    (own,) = boards(1, timeout=0.5, store=Stopped())
+    own.watch()
+    assert silent.wait(10)
+    own.close()
+    message, rank = said[0]
+    assert (
+        rank == 0 and "the store of the run has not answered for 0.5 s (trainer.process_timeout)" in message
+    )
