@@ -114,14 +114,14 @@ def picture_to_predict(data: Any, config: Config) -> Path | None:
 def next_lines(config: Config, task: Any, trainer: Any, folder: Path) -> dict[str, str]:
     """`evaluate`, `predict` and `continue`, as far as they can be said."""
     checkpoints, arguments = folder / "checkpoints", command_of(folder)
-    best = next((file for name in ("best", "last") if (file := checkpoints / f"{name}.ckpt").is_file()), None)
+    best = next((file for name in ("best", "last") if (file := checkpoints / f"{name}.ckpt").exists()), None)
     lines: dict[str, str] = {}
     if best is not None:
         lines["evaluate"] = line_to_evaluate(best, split_to_measure(trainer.datamodule), arguments or [])
         picture = picture_to_predict(trainer.datamodule, config)
         if picture is not None:
             lines["predict"] = line_to_predict(best, picture, arguments or [])
-    if arguments is not None and (checkpoints / "last.ckpt").is_file():
+    if arguments is not None and (checkpoints / "last.ckpt").exists():
         forced = task.schedule.needs_end
         lines["continue"] = line_to_continue(folder, arguments, changed=longer(trainer), forced=forced)
     return lines
