@@ -160,7 +160,7 @@ def ask(file: Path, *, threads: int, seconds: float, size: Any, batch: int | Non
 # All files ----------------------------------------------------------------------------------------------
 
 
-def measure(files: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
+def measure(options: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
     """The table of files, and of those in folders. Raises `ConfigError` for a file that cannot be asked."""
     files = [
         inner
@@ -291,7 +291,7 @@ def answer(argv: Sequence[str]) -> None:
         sys.stdout.write("\n".join([str(__doc__).partition("\n")[0], "", USAGE, "", *told, ""]))
         return
     files, options = read_options(argv)
-    table = measure(files, options)
+    table = measure(options, files)
     output = Path(str(options["output"]))
     write(table, output)
     sys.stdout.write("\n".join([*lines(table), str(output), ""]))

@@ -110,4 +110,4 @@ def test_a_file_of_any_size_needs_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch: found 2, and .* takes 1"):
         measure.ask(fixed, threads=1, seconds=0.001, size=None, batch=2)
     with pytest.raises(ConfigError, match=r"files: found .*gone\.onnx"):
-        measure.measure([tmp_path / "gone.onnx"], {"rounds": 1, "threads": [1]})
+        measure.measure({"rounds": 1, "threads": [1]}, [tmp_path / "gone.onnx"])
