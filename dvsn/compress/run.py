@@ -228,4 +228,4 @@ class Compression:
 def checkpoint_of(folder: Path) -> Path:
     """The best checkpoint of a run, else the last."""
     best = folder / "checkpoints" / "best.ckpt"
-    return best if best.is_file() else folder / "checkpoints" / "last.ckpt"
+    return best if best.exists() else folder / "checkpoints" / "last.ckpt"
