@@ -127,6 +127,7 @@ def student_of(task: str, method: str = "") -> dict[str, Any]:
     return copy.deepcopy(composed_once(task, MORE.get(method, ())))
 
 
+@functools.cache
 def reads(method: str) -> tuple[str, ...]:
     return build(node_of(method)["method"], path=f"distill.{method}.method").func.reads
 
