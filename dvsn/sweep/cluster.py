@@ -216,18 +216,30 @@ class RayCluster:
             raise ConfigError("hydra/launcher=ray: Ray is not installed. pip install 'dvsn[ray]'") from None
         self.ray = ray
         if not ray.is_initialized():
-            try:
-                ray.init(
-                    address=options["address"] or "local", logging_level="ERROR", log_to_driver=False,
-                    include_dashboard=False,
-                )  # fmt: skip
-            except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-                text = next(iter(str(error).splitlines()), "")
-                raise ConfigError(
-                    f"hydra.launcher.address: no cluster of Ray at {options['address']}: {text}"
-                ) from None
+            self._connect(options["address"])
         wanted = {key: options[key] for key in ("num_cpus", "num_gpus", "max_retries")}
         self.function = ray.remote(**wanted)(call)
+
+    def _connect(self, address: str | None) -> None:
+        """Join a cluster, or start one. On a busy machine Ray's own processes may miss the 30 seconds that it gives them."""
+        for left in (2, 1, 0):
+            try:
+                self.ray.init(
+                    address=address or "local",
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    include_dashboard=False if address is None else None,
+                )
+                return
+            except Exception as error:  # noqa: BLE001 - Ray raises a bare one where its processes do not start
+                if address is None and "timed out during startup" in str(error) and left:
+                    self.ray.shutdown()
+                    continue
+                text = next(iter(str(error).splitlines()), "")
+                where = address or "this machine"
+                raise ConfigError(
+                    f"hydra.launcher.address: there is no cluster of Ray on {where}: {text}"
+                ) from None
 
     def submit(self, jobs: Sequence[RemoteJob]) -> Sequence[Handle]:
         return [RayHandle(self.ray, self.function.remote(plain(job))) for job in jobs]
