@@ -149,12 +149,11 @@ def told(written: Sequence[Path], folder: Path) -> str:
     """What is to be done with the files."""
     endings = sorted({path.suffix for path in written})
     extras = ",".join({".onnx": "onnx", ".xml": "openvino"}[each] for each in endings)
-    files = " ".join(f"{folder}/*{each}" for each in endings)
     return "\n".join(
         [
             f"{len(written)} files with random weights in {folder}. On the target, without torch, in a checkout of dvsn:",
             f"    pip install './portable[{extras}]'",
-            f"    python -m dvsn.portable.measure {files} output=device.json",
+            f"    python -m dvsn.portable.measure {folder} output=device.json",
             "Then this line again, with device=device.json in the place of files.",
         ]
     )

@@ -124,6 +124,12 @@ def _unknown_key(key: str, groups: Sequence[str], tree: Mapping[str, Any]) -> st
         tree = {name: value for name, value in tree.items() if name != "hydra"}
     parent, _, last = key.rpartition(".")
     if not parent:
+        wanted = {"epochs": "max_epochs", "epoch": "max_epochs"}.get(key, key)
+        below = [
+            f"'{top}.{wanted}'" for top, node in tree.items() if isinstance(node, Mapping) and wanted in node
+        ]
+        if below:
+            return f"{key}: unknown group or key. Did you mean {' or '.join(below)}?"
         return f"{key}: unknown group or key. {nearest(key, {*tree, *groups} - {'hydra'})}"
     node: Any = tree
     for part in parent.split("."):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class KeypointTable(PeopleDataset):
     `sizes`: "file" compares the columns `width` and `height` with the pictures when the set is opened; "picture" believes
     the pictures, and needs no such columns.
     """
+
+    numbered: ClassVar[str] = "line"
 
     def __init__(
         self,

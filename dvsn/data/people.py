@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class PeopleDataset(ImageDataset):
 
     records: list[PersonRecord]
     attribute_names: tuple[str, ...] = ()
+    numbered: ClassVar[str] = "annotation"
+    """What the number of a record is of."""
     annotations: dict[str, Any] | None = None
 
     def __init__(
@@ -64,7 +66,7 @@ class PeopleDataset(ImageDataset):
 
     def describe(self, index: int) -> str:
         record = self.records[index]
-        return f"{record.picture}" + (f", annotation {record.number}" if record.number >= 0 else "")
+        return f"{record.picture}" + (f", {self.numbered} {record.number}" if record.number >= 0 else "")
 
     def photos(self, index: int) -> list[Path]:
         return [self.records[index].picture]

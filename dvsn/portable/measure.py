@@ -37,7 +37,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "batch": (None, "pictures of an answer, of files that take any number"),
 }
 WARM_UPS = 3
-USAGE = "usage: python -m dvsn.portable.measure FILE.onnx FILE.xml ... [option=value ...]"
+USAGE = "usage: python -m dvsn.portable.measure FILE.onnx FILE.xml FOLDER ... [option=value ...]"
 ENGINES = {".onnx": "onnxruntime", ".xml": "openvino"}
 GRAPH = ("network", "inference", "flip_test", "codec", "score", "shown", "size", "channels")
 """What of a recipe decides which graph is exported; the rest is about training."""
@@ -160,8 +160,17 @@ def ask(file: Path, *, threads: int, seconds: float, size: Any, batch: int | Non
 # All files ----------------------------------------------------------------------------------------------
 
 
-def measure(files: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of files. Raises `ConfigError` for a file that cannot be asked."""
+def measure(options: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
+    """The table of files, and of those in folders. Raises `ConfigError` for a file that cannot be asked."""
+    files = [
+        inner
+        for file in files
+        for inner in (
+            sorted(each for each in file.iterdir() if each.suffix in ENGINES) if file.is_dir() else [file]
+        )
+    ]
+    if not files:
+        raise ConfigError("files: the folder holds no file that ends with .onnx or .xml.")
     for file in files:
         if file.suffix not in ENGINES or not file.is_file():
             raise ConfigError(f"files: found {file}, expected a file that ends with .onnx or .xml.")
@@ -269,30 +278,34 @@ def lines(table: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def main(argv: Sequence[str]) -> int:
+def answer(argv: Sequence[str]) -> None:
+    """What a command line asks for."""
     if argv[:1] == ["--one"]:
         sys.stdout.write(f"{json.dumps(ask(Path(argv[1]), **json.loads(argv[2])))}\n")
-        return 0
+        return
     if not argv or "--help" in argv or "-h" in argv:
         told = [
             f"  {name}={'null' if default is None else default}".ljust(24) + text
             for name, (default, text) in OPTIONS.items()
         ]
         sys.stdout.write("\n".join([str(__doc__).partition("\n")[0], "", USAGE, "", *told, ""]))
-        return 0
+        return
     files, options = read_options(argv)
-    table = measure(files, options)
+    table = measure(options, files)
     output = Path(str(options["output"]))
     write(table, output)
     sys.stdout.write("\n".join([*lines(table), str(output), ""]))
-    return 0
 
 
-if __name__ == "__main__":
+def main() -> None:
     try:
-        sys.exit(main(sys.argv[1:]))
+        answer(sys.argv[1:])
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -97,4 +97,4 @@ def test_threads_choose_the_rows(tmp_path: Path) -> None:
 def test_what_is_to_be_done_with_the_files() -> None:
     said = device.told([Path("f/a.fp32.onnx"), Path("f/a.bf16.xml")], Path("f"))
     assert "2 files" in said and "./portable[onnx,openvino]" in said
-    assert "python -m dvsn.portable.measure f/*.onnx f/*.xml output=device.json" in said
+    assert "python -m dvsn.portable.measure f output=device.json" in said

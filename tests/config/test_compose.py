@@ -98,6 +98,8 @@ WRONG = {
         r"^trainer\.max_epoch: unknown key\. Did you mean 'trainer\.max_epochs'\?",
     ),
     "group": ("netwrok=unet", r"^netwrok: unknown group or key\. Did you mean 'network'\?"),
+    "key of a group": ("width=4", r"^width: unknown group or key\. Did you mean 'network\.width'\?$"),
+    "epochs": ("epochs=4", r"^epochs: unknown group or key\. Did you mean 'trainer\.max_epochs'\?$"),
     "added key": ("+network.widht=3", r"^network\.widht: unknown option of UNet .*Did you mean 'width'\?"),
     "added top-level key": ("+sed=3", r"^sed: unknown key\. Did you mean 'seed'\?"),
     "key of a value": (

@@ -264,6 +264,14 @@ def test_what_the_files_have_told_is_no_difference() -> None:
     assert len(differences(there, now)) == 1
 
 
+def test_an_option_that_dvsn_had_not_yet_is_no_difference() -> None:
+    """Of Lightning's own options that a config leaves out, the usual value is known."""
+    there = {"trainer": {"max_epochs": 2}}
+    assert differences(there, {"trainer": {"max_epochs": 2, "fsdp_checkpoint": "whole"}}) == []
+    found = differences(there, {"trainer": {"max_epochs": 2, "overfit_batches": 0.5}})
+    assert [str(each) for each in found] == ["trainer.overfit_batches: 0.0 there, 0.5 now"]
+
+
 def test_a_checkpoint_keeps_the_config_without_its_place(words: list[str], tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     configs = [kept(composed([*words, "callbacks=default", f"resume={f}.ckpt"], f)) for f in folders]

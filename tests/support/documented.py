@@ -33,6 +33,7 @@ from dvsn.data_tools.init import command as init
 from dvsn.engine import soup, tap_table
 from dvsn.export import __main__ as export
 from dvsn.hub import __main__ as hub
+from dvsn.portable import measure as portable_measure
 from dvsn.predict import command as predict
 from dvsn.report import command as report
 from dvsn.serve import __main__ as serve
@@ -62,6 +63,7 @@ WORK = (
     (hub, "push"),
     (export, "export"),
     (compress, "compress"),
+    (portable_measure, "measure"),
     (serve, "serve"),
     (dashboard, "dashboard"),
     (init, "init"),

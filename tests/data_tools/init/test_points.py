@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,7 @@ def test_cells_that_are_empty_are_points_that_are_not_labelled(
         [0, 1],
         [1, 1],
     ]
+    assert re.search(r"\.png, line [2-7]$", module.open("train").describe(0))
     assert people["f 2.png"].keypoints.tolist() == [[0, 0], [20, 22]]
     text(root / "points.csv", "\n".join(mark.join(row) for row in [*rows, ["f 0.png", "5", "", "1", "2"]]))
     with pytest.raises(DataError, match="nose is labelled and at"):
