@@ -23,6 +23,7 @@ from dvsn.config.menu import PACKAGE, choices, conf_dir
 from dvsn.config.partners import shipped
 from dvsn.config.rules import TRAINER_OPTIONS
 from dvsn.config.types import fits
+from dvsn.portable import measure
 from tests.support.advice import HOLE, Advice, advice, commands, keys_of
 
 GROUPS = choices()
@@ -118,7 +119,8 @@ def own_options(file: str) -> set[str]:
     near = [name for name, (home, _) in described().items() if Path(home).parent.as_posix() == folder]
     own += near if len(near) == 1 and folder != "." else []
     own += [name for start, names in OTHERS.items() if file.startswith(start) for name in names]
-    return {option.name for name in own for option in command(name).options}
+    others = set(measure.OPTIONS) if file == "portable/measure.py" else set()
+    return others | {option.name for name in own for option in command(name).options}
 
 
 @functools.cache
@@ -144,6 +146,8 @@ NO_ADVICE = {
     ("data/transforms.py", f"mask_interpolation={HOLE}"),
     ("data/transforms.py", "mask_interpolation=6"),
     ("data/transforms.py", "area_for_downscale=image_mask"),
+    ("compress/candidates.py", "network=teacher"),  # words of candidates alone
+    ("compress/candidates.py", "pruned="),
     ("serve/options.py", "street=pidnet.onnx"),  # models by names
     ("serve/options.py", "faces=pfld.ckpt"),
     ("serve/options.py", "pose=hrnet_w32.ckpt"),
@@ -162,7 +166,7 @@ def given() -> list[Advice]:
 def fault(each: Advice) -> str:
     """What is wrong with an advice; empty where nothing is."""
     key = each.key.lstrip("+")
-    if set(key) <= {HOLE, "."} or key in EXAMPLES:
+    if set(key) <= {HOLE, "."} or key in EXAMPLES or (each.file, f"{key}={each.value}") in NO_ADVICE:
         return ""
     if hydra_node.inside(key, hydra_node.LINE) or key in own_options(each.file):
         return ""
@@ -179,7 +183,7 @@ def fault(each: Advice) -> str:
     keys = matching(key)
     if not keys:
         told = key in bare_words() and DESCRIBED.fullmatch(each.value)
-        return "" if told or (each.file, f"{key}={each.value}") in NO_ADVICE else "no such option"
+        return "" if told else "no such option"
     literal = HOLE not in each.value and not re.search(r"[A-Z]{3}|\.\.\.|[{}]|^$", each.value)
     hints = [hint for found in keys for hint in known()[found]]
     if (
@@ -239,6 +243,9 @@ def line_fault(name: str, words: tuple[str, ...]) -> str:
     rooms = {each.partition(" ")[0] for each in described() if " " in each}
     if name in rooms and (not words or words[0].isupper() or words[0].startswith("[")):
         return ""  # the help of a room: COMMAND stands for one
+    if name == "portable.measure":  # without Hydra, and with a reader of options of its own
+        keys = [word.partition("=")[0] for word in words if "=" in word]
+        return next((f"{name} has no option {key}" for key in keys if key not in measure.OPTIONS), "")
     if words and f"{name} {words[0]}" in described():
         name, words = f"{name} {words[0]}", words[1:]
     if name in rooms:
