@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dvsn.errors import CheckpointError, nearest
+from dvsn.parts import INDEX, assembled, in_parts
 from dvsn.reading import most_unpacked
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "params")
@@ -29,20 +30,38 @@ SMALL = 64 << 20  # bytes in memory that no limit is needed for
 
 
 def read_checkpoint(
-    path: Any, *, map_location: Any = "cpu", verify: bool = True, plain: Sequence[type] = ()
+    path: Any,
+    *,
+    map_location: Any = "cpu",
+    verify: bool = True,
+    plain: Sequence[type] = (),
+    shapes: bool = False,
 ) -> dict[str, Any]:
     """The content of a checkpoint, unpickled weights-only. `plain` are further classes that may be in it: such as hold
     values and nothing else, for they are made and their attributes are set.
 
     `verify` checks the stored CRC of every part first, because torch does not notice a flipped byte. Without
     it the tensors are mapped, not read: for a second look at a file that was checked. Numbers of numpy beside the
-    weights, as training scripts save their best score, become plain ones.
+    weights, as training scripts save their best score, become plain ones. A folder of `trainer.fsdp_checkpoint=sharded` is
+    read as the whole file that it stands for; with `shapes` its tensors are left on the device `meta`.
     Raises `CheckpointError` for a file that is missing, truncated, altered, unpacks to many times its size
     (`dvsn.reading.unpacking` sets another limit), or would run code.
     """
     file = Path(path)
+    if in_parts(file):
+        index = read_checkpoint(file / INDEX)
+        return assembled(file, index, map_location="meta" if shapes else map_location, verify=verify)
+    if (file / ".metadata").is_file():
+        raise CheckpointError(
+            f"{file}: refused. It is a folder of torch.distributed.checkpoint, whose .metadata could run code. If you trust "
+            f"it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {file} whole.pt"
+        )
+    if file.is_dir():
+        raise CheckpointError(
+            f"{file}: is a folder without a checkpoint, expected a file of weights or the folder of a run."
+        )
     if file.exists() and not stat.S_ISREG(file.stat().st_mode):
-        raise CheckpointError(f"{file}: is a folder, a pipe or a device, expected a file of weights.")
+        raise CheckpointError(f"{file}: is a pipe or a device, expected a file of weights.")
     if not file.is_file():
         near = nearest(
             file.name, [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else []
@@ -56,9 +75,19 @@ def read_checkpoint(
         raise CheckpointError(
             f"{file}: not a checkpoint: {file.stat().st_size} bytes that start with {start!r}."
         )
+    content = unpickled(file, map_location=map_location, plain=plain, mapped=not verify)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{file}: found a {type(content).__name__}, expected a checkpoint's dictionary."
+        )
+    return content
+
+
+def unpickled(file: Path, *, map_location: Any, plain: Sequence[type], mapped: bool) -> Any:
+    """What a file holds, unpickled weights-only. Raises `CheckpointError` as `read_checkpoint` does."""
     try:
         with torch.serialization.safe_globals([*plain, *PLAIN_NUMPY]):
-            content = torch.load(file, map_location=map_location, weights_only=True, mmap=not verify)
+            return torch.load(file, map_location=map_location, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
         found = (
@@ -75,11 +104,6 @@ def read_checkpoint(
         raise CheckpointError(
             f"{file}: not a readable checkpoint ({file.stat().st_size} bytes): {reason}. It may be truncated."
         ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{file}: found a {type(content).__name__}, expected a checkpoint's dictionary."
-        )
-    return content
 
 
 def require_intact(file: Path) -> None:

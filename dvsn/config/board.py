@@ -42,28 +42,44 @@ class Board:
     """The notes of one process and its view of the others'.
 
     `store` answers within seconds; `hosts`: it ends with this process. `timeout`: seconds without a sign of life after which
-    a process counts as lost.
+    a process counts as lost. `number`: how many boards this process has had over the store, one a training; the notes of
+    one say nothing of the next.
     """
 
-    def __init__(self, store: Store, place: Place, *, timeout: float, hosts: bool = False) -> None:
-        self.store, self.place, self.timeout, self.hosts = store, place, timeout, hosts
+    def __init__(
+        self, store: Store, place: Place, *, timeout: float, hosts: bool = False, number: int = 0
+    ) -> None:
+        self.store, self.place, self.timeout, self.hosts, self.number = store, place, timeout, hosts, number
         self.beat = max(0.2, min(2.0, timeout / 10))
-        self.prefix = f"dvsn/{place.attempt}"
+        self.prefix = f"dvsn/{place.attempt}/{number}"
         self._seen: dict[int, tuple[str, float]] = {}  # by rank: its last sign of life, and when it was new
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._asked: float | None = None
+        """Since when the store has owed an answer."""
+        self._closed = threading.Event()
         self._rounds = 0  # of `agree`
         self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """One question to the store at a time, whose answer is waited for without end: see `_guard`."""
+        with self._lock:
+            self._asked = time.monotonic()
+            try:
+                yield
+            finally:
+                self._asked = None
 
     # Notes ------------------------------------------------------------------------------------------
 
     def write(self, key: str, value: Any) -> None:
         """Put a plain value where all can read it."""
-        with self._lock:
+        with self._asking():
             self.store.set(f"{self.prefix}/{key}", json.dumps(value))
 
     def read(self, key: str) -> Any:
         """What was written; None where nothing was."""
-        with self._lock:
+        with self._asking():
             found = self.store.check([f"{self.prefix}/{key}"])
             return json.loads(self.store.get(f"{self.prefix}/{key}")) if found else None
 
@@ -90,12 +106,12 @@ class Board:
 
     def remember(self, key: str, value: Any) -> None:
         """Write for all attempts of torchrun, which keeps the store while it starts the processes again."""
-        with self._lock:
+        with self._asking():
             self.store.set(f"dvsn/{key}", json.dumps(value))
 
     def remembered(self, key: str) -> Any:
         """What an earlier attempt has written; None where there is nothing."""
-        with self._lock:
+        with self._asking():
             return json.loads(self.store.get(f"dvsn/{key}")) if self.store.check([f"dvsn/{key}"]) else None
 
     def next_round(self, topic: str) -> str:
@@ -173,6 +189,20 @@ class Board:
         if self._thread is None:
             self._thread = threading.Thread(target=self._look, name="board", daemon=True)
             self._thread.start()
+            threading.Thread(target=self._guard, name="guard of the board", daemon=True).start()
+
+    def _guard(self) -> None:
+        """End this process where the store does not answer: a launcher that is stopped, or whose machine is lost, leaves
+        whoever asks it waiting, for good."""
+        while not self._closed.wait(self.beat):
+            asked = self._asked
+            if asked is not None and time.monotonic() - asked > self.timeout:
+                end(
+                    f"error: the store of the run has not answered for {self.timeout:g} s (trainer.process_timeout): the "
+                    "launcher that keeps it, or process 0, is stopped, or its machine is lost. This process ends with it. "
+                    "Continue with resume=auto.",
+                    self.place.rank,
+                )
 
     def _look(self) -> None:
         number, lost = 0, ""
@@ -224,6 +254,7 @@ class Board:
                 if all(self.read(f"alive/{rank}") == ENDED for rank in others):
                     break
                 time.sleep(0.05)
+        self._closed.set()
 
 
 def end(message: str, rank: int) -> None:
@@ -285,9 +316,8 @@ def begin(place: Place, *, timeout: float) -> None:
     board = (
         connect(place, timeout=timeout)
         if older is None
-        else Board(older.store, place, timeout=timeout, hosts=older.hosts)
+        else Board(older.store, place, timeout=timeout, hosts=older.hosts, number=older.number + 1)
     )
-    board._rounds = 0 if older is None else older._rounds
     _current.append(board)
     board.watch()
 

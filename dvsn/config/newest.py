@@ -5,19 +5,26 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from dvsn.parts import INDEX
+
 PATTERNS = ("checkpoints/*.ckpt", "hpc_ckpt_*.ckpt")
 """Where checkpoints lie in the folder of a run; the second are Lightning's, of a SLURM job that was asked to stop."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoint files of a run, the newest first."""
+    """The checkpoints of a run, files or folders in parts, the newest first."""
     found = [
         path
         for pattern in PATTERNS
         for path in folder.glob(pattern)
-        if path.is_file() and not path.name.startswith(".")
+        if entry(path).is_file() and not path.name.startswith(".")
     ]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted(found, key=lambda path: entry(path).stat().st_mtime_ns, reverse=True)
+
+
+def entry(path: Path) -> Path:
+    """The file that a checkpoint is there with: itself, or the index of a folder in parts."""
+    return path / INDEX if path.is_dir() else path
 
 
 def newest_run(place: Path, *, first: str = "") -> str | None:
@@ -30,7 +37,7 @@ def newest_run(place: Path, *, first: str = "") -> str | None:
     own = [folder for folder in folders if folder.name == first]
     for group in (own, folders):
         files = [(path, folder) for folder in group for path in checkpoints(folder)]
-        files.sort(key=lambda item: item[0].stat().st_mtime_ns, reverse=True)
+        files.sort(key=lambda item: entry(item[0]).stat().st_mtime_ns, reverse=True)
         whole = next((folder for path, folder in files if is_whole(path)), None)
         if whole is not None:
             return whole.name
@@ -49,9 +56,10 @@ def best_of(place: Path) -> Path | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is a zip archive, as torch writes them, in which the CRC of every part is right."""
+    """Whether a file is a zip archive, as torch writes them, in which the CRC of every part is right; of a folder in parts:
+    its index."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(entry(path)) as archive:
             return archive.testzip() is None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError):
         return False

@@ -70,6 +70,7 @@ TRAINER_OPTIONS: dict[str, Any] = {
     "ddp_static_graph": bool,
     "ddp_compress": Literal["bf16"] | None,
     "fsdp_teacher": Literal["sharded", "replicated"],
+    "fsdp_checkpoint": Literal["whole", "sharded"],
 }
 
 

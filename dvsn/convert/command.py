@@ -11,6 +11,7 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
+from dvsn.command_line import UNPACKED
 from dvsn.config import menu
 from dvsn.config.compose import initialized
 from dvsn.config.folders import at_home, require_writable
@@ -22,7 +23,8 @@ from dvsn.data.cocostuff_names import PUBLISHED_IDS, THINGS
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.errors import CheckpointError, ConfigError, nearest
 from dvsn.hub.resolve import local
-from dvsn.tasks.recipe import build_task, load_state
+from dvsn.parts import INDEX, described, in_parts
+from dvsn.tasks.recipe import build_task, load_state, read_recipe
 from dvsn.weights import read_checkpoint
 
 log = logging.getLogger("dvsn")
@@ -75,6 +77,8 @@ def convert(options: dict[str, Any]) -> Path:
     """Write the checkpoint. Its recipe holds the inferred architecture; it is loaded strictly before it is saved."""
     path = at_home(str(options["output"]), option="output")
     require_writable(path.parent, option="output")
+    if in_parts(Path(str(options["source"]))):
+        return gather(Path(str(options["source"])), path, options)
     told = ("heads", "align_corners", "channels", "joints")
     chosen = {name: options[name] for name in told if options[name] is not None}
     if options["dropout"] is not None:
@@ -105,6 +109,29 @@ def convert(options: dict[str, Any]) -> Path:
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+    log.info("written %s", path)
+    return path
+
+
+def gather(source: Path, path: Path, options: dict[str, Any]) -> Path:
+    """Write the whole file that a checkpoint in parts (`trainer.fsdp_checkpoint=sharded`) stands for."""
+    own = ("source", "output", UNPACKED.name)
+    for option in COMMAND.options:
+        if option.name not in own and options[option.name] != option.default:
+            raise ConfigError(
+                f"{option.name}: is for published networks; {source} is a checkpoint of dvsn in parts."
+            )
+    parts = described(source, read_checkpoint(source / INDEX))
+    content = read_checkpoint(source)
+    header = read_recipe(content, source)
+    if path.is_dir():
+        raise ConfigError(f"output: {path} is a folder, expected the name of a file, such as whole.ckpt.")
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    log.info(
+        "%s: a checkpoint in %d parts, written by %d processes after step %d of %s; %d tensors of the network",
+        source, len(parts.files), parts.processes, int(content.get("global_step", 0)),
+        str(header["recipe"].get("_target_", "a task")).rpartition(".")[2], len(content["state_dict"]),
+    )  # fmt: skip
     log.info("written %s", path)
     return path
 

@@ -6,12 +6,13 @@ from dvsn.command_line import REQUIRED, UNPACKED, Command, Option
 
 COMMAND = Command(
     name="convert",
-    summary="Turn a published checkpoint into a dvsn checkpoint.",
+    summary="Turn a published checkpoint into a dvsn checkpoint, or one in parts into a whole file.",
     options=(
         Option(
             "source",
             REQUIRED,
-            "the published network, such as latest_net_G.pth or PIDNet_S_Cityscapes_val.pt",
+            "the published network, such as latest_net_G.pth or PIDNet_S_Cityscapes_val.pt; or a folder that "
+            "trainer.fsdp_checkpoint=sharded wrote",
         ),
         Option("output", REQUIRED, "the checkpoint to write, such as facades.ckpt"),
         Option(
@@ -68,6 +69,7 @@ COMMAND = Command(
         "python -m dvsn.convert pose_hrnet_w32_384x288.pth pose.ckpt size=[384,288]",
         "python -m dvsn.convert resnet32x4_vanilla/ckpt_epoch_240.pth resnet32x4.ckpt",
         "python -m dvsn.convert latest_net_G.pth facades.ckpt",
+        "python -m dvsn.convert runs/teacher/checkpoints/best.ckpt whole.ckpt",
         "python -m dvsn.convert source=latest_net_G.pth output=facades.ckpt test_norm=batch discriminator=latest_net_D.pth",
     ),
 )

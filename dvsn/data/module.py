@@ -732,14 +732,14 @@ class DataModule(pl.LightningDataModule):
         chooser = self.sampler or self.ratios
         if self.sampler is not None:
             self._prepared(self.sampler, size)
-        batches = TrainBatches(
+        batches = self._train_batches(
+            None if chooser is None else functools.partial(chooser.order, seed=self.seed),
             size=size if chooser is None else chooser.length,
             batch_size=self.batch_size,
             seed=self.seed,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             drop_last=self.drop_last,
-            order=None if chooser is None else functools.partial(chooser.order, seed=self.seed),
         )
         if len(batches) == 0:
             raise ConfigError(
@@ -751,6 +751,13 @@ class DataModule(pl.LightningDataModule):
             batches.epoch, batches.start = self._resume
             self._resume = None
         return self._loader("train", batches)
+
+    def _train_batches(self, chosen: Callable[[int], np.ndarray] | None, **options: Any) -> TrainBatches:
+        """The batches of training, in an order that a sampler has `chosen`, or None has."""
+        return TrainBatches(order=chosen, **options)
+
+    def _eval_batches(self, **options: Any) -> EvalBatches:
+        return EvalBatches(**options)
 
     def _prepared(self, sampler: Sampler, size: int) -> Sampler:
         """The sampler, which knows the first `size` training samples, and where a resumed run goes on."""
@@ -780,7 +787,7 @@ class DataModule(pl.LightningDataModule):
         world, rank = self.trainer.world_size, self.trainer.global_rank
         size = max(1, self.eval_batch_size // world)
         return self._loader(
-            split, EvalBatches(size=len(self.datasets[split]), batch_size=size, rank=rank, world=world)
+            split, self._eval_batches(size=len(self.datasets[split]), batch_size=size, rank=rank, world=world)
         )
 
     def val_dataloader(self) -> DataLoader[Any]:

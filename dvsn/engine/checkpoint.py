@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from dvsn.parts import in_parts
 from dvsn.weights import read_checkpoint
 
 
@@ -29,8 +31,7 @@ class AtomicCheckpointIO(CheckpointIO):
                     raise _own_error(error) from error
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(target)
-            _sync_folder(target.parent)
+            take_place(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -40,16 +41,46 @@ class AtomicCheckpointIO(CheckpointIO):
         return read_checkpoint(path, map_location=map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
+        remove(Path(path))
+
+
+ASIDE = "_before"
+"""What is put to the name of a checkpoint while one of the other form, file or folder, takes its place."""
+
+
+def take_place(temporary: Path, target: Path) -> None:
+    """Rename a checkpoint that is written to its own name, for good. A file and a folder cannot replace each other: the
+    older one steps aside, under a name that `resume=auto` finds too, and is removed."""
+    if target.is_dir() and not in_parts(target):
+        raise IsADirectoryError(f"{target} is a folder, and no checkpoint")
+    if target.exists() and target.is_dir() != temporary.is_dir():
+        aside = target.with_name(f"{target.stem}{ASIDE}{target.suffix}")
+        remove(aside)
+        target.rename(aside)
+        temporary.rename(target)
+        remove(aside)
+    else:
+        temporary.replace(target)
+    sync_folder(target.parent)
+
+
+def remove(path: Path) -> None:
+    """A checkpoint, file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `AtomicCheckpointIO` that killed processes of this machine have left in a
-    folder."""
+    """Remove what killed processes of this machine have left of `AtomicCheckpointIO` and of folders in parts."""
     for path in folder.glob(".*.ckpt.*.tmp"):
         number = path.name.split(".")[-2]
         if number.isdecimal() and int(number) != os.getpid() and not _lives(int(number)):
-            path.unlink(missing_ok=True)
+            remove(path)
+    for path in folder.glob(f"*{ASIDE}.ckpt"):
+        if path.with_name(path.name.replace(ASIDE, "")).exists():
+            remove(path)
 
 
 def _lives(process: int) -> bool:
@@ -74,7 +105,7 @@ def _own_error(error: RuntimeError) -> BaseException:
     return OSError(str(error).splitlines()[0])
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the folder, so that the rename survives a power failure. Systems that cannot do this are left alone."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -26,7 +26,7 @@ APPLIED = (
     "trainer.strategy", "trainer.process_timeout", "trainer.deterministic", "trainer.benchmark", "trainer.profiler",
     "trainer.detect_anomaly", "trainer.enable_progress_bar", "trainer.enable_model_summary",
     "trainer.devices", "trainer.num_nodes", "trainer.ddp_bucket_mb", "trainer.ddp_bucket_view", "trainer.ddp_static_graph",
-    "trainer.ddp_compress", "trainer.fsdp_teacher",
+    "trainer.ddp_compress", "trainer.fsdp_teacher", "trainer.fsdp_checkpoint",
 )  # fmt: skip
 """What a resumed run takes as it is now, with all below it: what the network learns from the next batch does
 not depend on it. Everything else must be as it was."""

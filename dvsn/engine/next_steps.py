@@ -100,6 +100,8 @@ def picture_to_predict(data: Any, config: Config) -> Path | None:
     if not config["task"]["_target_"].endswith(".Pix2Pix"):
         return next((photo for photo in dataset.photos(0) if photo.is_file()), None)
     paths = [Path(each) for each in dataset.describe(0).split(" + ")]
+    if len(paths) == 1 and pair.get("source") in ("a", "b"):
+        return None  # the other half of the file is the answer
     labels = pair.get("source") in ("label", "b")
     path = paths[1 if labels and len(paths) > 1 else 0]
     if labels and not config["data"].get(
@@ -112,14 +114,14 @@ def picture_to_predict(data: Any, config: Config) -> Path | None:
 def next_lines(config: Config, task: Any, trainer: Any, folder: Path) -> dict[str, str]:
     """`evaluate`, `predict` and `continue`, as far as they can be said."""
     checkpoints, arguments = folder / "checkpoints", command_of(folder)
-    best = next((file for name in ("best", "last") if (file := checkpoints / f"{name}.ckpt").is_file()), None)
+    best = next((file for name in ("best", "last") if (file := checkpoints / f"{name}.ckpt").exists()), None)
     lines: dict[str, str] = {}
     if best is not None:
         lines["evaluate"] = line_to_evaluate(best, split_to_measure(trainer.datamodule), arguments or [])
         picture = picture_to_predict(trainer.datamodule, config)
         if picture is not None:
             lines["predict"] = line_to_predict(best, picture, arguments or [])
-    if arguments is not None and (checkpoints / "last.ckpt").is_file():
+    if arguments is not None and (checkpoints / "last.ckpt").exists():
         forced = task.schedule.needs_end
         lines["continue"] = line_to_continue(folder, arguments, changed=longer(trainer), forced=forced)
     return lines

@@ -48,8 +48,8 @@ class Run:
         best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
         return cls(
             folder=folder,
-            best=best if result["best"] is not None and best.is_file() else None,
-            last=last if last.is_file() else None,
+            best=best if result["best"] is not None and best.exists() else None,
+            last=last if last.exists() else None,
             score=result["best"],
             monitor=result["monitor"],
             metrics=dict(result["metrics"]),

@@ -61,7 +61,7 @@ def find_resume(resume: str | None, folder: Path) -> Path | None:
 
 def loads(path: Path) -> Path:
     """The path of a checkpoint from which a run can go on. Raises `CheckpointError` for any other."""
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, shapes=True)
     read_recipe(content, path)
     missing = [part for part in ("loops", "optimizer_states", "lr_schedulers") if part not in content]
     if missing:
@@ -93,7 +93,7 @@ def settle(path: Path, config: Config, task: Task) -> Resumption:
     unless `resume_force` names it. `auto` becomes what the run has had. Raises `CheckpointError`, or `ConfigError` for
     options that cannot be forced.
     """
-    content = read_checkpoint(path, verify=False)
+    content = read_checkpoint(path, verify=False, shapes=True)
     header = read_recipe(content, path)
     config = as_it_ran(config, header)
     _require_methods(path, header, config)
@@ -229,7 +229,7 @@ def _check_length(path: Path, config: Config, content: Config) -> None:
 
 def require_weights(task: Task, path: Path) -> None:
     """Raise `CheckpointError` where the weights of a checkpoint do not fit the task, before a trainer tries."""
-    require_equal(task.state_dict(), read_checkpoint(path, verify=False)["state_dict"], path)
+    require_equal(task.state_dict(), read_checkpoint(path, verify=False, shapes=True)["state_dict"], path)
 
 
 class ForcedOptions(Callback):
@@ -277,7 +277,7 @@ class Reached(NamedTuple):
 def reached(checkpoint: Path) -> Reached:
     """How far the run of a checkpoint was. Within an epoch Lightning counts a batch only after its callbacks and its
     validation, which is where dvsn saves."""
-    content = read_checkpoint(checkpoint, verify=False)
+    content = read_checkpoint(checkpoint, verify=False, shapes=True)
     stepped = int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
     inside = int((content.get("DataModule") or {}).get("batch", 0)) > 0
     return Reached(int(content.get("epoch", 0)), int(content.get("global_step", 0)), stepped + int(inside))

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from dvsn.atomic import replacing
+from dvsn.atomic import replacing, usual_mode
 from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.differences import kept
 from dvsn.engine.next_steps import command_of, line_to_continue
@@ -182,7 +182,8 @@ class Checkpoints(Checkpoint):
         if not self.save_weights:
             return
         # asked by all processes: with `trainer=fsdp` each has a part of it
-        state = trainer.strategy.lightning_module_state_dict()
+        strategy: Any = trainer.strategy
+        state = getattr(strategy, "whole_state", strategy.lightning_module_state_dict)()
         if trainer.is_global_zero:
             kept = {key: value for key, value in state.items() if not key.startswith("distiller.")}
             write_safetensors(self.folder / "last.safetensors", kept)
@@ -285,7 +286,7 @@ class Checkpoints(Checkpoint):
             self.folder,
         )
         arguments = command_of(self.folder.parent)
-        if arguments is not None and (self.folder / "last.ckpt").is_file():
+        if arguments is not None and (self.folder / "last.ckpt").exists():
             log.info(
                 "continue    %s", line_to_continue(self.folder.parent, arguments, changed={}, forced=False)
             )
@@ -312,3 +313,4 @@ def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
 
     with replacing(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, str(temporary))
+        usual_mode(temporary)

@@ -30,24 +30,34 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dvsn.config import board
 from dvsn.engine.devices import watch_others
+from dvsn.engine.writing_parts import write_parts
+from dvsn.parts import INDEX, described, in_parts, read_into, shared
+from dvsn.weights import read_checkpoint
 
 Teaching = Literal["sharded", "replicated"]
+Form = Literal["whole", "sharded"]
 UNITS = 8
 """A network is gathered in about so many parts, one after the other."""
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+SHARES = StateDictOptions(full_state_dict=False, cpu_offload=True)
 
 
 class Sharded(ModelParallelStrategy):
     """Shares the networks of a task out, and its teachers where `teacher` is "sharded"; what the methods of distillation
     learn stays whole on each process, and its gradients are averaged.
 
-    Checkpoints are those of every other run: one whole file, which any number of processes goes on from. A validation has
+    Checkpoints are those of every other run, one whole file, or with `checkpoint` "sharded" a folder in parts
+    (`dvsn.parts`), to which each process writes its share. Any number of processes goes on from either. A validation has
     the whole network on each process, since they need not have equal numbers of batches.
     """
 
-    def __init__(self, *, timeout: timedelta, teacher: Teaching = "sharded") -> None:
+    def __init__(
+        self, *, timeout: timedelta, teacher: Teaching = "sharded", checkpoint: Form = "whole"
+    ) -> None:
         super().__init__(save_distributed_checkpoint=False, timeout=timeout)
-        self.teacher = teacher
+        self.teacher, self.form = teacher, checkpoint
+        self.parts: Path | None = None
+        """Of the checkpoint that is gone on from, if it is in parts: the folder of these."""
         self.roots: list[nn.Module] = []
 
     @property
@@ -115,38 +125,85 @@ class Sharded(ModelParallelStrategy):
     # Checkpoints ------------------------------------------------------------------------------------
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: the whole state on process 0 and nothing on the others, or the share of each."""
+        if self.form == "whole":
+            return self.whole_state()
+        self.share_statistics()
+        assert self.model is not None
+        return get_model_state_dict(self.model, options=SHARES)
+
+    def whole_state(self) -> dict[str, Any]:
         """The whole state on process 0, nothing on the others."""
+        self.share_statistics()
+        assert self.model is not None
+        return get_model_state_dict(self.model, options=WHOLE)
+
+    def share_statistics(self) -> None:
+        """Give all processes the statistics of batch norm of process 0."""
         for root in self.roots:
             for module in root.modules():
                 if isinstance(module, _BatchNorm):
                     for buffer in module.buffers(recurse=False):
                         dist.broadcast(buffer, src=0)
-        assert self.model is not None
-        return get_model_state_dict(self.model, options=WHOLE)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         assert self.model is not None
         optimizer = getattr(optimizer, "_optimizer", optimizer)
-        state = get_optimizer_state_dict(self.model, optimizer, options=WHOLE)
+        options = WHOLE if self.form == "whole" else SHARES
+        state = get_optimizer_state_dict(self.model, optimizer, options=options)
         return Fsdp.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_ID, self.model) if state else {}
 
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None
+    ) -> None:
+        if self.form == "sharded":
+            write_parts(checkpoint, Path(self.broadcast(filepath)), io=self.checkpoint_io)
+        elif self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        return self.checkpoint_io.load_checkpoint(Path(checkpoint_path))  # type: ignore[no-any-return]
+        """The content of a file, or of a folder in parts with the shapes of what each process reads its share of."""
+        path = Path(checkpoint_path)
+        self.parts = None
+        if not in_parts(path):
+            return self.checkpoint_io.load_checkpoint(path)  # type: ignore[no-any-return]
+        content = read_checkpoint(path / INDEX)
+        self.parts = described(path, content).folder
+        return content
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.model is not None
-        set_model_state_dict(
-            self.model, dict(checkpoint["state_dict"]), options=StateDictOptions(full_state_dict=True)
-        )
+        state, whole = dict(checkpoint["state_dict"]), self.parts is None
+        if self.parts is not None:
+            state = get_model_state_dict(self.model)
+            read_into({f"state_dict.{name}": value for name, value in state.items()}, self.parts)
+        set_model_state_dict(self.model, state, options=StateDictOptions(full_state_dict=whole))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         assert self.model is not None
+        if self.parts is not None:
+            self.read_optimizers(checkpoint)
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer = getattr(optimizer, "_optimizer", optimizer)
             named = Fsdp.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, self.model)
-            set_optimizer_state_dict(
-                self.model, optimizer, named, options=StateDictOptions(full_state_dict=True)
+            options = StateDictOptions(full_state_dict=self.parts is None)
+            set_optimizer_state_dict(self.model, optimizer, named, options=options)
+
+    def read_optimizers(self, checkpoint: Mapping[str, Any]) -> None:
+        """Put this process's share in place of the shapes that an index has of the states of optimisers."""
+        assert self.model is not None and self.parts is not None
+        parameters = list(self.model.parameters())  # by number, as the states are
+        wanted = {}
+        for name, group, key in shared({"optimizer_states": checkpoint["optimizer_states"]}):
+            of, shape = parameters[int(name.split(".")[2])], group[key]
+            like = (
+                of
+                if isinstance(of, DTensor) and of.shape == shape.shape
+                else shape.new_empty(shape.shape, device="cpu")
             )
+            group[key] = torch.empty_like(like, dtype=shape.dtype, requires_grad=False)
+            wanted[name] = group[key]
+        read_into(wanted, self.parts)
 
 
 @torch.no_grad()

@@ -146,6 +146,11 @@ def share_work(
 ) -> None:
     """Put the strategy of several processes, and what goes with it, into the options of Lightning's trainer."""
     count, fsdp = device_count(options), options.get("strategy") == "fsdp"
+    if own["fsdp_checkpoint"] == "sharded" and not fsdp:
+        raise ConfigError(
+            "trainer.fsdp_checkpoint: found sharded, which is for trainer=fsdp. Set trainer.fsdp_checkpoint=whole, or "
+            "trainer=fsdp."
+        )
     if options.get("sync_batchnorm") and (fsdp or not cuda):
         if count > 1 and fitting:
             share_statistics(task)
@@ -156,7 +161,11 @@ def share_work(
         if fsdp and fitting:
             from dvsn.engine.sharded import Sharded  # and the half second of torch's part for it
 
-            options["strategy"] = Sharded(timeout=timeout, teacher=own["fsdp_teacher"] or "sharded")
+            options["strategy"] = Sharded(
+                timeout=timeout,
+                teacher=own["fsdp_teacher"] or "sharded",
+                checkpoint=own["fsdp_checkpoint"] or "whole",
+            )
         else:
             options["strategy"] = ddp(str(options["strategy"]), own, task, timeout)
     elif fsdp:
@@ -173,7 +182,9 @@ def spare_memory(config: Config, task: Task) -> None:
     recompute(task.student, config["gradient_checkpointing"])
 
 
-OWN_OPTIONS = ("ddp_bucket_mb", "ddp_bucket_view", "ddp_static_graph", "ddp_compress", "fsdp_teacher")
+OWN_OPTIONS = (
+    "ddp_bucket_mb", "ddp_bucket_view", "ddp_static_graph", "ddp_compress", "fsdp_teacher", "fsdp_checkpoint",
+)  # fmt: skip
 """Options of `trainer` that are of a strategy, and not Lightning's."""
 
 

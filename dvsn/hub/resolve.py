@@ -9,6 +9,7 @@ from dvsn.config.newest import best_of
 from dvsn.hub.download import download
 from dvsn.hub.folder import RECIPE, RECIPE_LIMIT, WEIGHTS, read_folder, read_header, read_single
 from dvsn.hub.names import is_name, parse
+from dvsn.parts import INDEX
 
 WEIGHTS_LIMIT = 8 << 30  # bytes
 
@@ -37,14 +38,16 @@ def local(path: str | Path) -> Path:
     if is_name(path):
         return fetch(str(path))
     place = Path(path)
-    if place.is_dir() and not (place / RECIPE).exists() and not (place / WEIGHTS).exists():
+    if place.is_dir() and not any((place / name).exists() for name in (RECIPE, WEIGHTS, INDEX)):
         return best_of(place) or place
     return place
 
 
 def files_of(path: str | Path) -> list[Path]:
-    """The files on this machine that a checkpoint consists of: one, or the recipe and the weights of a folder."""
+    """The files on this machine that a checkpoint consists of: one, the recipe and the weights of a folder, or all parts."""
     place = local(path)
+    if (place / INDEX).is_file():
+        return sorted(file for file in place.rglob("*") if file.is_file())
     return [place / RECIPE, place / WEIGHTS] if place.is_dir() else [place]
 
 

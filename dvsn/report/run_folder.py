@@ -57,7 +57,7 @@ class Folder:
     def checkpoint(self) -> Path | None:
         """The best checkpoint, else the last one."""
         for name in ("best.ckpt", "last.ckpt"):
-            if (self.path / "checkpoints" / name).is_file():
+            if (self.path / "checkpoints" / name).exists():
                 return self.path / "checkpoints" / name
         return None
 

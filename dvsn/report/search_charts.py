@@ -68,6 +68,8 @@ def history(scored: Sequence[Row], *, more: bool, score: str) -> Figure:
     chart.update_layout(
         xaxis={"title": {"text": "trial"}}, yaxis={"title": {"text": shown(score)}}, margin=MARGIN
     )
+    if len({row.number for row in scored}) <= 10:
+        chart.update_layout(xaxis={"tick0": 0, "dtick": 1})  # else there are halves of trials
     return chart
 
 

@@ -232,6 +232,22 @@ def test_options_of_machines_may_differ_and_others_not(on_board: Any) -> None:
     assert "seed: 1 there, nothing in process 0" in str(compare({0: base, 1: {**other, "seed": 1}})[0])
 
 
+def test_a_training_knows_nothing_of_the_faults_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several trainings of one launched process share its store: each has notes of its own, and so do those who wait."""
+    store, first, second = Shared(), Place(0, 2, 0, 2, "torchrun"), Place(1, 2, 1, 2, "torchrun")
+    monkeypatch.setattr(board, "_current", [])
+    monkeypatch.setattr(board, "connect", lambda place, timeout: Board(store, place, timeout=timeout))
+    for number in range(2):
+        board.begin(first, timeout=20.0)
+        ours, theirs = board.current(), Board(store, second, timeout=20.0, number=number)
+        assert ours is not None and ours.number == number and ours.fault() is None
+        assert ours.read(f"alive/{second.rank}") is None, "no sign of the training before"
+        theirs.fail(f"fault {number}")
+        assert str(ours.fault()).endswith(f"fault {number}")
+        theirs.close()
+        ours.close()
+
+
 def test_torchrun_gets_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     board.tell_launcher("error: cat.png")
@@ -272,3 +288,22 @@ def test_two_processes_with_other_options_end_before_anything_is_built(tmp_path:
     assert first.count("error: process 1 of 2") == 1 and "optim.lr: 0.5 there, 0.002 in process 0" in first
     assert "Traceback" not in first + second and "error" not in second
     assert not folder.exists()
+
+
+def test_a_store_that_never_answers_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped launcher keeps its connections open: a question to it waits for good."""
+    silent, said = threading.Event(), []
+
+    class Stopped(Shared):
+        def check(self, keys: list[str]) -> bool:
+            return silent.wait(30)
+
+    monkeypatch.setattr(board, "end", lambda message, rank: (said.append((message, rank)), silent.set()))
+    (own,) = boards(1, timeout=0.5, store=Stopped())
+    own.watch()
+    assert silent.wait(10)
+    own.close()
+    message, rank = said[0]
+    assert (
+        rank == 0 and "the store of the run has not answered for 0.5 s (trainer.process_timeout)" in message
+    )

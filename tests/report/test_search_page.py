@@ -68,6 +68,12 @@ def test_the_best_so_far_and_groups() -> None:
     }  # fmt: skip
 
 
+def test_the_axis_of_few_trials_has_whole_numbers() -> None:
+    for count, step in ((6, 1), (14, None)):
+        table = [row for row in search_table.rows(study_of([0.1] * count)) if row.state == "finished"]
+        assert search_charts.history(table, more=True, score="x").layout.xaxis.dtick == step
+
+
 def test_the_still_picture_has_its_axes() -> None:
     found = search_plot.pictures(study_of([0.3, 0.9, 0.2, 0.5, 0.4]))
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", found["search.svg"].decode())

@@ -50,7 +50,7 @@ def kept_files(config: Config, result: Mapping[str, Any], folder: Path) -> list[
     """The best checkpoint, and the exported files that lie beside it."""
     place = folder / "checkpoints"
     best = place / "best.ckpt"
-    if not best.is_file():
+    if not best.is_file():  # a folder in parts is as large as the network: it is not uploaded
         return []
     about = origin(config, result, folder)
     files = [File(best, "checkpoint", "model", about, teachers(config))]
