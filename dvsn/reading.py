@@ -23,6 +23,7 @@ from dvsn.errors import ConfigError, DataError
 
 MEGABYTE = 1 << 20
 JSON_LIMIT = 4096 * MEGABYTE  # LVIS and Objects365 have files of a gigabyte
+LARGEST = 1e18
 TEXT_LIMIT = 1024 * MEGABYTE
 HIGHEST = 10**18  # of whole numbers, such as ids: they have to fit into 64 bits
 SHOWN = 60  # characters of a wrong value
@@ -244,6 +245,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
+def is_usable(number: float) -> bool:
+    """Whether a coordinate, a side or an area is finite, and also where it is squared in float32."""
+    return abs(number) <= LARGEST
+
+
 def to_number(value: Any, where: str, expected: str = "a finite number") -> float:
     """A finite number, also written as text; no truth value, which counts as one in Python."""
     if type(value) is str:
@@ -254,7 +260,7 @@ def to_number(value: Any, where: str, expected: str = "a finite number") -> floa
             number = float(value)
         except OverflowError:
             number = math.inf
-        if math.isfinite(number):
+        if is_usable(number):
             return number
     raise DataError(f"{where}: found {shown(value)}, expected {expected}.")
 
@@ -311,11 +317,11 @@ def to_numbers(fields: Sequence[str], where: str) -> list[float]:
         values = [float(field) for field in fields]
     except ValueError:
         values = []
-    if values and all(map(math.isfinite, values)):
+    if values and all(map(is_usable, values)):
         return values
     for place, field in enumerate(fields, start=1):
         try:
-            if math.isfinite(float(field)):
+            if is_usable(float(field)):
                 continue
         except ValueError:
             pass

@@ -126,6 +126,24 @@ def test_numbers(value: Any, expected: float | None) -> None:
         reading.to_number(value, "x")
 
 
+@pytest.mark.parametrize("value", ["1e19", "-1e308", "inf", "nan", 10**400])
+def test_numbers_fit_where_they_are_squared_in_float32(value: Any) -> None:
+    """Or a point would be infinite in the tensors of a network: float32 ends at 3.4e38."""
+    import numpy as np
+
+    from dvsn.data.coco_files import is_numbers, table
+
+    with pytest.raises(DataError, match="expected a finite number"):
+        reading.to_number(value, "x")
+    with pytest.raises(DataError, match=r"column 2 is .* expected a finite number"):
+        reading.to_numbers(["1", str(value)], "x")
+    plain = value if isinstance(value, int) else float(value)
+    assert not is_numbers([1.0, plain], 2) and is_numbers([1.0, 1e18], 2)
+    with pytest.raises(DataError, match=r"annotation 7: keypoints: .* expected 2 finite numbers"):
+        table([{"id": 7, "keypoints": [1.0, plain]}], "keypoints", 2, Path("f.json"), "x, y")
+    assert np.isfinite(np.float32(reading.to_number("1e18", "x")) ** 2)
+
+
 def test_whole_numbers_flags_and_names() -> None:
     assert [reading.to_whole(each, "x") for each in (3, 3.0, "3", "-4", 10**15)] == [3, 3, 3, -4, 10**15]
     assert [reading.to_flag(each, "x") for each in (0, 1, "0", "1", True, False, 0.0, "true")] == [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from dvsn import reading
 from dvsn.errors import DataError
 from dvsn.portable import headers
-from dvsn.reading import column, to_flag, to_number, to_text, to_whole
+from dvsn.reading import LARGEST, column, is_usable, to_flag, to_number, to_text, to_whole
 
 Entry = dict[str, Any]
 FORM = "an object with the lists images, annotations and categories"
@@ -244,7 +243,8 @@ def table(annotations: list[Entry], key: str, columns: int, file: Path, meaning:
     rows = [each.get(key) for each in annotations]
     try:
         array = np.array(rows, np.float64).reshape(len(rows), columns)
-        if np.isfinite(array).all() and set(map(type, itertools.chain.from_iterable(rows))) <= {int, float}:  # type: ignore[arg-type]
+        kinds: set[type] = set(map(type, itertools.chain.from_iterable(rows)))  # type: ignore[arg-type]
+        if kinds <= {int, float} and (np.abs(array) <= LARGEST).all():
             return array
     except (TypeError, ValueError, OverflowError):
         pass
@@ -274,7 +274,7 @@ def is_numbers(value: Any, count: int) -> bool:
     if not isinstance(value, list) or len(value) != count or not set(map(type, value)) <= {int, float}:
         return False
     try:
-        return all(map(math.isfinite, value))
+        return all(map(is_usable, value))
     except OverflowError:  # a whole number of hundreds of digits
         return False
 

@@ -13,7 +13,7 @@ from dvsn.data.people import PeopleDataset, require_count
 from dvsn.data.wflw import face_record
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
-from dvsn.reading import require_regular
+from dvsn.reading import LARGEST, require_regular
 from dvsn.types import Sample
 
 TREE = "    ROOT/{annotations}   MATLAB files with {pictures}, {points}, for {{split}} = {split}"
@@ -75,7 +75,7 @@ class Cofw(PeopleDataset):
         count = len(keypoints)
         self.records = []
         for number, row in enumerate(rows):
-            if not np.isfinite(row).all():
+            if not (np.abs(row) <= LARGEST).all():
                 raise DataError(
                     f"{self.file}: face {number}: points that are no numbers; expected finite ones."
                 )

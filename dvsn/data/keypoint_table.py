@@ -16,7 +16,7 @@ from dvsn.data.people import PeopleDataset, PersonRecord, require_pictures
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.geometry.keypoints import KeypointSet
 from dvsn.portable import headers
-from dvsn.reading import Line, read_table, to_text
+from dvsn.reading import LARGEST, Line, read_table, to_text
 from dvsn.types import Sample
 
 TREE = """\
@@ -139,7 +139,7 @@ class KeypointTable(PeopleDataset):
                 raise DataError(
                     f"{where}: {name}_v is {label:g}, expected 0 (not labelled), 1 (hidden) or 2 (visible)."
                 )
-            if label and not np.isfinite(point).all():
+            if label and not (np.abs(point) <= LARGEST).all():
                 raise DataError(f"{where}: {name} is labelled and at {point.tolist()}, expected two numbers.")
         labelled = (labels > 0).astype(np.uint8)
         frame = (0.0, 0.0, width, height)
@@ -160,7 +160,7 @@ class KeypointTable(PeopleDataset):
             found = headers.size_of(picture) or (1, 1)  # a picture that is not there is named later
             return float(found[1]), float(found[0])
         width, height = float(row["width"]), float(row["height"])
-        if not (0 < width < math.inf and 0 < height < math.inf):
+        if not (0 < width <= LARGEST and 0 < height <= LARGEST):
             raise DataError(
                 f"{where}: width and height are {width:g} and {height:g}, expected numbers above 0."
             )

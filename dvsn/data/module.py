@@ -18,7 +18,6 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from dvsn import reading
 from dvsn.data import presence
 from dvsn.data.dataset import ImageDataset, Joined, split_parts
 from dvsn.data.facts import DataFacts
@@ -38,6 +37,7 @@ from dvsn.data.unlabelled import Unlabelled
 from dvsn.data.views import Strong
 from dvsn.errors import ConfigError, DataError
 from dvsn.geometry.keypoints import KeypointSet
+from dvsn.portable import headers
 from dvsn.portable.band_files import read_numbers
 from dvsn.portable.bands import OPTIONS, make_bands, measured, spread
 from dvsn.types import Vocabulary
@@ -172,7 +172,9 @@ def measure_ranges(dataset: ImageDataset, rule: Rule, *, skip: bool = False) -> 
     pictures = []
     for path in paths:
         try:
-            parts = read_numbers(path, reading.read_bytes(path), bands, rule.max_pixels)
+            parts = read_numbers(
+                path, headers.read_picture(path, rule.max_pixels, bands=bands.count), bands, rule.max_pixels
+            )
             pictures.append(
                 [spread(part).copy()[None] for part in parts]
             )  # (1, pixels, n): the rest need not stay

@@ -16,7 +16,6 @@ from PIL import Image
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
 from dvsn.portable.bands import TYPES, Array, Bands, checked, counted, to_bytes
-from dvsn.reading import read_bytes
 
 
 def read_bands(path: str | Path, data: bytes, bands: Bands, limit: int) -> Array:
@@ -28,11 +27,11 @@ def read_bands(path: str | Path, data: bytes, bands: Bands, limit: int) -> Array
 
 def read_numbers(path: str | Path, data: bytes, bands: Bands, limit: int) -> list[Array]:
     """The numbers of `read_bands` before they become bytes: (H, W, n) of the picture, and those of the file beside it."""
-    return numbers_by(
-        lambda file: stored(file, data if file == path else read_bytes(file, expected="a picture"), limit),
-        path,
-        bands,
-    )
+
+    def content(file: str | Path) -> bytes:
+        return data if file == path else headers.read_picture(file, limit, bands=bands.count)
+
+    return numbers_by(lambda file: stored(file, content(file), limit), path, bands)
 
 
 def numbers_by(read: Callable[[str | Path], Array], path: str | Path, bands: Bands) -> list[Array]:

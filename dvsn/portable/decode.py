@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dvsn import reading
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
 from dvsn.portable.band_files import read_bands
@@ -186,7 +185,9 @@ def open_stored(path: str | Path) -> Image.Image:
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    data = reading.read_bytes(path, expected="a picture")
+    rule = _RULE.get()
+    bands = 1 if rule.bands is None else max(rule.bands.count, *(rule.bands.take or (1,)))
+    data = headers.read_picture(path, rule.max_pixels, bands=bands)
     if not data:
         raise DataError(
             f"{path}: the file is empty (0 bytes), expected a picture. Copy or download it again."
@@ -209,8 +210,8 @@ def to_rgb(path: str | Path, data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a file's content, whatever bands the rule has; `path` names it in messages."""
     rule = _RULE.get()
     picture = None
-    if _is_whole_jpeg(data) or _is_plain_png(data):
-        check_pixels(path, headers.size_in(data), rule)
+    if (_is_whole_jpeg(data) or _is_plain_png(data)) and (size := headers.size_in(data)) is not None:
+        check_pixels(path, size, rule)
         picture = _decode_rgb(data)
     if picture is None:
         picture = _decode_other(path, data, rule)
@@ -313,6 +314,8 @@ def _open(path: str | Path, data: bytes, *, decode: bool = True) -> Image.Image:
     size = f"{len(data)} bytes"
     try:
         with headers.unbounded():
+            if data.startswith(JPEG_START) and headers.size_in(data) is None:
+                Image.open(io.BytesIO(headers.up_to_frame(data)))
             image = Image.open(io.BytesIO(data))
     except Exception as error:
         start = "its start is that of a picture, so it is truncated or damaged"

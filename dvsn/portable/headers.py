@@ -20,6 +20,9 @@ ORIENTATION = 0x0112
 """The tag of EXIF and TIFF that says how a picture is to be turned: 1 upright, 6 by 90 degrees clockwise, and so on."""
 
 PEEK = 4096
+AROUND = 64 << 20
+"""Bytes of a file beside its pixels: previews, profiles, metadata."""
+JUNK = 1 << 16
 _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # JPEG's markers of a frame
 _TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_LEFT_RIGHT),
@@ -53,6 +56,20 @@ def require_pixels(path: str | Path, size: tuple[int, int], limit: int) -> None:
         )
 
 
+def read_picture(path: str | Path, pixels: int, *, bands: int = 1) -> bytes:
+    """The content of a file of a picture, which is not larger than `pixels` of three colours, or of `bands`, would be: 8
+    bytes each, and `AROUND` for what else a file holds. Raises `DataError`, before any of it is read."""
+    limit, file = AROUND + 8 * max(1, bands) * pixels, Path(path)
+    if file.is_file() and (found := file.stat().st_size) > limit:
+        if (size := size_of(file)) is not None:
+            require_pixels(file, size, pixels)
+        raise DataError(
+            f"{path}: {found:,} bytes, expected a picture of {limit:,} bytes at most, for memory. If it is meant, set "
+            f"data.max_pixels={-(-(found - AROUND) // (8 * max(1, bands)))} (of dvsn.predict max_pixels)."
+        )
+    return read_bytes(path, limit=limit, expected="a picture")
+
+
 def size_in(data: bytes) -> tuple[int, int] | None:
     """(height, width) of a JPEG or PNG as stored, from its beginning; None for other formats or too few bytes."""
     if data.startswith(PNG_START):
@@ -77,9 +94,14 @@ def size_of(path: str | Path) -> tuple[int, int] | None:
             data = file.read(PEEK)
         found = size_in(data)
         if found is None and data.startswith(JPEG_START):
-            found = size_in(Path(path).read_bytes())
+            with Path(path).open("rb") as file:
+                data = file.read(AROUND)
+            found = size_in(data)
         if found is not None:
             return found
+        if data.startswith(JPEG_START):
+            with unbounded(), Image.open(io.BytesIO(up_to_frame(data))) as image:
+                return stored_size(image)
         with unbounded(), Image.open(path) as image:
             return stored_size(image)
     except Exception:  # noqa: BLE001 - whatever it is, the reader that decodes the file names it
@@ -114,7 +136,7 @@ def orientation_in(data: bytes) -> int:
 def orientation_of(path: str | Path) -> int:
     """`orientation_in` of a file; 1 where it cannot be read."""
     try:
-        return orientation_in(read_bytes(path))
+        return orientation_in(read_bytes(path, limit=32 * AROUND))
     except ValueError:
         return 1
 
@@ -153,6 +175,13 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             length = (data[place + 2] << 8) + data[place + 3]
             yield marker, place + 4, length - 2
             place += 2 + length
+
+
+def up_to_frame(data: bytes) -> bytes:
+    """The beginning of a JPEG in which its frame has to stand: its segments and `JUNK` behind them, through which Pillow
+    goes byte by byte, some 100,000 a second, up to the end of what it is given."""
+    ends = [place + size for _, place, size in jpeg_segments(data)]
+    return data[: max(ends, default=2) + JUNK]
 
 
 def chunks(data: bytes, wanted: bytes, start: int, order: str) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from dvsn.data.files import (
 )
 from dvsn.errors import ConfigError, DataError
 from dvsn.portable import headers
+from dvsn.portable.bands import bands_of
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 16, 3), np.uint8)
@@ -63,6 +64,58 @@ def test_a_picture_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
             DataError, match=r"bomb.png: a picture of 30000x30000 .* 900,000,000 pixels.*data.max_pixels"
         ):
             read(path)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe1\x00\x04", b"\x93NUMPY\x01\x00"]
+)
+def test_a_file_of_20_gigabytes_is_not_read(
+    tmp_path: Path, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it starts with: 8 bytes for each pixel and band that is allowed, and 64 MiB, are enough for any picture."""
+    path = tmp_path / "long.png"
+    path.write_bytes(start)
+    os.truncate(path, 20 << 30)  # with a hole, so that it takes no room
+    four = make_rule(max_pixels=1_000_000, bands=bands_of({"input_channels": 4}))
+    for read in (read_rgb, read_labels, read_grey):
+        with pytest.raises(
+            DataError, match=r"long.png: 21,474,836,480 bytes, .* at most, .*data.max_pixels=2675965952"
+        ):
+            read(path)
+    with (
+        read_by(four),
+        pytest.raises(DataError, match=f"expected a picture of {(64 << 20) + 32_000_000:,} bytes"),
+    ):
+        read_rgb(path)
+    monkeypatch.setattr(headers, "AROUND", 1 << 16)  # so much of a JPEG is looked through for its size
+    assert headers.size_of(path) in (None, (0, 0)) and headers.orientation_of(path) == 1
+
+
+def test_a_jpeg_that_is_filled_with_zeros_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow looks for the next mark byte by byte: ten minutes for a gigabyte. A little filling is passed over."""
+    path = save(tmp_path / "x.jpg", PHOTO)
+    whole, given = path.read_bytes(), []
+    (_, place, size), *_ = headers.jpeg_segments(whole)
+    end = place + size
+    opened = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda file, *a: (given.append(len(file.getvalue())), opened(file, *a))[1]
+    )
+    path.write_bytes(whole[:end] + bytes(100) + whole[end:])
+    assert headers.size_of(path) == (12, 16) and read_rgb(path).shape == (12, 16, 3)
+    with (
+        read_by(make_rule(max_pixels=12 * 16 - 1)),
+        pytest.raises(DataError, match="192 pixels; expected 191"),
+    ):
+        read_rgb(path)  # whose size is behind the filling
+    given.clear()
+    path.write_bytes(whole[:end] + bytes(1 << 20) + whole[end:])
+    assert headers.size_of(path) is None
+    with pytest.raises(DataError, match=r"x.jpg: not a readable picture .* truncated or damaged"):
+        read_rgb(path)
+    assert max(given) < 1 << 17
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "gif", "ppm"])
