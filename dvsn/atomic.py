@@ -24,6 +24,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def usual_mode(path: Path) -> None:
+    """Give a file the permissions of any new one beside it: those of safetensors are for their owner alone."""
+    other = path.with_name(f"{path.name}.mode")
+    try:
+        other.touch()
+        path.chmod(other.stat().st_mode & 0o777)
+    finally:
+        other.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ from dvsn.config.launched import rank_here
 from dvsn.config.menu import choices, networks_by_task
 from dvsn.config.messages import composition_message
 from dvsn.config.types import fits, spell
-from dvsn.errors import ConfigError, UserError, nearest
+from dvsn.errors import ConfigError, UserError, nearest, without_passwords
 
 REQUIRED = "???"
 
@@ -253,8 +253,8 @@ def wants_debug(argv: Sequence[str]) -> bool:
 
 def _leave(code: int, message: str, error: BaseException, debug: bool) -> NoReturn:
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
-    rank = rank_here()
+        sys.stderr.write(without_passwords("".join(traceback.format_exception(error))))
+    rank, message = rank_here(), without_passwords(message)
     sys.stderr.write(f"{f'[process {rank}] ' if rank else ''}{message}\n")
     tell_launcher(message)
     sys.stderr.flush()

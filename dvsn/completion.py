@@ -48,7 +48,10 @@ INSTALL = {
     "fish": "dvsn completion fish | source        # in ~/.config/fish/config.fish",
 }
 PARTS = {
-    "data": {name: f"data_tools.commands:{name.upper()}" for name in ("init", "check", "show", "weights", "stats", "faces")},
+    "data": {
+        name: f"data_tools.commands:{name.upper()}"
+        for name in ("init", "check", "show", "weights", "stats", "faces", "shard")
+    },
     "distill": {"taps": "engine.tap_table:COMMAND"},
     "hub": {"push": "hub.__main__:PUSH"},
     "zoo": {"show": "", "verify": "zoo.__main__:VERIFY", "page": ""},

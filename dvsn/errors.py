@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if names and len(names) <= 40:
         parts.append("Valid: " + ", ".join(names) + ".")
     return " ".join(parts)
+
+
+PASSWORD = re.compile(
+    r"(?P<start>://[^\s/:@'\"]*:)[^\s'\"]*(?=@)|(?P<option>[?&](?:password|passwd|pwd|sslpassword)=)[^&\s'\"]*"
+)
+
+
+def without_passwords(text: str) -> str:
+    """A text in which the passwords of URLs are three stars, also those that hold characters that a URL must not."""
+    return PASSWORD.sub(lambda found: f"{found['start'] or found['option']}***", text)

@@ -187,9 +187,12 @@ def words(line: str) -> list[str]:
 
 
 def read_table(path: str | Path, *, expected: str = "a CSV table") -> list[Line]:
-    """The rows of a CSV file that hold anything, the first being its heading if it has one."""
+    """The rows of a CSV file that hold anything, the first being its heading if it has one. Where its first line has no
+    comma, columns are parted by semicolons or tabs, as spreadsheets write them."""
     text = read_text(path, expected=expected)
-    reader = csv.reader(io.StringIO(text, newline=""))
+    first = text.lstrip().partition("\n")[0]
+    mark = next((each for each in (",", ";", "\t") if each in first), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         return [Line(reader.line_num, row) for row in reader if any(each.strip() for each in row)]
     except csv.Error as error:

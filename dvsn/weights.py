@@ -56,8 +56,12 @@ def read_checkpoint(
             f"{file}: refused. It is a folder of torch.distributed.checkpoint, whose .metadata could run code. If you trust "
             f"it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {file} whole.pt"
         )
+    if file.is_dir():
+        raise CheckpointError(
+            f"{file}: is a folder without a checkpoint, expected a file of weights or the folder of a run."
+        )
     if file.exists() and not stat.S_ISREG(file.stat().st_mode):
-        raise CheckpointError(f"{file}: is a folder, a pipe or a device, expected a file of weights.")
+        raise CheckpointError(f"{file}: is a pipe or a device, expected a file of weights.")
     if not file.is_file():
         near = nearest(
             file.name, [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else []

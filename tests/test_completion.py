@@ -67,7 +67,7 @@ def test_it_imports_little() -> None:
         ("dvsn train network=hrnet_w", ["hrnet_w32", "hrnet_w48"]),
         ("dvsn train task=pose sch", ["schedule="]),
         ("dvsn dat", ["data"]),
-        ("dvsn data ", ["init", "check", "show", "weights", "stats", "faces"]),
+        ("dvsn data ", ["init", "check", "show", "weights", "stats", "faces", "shard"]),
     ],
 )
 def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:

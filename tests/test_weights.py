@@ -183,6 +183,9 @@ def test_a_packed_checkpoint_of_its_usual_size_is_read(tmp_path: Path) -> None:
 
 def test_a_pipe_and_a_folder_are_no_checkpoint(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.ckpt")
-    for path in (tmp_path / "pipe.ckpt", tmp_path):
-        with pytest.raises(CheckpointError, match="is a folder, a pipe or a device"):
+    for path, message in (
+        (tmp_path / "pipe.ckpt", "is a pipe or a device"),
+        (tmp_path, "is a folder without a checkpoint"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
             read_checkpoint(path)

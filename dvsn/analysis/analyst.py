@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dvsn.analysis.record import Chart, Matrix, Picture, Row
+from dvsn.analysis.record import Chart, Matrix, Picture, PrecisionRecall, Row
 from dvsn.types import Batch
 
 Gather = Callable[[Any], list[Any]]
@@ -27,7 +27,7 @@ class Analyst:
     1. `begin`, when the test starts, after the task's own preparation;
     2. for each batch `look`, and for each picture that is kept `panels`;
     3. `close` in each process, while the task's metrics still hold the whole split;
-    4. in the first process `settle` for each picture, `tables`, `charts` and `matrices`.
+    4. in the first process `settle` for each picture, `tables`, `charts`, `matrices` and `curves`.
 
     Where only the scores are wanted (`worst=null`) it is asked for 1, 3 and 4, so what `look` collects may be missing.
 
@@ -76,6 +76,10 @@ class Analyst:
         return ()
 
     def matrices(self) -> tuple[Matrix, ...]:
+        return ()
+
+    def curves(self) -> tuple[PrecisionRecall, ...]:
+        """Precision and recall by threshold."""
         return ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,8 +12,20 @@ from dvsn.analysis import reliability, versus
 from dvsn.analysis.analyst import Gather
 from dvsn.analysis.confusion import ConfusionAnalyst
 from dvsn.analysis.record import Cell, Chart, Picture
+from dvsn.analysis.thresholds import ClassScored
 from dvsn.metrics.calibration import Reliability
 from dvsn.types import Batch
+
+
+class Scored(ClassScored):
+    """By the probability of each class, of every picture."""
+
+    def names(self) -> Sequence[str]:
+        found: tuple[str, ...] = self.task.names
+        return found
+
+    def look(self, batch: Batch, output: Tensor) -> None:
+        self.counts.add(output.float().softmax(dim=1), batch["target"])
 
 
 class Found(ConfusionAnalyst):
@@ -24,6 +37,7 @@ class Found(ConfusionAnalyst):
     score: str = "true_probability"
     unit: ClassVar[str] = "pictures"
     class_score: ClassVar[str] = "F1"
+    scorer: ClassVar[type[ClassScored]] = Scored
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -36,6 +50,7 @@ class Found(ConfusionAnalyst):
         shares = output.float().softmax(dim=1)
         confidence, answers = shares.max(dim=1)
         truth = batch["target"]
+        self.scored.counts.add(shares, truth)
         mine = shares.gather(1, truth[:, None])[:, 0]
         columns = (each.tolist() for each in (truth, answers, confidence, mine))
         found = []
@@ -60,7 +75,7 @@ class Found(ConfusionAnalyst):
         return found
 
     def close(self, gather: Gather) -> None:
-        self.versus.close(gather)
+        super().close(gather)
         counts = self.task.class_score
         with counts.sync_context(should_sync=counts.distributed_available_fn()):
             self.take(counts.confmat, counts.table()["f1"])
@@ -70,4 +85,5 @@ class Found(ConfusionAnalyst):
             self.reliability.add(dim_zero_cat(error.confidences), dim_zero_cat(error.accuracies))
 
     def charts(self) -> tuple[Chart, ...]:
-        return (*super().charts(), reliability.chart(self.reliability, what=self.unit))
+        found = (*super().charts(), reliability.chart(self.reliability, what=self.unit))
+        return (*found, *self.threshold_charts("all pictures"))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from dvsn.analysis import versus
-from dvsn.analysis.analyst import Analyst
-from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, Row
+from dvsn.analysis.analyst import Analyst, Gather
+from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, PrecisionRecall, Row
+from dvsn.analysis.thresholds import ClassScored, threshold_chart
 from dvsn.analysis.versus import Versus
 
 MOST = 60
@@ -111,12 +112,21 @@ class ConfusionAnalyst(Analyst):
     """What is counted: `pictures` or `pixels`."""
     class_score: ClassVar[str]
     """The name of the score of a class, such as `IoU`."""
+    scorer: ClassVar[type[ClassScored]]
+    """Who counts the answers by their probabilities."""
     confusion: Confusion
     by_class: list[float]
 
     def __init__(self, task: Any, teacher: Any = None) -> None:
         super().__init__(task, teacher)
         self.versus = Versus(task.classes)
+        self.scored = self.scorer(task)
+        self._curves: tuple[PrecisionRecall, ...] = ()
+
+    def close(self, gather: Gather) -> None:
+        self.scored.end()
+        self.versus.close(gather)
+        self._curves = self.scored.curves(gather)
 
     def take(self, counts: Tensor, scores: Tensor) -> None:
         """The confusion matrix (K, K) of the whole split, and the score of each class (K,), NaN where it is not defined."""
@@ -140,6 +150,13 @@ class ConfusionAnalyst(Analyst):
         note = f"The {len(shown)} of {len(defined)} classes with the lowest {name}." if few else ""
         curve = Curve(name, tuple(self.classes[n] for n in shown), tuple(self.by_class[n] for n in shown))
         return (Chart(name.lower(), f"{name} by class", "class", name, (curve,), kind="bars", note=note),)
+
+    def threshold_charts(self, what: str) -> tuple[Chart, ...]:
+        """Precision and recall by threshold, where scores were seen."""
+        return (threshold_chart(self._curves, what),) if self._curves else ()
+
+    def curves(self) -> tuple[PrecisionRecall, ...]:
+        return self._curves
 
     def matrices(self) -> tuple[Matrix, ...]:
         return (self.confusion.matrix(title="Which class is taken for which"),)

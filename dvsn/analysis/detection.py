@@ -15,7 +15,9 @@ from dvsn.analysis.analyst import Analyst, Gather
 from dvsn.analysis.confusion import Confusion
 from dvsn.analysis.object_panel import draw_errors
 from dvsn.analysis.precision_curves import precision_charts
-from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, Row
+from dvsn.analysis.record import Cell, Chart, Curve, Matrix, Picture, PrecisionRecall, Row
+from dvsn.analysis.thresholds import Scored as Scores
+from dvsn.analysis.thresholds import curves_of
 from dvsn.analysis.versus import TABLE, TEACHER
 from dvsn.errors import ConfigError
 from dvsn.metrics.detection import coco_results
@@ -30,6 +32,7 @@ from dvsn.metrics.detection_errors import (
     Judged,
     by_confidence,
     confusion,
+    counts_by_score,
     judge,
     mean_precision,
 )
@@ -44,6 +47,29 @@ MEANINGS = {
     "background": f"IoU of {NEAR} or less with every object",
     MISSED: "an object that no detection has found, and none of a wrong class or badly placed would",
 }
+
+
+class Scored(Scores):
+    """Boxes of each class by their scores, right at an IoU of `MATCHED`; they are judged when the curves are asked for."""
+
+    def __init__(self, task: Any) -> None:
+        super().__init__(task)
+        self._rows: dict[int, tuple[list[Row], list[Row]]] = {}
+
+    def begin(self) -> None:
+        self._rows.clear()
+
+    def look(self, batch: Batch, output: Any) -> None:
+        data = self.task.score.dataset
+        for index, found in zip(torch.as_tensor(batch["index"]).tolist(), output, strict=True):
+            self._rows[index] = rows_of(data, index, found)
+
+    def curves(self, gather: Gather) -> tuple[PrecisionRecall, ...]:
+        if not any(gather(bool(self._rows))):
+            return ()
+        judged = {index: judge(*rows) for index, rows in self._rows.items()}
+        together = {index: each for part in gather(judged) for index, each in part.items()}
+        return judged_curves(list(together.values()), self.task.score.dataset.categories)
 
 
 class Found(Analyst):
@@ -82,23 +108,15 @@ class Found(Analyst):
             answers = batch["teacher"] = self.teacher(batch["image"])
         rows = zip(batch["index"].tolist(), batch["name"], output, answers, strict=True)
         for index, name, found, theirs in rows:
-            results, objects = self.rows_of(index, found)
+            results, objects = rows_of(self.task.score.dataset, index, found)
             shown = judge(results, objects, least=self.least)
             self.judged[index] = judge(results, objects), shown
             picture = self.picture(name, shown)
             if theirs is not None:
-                self.taught[index] = judge(*self.rows_of(index, theirs), least=self.least)
+                self.taught[index] = judge(*rows_of(self.task.score.dataset, index, theirs), least=self.least)
                 picture.values[TEACHER] = self.taught[index].f1
             pictures.append(picture)
         return pictures
-
-    def rows_of(self, index: int, found: dict[str, Tensor]) -> tuple[list[Row], list[Row]]:
-        """What was found in a picture, of the classes of the data set, and its objects, both in COCO's form."""
-        data = self.task.score.dataset
-        boxes = {key: found[key].detach().cpu().double() for key in ("boxes", "scores", "labels")}
-        boxes["labels"] = boxes["labels"].long()
-        results = coco_results(boxes, index)
-        return [each for each in results if each["category_id"] in data.categories], data.truth(index)
 
     def picture(self, name: str, judged: Judged) -> Picture:
         order = {label: number for number, label in enumerate([*self.categories, BACKGROUND])}
@@ -135,7 +153,7 @@ class Found(Analyst):
         if self.teacher is not None:
             answers["errors of the teacher"] = batch["teacher"][0], self.taught[index]
         for title, (answer, judged) in answers.items():
-            results, objects = self.rows_of(index, answer)
+            results, objects = rows_of(self.task.score.dataset, index, answer)
             drawn = draw_errors(photo, judged, results, objects, self.categories)
             found[title] = torch.from_numpy(drawn).permute(2, 0, 1)[None]
         return found
@@ -229,6 +247,9 @@ class Found(Analyst):
         known = precision_charts(self.task.score.curves, self.classes)
         return (*known, *(self.error_charts() if self.judged else ()))
 
+    def curves(self) -> tuple[PrecisionRecall, ...]:
+        return judged_curves(self.everything, self.categories)
+
     def error_charts(self) -> tuple[Chart, ...]:
         rows = self.errors
         kinds = tuple(str(row["kind"]) for row in rows)
@@ -264,6 +285,20 @@ class Found(Analyst):
             "background: objects not found; the row: detections of nothing, double or badly placed ones."
         )
         return (self.confusion.matrix(title="Confusion", note=note),)
+
+
+def rows_of(data: Any, index: int, found: dict[str, Tensor]) -> tuple[list[Row], list[Row]]:
+    """What was found in a picture, of the classes of the data set, and its objects, both in COCO's form."""
+    boxes = {key: found[key].detach().cpu().double() for key in ("boxes", "scores", "labels")}
+    boxes["labels"] = boxes["labels"].long()
+    results = coco_results(boxes, index)
+    return [each for each in results if each["category_id"] in data.categories], data.truth(index)
+
+
+def judged_curves(judged: list[Judged], categories: dict[int, str]) -> tuple[PrecisionRecall, ...]:
+    """Precision and recall by the least score of all classes together and of each."""
+    right, wrong, objects = counts_by_score(judged, list(categories), CONFIDENCES)
+    return curves_of(tuple(categories.values()), right, wrong, objects)
 
 
 def share(part: int, whole: int) -> float | None:

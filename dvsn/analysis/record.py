@@ -64,6 +64,39 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class PrecisionRecall:
+    """Answers of one class by the least score that is asked for, at evenly spaced thresholds from 0 to 1; all (T,)."""
+
+    name: str
+    true_positives: tuple[float, ...]
+    false_positives: tuple[float, ...]
+    true_negatives: tuple[float, ...]
+    """0 where there is no such thing, as of boxes."""
+    false_negatives: tuple[float, ...]
+
+    @property
+    def precision(self) -> tuple[float, ...]:
+        """0 where there is no answer, as TensorBoard has it."""
+        return tuple(
+            right / (right + wrong) if right + wrong else 0.0
+            for right, wrong in zip(self.true_positives, self.false_positives, strict=True)
+        )
+
+    @property
+    def recall(self) -> tuple[float, ...]:
+        return tuple(
+            right / (right + missed) if right + missed else 0.0
+            for right, missed in zip(self.true_positives, self.false_negatives, strict=True)
+        )
+
+    @property
+    def average_precision(self) -> float:
+        """The sum of the precisions, each by what the recall gains from the next higher threshold to its own."""
+        recall = (*self.recall, 0.0)
+        return sum((recall[place] - recall[place + 1]) * each for place, each in enumerate(self.precision))
+
+
+@dataclass(frozen=True)
 class Cell:
     """How much of a picture lies in one cell of the first matrix, off its diagonal."""
 
@@ -107,6 +140,8 @@ class Analysis:
     matrices: tuple[Matrix, ...] = ()
     pictures: tuple[Picture, ...] = ()
     """The worst first."""
+    curves: tuple[PrecisionRecall, ...] = ()
+    """Of all classes together, and of each."""
 
     def write(self, folder: Path) -> Path:
         """Write the record as `analysis.json` into `folder`, at once. Numbers that are not finite are written as null."""
@@ -157,6 +192,10 @@ def read(path: Path) -> Analysis:
         ),
         pictures=tuple(
             _picture(each, f"{path}: pictures[{n}]", path) for n, each in enumerate(entries(content, "pictures", path))
+        ),
+        curves=tuple(
+            _curve(each, f"{path}: curves[{n}]")
+            for n, each in enumerate(entries({"curves": content.get("curves", [])}, "curves", path))
         ),
     )  # fmt: skip
 
@@ -225,6 +264,19 @@ def _matrix(node: Mapping[str, Any], where: str) -> Matrix:
         unit=_text(node, "unit", where),
         note=_text(node, "note", where),
     )
+
+
+def _curve(node: Mapping[str, Any], where: str) -> PrecisionRecall:
+    keys = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    counts = [
+        tuple(to_number(each, f"{where}: {key}[{n}]") for n, each in enumerate(_list(node, key, where))) for key in keys
+    ]  # fmt: skip
+    if len({len(each) for each in counts}) > 1 or len(counts[0]) < 2:
+        raise DataError(
+            f"{where}: found {', '.join(f'{len(each)} {key}' for key, each in zip(keys, counts, strict=True))}, expected as "
+            "many of each, 2 or more."
+        )
+    return PrecisionRecall(to_text(node.get("name"), f"{where}: name"), *counts)
 
 
 def _picture(node: Mapping[str, Any], where: str, path: Path) -> Picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,13 +13,51 @@ from dvsn.analysis import confusion, reliability, versus
 from dvsn.analysis.analyst import Gather, add_up
 from dvsn.analysis.confusion import ConfusionAnalyst
 from dvsn.analysis.record import Chart, Picture
+from dvsn.analysis.thresholds import ClassScored
 from dvsn.metrics.calibration import Reliability
 from dvsn.metrics.segmentation import by_class, confusion_matrix
 from dvsn.types import IGNORE, Batch
 
 SAMPLED = 10_000
-"""Pixels of a picture, at most, that calibration is measured on."""
+"""Pixels of a picture, at most, whose probabilities are looked at."""
 BOTH_WRONG, STUDENT_RIGHT, TEACHER_RIGHT = (255, 255, 255), (0, 190, 0), (255, 140, 0)
+
+
+class Scored(ClassScored):
+    """By the probabilities of every n-th row and column of each picture; an exported file tells classes alone."""
+
+    def __init__(self, task: Any) -> None:
+        super().__init__(task)
+        self._heard: list[tuple[Tensor, int]] = []
+
+    def names(self) -> Sequence[str]:
+        found: tuple[str, ...] = self.task.vocabulary.names
+        return found
+
+    def begin(self) -> None:
+        super().begin()
+        self._heard.clear()
+        self.task.listener = self.hear
+
+    def hear(self, scores: Tensor, probabilities: bool) -> None:
+        """Keep the probabilities (K, h, w) of some pixels, of `scores` (1, K, H, W): logits, or probabilities."""
+        step = max(1, math.ceil(math.sqrt(scores.shape[-2] * scores.shape[-1] / SAMPLED)))
+        some = scores[0, :, step // 2 :: step, step // 2 :: step].float()
+        self._heard.append((some if probabilities else some.softmax(dim=0), step))
+
+    def look(self, batch: Batch, output: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Also returns, of each picture that was heard, probabilities (K, P) and classes (P,) of its labelled pixels."""
+        heard, self._heard = self._heard, []
+        found = []
+        for (shares, step), truth in zip(heard, batch["target"][:, 0] if heard else (), strict=True):
+            some = truth[step // 2 :: step, step // 2 :: step]
+            known = some != IGNORE
+            found.append((shares[:, known], some[known]))
+            self.counts.add(found[-1][0].T, found[-1][1])
+        return found
+
+    def end(self) -> None:
+        self.task.listener = None
 
 
 class Found(ConfusionAnalyst):
@@ -31,13 +70,12 @@ class Found(ConfusionAnalyst):
     score: str = "miou"
     unit: ClassVar[str] = "pixels"
     class_score: ClassVar[str] = "IoU"
+    scorer: ClassVar[type[ClassScored]] = Scored
 
     def __init__(self, task: Any, teacher: Any = None) -> None:
         super().__init__(task, teacher)
         self.reliability = Reliability()
         self.sampled = 0
-        # confidence and ids of sampled pixels, and their step
-        self._heard: list[tuple[Tensor, Tensor, int]] = []
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,23 +83,14 @@ class Found(ConfusionAnalyst):
         return names
 
     def begin(self, *, look: bool = True) -> None:
-        self.task.listener = self.hear if look else None
-
-    def hear(self, scores: Tensor, probabilities: bool) -> None:
-        """Confidences of every n-th row and column, of `scores` (1, K, H, W): logits, or probabilities."""
-        step = max(1, math.ceil(math.sqrt(scores.shape[-2] * scores.shape[-1] / SAMPLED)))
-        some = scores[0, :, step // 2 :: step, step // 2 :: step].float()
-        confidence, ids = (some if probabilities else some.softmax(dim=0)).max(dim=0)
-        self._heard.append((confidence, ids, step))
+        if look:
+            self.scored.begin()
 
     def look(self, batch: Batch, output: Tensor) -> list[Picture]:
-        heard, self._heard = self._heard, []
-        truths = batch["target"][:, 0] if heard else ()  # an exported file tells classes alone
-        for (confidence, ids, step), truth in zip(heard, truths, strict=True):
-            some = truth[step // 2 :: step, step // 2 :: step]
-            known = some != IGNORE
-            self.reliability.add(confidence[known], ids[known] == some[known])
-            self.sampled += int(known.sum())
+        for shares, truth in self.scored.look(batch, output):
+            confidence, ids = shares.max(dim=0)
+            self.reliability.add(confidence, ids == truth)
+            self.sampled += len(truth)
         if self.teacher is not None:
             batch["teacher"] = self.teacher.predict_ids(batch["image"])
         return [self._picture(batch, output, number) for number in range(len(output))]
@@ -99,8 +128,7 @@ class Found(ConfusionAnalyst):
         }
 
     def close(self, gather: Gather) -> None:
-        self.task.listener = None
-        self.versus.close(gather)
+        super().close(gather)
         self.reliability.sums = add_up(gather, self.reliability.sums)
         self.sampled = int(add_up(gather, torch.tensor(self.sampled)))
         score = self.task.score
@@ -111,7 +139,8 @@ class Found(ConfusionAnalyst):
         found = super().charts()
         if not self.sampled:
             return found
-        return (*found, reliability.chart(self.reliability, what=f"{self.sampled:,} sampled pixels"))
+        what = f"{self.sampled:,} sampled pixels"
+        return (*found, reliability.chart(self.reliability, what=what), *self.threshold_charts(what))
 
 
 def mean_iou(counts: Tensor) -> float:

@@ -50,6 +50,7 @@ COMMAND = Command(
         Option("variants", [], "rows, such as folded+channels_last+bf16+compiled; []: those of the device"),
         Option("device", "auto", "auto, cpu, cuda, cuda:1, mps"),
         Option("threads", "null", "of the CPU; null: PyTorch's choice"),
+        Option("clock", "wall", "wall; processor: what one thread of a CPU really had, where other jobs share the machine"),
         Option("seconds", 6, "how long a row is timed, about as long again for warming up"),
         Option("runs", "null", "time so many runs of a row instead"),
         Option("rounds", 3, "the rows take turns so many times"),
@@ -86,12 +87,16 @@ def benchmark(config: Config) -> Config:
     import torch
 
     from dvsn.benchmark.measure import measure  # torch, which `--help` does without
+    from dvsn.benchmark.stopwatch import reading
     from dvsn.predict.predictor import find_device
 
     device = torch.device(find_device(str(config["device"])))
-    if config["files"]:
-        return compared(config, device)
-    result = measure(config, device)
+    if config["clock"] == "processor" and device.type != "cpu":
+        raise ConfigError(f"clock: found processor, and device={device}. Expected device=cpu, or clock=wall.")
+    with reading(config["clock"]):
+        if config["files"]:
+            return compared(config, device)
+        result = measure(config, device)
     show(result)
     if config["output"] is not None:
         write(result, Path(config["output"]), markdown)
@@ -145,12 +150,17 @@ def check_options(config: Config) -> None:
         ("seconds", config["seconds"], number(config["seconds"]) and config["seconds"] > 0, "a number above 0"),
         *((key, config[key], config[key] is None or whole(config[key], 1), "null, or a whole number, 1 or more")
           for key in ("runs", "threads")),
+        ("clock", config["clock"], config["clock"] in ("wall", "processor"), "wall or processor"),
         ("output", output, endings, "null, or a file that ends in .json or .md"),
         ("files", config["files"], isinstance(config["files"], list), "a list of files and networks"),
         ("agreement", share, number(share) and 0 <= share <= 1, "a number from 0 to 1"),
         ("score", config["score"], isinstance(config["score"], bool), "true or false"),
     )  # fmt: skip
     require(rules)
+    if config["clock"] == "processor" and config["threads"] != 1:
+        raise ConfigError(
+            "clock: processor counts the time of all threads together. Expected threads=1 beside it."
+        )
     if config["files"]:
         check_files(config)
         return

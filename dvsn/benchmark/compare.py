@@ -76,6 +76,7 @@ def compare(config: Config, device: torch.device, score: Score | None = None) ->
         "groups": measured,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
+        "clock": config["clock"],
         "load": [load, os.getloadavg()[0]],
         "date": datetime.date.today().isoformat(),
         "environment": environment(),

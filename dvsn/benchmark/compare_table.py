@@ -92,10 +92,11 @@ def verdict(group: Found, least: float) -> str:
 def where(result: Found) -> str:
     versions = result["environment"]["versions"]
     threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
+    clock = ", processor time" if result["clock"] == "processor" else ""
     begun, ended = result["load"]
     return (
-        f"{result['device']}, {threads}; torch {versions['torch']}, dvsn {versions['dvsn']}; {result['date']}; load average "
-        f"{begun:.1f} at the start, {ended:.1f} at the end."
+        f"{result['device']}, {threads}{clock}; torch {versions['torch']}, dvsn {versions['dvsn']}; {result['date']}; load "
+        f"average {begun:.1f} at the start, {ended:.1f} at the end."
     )
 
 

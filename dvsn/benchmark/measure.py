@@ -216,6 +216,7 @@ def describe(given: Given, config: Config, device: torch.device) -> Config:
         "images": config["images"] or "noise",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
+        "clock": config["clock"],
         "date": datetime.date.today().isoformat(),
         "environment": environment(),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dvsn.benchmark import stopwatch
 from dvsn.benchmark.backends import Run
 from dvsn.errors import UserError
 from dvsn.portable.contract import read_contract
@@ -48,12 +48,12 @@ class Watched(Engine):
         self.answered: list[float] = []
 
     def ask(self, inputs: dict[str, Array]) -> Sequence[Array]:
-        self.asked.append(time.perf_counter())
+        self.asked.append(stopwatch.clock())
         with torch.no_grad():
             answer = [
                 each.cpu().numpy() for each in self.run(torch.from_numpy(inputs["image"]).to(self.device))
             ]
-        self.answered.append(time.perf_counter())
+        self.answered.append(stopwatch.clock())
         return answer
 
 
@@ -81,11 +81,11 @@ def once(path: Path, ids: bool, finish: Any, engine: Watched) -> tuple[float, fl
     """Milliseconds of the four parts."""
     engine.asked.clear()
     engine.answered.clear()
-    start = time.perf_counter()
+    start = stopwatch.clock()
     picture = read_labels(path) if ids else read_rgb(path)
-    decoded = time.perf_counter()
+    decoded = stopwatch.clock()
     finish(Frame(picture, path.stem, path), 1)
-    end = time.perf_counter()
+    end = stopwatch.clock()
     network = sum(engine.answered) - sum(engine.asked)
     before = engine.asked[0] - decoded
     parts = (decoded - start, before, network, end - decoded - before - network)

@@ -61,12 +61,13 @@ def summary(result: Result) -> list[str]:
     heads = f" (and {spare:,} of heads that only training uses)" if spare else ""
     kept = ", ".join(result["kept_norms"]) or "none"
     versions = result["environment"]["versions"]
+    clock = ", processor time" if result["clock"] == "processor" else ""
     threads = f", {result['threads']} thread{'s' if result['threads'] > 1 else ''}"
     return [
         f"{result['name']}, batch {result['batch']} of {height}x{width}: {result['parameters']:,} parameters{heads}, "
         f"{result['macs'] / 1e9:.3f} G multiply-accumulates an image in convolutions and linear layers.",
         f"Batch norms: {result['folded_norms']} fold into a convolution, {len(result['kept_norms'])} stay ({kept}).",
-        f"{result['device']}{threads}; torch {versions['torch']}, dvsn {versions['dvsn']}; {result['date']}. "
+        f"{result['device']}{threads}{clock}; torch {versions['torch']}, dvsn {versions['dvsn']}; {result['date']}. "
         f"Input: {result['images']}.",
     ]
 

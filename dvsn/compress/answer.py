@@ -18,8 +18,6 @@ from dvsn.report.table import Report, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NOT_TRIED = "pruned forms of the teacher, smaller pictures, and networks outside the list of candidates"
-
 
 @dataclass
 class Answer:
@@ -126,7 +124,7 @@ class Answer:
         if self.excluded:
             listed = "; ".join(f"{name}: {reason}" for name, reason in self.excluded.items())
             said.append(f"Over the budget before any training: {listed}.")
-        said.append(f"Selected on val only. Not tried: {NOT_TRIED}.")
+        said.append(f"Selected on val only. Not tried: {', '.join(self.question.untried)}.")
         return " ".join(part for part in said if part)
 
     def gained(self, best: File) -> list[str]:
@@ -141,12 +139,22 @@ class Answer:
             test = f"On test, measured once: {best.scores['test']:.4f}{'' if own is None else f', the teacher {own:.4f}'}."
         return [
             f"{best.path} answers in {row['p50 ms']:g} ms (p95 {row['p95 ms']:g}), {row['times as fast']:g} times as fast "
-            f"as the teacher's file of full precision in turns on this machine ({self.teacher.costs['p50']:.3g} ms), "
+            f"as the teacher's file of full precision {self.where()} ({self.teacher.costs['p50']:.3g} ms), "
             f"and has {row['MB']:g} MB instead of {(self.teacher.costs['size'] or 0.0) / 1e6:.3g}.",
             f"On val it has {score} {best.scores['val']:.4f}, {change} than the teacher ({self.teacher.scores['val']:.4f}).",
             test,
             self.chance(best),
         ]
+
+    def where(self) -> str:
+        """Where the latencies come from."""
+        device = self.question.device
+        if device is None:
+            return "in turns on this machine"
+        return (
+            f"by the table {device.path.name} ({device.said}), which was measured on files of the same architecture with "
+            "random weights"
+        )
 
     def chance(self, best: File) -> str:
         """Whether the next student could as well be the best one."""

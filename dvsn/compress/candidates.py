@@ -16,6 +16,9 @@ from dvsn.reading import read_text
 
 ALONE = "alone"
 """The method of a student that learns from labels alone."""
+OWN = ("input", "pruned")
+"""Words of a candidate that are not options of dvsn.train: `input=0.5`, the share of the picture's sides that the network
+sees, `pruned=0.5`, the share of its channels that go. A third is `network=teacher`: the teacher's own network."""
 KINDS = {"landmarks_heatmaps": "landmarks"}
 """Tasks whose candidates are those of another."""
 
@@ -34,6 +37,14 @@ class Menu:
         """The options of a student without those that all share."""
         return [f"task={self.task}", *self.candidates[candidate], *self.methods[method]]
 
+    def plain(self) -> Menu:
+        """The candidates whose words are all options of dvsn.train."""
+        return Menu(
+            self.task,
+            {name: words for name, words in self.candidates.items() if not own_words(words)[0]},
+            self.methods,
+        )
+
     def only(self, *, candidates: Any = None, methods: Any = None) -> Menu:
         """Those that are named, of lists of names; None: all. Raises `ConfigError` for a name that there is not."""
         return Menu(
@@ -41,6 +52,34 @@ class Menu:
             chosen("candidates", self.candidates, candidates),
             chosen("methods", self.methods, methods),
         )
+
+
+def own_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """What a candidate says beside options of dvsn.train, by name, and these options."""
+    own: dict[str, Any] = {}
+    rest = []
+    for word in words:
+        key, _, text = word.partition("=")
+        if key in OWN:
+            own[key] = float(text)
+        elif word == "network=teacher":
+            own["network"] = "teacher"
+        else:
+            rest.append(word)
+    return own, rest
+
+
+def require_own(words: Sequence[str], where: str) -> None:
+    """Raises `ConfigError` where words of a candidate's own have no meaning."""
+    for word in words:
+        key, _, text = word.partition("=")
+        if key in OWN and not (re.fullmatch(r"0?\.\d+", text) and float(text) > 0):
+            raise ConfigError(f"{where}: found {word}, expected a number between 0 and 1, such as {key}=0.5.")
+    own, rest = own_words(words)
+    if "pruned" in own and "network" not in own:
+        raise ConfigError(f"{where}: pruned=... needs network=teacher, which alone has learnt what may go.")
+    if "network" in own and any(word.startswith("network") for word in rest):
+        raise ConfigError(f"{where}: network=teacher is taken as it is; leave out its options.")
 
 
 def chosen(option: str, known: dict[str, list[str]], names: Any) -> dict[str, list[str]]:
@@ -83,6 +122,8 @@ def read(file: Path) -> Menu:
     if not isinstance(content["task"], str):
         raise ConfigError(f"{file}: task: found {content['task']!r}, expected a name such as segmentation.")
     menus = {key: lists_of(content[key], f"{file}: {key}") for key in ("candidates", "methods")}
+    for name, words in menus["candidates"].items():
+        require_own(words, f"{file}: candidates.{name}")
     return Menu(content["task"], menus["candidates"], menus["methods"])
 
 

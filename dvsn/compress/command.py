@@ -40,6 +40,9 @@ COMMAND = Command(
         Option("seed", 0, "of all trainings but these"),
         Option("candidates", None, "a list of those in conf/compress, or a YAML file of your own; null: all of the task"),
         Option("methods", None, "a list of the methods of distillation there, alone (labels only) among them; null: all"),
+        Option("starts", None, "of students: random, or teacher: its layers, where shapes agree; null: the better of both"),
+        Option("device", None, "a table of dvsn.portable.measure: latency is that of its machine instead of this one"),
+        Option("files", None, "a folder: write the candidates' files with random weights, for such a table, and stop"),
         Option("engines", None, "onnxruntime, openvino, or both; null: what is installed"),
         Option("int8", True, "whether files in 8 bits are made, too"),
         Option("finetune", None, "epochs of training with rounding in the loop for each of them; null: none"),
@@ -57,6 +60,8 @@ COMMAND = Command(
         "python -m dvsn.compress teacher=pidnet_l.ckpt data=camvid latency=25ms",
         "python -m dvsn.compress teacher=best.ckpt data=cifar10 transform=cifar size=1MB drop=1.0 hours=2",
         "python -m dvsn.compress teacher=best.ckpt data=imagefolder data.root=/data/mine latency=10ms dry_run=true",
+        "python -m dvsn.compress teacher=best.ckpt data=camvid latency=10ms files=for_the_device",
+        "python -m dvsn.compress teacher=best.ckpt data=camvid latency=10ms device=device.json",
     ),
 )  # fmt: skip
 

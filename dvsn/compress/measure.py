@@ -54,6 +54,14 @@ def variants(question: Question) -> dict[str, frozenset[str]]:
                 found[variant] = levers
     if not found:
         raise ConfigError(f"engines: none of {', '.join(names)} can be asked here: {'; '.join(reasons)}")
+    device = question.device
+    if device is not None:
+        if not device.variants & set(found):
+            raise ConfigError(
+                f"device: {device.path} was measured by {', '.join(sorted(device.variants))}, and this is asked about "
+                f"{', '.join(found)}. Give engines=... of the table, or install them here, to export for them."
+            )
+        found = {name: levers for name, levers in found.items() if name in device.variants}
     for reason in reasons:
         log.info("engine  %s", reason)
     return found
@@ -74,17 +82,50 @@ def measure(
     and `batch` that were measured; `machine`.
     """
     file = question.folder / "measured" / f"{name}.json"
-    wanted = {"batch": question.options["batch"], "threads": torch.get_num_threads()}
+    table = question.device
+    wanted = {
+        "batch": question.options["batch"],
+        "threads": torch.get_num_threads(),
+        **({} if table is None else {"device": table.digest}),
+    }
     if file.is_file():
         known = read_json(file)
         if known.get("asked") == wanted and set(levers) <= {*known["variants"], *known["skipped"]}:
             return known  # type: ignore[no-any-return]
+    named, config = named_of(name, task, header), config_of(question)
+    answer: dict[str, Any] = {"name": name, "asked": wanted, "date": datetime.date.today().isoformat()}
+    if table is None:
+        answer |= timed(named, levers, config)
+    else:
+        subject = compare.Subject(named, config, torch.device("cpu"))
+        answer |= {
+            "variants": table.find(subject.manifest, list(levers)),
+            "skipped": {},
+            **subject.costs(),
+            "size": list(subject.source.image.shape[-2:]),
+            "batch": len(subject.source.image),
+            "machine": table.said,
+        }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, answer)
+    return answer
+
+
+def named_of(name: str, task: Any, header: Mapping[str, Any] | None = None) -> Named:
     header = header or {"task": task.kind, "recipe": task.recipe, "data": task.data_recipe}
-    config = {
+    return Named(name, plain_answers(task), header)
+
+
+def config_of(question: Question) -> dict[str, Any]:
+    """How a candidate is asked."""
+    return {
         **TIMING, "images": None, "root": None, "size": None, "batch": question.options["batch"], "calibration": None,
         "calibration_pictures": 8, "rest": "f32", "agreement": 0.0,
     }  # fmt: skip
-    named = Named(name, plain_answers(task), header)
+
+
+def timed(named: Named, levers: Mapping[str, frozenset[str]], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The times of a task on this machine."""
     all_levers = {"plain": frozenset[str](), **levers}
     found = compare.measure(compare.Group(named), all_levers, config, torch.device("cpu"), None)
     times = {
@@ -96,20 +137,14 @@ def measure(
         for row in found["rows"]
         if "milliseconds" in row
     }
-    answer = {
-        "name": name,
-        "asked": wanted,
+    return {
         "variants": times,
         "skipped": {row["variant"]: row["skipped"] for row in found["rows"] if "skipped" in row},
         **found["costs"],
         "size": found["size"],
         "batch": found["batch"],
         "machine": {"processor": processor(), **environment()},
-        "date": datetime.date.today().isoformat(),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, answer)
-    return answer
 
 
 def precision_of(variant: str) -> str:
@@ -122,7 +157,7 @@ def costs_of(measured: Mapping[str, Any], variant: str, budget: Budget) -> Costs
     times = measured["variants"][variant]
     return {
         "latency": times["p95" if budget.percentile == 95 else "p50"],
-        "size": measured["parameters"] * BYTES[precision_of(variant)],
+        "size": times.get("bytes") or measured["parameters"] * BYTES[precision_of(variant)],
         "macs": measured["macs"],
         "memory": times["memory"],
     }

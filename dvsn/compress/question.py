@@ -8,15 +8,17 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dvsn.atomic import write_json
 from dvsn.benchmark.named import Named, read_named
 from dvsn.compress import budget as budgets
+from dvsn.compress import device as devices
 from dvsn.compress.budget import Budget, Floor
-from dvsn.compress.candidates import ALONE, Menu, load
+from dvsn.compress.candidates import ALONE, Menu, load, own_words
+from dvsn.compress.device import Device
 from dvsn.config import python
 from dvsn.config.folders import require_writable
 from dvsn.config.types import number, require, whole
@@ -45,6 +47,19 @@ class Question:
     """The name of the score that decides, without its split."""
     options: Mapping[str, Any]
     folder: Path
+    device: Device | None = None
+    """The table of another machine, where one is given."""
+    conf: Path | None = None
+    """A folder of configs of the candidates that are made of the teacher or of a smaller input, and of the user's own."""
+    starts: Mapping[str, Path] = field(default_factory=dict)
+    """By candidate the checkpoint that holds layers of the teacher."""
+    untried: Sequence[str] = ()
+    """Of what a compression can try: what this one does not."""
+
+    @property
+    def config_dir(self) -> str | None:
+        own = self.options["config_dir"]
+        return str(self.conf) if self.conf is not None else None if own is None else str(own)
 
     @property
     def sign(self) -> float:
@@ -57,9 +72,7 @@ class Question:
     @property
     def flags(self) -> list[str]:
         """Of the command line of a training: a folder of options, packages."""
-        found = (
-            [] if self.options["config_dir"] is None else ["--config-dir", str(self.options["config_dir"])]
-        )
+        found = [] if self.config_dir is None else ["--config-dir", self.config_dir]
         return [*found, *(f"--allow={name}" for name in listed(self.options["allow"]))]
 
     @property
@@ -68,9 +81,12 @@ class Question:
         roots = [word.partition("=")[2] for word in self.words if word.startswith("data.root=")]
         return roots[-1] if roots else None
 
-    def student_words(self, candidate: str, method: str) -> list[str]:
-        """The options of a training, without its epochs and seed. Without `distill` there is no teacher."""
+    def student_words(self, candidate: str, method: str, *, start: bool = False) -> list[str]:
+        """The options of a training, without its epochs and seed. Without `distill` there is no teacher. `start`: from the
+        teacher's layers."""
         own = self.menu.words(candidate, method)
+        if start:
+            own = [*own, f"weights={python.spelt(self.starts[candidate])}"]
         taught = any(word.startswith("distill=") and word != "distill=none" for word in own)
         teacher = [f"teacher={python.spelt(self.teacher)}"] if taught else []
         judged = [f"monitor.name={self.monitor}", f"monitor.mode={'max' if self.sign > 0 else 'min'}"]
@@ -79,7 +95,7 @@ class Question:
     def composed(self, words: Sequence[str], job: Callable[[dict[str, Any]], Any]) -> Any:
         """What `job` returns for the config of a training with these words."""
         allow = listed(self.options["allow"])
-        return python.call("train", job, words, {}, config_dir=self.options["config_dir"], allow=allow)
+        return python.call("train", job, words, {}, config_dir=self.config_dir, allow=allow)
 
 
 def listed(value: Any) -> list[str]:
@@ -103,7 +119,29 @@ def ask(options: Mapping[str, Any], words: Sequence[str]) -> Question:
     menu = menu.only(candidates=None if of_file else given, methods=options["methods"])
     folder = options["folder"] or Path("runs", "compress", teacher_name(named.path))
     floor = Floor(1.0 if mode == "max" else -1.0, drop=options["drop"], least=options["least"])
-    return Question(named.path, named, menu, list(words), budget, floor, score, options, Path(folder))
+    table = options["device"]
+    device = None if table is None else devices.read(Path(str(table)).expanduser(), options["threads"])
+    return Question(
+        named.path,
+        named,
+        menu,
+        list(words),
+        budget,
+        floor,
+        score,
+        options,
+        Path(folder),
+        device,
+        untried=not_tried(menu),
+    )
+
+
+def not_tried(menu: Menu) -> list[str]:
+    """What a compression can try and these candidates do not have."""
+    own = [own_words(words)[0] for words in menu.candidates.values()]
+    found = {"pruned": "pruned forms of the teacher", "input": "networks that see a smaller picture"}
+    missing = [said for key, said in found.items() if not any(key in each for each in own)]
+    return [*missing, "networks outside the list of candidates"]
 
 
 def teacher_name(path: Path) -> str:
@@ -133,21 +171,27 @@ def check(options: Mapping[str, Any]) -> None:
         ),
     ]  # fmt: skip
     require(rows, "")
+    if set(listed(options["starts"])) - {"random", "teacher"}:
+        raise ConfigError(f"starts: found {options['starts']}, expected random, teacher, or both.")
+    if options["files"] is not None and options["device"] is not None:
+        raise ConfigError("files: writes the files that device=... is measured on. Give one of the two.")
 
 
 # Checks that compose trainings --------------------------------------------------------------------------
 
 
-def check_students(question: Question) -> dict[str, Any]:
-    """Compose a training of every candidate and of every method, as dvsn.train will. Returns {candidate: (task, sizes)}, the
-    task with random weights and how many batches its epochs have. Raises `ConfigError` with the name of the one that cannot
-    be trained, and `DataError` where the data set has no val."""
+def check_students(question: Question, menu: Menu) -> dict[str, Any]:
+    """Compose a training of every candidate of a menu and of every method, as dvsn.train will. Returns {candidate: (task,
+    sizes)}, the task with random weights and how many batches its epochs have.
+
+    Raises `ConfigError` with the name of the one that cannot be trained, and `DataError` where the data set has no val.
+    """
     from dvsn.engine.trainer import build_data, make_task
 
-    first = next(iter(question.menu.candidates))
-    for method in question.menu.methods:
+    first = next(iter(menu.candidates), None)
+    for method in question.menu.methods if first is not None else ():
         with blamed(f"methods.{method}"):
-            question.composed(question.student_words(first, method), lambda config: None)
+            question.composed(question.student_words(str(first), method), lambda config: None)
 
     def made(config: dict[str, Any]) -> tuple[Any, tuple[int, int]]:
         task = make_task(config)
@@ -158,7 +202,7 @@ def check_students(question: Question) -> dict[str, Any]:
         return task, (max(1, train // size), max(1, val // size))
 
     found = {}
-    for name in question.menu.candidates:
+    for name in menu.candidates:
         with blamed(f"candidates.{name}"):
             found[name] = question.composed(
                 [*question.student_words(name, ALONE), f"seed={question.options['seed']}"], made
@@ -211,7 +255,7 @@ def claim(question: Question) -> None:
     mine: dict[str, Any] = {
         "teacher": digest(question.teacher),
         "with": question.words,
-        "students": {"candidates": question.menu.candidates, "methods": question.menu.methods},
+        "students": {"candidates": dict(question.menu.candidates), "methods": dict(question.menu.methods)},
     }
     if file.is_file():
         before = read_json(file)

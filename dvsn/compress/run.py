@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dvsn.benchmark import compare
 from dvsn.benchmark.measure import randomise
-from dvsn.compress import finish, halving, measure, question, training
+from dvsn.compress import derived, device, finish, halving, measure, question, training
 from dvsn.compress.answer import Answer
 from dvsn.compress.budget import spoken
 from dvsn.compress.finish import TEACHER, File
 from dvsn.compress.question import Question
 from dvsn.compress.training import Student
+from dvsn.config.folders import require_writable
 from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError, UserError
 from dvsn.sweep.pool import locked_folder
@@ -26,20 +29,34 @@ log = logging.getLogger("dvsn")
 def run(options: Mapping[str, Any], words: Sequence[str]) -> str:
     torch.set_num_threads(options["threads"] or cores())
     asked = question.ask(options, words)
-    made = question.check_students(asked)  # a line that is refused leaves no folder behind
+    made = question.check_students(asked, asked.menu.plain())  # a refused line leaves no folder behind
     with locked_folder(asked.folder, option="folder", what="a compression", unit="a training") as lock:
         question.claim(asked)
-        return Compression(asked, made, lock).run()
+        asked, out = derived.derive(asked)
+        rest = {name: words for name, words in asked.menu.candidates.items() if name not in made}
+        made |= question.check_students(asked, replace(asked.menu, candidates=rest))
+        made = {name: made[name] for name in asked.menu.candidates}
+        tasks = {name: task for name, (task, _) in made.items()}
+        asked = replace(asked, starts=derived.starts(asked, tasks))
+        return Compression(asked, made, lock, out).run()
 
 
 class Compression:
     """One question, answered step by step; what a step leaves in the folder is not made again."""
 
-    def __init__(self, asked: Question, made: Mapping[str, tuple[Any, tuple[int, int]]], lock: int) -> None:
-        self.asked, self.lock, self.made = asked, lock, made
+    def __init__(
+        self,
+        asked: Question,
+        made: Mapping[str, tuple[Any, tuple[int, int]]],
+        lock: int,
+        out: Mapping[str, str],
+    ) -> None:
+        self.asked, self.lock, self.made, self.out = asked, lock, made, out
         self.measured: dict[str, dict[str, Any]] = {}
 
     def run(self) -> str:
+        if self.asked.options["files"] is not None:
+            return self.write_files(Path(str(self.asked.options["files"])))
         inside, excluded = self.measure()
         students = training.students(self.asked, inside)
         batches = {name: self.made[name][1] for name in inside}
@@ -51,7 +68,7 @@ class Compression:
         finalists, rows = training.halve(self.asked, rungs, students, self.latencies(inside), self.lock)
         files = self.files(finalists, rows)
         finish.clock(self.asked, files)
-        answer = Answer(self.asked, files, rows, excluded)
+        answer = Answer(self.asked, files, rows, {**self.out, **excluded})
         self.test(file for file in files if file in (answer.best, answer.teacher, *answer.order))
         return f"{answer.write()}\n{self.asked.folder / 'answer.md'}"
 
@@ -62,19 +79,52 @@ class Compression:
         Raises `ConfigError` where none does, or the teacher meets it itself."""
         asked = self.asked
         named, levers = asked.named, measure.variants(asked)
-        self.measured[TEACHER] = measure.measure(
-            asked, TEACHER, named.task, levers=levers, header=named.header
-        )
-        log.info("teacher  %s", self.costs(TEACHER))
-        self.refuse_what_the_teacher_meets()
-        for name, (task, _) in self.made.items():
-            self.measured[name] = measure.measure(asked, name, randomise(task), levers=levers)
-            log.info("candidate  %s: %s", name, self.costs(name))
+        tasks = {TEACHER: named.task, **{name: task for name, (task, _) in self.made.items()}}
+        lacking = {}
+        for name, task in tasks.items():
+            own = name == TEACHER
+            try:
+                self.measured[name] = measure.measure(
+                    asked,
+                    name,
+                    task if own else randomise(task),
+                    levers=levers,
+                    header=named.header if own else None,
+                )
+            except ConfigError as error:
+                if asked.device is None:
+                    raise
+                lacking[name] = str(error)
+                continue
+            log.info("%s%s", "teacher  " if own else f"candidate  {name}: ", self.costs(name))
+            if own:
+                self.refuse_what_the_teacher_meets()
+        if asked.device is not None and lacking:
+            said = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+            raise ConfigError(
+                f"device: of {len(tasks)} networks the table {asked.device.path} does not have {len(lacking)} as asked: "
+                f"{said}. Write their files by files=FOLDER in the place of device, and measure these there."
+            )
         candidates = {name: self.measured[name] for name in self.made}
         inside, excluded = measure.split_by_budget(candidates, asked.budget)
         for name, reason in excluded.items():
             log.info("left out  %s: %s", name, reason)
         return inside, excluded
+
+    def write_files(self, folder: Path) -> str:
+        """Write the files of the teacher and of every candidate with random weights, for a table of another machine."""
+        require_writable(folder, option="files")
+        asked, written = self.asked, list[Path]()
+        levers = measure.variants(asked)
+        tasks = {TEACHER: asked.named.task, **{name: task for name, (task, _) in self.made.items()}}
+        for name, task in tasks.items():
+            own = name == TEACHER
+            named = measure.named_of(
+                name, task if own else randomise(task), asked.named.header if own else None
+            )
+            subject = compare.Subject(named, measure.config_of(asked), torch.device("cpu"))
+            written += device.write_files(subject, name, levers, folder)
+        return device.told(written, folder)
 
     def costs(self, name: str) -> str:
         found = self.measured[name]

@@ -12,7 +12,7 @@ from typing import Any
 from dvsn.compress import halving
 from dvsn.compress.candidates import ALONE
 from dvsn.compress.halving import Rung, Trained
-from dvsn.compress.question import Question
+from dvsn.compress.question import Question, listed
 from dvsn.errors import UserError
 from dvsn.reading import read_json
 from dvsn.sweep.job import Job, read_result
@@ -31,17 +31,34 @@ class Student:
 
     candidate: str
     method: str
+    start: bool = False
+    """From the teacher's layers, where shapes agree."""
 
     @property
     def name(self) -> str:
-        return f"{self.candidate}.{self.method}"
+        return f"{self.candidate}.{self.method}{'.from_teacher' if self.start else ''}"
 
     def folder(self, question: Question, epochs: int, seed: int) -> Path:
         return question.folder / "students" / f"{self.name}_{epochs}_epochs_seed_{seed}"
 
 
 def students(question: Question, candidates: Sequence[str]) -> list[Student]:
-    return [Student(name, method) for name in candidates for method in question.menu.methods]
+    """Each candidate with each method, from each start that there is."""
+    wanted = listed(question.options["starts"]) or ["random", "teacher"]
+    found = []
+    for name in candidates:
+        ways = [False] if "random" in wanted or name not in question.starts else []
+        ways += [True] if name in question.starts else []
+        found += [Student(name, method, way) for method in question.menu.methods for way in ways]
+    return found
+
+
+def better_starts(order: Sequence[Student]) -> list[Student]:
+    """Of students that differ by their start alone the better one; `order` has the best first."""
+    found: dict[tuple[str, str], Student] = {}
+    for each in order:
+        found.setdefault((each.candidate, each.method), each)
+    return list(found.values())
 
 
 EVERY_EPOCH = "trainer.check_val_every_n_epoch=1"
@@ -50,7 +67,7 @@ EVERY_EPOCH = "trainer.check_val_every_n_epoch=1"
 
 def words_of(question: Question, student: Student, *, epochs: int, seed: int) -> list[str]:
     """The options of a training as they are typed."""
-    shared = question.student_words(student.candidate, student.method)
+    shared = question.student_words(student.candidate, student.method, start=student.start)
     key = EVERY_EPOCH.partition("=")[0]
     often = [] if any(word.startswith(f"{key}=") for word in shared) else [EVERY_EPOCH]
     return [*shared, f"seed={seed}", f"trainer.max_epochs={epochs}", *often]
@@ -171,7 +188,7 @@ def halve(
             )
         order = halving.best(kept, len(kept), by_latency=question.budget.latency is None)
         by_name = {each.name: each for each in left}
-        left = [by_name[each.name] for each in order]
+        left = better_starts([by_name[each.name] for each in order])
         tell(question, number, order)
     return left, rows
 

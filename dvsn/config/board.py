@@ -43,13 +43,16 @@ class Board:
     """The notes of one process and its view of the others'.
 
     `store` answers within seconds; `hosts`: it ends with this process. `timeout`: seconds without a sign of life after which
-    a process counts as lost.
+    a process counts as lost. `number`: how many boards this process has had over the store, one a training; the notes of
+    one say nothing of the next.
     """
 
-    def __init__(self, store: Store, place: Place, *, timeout: float, hosts: bool = False) -> None:
-        self.store, self.place, self.timeout, self.hosts = store, place, timeout, hosts
+    def __init__(
+        self, store: Store, place: Place, *, timeout: float, hosts: bool = False, number: int = 0
+    ) -> None:
+        self.store, self.place, self.timeout, self.hosts, self.number = store, place, timeout, hosts, number
         self.beat = max(0.2, min(2.0, timeout / 10))
-        self.prefix = f"dvsn/{place.attempt}"
+        self.prefix = f"dvsn/{place.attempt}/{number}"
         self._seen: dict[int, tuple[str, float]] = {}  # by rank: its last sign of life, and when it was new
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._asked: float | None = None
@@ -356,9 +359,8 @@ def begin(place: Place, *, timeout: float) -> None:
     board = (
         connect(place, timeout=timeout)
         if older is None
-        else Board(older.store, place, timeout=timeout, hosts=older.hosts)
+        else Board(older.store, place, timeout=timeout, hosts=older.hosts, number=older.number + 1)
     )
-    board._rounds = 0 if older is None else older._rounds
     _current.append(board)
     board.watch()
 

@@ -17,6 +17,7 @@ from dvsn.config import (
     flags,
     folders,
     hydra_node,
+    indexed,
     launched,
     logs,
     meeting,
@@ -265,6 +266,7 @@ def compose(loader: ConfigLoader, name: str, overrides: Sequence[str], *, sweep:
     with hydra_node.before_values(look) as defaults, translated(name, loader, defaults):
         cfg = loader.load_configuration(name, list(overrides), run_mode=mode)
     hydra_node.check_composed(cfg, defaults["hydra"])
+    indexed.fill(cfg)
     return Composed(cfg, {key: value for key, value in defaults.items() if key != "hydra"}, line)
 
 

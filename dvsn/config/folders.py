@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.atomic import locked_out
-from dvsn.config import flags
+from dvsn.config import flags, leash
 from dvsn.config.launched import restarted
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
@@ -144,6 +144,8 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         yield folder
         return
     require_writable(folder, option="hydra.run.dir")
+    if made_by_pool(folder):
+        leash.hold()
     for place in next_free(folder):
         missing = not_there(place)
         made = _make(place)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvsn.config.folders import check_place
+from dvsn.config.launchers import check_launcher
 from dvsn.config.outputs import check_swept
 from dvsn.config.own_sets import OwnSets, of_overrides
 from dvsn.config.types import found
@@ -257,6 +258,7 @@ def _check_launcher(node: Any) -> None:
     from hydra.plugins.launcher import Launcher
 
     _check_plugin(node, "hydra.launcher", Launcher)
+    check_launcher(node)
     for path, value in flat(node, "hydra.launcher"):
         if path != "hydra.launcher._target_" and re.search(r"\._", path):
             raise ConfigError(f"{path}: not allowed, {found(value)}")

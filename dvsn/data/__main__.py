@@ -19,6 +19,7 @@ COMMANDS = {
     "weights": "count the pixels of each class and weigh the classes",
     "stats": "mean and standard deviation of each channel of the training pictures",
     "faces": "write the faces of the embedded street scenes as a WFLW tree",
+    "shard": "write a data set as shards, which stream from a bucket",
 }
 
 

@@ -25,8 +25,8 @@ class Aligned(ImageDataset):
 
     Isola et al., 2017, arXiv:1611.07004: facades, cityscapes (A photo, B labels), maps (A aerial, B map),
     edges2shoes (A edges, B photo). Keys `a` and `b`, (H, W / 2, 3) uint8 RGB each. `a_kind` and `b_kind` are
-    "photo" for both, as published (the files are JPEG, so label colours are not exact anyway); "label" "
-    "means nearest only.
+    "photo" for both, as published (the files are JPEG, so label colours are not exact anyway); "label"
+    means nearest only.
 
     A picture that is not wider than high is refused, since it is most likely no pair. `narrow` allows it.
     """

@@ -32,10 +32,10 @@ class KeypointTable(PeopleDataset):
     """One person a line: `image`, `width`, `height`, then `NAME_x`, `NAME_y`, `NAME_v` for every keypoint.
 
     `table` is the file of a split below `root`, with `{split}` in its name; `pictures` the folder of the pictures,
-    likewise. Without `visibility` there is no `NAME_v`, and every keypoint is labelled. `box` frames the person:
-    `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent of those labelled, with
-    which scores are not comparable. Columns of further keypoints are refused unless `extra_columns`, since leaving out
-    some may be a mistake.
+    likewise. Without `visibility` there is no `NAME_v`, and every keypoint is labelled whose cells are not empty or NaN.
+    `box` frames the person: `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent of
+    those labelled, with which scores are not comparable. Columns of further keypoints are refused unless `extra_columns`,
+    since leaving out some may be a mistake.
 
     `columns` are the headings of another table: `image`, and `x`, `y` and `v` as patterns with `{name}` or `{number}`, from
     0, such as {image: file, x: "x{number}", y: "y{number}"}; what is left out is as above.
@@ -121,13 +121,17 @@ class KeypointTable(PeopleDataset):
         heading = self.headings["image"]
         picture = folder / to_text(row[heading], f"{where}: {heading}", "the name of a picture")
         try:
-            values = np.array([[float(row[each]) for each in found] for found in self._columns()], np.float32)
+            values = np.array(
+                [[number_in(row[each]) for each in found] for found in self._columns()], np.float32
+            )
             width, height = self._sides(row, picture, where)
         except DataError:
             raise
         except ValueError as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
-        points, labels = values[:, :2], values[:, 2] if len(self.marks) == 3 else np.ones(len(names))
+        points = values[:, :2]
+        labels = values[:, 2] if len(self.marks) == 3 else ~np.isnan(points).all(axis=1)
+        labels = np.where(np.isnan(values).all(axis=1), 0, labels)  # nothing is written there
         for name, point, label in zip(names, points, labels, strict=True):
             if label not in (0, 1, 2):
                 raise DataError(
@@ -160,3 +164,8 @@ class KeypointTable(PeopleDataset):
             )
         self.said.append(Picture(picture, round(width), round(height)))
         return width, height
+
+
+def number_in(cell: str) -> float:
+    """The number in a cell; NaN for an empty one. Raises `ValueError`."""
+    return float(cell) if cell.strip() else math.nan

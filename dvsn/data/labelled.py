@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from dvsn.data.class_ids import ClassIds, palette_table
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.files import check_pixels, read_labels, read_rgb, require_file, unique_names
+from dvsn.data.files import SUFFIXES, check_pixels, read_labels, read_rgb, require_file, unique_names
+from dvsn.data.folders import stem_of
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.reading import read_rows, require_regular
+from dvsn.reading import read_rows, read_text, require_regular
 from dvsn.types import Sample, Vocabulary
 
 Labels = Literal["classes", "color"]
@@ -134,6 +135,46 @@ def listed_pairs(
     if not rows:
         raise DataError(f"{path}: the list is empty, expected 'photo label' a line.")
     return [(root / row[0], root / row[1]) for _, row in rows]
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of a list, one a line, without the endings of pictures; blanks may be in them."""
+    lines = [line.strip() for line in read_text(path, expected="a list of names").splitlines()]
+    return [
+        line.removesuffix(end) if (end := PurePath(line).suffix).lower() in SUFFIXES else line
+        for line in lines
+        if line
+    ]
+
+
+def named_pairs(
+    root: Path, lists: str, split: str, pairs: list[tuple[Path, Path]], *, photos: Path, ending: str
+) -> list[tuple[Path, Path]]:
+    """Those of the pairs that the list of a split names, in its order. A name is that of a photo below its folder `photos`,
+    without its ending. `lists` lies in `root` and holds `{split}`."""
+    if "{split}" not in lists:
+        raise ConfigError(
+            f"data.dataset.lists: found '{lists}', expected a name with {{split}} in it, such as "
+            "ImageSets/Segmentation/{split}.txt."
+        )
+    path = require_file(
+        root / lists.replace("{split}", split),
+        expected=f"    ROOT/{lists} with the name of a photo a line",
+        option="data.root and data.dataset.lists",
+    )
+    known = {}
+    for pair in pairs:
+        stem = stem_of(pair[0], ending)
+        if stem is not None:
+            known[stem.relative_to(photos).as_posix()] = pair
+    names = names_in(path)
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        found = (
+            f"{len(missing)} names without a photo and a mask, such as {missing[0]}" if missing else "no name"
+        )
+        raise DataError(f"{path}: found {found}; expected names of pictures below {photos}, one a line.")
+    return [known[name] for name in names]
 
 
 def existing_pairs(pairs: list[tuple[Path, Path]], where: Path, *, tree: str) -> list[tuple[Path, Path]]:

@@ -310,6 +310,7 @@ class DataModule(pl.LightningDataModule):
         self.check_classes: Mode = check_classes
         read = make_bands(bands, 3 if label_classes else input_channels)
         self.rule = make_rule(max_pixels=max_pixels, deep_range=deep_range, bands=read)
+        self._measured: dict[str, list[Any]] = {}
         self.root, self.splits, self.pair = root, splits, pair
         self.readers = readers_of(dataset, people, objects)
         self.wanted: Wanted = next((kind for kind, reader in self.readers.items() if reader), "dataset")
@@ -630,6 +631,7 @@ class DataModule(pl.LightningDataModule):
             self._measure_bands()
             self.datasets = {"train": self.open("train", augment=True), "val": self.open("val")}
             self._measure_depth()
+            self._keep_measured()
             self._check_presence()
         elif stage == "validate":
             self.datasets = {"val": self.open("val")}
@@ -646,19 +648,16 @@ class DataModule(pl.LightningDataModule):
         return self.rule is not before
 
     def _measure_bands(self) -> None:
-        """The same, said and kept in the task's recipe."""
+        """The same, said."""
         if not self.measure_bands():
             return
         assert self.rule.bands is not None and self.rule.bands.ranges is not None
         ranges = [list(pair) for pair in self.rule.bands.ranges]
         log.info("data.bands.range: measured on train, %s become 0 to 255; kept in the checkpoint", ranges)
-        task: Any = getattr(self.trainer, "lightning_module", None)
-        if hasattr(task, "data_recipe"):
-            bands = {**(task.data_recipe.get("bands") or {}), "range": ranges}
-            task.data_recipe = {**task.data_recipe, "bands": bands}
+        self._measured = {"bands": ranges}
 
     def _measure_depth(self) -> None:
-        """The range of 16-bit pictures, where nobody has stated one: measured, said, and kept in the task's recipe."""
+        """The range of 16-bit pictures, where nobody has stated one: measured and said."""
         if self.rule.deep_range is not None or self.rule.bands is not None:
             return
         found = measure_depth(*self.datasets.values())
@@ -671,9 +670,18 @@ class DataModule(pl.LightningDataModule):
         self.rule = dataclasses.replace(self.rule, deep_range=found)
         for dataset in self.datasets.values():
             rule_by(dataset, self.rule, self.pair.source)
+        self._measured = {"deep_range": list(found)}
+
+    def _keep_measured(self) -> None:
+        """What was measured becomes part of the recipe of the task that is trained, also where it was measured before there
+        was a trainer, as with a teacher."""
         task: Any = getattr(self.trainer, "lightning_module", None)
-        if hasattr(task, "data_recipe"):
-            task.data_recipe = {**task.data_recipe, "deep_range": list(found)}
+        if not self._measured or not hasattr(task, "data_recipe"):
+            return
+        kept: dict[str, Any] = dict(self._measured)
+        if "bands" in kept:
+            kept = {"bands": {**(task.data_recipe.get("bands") or {}), "range": kept["bands"]}}
+        task.data_recipe = {**task.data_recipe, **kept}
 
     def _check_presence(self) -> None:
         """Refuse to train where nothing counts or a class is nowhere: see `dvsn.data.presence`."""
@@ -722,14 +730,14 @@ class DataModule(pl.LightningDataModule):
         chooser = self.sampler or self.ratios
         if self.sampler is not None:
             self._prepared(self.sampler, size)
-        batches = TrainBatches(
+        batches = self._train_batches(
+            None if chooser is None else functools.partial(chooser.order, seed=self.seed),
             size=size if chooser is None else chooser.length,
             batch_size=self.batch_size,
             seed=self.seed,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             drop_last=self.drop_last,
-            order=None if chooser is None else functools.partial(chooser.order, seed=self.seed),
         )
         if len(batches) == 0:
             raise ConfigError(
@@ -741,6 +749,13 @@ class DataModule(pl.LightningDataModule):
             batches.epoch, batches.start = self._resume
             self._resume = None
         return self._loader("train", batches)
+
+    def _train_batches(self, chosen: Callable[[int], np.ndarray] | None, **options: Any) -> TrainBatches:
+        """The batches of training, in an order that a sampler has `chosen`, or None has."""
+        return TrainBatches(order=chosen, **options)
+
+    def _eval_batches(self, **options: Any) -> EvalBatches:
+        return EvalBatches(**options)
 
     def _prepared(self, sampler: Sampler, size: int) -> Sampler:
         """The sampler, which knows the first `size` training samples, and where a resumed run goes on."""
@@ -770,7 +785,7 @@ class DataModule(pl.LightningDataModule):
         world, rank = self.trainer.world_size, self.trainer.global_rank
         size = max(1, self.eval_batch_size // world)
         return self._loader(
-            split, EvalBatches(size=len(self.datasets[split]), batch_size=size, rank=rank, world=world)
+            split, self._eval_batches(size=len(self.datasets[split]), batch_size=size, rank=rank, world=world)
         )
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from dvsn.data.class_ids import RGB, ClassIds, ColorIds, distinct_palette, shorten
 from dvsn.data.files import read_colors, read_grey, read_labels, require_folder
-from dvsn.data.folders import find_folders, match
-from dvsn.data.labelled import ADVICE, LabelledPhotos, Labels, existing_pairs, listed_pairs
+from dvsn.data.folders import ALL, find_folders, match
+from dvsn.data.labelled import ADVICE, LabelledPhotos, Labels, existing_pairs, listed_pairs, named_pairs
 from dvsn.errors import ConfigError, nearest
 from dvsn.types import IGNORE, Sample, Vocabulary
 
@@ -40,7 +40,9 @@ class SegmentationFolders(LabelledPhotos):
     Files: with `photos` and `masks` as names of folders ROOT/SPLIT/FOLDER, ROOT/FOLDER/SPLIT or ROOT/SPLITFOLDER;
     of a split called all also ROOT/FOLDER; `photo_ending` and `label_ending` are what their names have in addition, such
     as _sat and _mask, or .jpg and _mask.png: with one of them, photos and masks may lie in one folder, "." for both. Files
-    without a partner are an error, or passed over with `skip_lonely`. Or `list_file`, "photo label" lines.
+    without a partner are an error, or passed over with `skip_lonely`. With `lists`, such as
+    ImageSets/Segmentation/{split}.txt, the folders are of all splits, and a list names the photos of each, without their
+    endings; what no list names is passed over. Or `list_file`, "photo label" lines.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SegmentationFolders(LabelledPhotos):
         photo_ending: str = "",
         label_ending: str = "",
         skip_lonely: bool = False,
+        lists: str | None = None,
         list_file: str | None = None,
         id_map: Mapping[int, int | None] | None = None,
         ignore_ids: Sequence[int] = (255,),
@@ -78,12 +81,20 @@ class SegmentationFolders(LabelledPhotos):
         super().__init__(vocabulary=vocabulary, labels=labels, transform=transform, seed=seed)
         base = require_folder(root, expected=TREE, option="data.root")
         if list_file is not None:
+            if lists is not None:
+                raise ConfigError("data.dataset: found lists and list_file, expected one of them.")
             self.pairs = existing_pairs(listed_pairs(base, list_file, split), base, tree=TREE)
         else:
+            where = ALL if lists is not None else split
             folders = find_folders(
-                root, split, photos, masks, options="data.dataset.photos, data.dataset.masks"
+                root, where, photos, masks, options="data.dataset.photos, data.dataset.masks"
             )
-            self.pairs = match(*folders, endings=(photo_ending, label_ending), skip=skip_lonely)
+            listed = lists is not None
+            self.pairs = match(*folders, endings=(photo_ending, label_ending), skip=skip_lonely or listed)
+            if lists is not None:
+                self.pairs = named_pairs(
+                    base, lists, split, self.pairs, photos=folders[0], ending=photo_ending
+                )
         self.threshold, self.nearest = threshold, nearest
         self.color_ids = color_ids(vocabulary, ignore_colors, stray, nearest) if colors else None
         self.class_ids = class_ids(vocabulary.names, id_map, ignore_ids, nearest)

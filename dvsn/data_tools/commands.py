@@ -121,6 +121,22 @@ FACES = Command(
     ),
 )  # fmt: skip
 
+SHARD = Command(
+    name="data shard",
+    summary="Write a data set as shards, which stream from a bucket: data=shards. Goes on where an earlier run was ended.",
+    groups=True,
+    options=(
+        ROOT,
+        Option("target", None, "the folder to write, or an address such as s3://BUCKET/FOLDER"),
+        Option("shard_mb", "64", "MiB of a shard, about"),
+        WORKERS,
+    ),
+    examples=(
+        "python -m dvsn.data shard data=camvid target=shards/camvid",
+        "python -m dvsn.data shard data=imagefolder data.root=photos target=s3://bucket/photos workers=8",
+    ),
+)  # fmt: skip
+
 COMMANDS = {
     "init": (INIT, "init.command"),
     "check": (CHECK, "check"),
@@ -128,6 +144,7 @@ COMMANDS = {
     "weights": (WEIGHTS, "weights"),
     "stats": (STATS, "stats"),
     "faces": (FACES, "faces"),
+    "shard": (SHARD, "shard"),
 }
 """By name: the options, and the module of this folder whose `job` does the work."""
 

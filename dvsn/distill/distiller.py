@@ -275,7 +275,7 @@ class Distiller(nn.Module):
 
         if self.cache is None:
             return now()
-        return self.cache(batch["index"], lambda: now()[0]), {}
+        return self.cache(batch["index"], shown, lambda: now()[0]), {}
 
     @torch.no_grad()
     def after_backward(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from dvsn.analysis import kept as drawings
-from dvsn.analysis.analyst import Analyst, Plain, find_analyst, one
+from dvsn.analysis.analyst import Analyst, Gather, Plain, find_analyst, one
 from dvsn.analysis.kept import Kept, Seen, by_score
 from dvsn.analysis.record import FILE, Analysis, Picture, Row
 from dvsn.analysis.versus import apart
@@ -75,14 +75,7 @@ class Analysing(Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Before the task's own hook, which resets its metrics."""
-
-        def gather(own: Any) -> list[Any]:
-            if trainer.world_size == 1:
-                return [own]
-            found: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(found, own)
-            return found
-
+        gather = gathering(trainer)
         self.analyst.close(gather)
         self.seen = by_score([each for part in gather(self.seen) for each in part], self.kept)
         files = self.kept.choose(self.seen)
@@ -114,12 +107,26 @@ class Analysing(Callback):
             charts=found.charts(),
             matrices=found.matrices(),
             pictures=listed([each for each in pictures if each.score == each.score]),
+            curves=found.curves(),
         ).write(self.folder)
         for name in (FILE, *([TABLE] if self.worst is not None else [])):
             log.info("%s", self.folder / name)
         for name in drawings.FOLDERS:
             if any(file.startswith(f"{name}/") for file in self.drawings):
                 log.info("%s", self.folder / name)
+
+
+def gathering(trainer: pl.Trainer) -> Gather:
+    """How an object of each process comes to all."""
+
+    def gather(own: Any) -> list[Any]:
+        if trainer.world_size == 1:
+            return [own]
+        found: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(found, own)
+        return found
+
+    return gather
 
 
 def rows_of(pictures: list[Picture], score: str) -> list[dict[str, Any]]:

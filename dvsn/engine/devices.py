@@ -20,6 +20,8 @@ from dvsn.config.compose import PROCESS_TIMEOUT
 from dvsn.config.launched import Place
 
 Config = dict[str, Any]
+FLIGHTS = "DVSN_FLIGHTS"
+"""The variable of the environment with the place that dvsn itself has given to NCCL's flight recorder."""
 
 
 class Ddp(DDPStrategy):
@@ -66,7 +68,8 @@ class Ddp(DDPStrategy):
 
 def record_flights(folder: Path) -> None:
     """Let NCCL keep its last collectives, and write them to the folder of the run, a file `nccl_rank_N` a process, where one
-    of them runs into the time-out; `torchfrtrace` reads these. What the environment says already stays."""
+    of them runs into the time-out; `torchfrtrace` reads these. What the environment says already stays, except the folder
+    of an earlier run of this process or of its parent."""
     file = str(folder.absolute() / "nccl_rank_")
     wanted = {
         "TORCH_FR_BUFFER_SIZE": "2000",
@@ -77,7 +80,9 @@ def record_flights(folder: Path) -> None:
         "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": file,
     }
     for name, value in wanted.items():
-        os.environ.setdefault(name, value)
+        if os.environ.get(name, value) in (value, os.environ.get(FLIGHTS)):
+            os.environ[name] = value
+    os.environ[FLIGHTS] = file
 
 
 def join_again(strategy: Any, timeout: timedelta | None) -> None:

@@ -100,6 +100,8 @@ def picture_to_predict(data: Any, config: Config) -> Path | None:
     if not config["task"]["_target_"].endswith(".Pix2Pix"):
         return next((photo for photo in dataset.photos(0) if photo.is_file()), None)
     paths = [Path(each) for each in dataset.describe(0).split(" + ")]
+    if len(paths) == 1 and pair.get("source") in ("a", "b"):
+        return None  # the other half of the file is the answer
     labels = pair.get("source") in ("label", "b")
     path = paths[1 if labels and len(paths) > 1 else 0]
     if labels and not config["data"].get(

@@ -16,6 +16,7 @@ from dvsn.distill.method import Facts, Kind, Shape, Side
 from dvsn.distill.taps import Probe, Taps
 from dvsn.distill.teacher import Teacher
 from dvsn.engine.grafting import Names
+from dvsn.engine.shown_alike import require_shown_alike
 from dvsn.errors import ConfigError
 from dvsn.tasks.base import Task
 from dvsn.types import Batch
@@ -71,6 +72,7 @@ def rehearse(task: Task, teachers: Sequence[Teacher], paths: Names, data: DataMo
     """Run all networks on the first training sample. Opens the training data."""
     data.prepare_data()  # embedded scenes are drawn on first use; processes wait for the one that draws
     data.setup("fit")
+    require_shown_alike(data, teachers)
     batch, facts = sample(data), facts_of(data)
     if "index" not in batch:
         facts = facts._replace(samples=0)

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from dvsn.atomic import replacing
+from dvsn.atomic import replacing, usual_mode
 from dvsn.engine.checkpoint import remove_leftovers
 from dvsn.engine.differences import kept
 from dvsn.engine.next_steps import command_of, line_to_continue
@@ -313,3 +313,4 @@ def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
 
     with replacing(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, str(temporary))
+        usual_mode(temporary)

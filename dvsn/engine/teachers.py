@@ -146,20 +146,36 @@ def unlike_answer(task: Task, student: Shape, teacher: Shape, which: Teacher) ->
 
 
 def unlike_names(data: DataModule, which: Teacher) -> str:
-    """The classes that teacher and student number differently, where both have class names; empty if there
+    """The classes or keypoints that teacher and student number differently, where both name them; empty if there
     are none."""
-    vocabulary = data.vocabulary
-    own = tuple(getattr(data.datasets["train"], "class_names", ())) or (
-        vocabulary.names if vocabulary else ()
-    )
-    others = tuple(getattr(which.holder, "class_names", ()))
+    what, own, others = names_of(data, which)
     if sorted(own) != sorted(others) or own == others:
         return ""
     number = next(i for i, pair in enumerate(zip(own, others, strict=True)) if pair[0] != pair[1])
-    return (
-        f"knows the classes in another order: number {number} is '{others[number]}' there and '{own[number]}' here. State "
-        "the order of the teacher in data.dataset.names."
+    where = {"keypoints": "data.keypoints.names", "objects": "data.objects.names"}.get(
+        what, "data.dataset.names"
     )
+    what = {"objects": "classes"}.get(what, what)
+    return (
+        f"knows the {what} in another order: number {number} is '{others[number]}' there and '{own[number]}' here. State "
+        f"the order of the teacher in {where}."
+    )
+
+
+def names_of(data: DataModule, which: Teacher) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """What is named, and the names by number of the student's data and of a teacher's; empty where they are not known."""
+    known: Any = getattr(which.holder, "data_recipe", {})
+    node = known.get(data.wanted) or {}
+    if data.wanted == "people":
+        own = () if data.keypoints is None else data.keypoints.names
+        return "keypoints", own, tuple((known.get("keypoints") or {}).get("names") or ())
+    own = tuple(getattr(data.datasets["train"], "class_names", ()))
+    own = own or (data.vocabulary.names if data.vocabulary else ())
+    if data.wanted == "objects":
+        found: Any = which.holder.vocabulary if node else None
+        return "objects", own, () if found is None else tuple(found.names)
+    others: Any = getattr(which.holder, "class_names", ())
+    return "classes", own, tuple(others)
 
 
 def shape(of: Shape) -> str:
@@ -170,6 +186,17 @@ def shape(of: Shape) -> str:
 
 MEASURED_BY = ("data", "transform", "metrics", "monitor", "channels_last")
 ASKED_BY = ("size", "average", "network", "weights", "mean", "std", "channels")
+LEARNED_BY = (
+    "network",
+    "discriminator",
+    "loss",
+    "optim",
+    "optim_discriminator",
+    "schedule",
+    "rates",
+    "freeze",
+)
+"""Of the student's task what its teacher's answers do not depend on; the rest says what they are brought into."""
 
 
 def measure(task: Task, config: Config) -> float | None:
@@ -230,13 +257,16 @@ def _warn_of_batches(teacher: Task, data: DataModule) -> None:
         )  # fmt: skip
 
 
-def measured_by(config: Config) -> str:
-    """A digest of what the score of a teacher depends on: its file, the data and how they are evaluated."""
+def measured_by(config: Config, *, answers: bool = False) -> str:
+    """A digest of what the score of a teacher depends on: its file, the data and how they are evaluated; with `answers` of
+    what its answers depend on as the student gets them."""
     given = config.get("teacher")
     files = [given] if isinstance(given, str) else list(given or [])
     files += [config["distillation"]["weights"]] if config["distillation"].get("weights") else []
     known: list[Any] = [config.get(key) for key in MEASURED_BY]
     known[0] = {key: value for key, value in config["data"].items() if key != "seed"}
+    if answers:
+        known.append({key: value for key, value in config["task"].items() if key not in LEARNED_BY})
     known += [*(config["distillation"].get(key) for key in ASKED_BY), config["trainer"].get("precision")]
     whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for path in [part for each in files for part in files_of(each)]:

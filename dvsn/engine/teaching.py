@@ -192,7 +192,7 @@ def answers_on_disk(
             "with them. Set distillation.cache=null, or a training transform without random steps, such as transform=none."
         )
     forms = "".join(f"_{teacher.engine}" for teacher in found.teachers if teacher.engine != "eager")
-    return Answers(Path(chosen) / f"{measured_by(config)[:16]}{forms}", samples, output)
+    return Answers(Path(chosen) / f"{measured_by(config, answers=True)[:16]}{forms}", samples, output)
 
 
 def random_items(data: DataModule, samples: int) -> str:
@@ -219,7 +219,7 @@ def describe(distiller: Distiller) -> list[tuple[str, str]]:
         if remark := distiller.method(name).remark:
             lines.append(("distill", f"{name}: {remark}"))
     if distiller.cache is not None:
-        known, samples = distiller.cache.count, len(distiller.cache.known)
+        known, samples = distiller.cache.count, len(distiller.cache.pictures)
         lines.append(("cache", f"{distiller.cache.folder}, {known:,} of {samples:,} answers known"))
     lines += distiller.notes
     if distiller.task_weight != 1:

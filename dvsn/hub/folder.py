@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dvsn.atomic import replacing, write_json
+from dvsn.atomic import replacing, usual_mode, write_json
 from dvsn.config.allow import check
 from dvsn.errors import CheckpointError, ConfigError, DataError
 from dvsn.reading import read_json, require_regular
@@ -114,6 +114,7 @@ def write_weights(path: Path, state: dict[str, Any], *, about: dict[str, str] | 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with replacing(path) as temporary:
         save_file(tensors, str(temporary), metadata={"format": "pt", **(about or {})})
+        usual_mode(temporary)
 
 
 # Plain data as JSON --------------------------------------------------------------------------------------

@@ -253,6 +253,27 @@ def by_confidence(pictures: Sequence[Judged], at: Array) -> dict[str, Array]:
         }
 
 
+def counts_by_score(
+    pictures: Sequence[Judged], labels: Sequence[int], at: Array
+) -> tuple[Array, Array, Array]:
+    """Right and wrong detections (K, T) of each class with a score of at least each of `at`, and its objects (K,)."""
+    scores = np.concatenate([np.zeros(0), *(each.scores for each in pictures)])
+    kinds, state = (
+        np.concatenate([np.zeros(0, np.int64), *parts])
+        for parts in ([each.labels for each in pictures], [each.state for each in pictures])
+    )
+    wanted = np.concatenate([np.zeros(0, np.int64), *(each.wanted for each in pictures)])
+    right = state == STATES.index(RIGHT)
+    wrong = ~right & (state != STATES.index(IGNORED))
+    counts = np.zeros((2, len(labels), len(at)), np.int64)
+    for number, label in enumerate(labels):
+        for place, which in enumerate((right, wrong)):
+            own = np.sort(scores[which & (kinds == label)])
+            counts[place, number] = len(own) - np.searchsorted(own, at, side="left")
+    objects = np.array([(wanted == label).sum() for label in labels], np.int64)
+    return counts[0], counts[1], objects
+
+
 def confusion(pictures: Sequence[Judged], labels: Sequence[int]) -> Array:
     """Counts (K + 1, K + 1) of the pairs of all pictures, in the order of `labels` and then the background."""
     order = {label: number for number, label in enumerate([*labels, BACKGROUND])}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvsn.config.folders import require_writable
 from dvsn.config.light_imports import import_lightning
+from dvsn.data.files import SUFFIXES as PICTURES
 from dvsn.data.files import make_rule, read_by
 from dvsn.errors import ConfigError
 from dvsn.portable.bands import bands_of
@@ -18,6 +19,7 @@ from dvsn.predict.following import FOLLOWED
 from dvsn.predict.following import OPTIONS as FOLLOWING
 from dvsn.predict.options import refuse_others
 from dvsn.predict.sources import Choices, Skipped, open_sources
+from dvsn.predict.video import SUFFIXES as VIDEOS
 from dvsn.reading import unpacking
 
 if TYPE_CHECKING:
@@ -52,6 +54,16 @@ def read_choices(options: dict[str, Any]) -> Choices:
     )
 
 
+def refuse_file(output: Path) -> None:
+    """Raise `ConfigError` for an `output` that has the ending of a file, as if it named the result itself."""
+    if output.suffix.lower() in PICTURES | VIDEOS | {".json", ".csv"} and not output.is_dir():
+        folder = output.with_suffix("")
+        raise ConfigError(
+            f"output: found {output}, expected a folder, such as output={folder}. Results have the names of their sources: "
+            f"of clip.mp4 that is {folder}/clip.mp4."
+        )
+
+
 def predict(options: dict[str, Any]) -> list[Path]:
     """Returns the files written: see `run`."""
     return run(options).written
@@ -65,6 +77,7 @@ def run(options: dict[str, Any]) -> Outcome:
 
 def run_all(options: dict[str, Any]) -> Outcome:
     """`run`, within its bound of checkpoints."""
+    refuse_file(Path(str(options["output"])))
     options = options | {"output": str(require_writable(str(options["output"]), option="output"))}
     choices, skipped = read_choices(options), Skipped()
     names = options["input"] if isinstance(options["input"], list) else [str(options["input"])]

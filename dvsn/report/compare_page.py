@@ -224,9 +224,9 @@ def _difference(values: Sequence[float | None], sign: float | None = None) -> li
 def add_evaluations(page: Page, runs: Sequence[Folder], names: Sequence[str]) -> None:
     """Tables and pictures of the runs that have an analysis."""
     having = [(run, name) for run, name in zip(runs, names, strict=True) if run.analysis is not None]
-    missing = [run for run in runs if run.analysis is None]
+    missing = [line for run in runs if run.analysis is None and (line := evaluate_line(run))]
     if missing:
-        lines = "\n".join(evaluate_line(run) for run in missing)
+        lines = "\n".join(missing)
         words = "For classes and pictures side by side, evaluate" + (
             " all of them:" if not having else " the others, too:"
         )

@@ -28,6 +28,8 @@ CONFUSIONS = 20
 """Rows of the table of confusions."""
 LARGEST = 200
 """Classes of a matrix that is drawn whole; of more, the most confused ones."""
+TITLE = 40
+"""Letters of a line of a chart's title, so that a phone shows all of it."""
 
 
 # Tables ----------------------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ def chart(source: Chart) -> Markup:
 
     found = Figure()
     for number, curve in enumerate(source.curves):
-        _add(found, source.kind, curve, html.COLOURS[number % len(html.COLOURS)])
+        _add(found, source.kind, curve, number)
     if source.diagonal:
         values = [v for c in source.curves for v in (*c.x, *c.y) if isinstance(v, int | float)]
         ends = [min(values, default=0), max(values, default=1)]
@@ -73,16 +75,20 @@ def chart(source: Chart) -> Markup:
             showlegend=False,
         )  # fmt: skip
     several = len(source.curves) > 1
+    title = html.axis_title(source.title, width=TITLE)
+    more = 20 * title.count("<br>")
     found.update_layout(
-        title={"text": html.plain(source.title)}, xaxis={"title": {"text": html.axis_title(source.x, width=60)}},
+        title={"text": title}, margin={"t": 40 + more}, xaxis={"title": {"text": html.axis_title(source.x, width=60)}},
         yaxis={"title": {"text": html.axis_title(source.y)}}, showlegend=several, barmode="group",
     )  # fmt: skip
-    height, width = 340 + (24 * math.ceil(len(source.curves) / 4) if several else 0), None
+    if not any(value for curve in source.curves for value in curve.y):
+        found.update_layout(yaxis={"range": [0, 1]})  # plotly would go down to -1
+    height, width = 340 + more + (legend_height(source) if several else 0), None
     names = [str(name) for curve in source.curves for name in curve.x] if source.kind == "bars" else []
     if sum(map(len, set(names))) > 40:  # they stand upright below the bars, so the legend goes above
         found.update_layout(
             legend={"y": 1.01, "yanchor": "bottom"},
-            margin={"t": 80 if several else 40},
+            margin={"t": (80 if several else 40) + more},
             xaxis={"tickangle": -60},
         )
         height, width = height + 6 * max(map(len, names)), 22 * len(set(names))
@@ -92,19 +98,25 @@ def chart(source: Chart) -> Markup:
     return drawn + html.paragraph(source.note, quiet=True) if source.note else drawn
 
 
-def _add(found: Figure, kind: str, curve: Any, colour: str) -> None:
-    name = html.plain(curve.name)
+def legend_height(source: Chart) -> int:
+    """Pixels for the legend of a phone, where long names stand one below the other."""
+    columns = 2 if max(len(curve.name) for curve in source.curves) <= 16 else 1
+    return 20 * math.ceil(len(source.curves) / columns)
+
+
+def _add(found: Figure, kind: str, curve: Any, number: int) -> None:
+    name, line = html.plain(curve.name), html.line(number)
     if kind == "bars":
         x = [html.plain(str(each)) for each in curve.x]
         found.add_bar(
-            x=x, y=list(curve.y), name=name, marker={"color": colour}, hovertemplate="%{x}: %{y:.4g}"
+            x=x, y=list(curve.y), name=name, marker={"color": line["color"]}, hovertemplate="%{x}: %{y:.4g}"
         )
         return
     shape = "hv" if kind == "steps" else "linear"
-    few = len(curve.x) <= 40 and kind == "line"
+    few = len(curve.x) <= 20 and kind == "line"
     found.add_scatter(
         x=list(curve.x), y=list(curve.y), name=name, mode="lines+markers" if few else "lines",
-        line={"shape": shape, "color": colour, "width": 2}, marker={"size": 5}, hovertemplate="%{x:.4g}: %{y:.4g}",
+        line={"shape": shape, **line}, marker={"size": 5}, hovertemplate="%{x:.4g}: %{y:.4g}",
     )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ COLOURS = (
     "#6b8e23",
 )
 """Of curves, in their order; legible on light and on dark paper."""
+DASHES = ("solid", "dash", "dot")
+"""Of curves, of as many as there are colours each."""
 SHORT = 36
 """Letters of a cell that is not broken into lines."""
 NOTHING = "–"
@@ -301,6 +303,15 @@ def script_json(content: Any) -> Markup:
 def controls() -> Markup:
     """A slider that smooths, and a button for logarithmic axes, for the figures of the section with `smooth`."""
     return rendered("controls.html")
+
+
+def line(number: int) -> dict[str, Any]:
+    """Colour and dashes of the curve with a number, so that the next ones after the last colour look otherwise."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "dash": DASHES[number // len(COLOURS) % len(DASHES)],
+        "width": 2,
+    }
 
 
 def axis_title(text: str, *, width: int = 34) -> str:

@@ -37,6 +37,8 @@ class Point:
     """Whether no other row is better at no greater cost. Rows with collapsed runs do not take part."""
     collapsed: bool
     alone: bool
+    rank: int = 0
+    """In the table of its section, from 1; 0 where several sections share the axis."""
 
 
 def arenas(sections: Sequence[Section]) -> list[list[Section]]:
@@ -63,20 +65,20 @@ def panels(sections: Sequence[Section]) -> list[Panel]:
 def points(sections: Sequence[Section], cost: Cost) -> list[Point]:
     """The rows of an arena with a score and that cost; none where fewer than two costs differ. The cheapest first."""
     sign, several = sections[0].sign, len(sections) > 1
-    known: list[tuple[str, float, float, Row]] = []
+    known: list[tuple[str, float, float, Row, int]] = []
     for section in sections:
-        for row in section.rows:
+        for rank, row in enumerate(section.rows, 1):
             value = getattr(row, cost.key)
             if value is not None and row.last.mean is not None:
                 name = f"{row.method} ({section.title})" if several and section.title else row.method
-                known.append((name, value * cost.scale, row.last.mean, row))
-    if len({value for _, value, _, _ in known}) < 2:
+                known.append((name, value * cost.scale, row.last.mean, row, 0 if several else rank))
+    if len({value for _, value, *_ in known}) < 2:
         return []
-    sound = [at for at, (*_, row) in enumerate(known) if not row.collapsed]
+    sound = [at for at, (*_, row, _) in enumerate(known) if not row.collapsed]
     on_front = {sound[at] for at in front([(known[at][1], sign * known[at][2]) for at in sound])}
     found = [
-        Point(name, value, score, at in on_front, row.collapsed > 0, row.alone)
-        for at, (name, value, score, row) in enumerate(known)
+        Point(name, value, score, at in on_front, row.collapsed > 0, row.alone, rank)
+        for at, (name, value, score, row, rank) in enumerate(known)
     ]
     return sorted(found, key=lambda point: (point.cost, -sign * point.score))
 

@@ -39,26 +39,25 @@ def chart(title: str, axis: str, unit: str = "") -> Figure:
     return found
 
 
-def add(
-    found: Figure, metrics: Metrics, column: str, name: str, *, colour: int = 0, dash: str = "solid"
-) -> None:
+def add(found: Figure, metrics: Metrics, column: str, name: str, *, colour: int = 0) -> None:
     """Add a column of a run as a curve; single points are drawn as such."""
     series = metrics.series[column]
     x, y = thinned(metrics.places(series), series.values)
     few = len(x) <= 40
     found.add_scatter(
         x=x, y=y, name=html.plain(name), mode="lines+markers" if few else "lines",
-        line={"color": html.COLOURS[colour % len(html.COLOURS)], "dash": dash, "width": 2}, marker={"size": 5},
+        line=html.line(colour), marker={"size": 5},
         hovertemplate=f"{metrics.axis} %{{x}}: %{{y:.5g}}",
     )  # fmt: skip
 
 
 def settle(found: Figure) -> None:
-    """Axes that plotly would choose badly: a constant stands between 0 and its double, few epochs have whole numbers."""
+    """Axes that plotly would choose badly: a constant stands between 0 and its double, 0 at the bottom; few epochs have
+    whole numbers."""
     y = {value for trace in found.data for value in trace.y if value is not None and math.isfinite(value)}
     if len(y) == 1:
         value = y.pop()
-        found.update_layout(yaxis={"range": sorted((0.0, 2 * value)) if value else [-1.0, 1.0]})
+        found.update_layout(yaxis={"range": sorted((0.0, 2 * value)) if value else [0.0, 1.0]})
     x = [value for trace in found.data for value in trace.x]
     if found.layout.xaxis.title.text == "epoch" and x and max(x) - min(x) <= FEW:
         found.update_layout(xaxis={"tick0": 0, "dtick": 1})
@@ -68,7 +67,8 @@ def draw(found: Figure, label: str) -> Markup:
     several = len(found.data) > 1
     settle(found)
     found.update_layout(showlegend=several)
-    return html.figure(found, height=SIDE + (30 if several else 0), label=label, smooth=True)
+    legend = 30 + 20 * max(0, math.ceil(len(found.data) / 3) - 2) if several else 0
+    return html.figure(found, height=SIDE + legend, label=label, smooth=True)
 
 
 def alone(metrics: Metrics, column: str, title: str) -> Markup:
@@ -192,8 +192,7 @@ def together(runs: Sequence[Folder], names: Sequence[str]) -> dict[str, list[Mar
         axes = {run.metrics.axis for _, run in having}
         found = chart(column, " or ".join(sorted(axes)))
         for number, run in having:
-            dash = ("solid", "dash", "dot")[number // len(html.COLOURS) % 3]
-            add(found, run.metrics, column, names[number], colour=number, dash=dash)
+            add(found, run.metrics, column, names[number], colour=number)
         settle(found)
         found.update_layout(showlegend=True)
         groups[parts.get(column.partition("/")[0], "system")].append(

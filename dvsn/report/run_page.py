@@ -182,10 +182,11 @@ def add_pictures(page: Page, run: Folder, output: Path) -> None:
 
 
 def evaluate_line(run: Folder) -> str:
-    """The command that makes the analysis of a run."""
-    checkpoint = str(run.checkpoint or run.path / "checkpoints" / "best.ckpt")
+    """The command that makes the analysis of a run; empty where it has no checkpoint."""
+    if run.checkpoint is None:
+        return ""
     beside = " teacher=auto" if has_teacher(run) else ""
-    return f"python -m dvsn.evaluate checkpoint={shlex.quote(checkpoint)} worst={WORST}{beside}"
+    return f"python -m dvsn.evaluate checkpoint={shlex.quote(str(run.checkpoint))} worst={WORST}{beside}"
 
 
 def has_teacher(run: Folder) -> bool:
@@ -203,9 +204,13 @@ def add_evaluation(page: Page, run: Folder) -> None:
             if run.evaluation
             else "This run was not evaluated yet."
         )
+        line = evaluate_line(run)
+        if not line:
+            page.section("Evaluation", f"{why} It has no checkpoint that could be.")
+            return
         page.section(
             "Evaluation", f"{why} The table of classes, confusions, the worst and the best pictures come from:",
-            html.code(evaluate_line(run)), "Then write the report again.",
+            html.code(line), "Then write the report again.",
         )  # fmt: skip
         return
     shown = findings.pictures(analysis, run.evaluation)
@@ -263,7 +268,8 @@ def words(run: Folder, notes: list[str]) -> Report:
     width = max((len(name) for name, _ in known), default=0)
     lines = [run.name, *(f"  {name:<{width}}  {value}" for name, value in known)]
     marked = [f"# {run.name}", "", *(f"- {name}: {value}" for name, value in known)]
-    last = ["", f"what it gets wrong: {evaluate_line(run)}"] if run.analysis is None else []
+    line = evaluate_line(run) if run.analysis is None else ""
+    last = ["", f"what it gets wrong: {line}"] if line else []
     return in_words(NAME, lines, marked, tables, notes, rows, last=last)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dvsn.atomic import replacing
 from dvsn.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from optuna.storages import JournalStorage
 
 FILE = "study.log"
+UNSEEN = "unseen"
+"""Attribute of a failed trial that counts as none: it was given back, and its values have a trial of their own."""
+
+
+class NoLock:
+    """In place of a lock of Optuna's."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
 
 
 def storage(folder: Path) -> JournalStorage:
@@ -37,13 +50,6 @@ def journal(file: Path) -> JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    class NoLock:
-        def acquire(self) -> bool:
-            return True
-
-        def release(self) -> None:
-            pass
-
     return JournalStorage(JournalFileBackend(str(file), lock_obj=NoLock()))  # type: ignore[arg-type]
 
 
@@ -60,6 +66,22 @@ def load(folder: Path) -> Study:
         raise DataError(f"{folder / FILE}: is not the file of a search: {error}") from error
 
 
+def keep_copy(study: Study, folder: Path) -> None:
+    """Write what a shared study holds now to the folder of a search, from where a report reads it without the storage."""
+    from optuna import create_study
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / FILE) as temporary:
+        temporary.unlink(missing_ok=True)  # of a process of this number that was killed
+        target = JournalStorage(JournalFileBackend(str(temporary), lock_obj=NoLock()))  # type: ignore[arg-type]
+        copy = create_study(study_name="search", storage=target, direction=study.direction)
+        for key, value in study.user_attrs.items():
+            copy.set_user_attr(key, value)
+        copy.add_trials(study.get_trials(deepcopy=False))
+
+
 def sampler(options: dict[str, Any], *, number: int) -> BaseSampler:
     """Draws trial `number`: TPE (Bergstra, Bardenet, Bengio and Kegl, 2011; Optuna's, ten random trials first) or random.
 
@@ -71,7 +93,8 @@ def sampler(options: dict[str, Any], *, number: int) -> BaseSampler:
     seed = int(np.random.SeedSequence([int(options["seed"]), number]).generate_state(1)[0])
     if options["sampler"] == "random":
         return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, constant_liar=options["jobs"] > 1)
+    several = options["jobs"] > 1 or options.get("storage") is not None
+    return TPESampler(seed=seed, constant_liar=several)
 
 
 def pruner(options: dict[str, Any]) -> BasePruner:

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dvsn.report.search_study import UNSEEN
 from dvsn.report.table import Report, Table
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def rows(study: Study) -> list[Row]:
     more = study.direction.name == "MAXIMIZE"
     found = []
     for trial in study.get_trials(deepcopy=False):
+        if trial.state.name == "FAIL" and trial.user_attrs.get(UNSEEN):
+            continue
         state = STATES.get(trial.state.name, "unfinished")
         scores = [each for each in trial.intermediate_values.values() if math.isfinite(each)]
         best = None if not scores else max(scores) if more else min(scores)

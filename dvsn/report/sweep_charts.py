@@ -130,7 +130,8 @@ def kept_dots(row: Row) -> tuple[Dot, ...]:
 
 
 def cost_plot(section: Section, cost: Cost, points: Sequence[Point]) -> Figure:
-    """Score against one cost, with the Pareto front as steps. Its points are numbered; the legend names them."""
+    """Score against one cost, with the Pareto front as steps. Its points have their rank in the table or, of several tables,
+    numbers from the cheapest on; the legend names them."""
     from plotly import graph_objects as go
 
     front = [point for point in points if point.front]
@@ -140,7 +141,8 @@ def cost_plot(section: Section, cost: Cost, points: Sequence[Point]) -> Figure:
             line={"color": GREEN, "shape": "hv", "width": 1.5}, hoverinfo="skip",
         )
     )  # fmt: skip
-    for place, point in enumerate(front, 1):
+    for number, point in enumerate(front, 1):
+        place = point.rank or number
         add_points(chart, [point], f"{place} {shown(point.name, 40)}", GREEN, text=str(place))
     for name, colour in (("others", COLOURS[0]), ("collapsed", RED)):
         add_points(chart, [point for point in points if kind_of(point) == name], name, colour)

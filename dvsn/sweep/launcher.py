@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -25,12 +25,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import OmegaConf, read_write
 
-from dvsn.config import compose, hydra_node, rules
+from dvsn.config import compose, hydra_node, launchers, rules
 from dvsn.config.folders import cleared, new_sweep, not_there
 from dvsn.config.types import whole
 from dvsn.errors import ConfigError, DataError
+from dvsn.sweep import cluster
 from dvsn.sweep.job import Job, filtered, find_place, read_result, summary
-from dvsn.sweep.pool import Pool, Process
+from dvsn.sweep.pool import Pool
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -69,8 +70,8 @@ class ProcessLauncher(Launcher):
         self._refuse_if_all_are_wrong(job_overrides)
         repeated = bool(OmegaConf.select(self.config, "sweep.skip_finished", default=False))
         jobs: dict[int, Job] = {}
-        asked: dict[Process, int] = {}  # a job that is repeated has the number of its folder
-        with Pool(OmegaConf.select(self.config, "sweep.jobs", default=1)) as pool:
+        asked: dict[Any, int] = {}  # a job that is repeated has the number of its folder
+        with self.pool(folder) as pool:
 
             def collect() -> None:
                 jobs.update((asked[process], process.job()) for process in pool.wait())
@@ -90,6 +91,10 @@ class ProcessLauncher(Launcher):
         ordered = [jobs[number] for number in sorted(jobs)]
         self.finished += ordered
         return [self._answer(job, overrides) for job, overrides in zip(ordered, job_overrides, strict=True)]
+
+    def pool(self, folder: Path) -> Any:
+        """Who runs the jobs of a sweep in this folder."""
+        return Pool(OmegaConf.select(self.config, "sweep.jobs", default=1))
 
     def _answer(self, job: Job, overrides: Sequence[str]) -> JobReturn:
         answer = JobReturn(overrides=filtered(overrides), working_dir=str(Path.cwd()), task_name="process")
@@ -123,7 +128,44 @@ def finished_before(folder: Path, overrides: Sequence[str]) -> Job:
     return Job(int(folder.name), filtered(overrides), folder, 0, 0.0, result, "")
 
 
-ProcessLauncher.__module__ = TARGET.rpartition(".")[0]
+class ClusterLauncher(ProcessLauncher):
+    """The same jobs, handed to a scheduler: what it is sent are words of the command line. Options: `launchers.OPTIONS`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def pool(self, folder: Path) -> Any:
+        most = (
+            OmegaConf.select(self.config, "sweep.jobs", default=1) if self.name == "submitit_local" else None
+        )
+        made = cluster.backend(self.name, self.options, folder)
+        return cluster.ClusterPool(made, group=os.environ.get("WANDB_RUN_GROUP", folder.name), most=most)
+
+
+class SubmititLocalLauncher(ClusterLauncher):
+    """Processes of this machine, by submitit: the same way as SLURM, to try a sweep before it is sent there."""
+
+    name = "submitit_local"
+
+
+class SubmititSlurmLauncher(ClusterLauncher):
+    """Jobs of SLURM, as one array."""
+
+    name = "submitit_slurm"
+
+
+class RayLauncher(ClusterLauncher):
+    """Tasks of a Ray cluster."""
+
+    name = "ray"
+
+
+CLUSTERS = (SubmititLocalLauncher, SubmititSlurmLauncher, RayLauncher)
+for _each in (ProcessLauncher, *CLUSTERS):
+    _each.__module__ = TARGET.rpartition(".")[0]
 _active: list[ProcessLauncher] = []
 
 
@@ -137,6 +179,11 @@ def register() -> None:
         package.__path__ = []
     package.dvsn = sys.modules[ProcessLauncher.__module__] = sys.modules[__name__]  # type: ignore[attr-defined]
     Plugins.instance().register(ProcessLauncher)
+    for each in CLUSTERS:
+        Plugins.instance().register(each)
+        ConfigStore.instance().store(
+            group="hydra/launcher", name=each.name, node=launchers.node(each.name), provider="dvsn"
+        )
     ConfigStore.instance().store(
         group="hydra/launcher", name="process", node={"_target_": TARGET}, provider="dvsn"
     )
@@ -161,7 +208,7 @@ def sweep(session: compose.Session, composed: compose.Composed, job: compose.Job
     _active.clear()
     cfg = composed.cfg
     separate = choose_launcher(cfg, composed.line)
-    refuse_jobs(cfg, separate=separate)
+    refuse_jobs(cfg)
     if not separate:
         refuse_devices(cfg)
     name_choices(cfg, session.overrides)
@@ -186,7 +233,7 @@ def choose_launcher(cfg: DictConfig, line: Mapping[str, Any]) -> bool:
         cfg.hydra.mode = RunMode.MULTIRUN
         if "hydra/launcher" not in line and str(cfg.hydra.launcher._target_).endswith(".BasicLauncher"):
             cfg.hydra.launcher._target_ = TARGET
-    return bool(cfg.hydra.launcher._target_ == TARGET)
+    return str(cfg.hydra.launcher._target_) in (TARGET, *launchers.TARGETS.values())
 
 
 @contextmanager
@@ -287,14 +334,15 @@ def refuse_devices(cfg: DictConfig) -> None:
         )
 
 
-def refuse_jobs(cfg: DictConfig, *, separate: bool) -> None:
+def refuse_jobs(cfg: DictConfig) -> None:
     """Raises `ConfigError` for a `sweep.jobs` that is no number of jobs, or is not for the chosen launcher."""
     jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
     if not whole(jobs, 1):
         raise ConfigError(f"sweep.jobs: found {jobs!r}, expected a whole number, 1 or more.")
-    if jobs > 1 and not separate:
+    target = str(cfg.hydra.launcher._target_)
+    if jobs > 1 and target not in (TARGET, launchers.TARGETS["submitit_local"]):
         raise ConfigError(
-            f"sweep.jobs: found {jobs} with {cfg.hydra.launcher._target_}, which has options of its own for that. "
+            f"sweep.jobs: found {jobs} with {target}, which has options of its own for that. "
             "Leave out sweep.jobs, or use hydra/launcher=process."
         )
 

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from dvsn.atomic import locked_out, replacing
+from dvsn.config import leash
 from dvsn.config.folders import JOB_FOLDER
 from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError
@@ -117,7 +118,8 @@ class Pool:
 
     A context: Ctrl-C and SIGTERM stop all jobs politely and leave it as KeyboardInterrupt and SystemExit(143), a second
     signal kills them; so does any exception inside. `what` and `unit` are the words of the messages, `files` the
-    descriptors that the jobs inherit.
+    descriptors that the jobs inherit, `without` the values of variables that they do not. Jobs that are `leashed` stop
+    when this process is killed, see `dvsn.config.leash`.
     """
 
     def __init__(
@@ -128,8 +130,11 @@ class Pool:
         unit: str = "job",
         group: str | None = None,
         files: Sequence[int] = (),
+        without: Collection[str] = (),
+        leashed: bool = False,
     ) -> None:
         self.size, self.what, self.unit, self.group, self.files = size, what, unit, group, tuple(files)
+        self.without, self.leashed = frozenset(without), leashed
         self.running: list[Process] = []
         self._signals: list[int] = []
         self._handlers: dict[int, Any] = {}
@@ -159,10 +164,12 @@ class Pool:
         command: Sequence[str],
         *,
         again: bool = False,
+        files: Sequence[int] = (),
     ) -> Process:
         """Start `command` with the overrides in `folder`.
 
-        An earlier result.json is deleted, and output.log too unless the job is continued (`again`).
+        An earlier result.json is deleted, and output.log too unless the job is continued (`again`). `files` are
+        descriptors that this job inherits.
         """
         sys.stdout.write(f"[{self.what}] {self.unit} {number}: {' '.join(filtered(overrides))}\n")
         sys.stdout.flush()
@@ -175,7 +182,7 @@ class Pool:
         # A process group of its own: Ctrl-C reaches the job through us, once.
         popen = subprocess.Popen(
             [*command, *overrides, place], env=self._environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, process_group=0, pass_fds=self.files,
+            stderr=subprocess.STDOUT, process_group=0, pass_fds=(*self.files, *files),
         )  # fmt: skip
         prefix = f"[{number}] " if self.size > 1 else ""
         process = Process(number, overrides, folder, popen, prefix=prefix)
@@ -185,6 +192,9 @@ class Pool:
     def _environment(self, folder: Path) -> dict[str, str]:
         drop = ("TORCHELASTIC_", "TORCHRUN_")
         kept = {k: v for k, v in os.environ.items() if k not in DDP_VARIABLES and not k.startswith(drop)}
+        kept = {k: v for k, v in kept.items() if v not in self.without}
+        if self.leashed:
+            kept[leash.PARENT] = str(os.getpid())
         kept.setdefault("PYTHONUNBUFFERED", "1")
         kept[JOB_FOLDER] = str(folder)
         kept.setdefault(

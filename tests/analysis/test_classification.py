@@ -62,7 +62,8 @@ def test_the_whole_split() -> None:
     seen(found, SHARES, TRUTH)
     (matrix,) = found.matrices()
     assert matrix.counts == ((1.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.0, 0.0, 0.0)) and matrix.unit == "pictures"
-    bars, calibration = found.charts()
+    bars, calibration, drawn = found.charts()
+    assert drawn.key == "precision_recall" and found.curves()
     assert bars.curves[0].x == ("c0", "c1", "c2") and bars.curves[0].y == pytest.approx((2 / 3, 0.0, 0.0))
     assert calibration.curves[0].x == pytest.approx((0.5, 0.7, 0.9))
     assert calibration.curves[0].y == pytest.approx((0.0, 1.0, 0.0))
@@ -77,6 +78,7 @@ def test_scores_alone_need_no_look() -> None:
     found.task.metrics["ece"].update(SHARES.log(), TRUTH)
     found.close(lambda own: [own])
     assert found.matrices()[0].counts[1] == (1.0, 0.0, 1.0) and found.charts()[1].curves[0].x
+    assert found.curves() == () and len(found.charts()) == 2
 
 
 def test_a_teacher_beside_it() -> None:

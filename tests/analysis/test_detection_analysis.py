@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dvsn.analysis.analyst import find_analyst
-from dvsn.analysis.detection import Found
+from dvsn.analysis.detection import Found, Scored
 from dvsn.analysis.object_panel import COLOURS, NOT_FOUND
 from dvsn.analysis.precision_curves import by_class
 from dvsn.analysis.record import Cell
@@ -120,6 +120,27 @@ def test_pictures_by_hand(analyst: Found) -> None:
     assert second.values == {"right": 0, "wrong": 1, "not found": 2}
     assert sorted((each.row, each.column, each.count) for each in second.cells) == [(0, 2, 2), (2, 0, 1)]
     assert second.note == "badly placed: car; missed: car"
+
+
+def test_detections_are_counted_by_score(analyst: Found) -> None:
+    """Cars: one right at 0.9, and at 0.75 one that is a bus and one badly placed; 3 objects. A bus of nothing at 0.25."""
+    analyst.look(batch_of(0, 1), ANSWERS)
+    analyst.close(alone)
+    together, bus, car = analyst.curves()
+    assert (together.name, bus.name, car.name) == ("all", "bus", "car")
+    for curve, at, counts in (
+        (car, 75, (1, 2, 0, 2)), (car, 76, (1, 0, 0, 2)), (car, 91, (0, 0, 0, 3)), (bus, 25, (0, 1, 0, 1)),
+        (bus, 26, (0, 0, 0, 1)), (together, 0, (1, 3, 0, 3)),
+    ):  # fmt: skip
+        columns = (curve.true_positives, curve.false_positives, curve.true_negatives, curve.false_negatives)
+        assert tuple(each[at] for each in columns) == counts
+    assert car.average_precision == pytest.approx(1 / 3) and bus.average_precision == 0
+    scored = Scored(analyst.task)  # as a training asks
+    assert scored.curves(alone) == ()
+    scored.look(batch_of(0, 1), ANSWERS)
+    assert scored.curves(alone) == (together, bus, car)
+    scored.begin()
+    assert scored.curves(alone) == ()
 
 
 def test_tables_and_matrix_by_hand(analyst: Found) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dvsn.analysis.record import FILE, Analysis, Cell, Chart, Curve, Matrix, Picture, read
+from dvsn.analysis.record import FILE, Analysis, Cell, Chart, Curve, Matrix, Picture, PrecisionRecall, read
 from dvsn.errors import DataError
 
 RECORD = Analysis(
@@ -31,11 +31,20 @@ RECORD = Analysis(
         Picture("a", 0.25, {"loss": 1.5}, "worst/0001_a.jpg", (Cell(0, 1, 1.0),), "road taken for car"),
         Picture("b", 1.0),
     ),
+    curves=(PrecisionRecall("road", (2.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)),),
 )  # fmt: skip
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read(RECORD.write(tmp_path)) == RECORD
+
+
+def test_a_record_of_before_has_no_curves(tmp_path: Path) -> None:
+    path = RECORD.write(tmp_path)
+    content = json.loads(path.read_text())
+    del content["curves"]
+    path.write_text(json.dumps(content))
+    assert read(path).curves == ()
 
 
 def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
@@ -59,6 +68,8 @@ def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
         (("pictures", 0, "file"), "../../secret.png", "expected a file below"),
         (("pictures", 0, "file"), "/etc/passwd", "expected a file below"),
         (("pictures", 0, "cells", 0, "row"), 0.5, "cells[0]: row: found 0.5"),
+        (("curves", 0, "true_positives"), [1], "curves[0]: found 1 true_positives, 2 false_positives"),
+        (("curves", 0, "false_negatives", 1), "many", "curves[0]: false_negatives[1]: found 'many'"),
         (("pictures", 1, "score"), None, "pictures[1]: score: found null"),
     ],
 )

@@ -89,6 +89,11 @@ def test_calibration_by_hand(probabilities: bool) -> None:
     assert right.x == pytest.approx((0.6, 0.8)) and right.y == pytest.approx((0.0, 1.0))
     assert size.y == pytest.approx((1 / 3, 2 / 3)) and size.name == "of all 3 sampled pixels"
     assert f"error {0.6 / 3 + 0.2 * 2 / 3:.4f}, over 15 bins" in chart.note
+    together, road, car = found.curves()
+    assert [each.name for each in (together, road, car)] == ["all", "road", NAMES[1]]  # no pixel of the sky
+    at = 25  # pixels of a car have 0.3 and 0.8 of it, the road 0.1
+    counts = (car.true_positives, car.false_positives, car.true_negatives, car.false_negatives)
+    assert [each[at] for each in counts] == [2, 0, 1, 0] and [each[50] for each in counts] == [1, 0, 1, 1]
 
 
 def test_pixels_are_sampled_evenly_and_always_the_same() -> None:
@@ -101,7 +106,7 @@ def test_pixels_are_sampled_evenly_and_always_the_same() -> None:
     found.look(batch_of(truth), scores.max(dim=1).indices)
     assert 0.7 * 10_000 < found.sampled <= 10_000
     again = Found(task_of())
-    again.hear(scores, False)
+    again.scored.hear(scores, False)
     again.look(batch_of(truth), scores.max(dim=1).indices)
     assert torch.equal(found.reliability.sums, again.reliability.sums)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 
-from dvsn.benchmark import backends, best, compare, compare_table, named
+from dvsn.benchmark import backends, best, compare, compare_table, named, stopwatch
 from dvsn.benchmark.__main__ import benchmark, with_files
 from dvsn.benchmark.agreement import agreement
 from dvsn.benchmark.picture import points_of
@@ -227,6 +228,8 @@ def test_files_are_what_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["a.ckpt", "network=pidnet_s", "data.classes=3"], "files, network: found both"),
         (["a.ckpt", "checkpoint=b.ckpt"], "files, checkpoint: found both"),
         (["a.ckpt", "picture=a.gif"], "picture: found 'a.gif'"),
+        (["a.ckpt", "clock=cpu"], "clock: found 'cpu', expected wall or processor"),
+        (["a.ckpt", "clock=processor", "threads=2"], "Expected threads=1 beside it"),
         (["a.ckpt", "agreement=2"], "agreement: found 2"),
         (["a.ckpt", "variants=[foldde]"], "there is no lever 'foldde'"),
         (["network=pidnet_s", "picture=a.png"], "picture, score: are for files"),
@@ -236,6 +239,17 @@ def test_refuses(words: list[str], message: str) -> None:
     with pytest.raises((ConfigError, CheckpointError)) as raised:
         asked(*words, quick=["device=cpu"])
     assert message in str(raised.value)
+
+
+def test_the_clock_of_the_processor_stands_still_while_nothing_works() -> None:
+    with stopwatch.reading("processor"):
+        start = stopwatch.clock()
+        time.sleep(0.05)
+        assert stopwatch.clock() - start < 0.04
+    assert stopwatch.clock is time.perf_counter
+    result = {"device": "a CPU", "threads": 1, "load": [1.0, 2.0], "date": "2026-12-01", "clock": "processor",
+              "environment": {"versions": {"torch": "2", "dvsn": "1"}}}  # fmt: skip
+    assert "1 thread, processor time; torch 2" in compare_table.where(result)
 
 
 def test_a_file_of_another_origin(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dvsn.compress.finish import File
 def asked(folder: Path, *, budget: Budget | None = None, floor: Floor | None = None) -> Any:
     return SimpleNamespace(
         budget=budget or Budget(), floor=floor or Floor(1.0), sign=(floor or Floor(1.0)).sign, score="top1", folder=folder,
-        named=SimpleNamespace(name="best.ckpt"),
+        named=SimpleNamespace(name="best.ckpt"), device=None, untried=["pruned forms of the teacher"],
     )  # fmt: skip
 
 

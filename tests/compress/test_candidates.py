@@ -15,7 +15,7 @@ FILES = candidates.files()
 STUDENTS = [
     (task, name, method)
     for task, file in FILES.items()
-    for listed in [candidates.read(file)]
+    for listed in [candidates.read(file).plain()]
     for name, method in [
         *((name, ALONE) for name in listed.candidates),
         *((next(iter(listed.candidates)), method) for method in listed.methods if method != ALONE),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,9 +156,32 @@ def table(folder: Path) -> list[Any]:
     return [[(each["name"], each["scores"]) for each in content["files"]], trainings]
 
 
+KILLS = 10
+WITHIN = (5, 30)
+"""Seconds after which a run is killed."""
+
+
+def kill_all(number: int, by: signal.Signals) -> None:
+    """Kill a process; of SIGKILL also the trainings that it has started, which could not be told, as of a machine that goes
+    down."""
+    found, waiting = [], [number]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        for file in Path(f"/proc/{each}/task").glob("*/children"):
+            waiting += [int(child) for child in file.read_text().split()]
+    for each in found if by is signal.SIGKILL else found[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, by)
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="the children of a process are listed in Linux's /proc"
+)
 def test_from_a_teacher_to_an_answer_also_when_it_is_killed(tmp_path: Path) -> None:
-    """Kills at random moments; the same line goes on, and ends with the table of a whole run."""
+    """Ten kills at random moments, every other one by SIGKILL; the same line goes on, and ends with the table of a whole
+    run."""
     pytest.importorskip("onnxruntime")
     root = write_blobs(tmp_path / "blobs", size=32, train=8, val=4)
     (root / "test").mkdir(exist_ok=True)
@@ -169,14 +194,18 @@ def test_from_a_teacher_to_an_answer_also_when_it_is_killed(tmp_path: Path) -> N
     )
     assert whole.returncode == 0, whole.stderr[-2000:]
     assert "answers in" in whole.stdout and (tmp_path / "whole" / "answer" / "answer.png").is_file()
-    draw = random.Random(0)
-    for _ in range(3):
+    draw, killed = random.Random(0), 0
+    while killed < KILLS:
         process = subprocess.Popen(
             line(tmp_path / "killed", root), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd=tmp_path, start_new_session=True,
         )  # fmt: skip
-        time.sleep(draw.uniform(8, 40))
-        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(draw.uniform(*WITHIN))
+        if process.poll() is not None:  # it was done before: begin anew, so that each kill meets a run
+            shutil.rmtree(tmp_path / "killed" / "answer")
+            continue
+        number, killed = (signal.SIGTERM, signal.SIGKILL)[killed % 2], killed + 1
+        kill_all(process.pid, number)
         process.wait()
     done = subprocess.run(
         line(tmp_path / "killed", root), env=environment, capture_output=True, text=True, cwd=tmp_path

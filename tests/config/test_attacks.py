@@ -19,6 +19,7 @@ from dvsn import command_line
 from dvsn.config import compose, hydra_node, menu, outputs, rules
 from dvsn.data.street_module import StreetModule
 from dvsn.errors import ConfigError
+from dvsn.sweep import launcher
 from tests.support.tiny_command import environment, write_tree
 
 OUTSIDE = "OUTSIDE"  # stands for a folder beside the working directory
@@ -128,6 +129,7 @@ def attack(
 ) -> Iterator[Attack]:
     """Runs the command with arguments; gives its message when it ended as it should, else fails."""
     root, outside = tmp_path / "work", tmp_path / "outside"
+    launcher.register()
     write_tree(root)
     outside.mkdir()
     for package in (root / "canary_package", root / "canary_module"):
@@ -276,6 +278,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "a launcher of a module": {"hydra": {"launcher": {"_target_": "canary_package.Launcher"}}},
     "a launcher that only begins as Hydra's": {
         "hydra": {"launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.run_job"}}},
+    "a launcher of ours": {"hydra": {"launcher": {"_target_": "hydra_plugins.dvsn.SubmititSlurmLauncher"}}},
+    "a launcher that pickles": {"hydra": {"launcher": {
+        "_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher", "setup": [SHELL]}}},
     "an option of the launcher": {"hydra": {"launcher": {"setup": [SHELL]}}},
     "a sweeper that is a function": {
         "hydra": {"sweeper": {"_target_": "hydra._internal.core_plugins.basic_sweeper.log.handlers"}}},
@@ -330,6 +335,8 @@ def test_a_hostile_tree_by_every_way(name: str, attack: Attack, tmp_path: Path) 
 
 
 FILES = {
+    "a launcher of ours": (
+        "experiment/attack.yaml", "# @package _global_\ndefaults: [{override /hydra/launcher: submitit_slurm}]\n"),
     "a package of the node": ("experiment/attack.yaml", "# @package hydra.job\nenv_set: {PATH: x}\n"),
     "a package of the whole node": ("experiment/attack.yaml", "# @package hydra\ncallbacks: {a: {_target_: os.system}}\n"),
     "a group put into the node": (
@@ -388,6 +395,26 @@ LINES = {
     "a sweep of a name": ["hydra.sweep.dir=${name}", "name=../outside"],
     "jobs elsewhere": ["hydra.sweep.subdir=../../x"],
     "a name with a folder": ["hydra.job.name=../x"],
+    "commands before a job of SLURM": ["hydra/launcher=submitit_slurm", f"+hydra.launcher.setup=['{SHELL}']"],
+    "another Python for a job": ["hydra/launcher=submitit_local", f"+hydra.launcher.python='{SHELL}'"],
+    "arguments of srun": ["hydra/launcher=submitit_slurm", "+hydra.launcher.srun_args=[--task-prolog=x]"],
+    "more options of sbatch": [
+        "hydra/launcher=submitit_slurm",
+        "+hydra.launcher.additional_parameters={wrap:id}",
+    ],
+    "one stream for both": ["hydra/launcher=submitit_slurm", "+hydra.launcher.stderr_to_stdout=true"],
+    "a folder of submitit elsewhere": [
+        "hydra/launcher=submitit_local",
+        f"+hydra.launcher.submitit_folder={OUTSIDE}/x",
+    ],
+    "a line in the script": ["hydra/launcher=submitit_slurm", f'hydra.launcher.partition="gpu\n{SHELL}"'],
+    "a command in a name": ["hydra/launcher=submitit_slurm", f'hydra.launcher.name="$({SHELL})"'],
+    "an environment of Ray": ["hydra/launcher=ray", "+hydra.launcher.runtime_env={py_executable:sh}"],
+    "a command as an address": ["hydra/launcher=ray", f'hydra.launcher.address="{SHELL}"'],
+    "a class of a launcher of ours": [
+        "hydra/launcher=ray",
+        "hydra.launcher._target_=hydra_plugins.dvsn.call",
+    ],
     "brackets": ["hydra[job][env_set]={PATH:x}"],
     "an alias": ["++hydra.aliases={a:b}"],
 }

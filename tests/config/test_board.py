@@ -232,6 +232,22 @@ def test_options_of_machines_may_differ_and_others_not(on_board: Any) -> None:
     assert "seed: 1 there, nothing in process 0" in str(compare({0: base, 1: {**other, "seed": 1}})[0])
 
 
+def test_a_training_knows_nothing_of_the_faults_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several trainings of one launched process share its store: each has notes of its own, and so do those who wait."""
+    store, first, second = Shared(), Place(0, 2, 0, 2, "torchrun"), Place(1, 2, 1, 2, "torchrun")
+    monkeypatch.setattr(board, "_current", [])
+    monkeypatch.setattr(board, "connect", lambda place, timeout: Board(store, place, timeout=timeout))
+    for number in range(2):
+        board.begin(first, timeout=20.0)
+        ours, theirs = board.current(), Board(store, second, timeout=20.0, number=number)
+        assert ours is not None and ours.number == number and ours.fault() is None
+        assert ours.read(f"alive/{second.rank}") is None, "no sign of the training before"
+        theirs.fail(f"fault {number}")
+        assert str(ours.fault()).endswith(f"fault {number}")
+        theirs.close()
+        ours.close()
+
+
 def test_torchrun_gets_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     board.tell_launcher("error: cat.png")

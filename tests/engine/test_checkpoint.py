@@ -206,7 +206,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a foreign archive": (lambda path: foreign_archive(path), "not a readable checkpoint|refused"),
     "a list": (lambda path: torch.save([1, 2], path), "found a list, expected a checkpoint's dictionary"),
     "a tensor": (lambda path: torch.save(torch.zeros(2), path), "found a Tensor"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, a pipe or a device, expected a file of weights"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder without a checkpoint, expected a file of weights"),
     "gone": (lambda path: path.rename(path.with_name("goodd.ckpt")), "no such checkpoint.*goodd.ckpt"),
 }  # fmt: skip
 

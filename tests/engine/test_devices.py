@@ -80,7 +80,7 @@ def test_what_ddp_is_told(tmp_path: Path) -> None:
 
 def test_nccl_records_into_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_ON_TIMEOUT", "TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_TRACE_BUFFER_SIZE",
-             "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")  # fmt: skip
+             "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE", devices.FLIGHTS)  # fmt: skip
     for name in names:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_FR_BUFFER_SIZE", "7")
@@ -90,6 +90,13 @@ def test_nccl_records_into_the_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     devices.record_flights(tmp_path)
     assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == str(tmp_path / "nccl_rank_")
     assert os.environ["TORCH_FR_BUFFER_SIZE"] == "7", "what is set stays"
+    devices.record_flights(tmp_path / "second")  # another training of this process
+    for name in ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"):
+        assert os.environ[name] == str(tmp_path / "second" / "nccl_rank_")
+    monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", "/mine_")
+    devices.record_flights(tmp_path / "third")
+    assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == "/mine_", "what the user names stays"
+    assert os.environ["TORCH_NCCL_DEBUG_INFO_TEMP_FILE"] == str(tmp_path / "third" / "nccl_rank_")
 
 
 def test_the_length_of_gradients() -> None:

@@ -82,6 +82,17 @@ def test_a_person_of_a_picture_has_its_picture_to_predict(tmp_path: Path) -> Non
     assert next_steps.picture_to_predict(data, config) == picture
 
 
+def test_a_picture_of_two_halves_is_no_picture_to_predict(tmp_path: Path) -> None:
+    file = tmp_path / "1.png"
+    file.touch()
+    for paths, wanted in ((str(file), None), (f"{file} + {tmp_path / '2.png'}", file)):
+        data: Any = SimpleNamespace(
+            datasets={"val": SimpleNamespace(describe=lambda place, paths=paths: paths)}
+        )
+        config = {"data": {"pair": {"source": "a"}}, "task": {"_target_": "dvsn.tasks.pix2pix.Pix2Pix"}}
+        assert next_steps.picture_to_predict(data, config) == wanted
+
+
 def test_a_best_score_is_said_where_its_checkpoint_is_gone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -81,6 +81,12 @@ def test_a_path_stays_a_path() -> None:
 # What arrives -----------------------------------------------------------------------------------------------
 
 
+def test_others_may_read_the_weights_where_they_may_read_the_recipe(folder: Path) -> None:
+    recipe, weights = ((folder / name).stat().st_mode for name in ("recipe.json", "model.safetensors"))
+    assert weights == recipe
+    assert not list(folder.glob("*.mode")) and not list(folder.glob(".*"))
+
+
 def test_a_folder_arrives_and_answers_as_the_checkpoint(hub: Hub, folder: Path, checkpoint: Path) -> None:
     hub.folders[PLACE] = folder
     there = fetch(f"hf://{PLACE}")

@@ -52,6 +52,15 @@ def run(*argv: Any) -> command.Outcome:
     return command.run(COMMAND.parse([*map(str, argv), "device=cpu"]))
 
 
+@pytest.mark.parametrize("name", ["seen.mp4", "seen.PNG", "all.json"])
+def test_an_output_that_is_called_as_a_file_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"output: found .*, expected a folder, such as output=.*(seen|all)\. Results"
+    ):
+        run(folder / "segmentation.ckpt", folder / "clip.mp4", f"output={tmp_path / name}")
+    assert not (tmp_path / name).exists()
+
+
 def paint(path: Path, number: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), scene(number))

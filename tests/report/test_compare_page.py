@@ -114,6 +114,9 @@ def test_without_evaluations_their_commands_are_said(tmp_path: Path) -> None:
     first, second = pair(tmp_path)
     (second / "metrics.csv").write_text("step,train/main,epoch\n1,2.0,0\n3,1")
     (second / "result.json").unlink()
+    for run in (first, second):
+        (run / "checkpoints").mkdir(exist_ok=True)
+        (run / "checkpoints" / "last.ckpt").touch()
     text = report(first, second, output=tmp_path / "out")
     page = page_of(tmp_path / "out")
     assert "note: <wide>: " in text and "line 3 was cut off" in page and "the run has not ended" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from dvsn.analysis import record
 from dvsn.analysis.record import Chart, Curve, Matrix
@@ -122,3 +123,25 @@ def test_a_long_list_keeps_the_worst_and_the_best(tmp_path: Path) -> None:
     assert "500 of 550 pictures" in words and table.count("<tr>") == 501
     assert ">town_0<" in table and ">town_549<" in table and ">town_420<" not in table
     assert "customdata" in findings.spread_of_scores(analysis)
+
+
+def test_many_curves_can_be_told_apart_and_their_legend_fits() -> None:
+    """The second round of colours is dashed; on a phone twelve long names stand one below the other, 19 pixels each."""
+    curves = tuple(Curve(f"a class with a long name {n}", (0.0, 1.0), (0.0, float(n))) for n in range(12))
+    title = "A title that is longer than a phone is wide, so it has two lines"
+    drawn = str(findings.chart(Chart("k", title, "x", "y", curves)))
+    content: Any = held(drawn)
+    lines = [(trace["line"]["color"], trace["line"]["dash"]) for trace in content["data"]]
+    assert len(set(lines)) == 12 and lines[10] == (lines[0][0], "dash")
+    shown = content["layout"]["title"]["text"].split("<br>")
+    assert max(map(len, shown)) <= 40 and " ".join(shown) == title
+    height = re.search(r"height:\s*(\d+)px", drawn)
+    assert height is not None and int(height[1]) >= 340 + 12 * 19
+
+
+def test_an_axis_of_zeros_does_not_go_below_them() -> None:
+    for y in ((0.0, 0.0), (None, None)):
+        content: Any = held(str(findings.chart(Chart("k", "t", "x", "y", (Curve("a", (0.0, 1.0), y),)))))
+        assert content["layout"]["yaxis"]["range"] == [0, 1]
+    content = held(str(findings.chart(Chart("k", "t", "x", "y", (Curve("a", (0.0, 1.0), (0.0, 2.0)),)))))
+    assert "range" not in content["layout"]["yaxis"]

@@ -43,10 +43,12 @@ def test_rows_with_both_are_points_and_collapsed_ones_are_not_on_the_front() -> 
     assert [(point.name, point.front, point.collapsed) for point in found] == [
         ("c", False, True), ("b", True, False), ("a", True, False)
     ]  # fmt: skip
+    assert [point.rank for point in found] == [3, 2, 1], "as in the table"
     assert (
         points([Section("", "val/nme", -1.0, None, rows[:2])], COSTS[0])[1].front is False
     )  # less is better: a is beaten
     assert points([Section("", "x", 1.0, None, [row("a", 0.1, 1.0), row("b", 0.2, 1.0)])], COSTS[0]) == []
     other = Section("other", "val/top1", 1.0, None, [row("a", 0.9, 9.0)], arena=0)
     assert arenas([section, other]) == [[section, other]]
+    assert {point.rank for point in points([section, other], COSTS[0])} == {0}, "two tables, two firsts"
     assert "a (other)" in [point.name for point in points([section, other], COSTS[0])]

@@ -15,8 +15,10 @@ def figure(x: list[float], y: list[float | None], axis: str = "epoch") -> Figure
     return found
 
 
-@pytest.mark.parametrize(("value", "ends"), [(0.01, (0.0, 0.02)), (-3.0, (-6.0, 0.0)), (0.0, (-1.0, 1.0))])
-def test_a_constant_stands_in_the_middle_of_its_axis(value: float, ends: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("value", "ends"), [(0.01, (0.0, 0.02)), (-3.0, (-6.0, 0.0)), (0.0, (0.0, 1.0))])
+def test_a_constant_stands_in_the_middle_of_its_axis_and_0_at_the_bottom(
+    value: float, ends: tuple[float, float]
+) -> None:
     assert figure([1, 2, 3], [value, None, value]).layout.yaxis.range == ends
     assert figure([1, 2], [value, value + 1]).layout.yaxis.range is None
 

@@ -112,6 +112,10 @@ def test_texts_of_files_are_no_markup(run: Path) -> None:
 
 def test_without_an_evaluation_its_command_is_said(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a run")
+    assert "dvsn.evaluate" not in report(run), "without a checkpoint nothing can be measured"
+    assert "It has no checkpoint that could be." in page_of(run)
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "best.ckpt").touch()
     text = report(run)
     line = f"python -m dvsn.evaluate checkpoint='{run}/checkpoints/best.ckpt' worst=50"
     assert line in text and line.replace("'", "&#39;") in (run / "report.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -14,6 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 import pytest
@@ -26,7 +28,7 @@ from dvsn.benchmark import __main__ as benchmark
 from dvsn.compress import command as compress
 from dvsn.convert import command as convert
 from dvsn.dashboard import command as dashboard
-from dvsn.data_tools import check, faces, show, stats, weights
+from dvsn.data_tools import check, faces, shard, show, stats, weights
 from dvsn.data_tools.init import command as init
 from dvsn.engine import soup, tap_table
 from dvsn.export import __main__ as export
@@ -34,6 +36,8 @@ from dvsn.hub import __main__ as hub
 from dvsn.predict import command as predict
 from dvsn.report import command as report
 from dvsn.serve import __main__ as serve
+from dvsn.shards.index import Index
+from dvsn.sweep import cluster, storage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +57,7 @@ WORK = (
     (weights, "weigh"),
     (stats, "count"),
     (faces, "job"),
+    (shard, "shard"),
     (tap_table, "show"),
     (hub, "push"),
     (export, "export"),
@@ -133,6 +138,13 @@ def reached(given: Any, *_: Any, **__: Any) -> NoReturn:
     raise Reached(given)
 
 
+class Cluster:
+    """In place of a scheduler: runs each job here, at once."""
+
+    def submit(self, jobs: Sequence[Any]) -> list[Any]:
+        return [SimpleNamespace(done=lambda: True, outcome=functools.partial(dict, job())) for job in jobs]
+
+
 class Started:
     """In place of a process: a job of a sweep that ends at once, with a result."""
 
@@ -153,12 +165,30 @@ class Started:
 Start = Callable[[Sequence[str]], Any]
 
 
+def index_of(root: Any) -> Index:
+    """What the index of shards says that a line names, which are not there."""
+    options: dict[str, Any] = {
+        "classes": 11, "joints": 0, "input_channels": 3, "output_channels": 1, "label_classes": 0, "pair.source": "photo",
+        "pair.target": "label", "pair.edges": False, "pair.blend_labels": False, "facts.mean": [0.5, 0.5, 0.5],
+        "facts.std": [0.2, 0.2, 0.2], "facts.boundary_frame": 0, "facts.padding": 1.25, "facts.face_box": "points",
+        "facts.score": "pck", "dataset.labels": "classes",
+        **{f"splits.{role}": role for role in ("train", "val", "test")},
+    }  # fmt: skip
+    return Index("dataset", {"photo": "photo", "label": "label"}, {"label": "|u1"}, options)
+
+
 @pytest.fixture(name="start")
 def start_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Runs `python -m NAME ARGUMENT...` in an empty folder: what its work is given, or else the jobs it would start."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVSN_ALLOW", "")
     monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setattr(cluster, "backend", lambda *_: Cluster())
+    monkeypatch.setattr(
+        storage, "opened", lambda _: importlib.import_module("optuna.storages").InMemoryStorage()
+    )
+    monkeypatch.setattr("dvsn.shards.storage.open_storage", lambda url, **_: url)
+    monkeypatch.setattr("dvsn.shards.index.read_index", index_of)
     for module, name in WORK:
         monkeypatch.setattr(module, name, reached)
 

@@ -20,7 +20,7 @@ from dvsn.config import compose, menu
 from dvsn.errors import ConfigError, DataError, UserError
 from dvsn.report import command as report
 from dvsn.report import search_study, search_table
-from dvsn.sweep import pool, search, search_space
+from dvsn.sweep import pool, search, search_loop, search_space
 from dvsn.sweep.search_space import Range
 from tests.support.tiny_command import environment, write_tree
 
@@ -41,13 +41,14 @@ for epoch in range(int(given.get("epochs", 1))):
     (folder / "new.csv").write_text("step,val/score,train/loss\\n" + "".join(",".join(map(str, r)) + "\\n" for r in rows))
     (folder / "new.csv").replace(folder / "metrics.csv")
     if given.get("kind") == "slow" and x < 0.5: time.sleep(60)
+time.sleep(float(given.get("sleep", 0)))
 if given.get("kind") == "halt" and folder.name == "1" and "resume" not in given: time.sleep(60)
 (folder / "result.json").write_text(json.dumps({"objective": x, "best": x}))
 """
 X = Range("x", low=0.0, high=1.0)
 OPTIONS: dict[str, Any] = {
     "trials": 3, "jobs": 1, "hours": None, "sampler": "random", "seed": 0, "pruner": "none", "startup_trials": 1,
-    "warmup": 0,
+    "warmup": 0, "storage": None, "study": "s", "heartbeat": 60,
 }  # fmt: skip
 
 
@@ -466,6 +467,6 @@ def test_scores_are_on_the_disk_after_each_validation(tmp_path: Path) -> None:
     for step, score in ((1, 0.5), (2, 0.25)):
         logger.log_metrics({"val/score": score}, step=step)
         logger.log_metrics({"train/loss": 1.0}, step=step)
-        assert search.validations(tmp_path / "metrics.csv", "val/score") == [0.5, 0.25][:step]
-    assert search.validations(tmp_path / "none.csv", "val/score") == []
+        assert search_loop.validations(tmp_path / "metrics.csv", "val/score") == [0.5, 0.25][:step]
+    assert search_loop.validations(tmp_path / "none.csv", "val/score") == []
     assert pool.cores() >= 1

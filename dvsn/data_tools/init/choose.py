@@ -13,6 +13,7 @@ from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.naming import is_part
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import ConfigError, DataError, nearest
+from dvsn.reading import read_table
 
 EXPECTED = """\
 Expected one of these:
@@ -66,7 +67,9 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
             raise complaints[0]
         packed = listing.ending(".zip", ".gz", ".tar", ".tgz", ".7z", ".rar", ".xz", ".bz2")
         advice = f" Unpack {few(packed)} first." if packed else ""
-        raise DataError(f"{listing.root}: nothing recognised. Found {listing.tree()}.{advice}\n{EXPECTED}")
+        raise DataError(
+            f"{listing.root}: nothing recognised. Found {listing.tree()}.{advice}{strange_table(listing)}\n{EXPECTED}"
+        )
     if complaints and task is None and all(found.sure == COULD for found, _ in candidates):
         raise complaints[0]
     candidates.sort(key=lambda each: (-each[0].sure, -len(each[0].claimed)))
@@ -81,6 +84,16 @@ def choose(listing: Listing, task: str | None = None) -> Choice:
     if task is None:
         refuse_another_set(listing, best)
     return Choice(best, module, tuple(found for found, _ in candidates[1:]))
+
+
+def strange_table(listing: Listing) -> str:
+    """A sentence on the first table, whose columns were not taken for points; "" where there is none."""
+    for name in listing.ending(".csv"):
+        rows = read_table(listing.path(name))
+        if rows:
+            columns = ", ".join(each.strip() for each in rows[0].columns[:6])
+            return f" The columns of {name} are no points: {columns}. A class for each picture is read from folders alone."
+    return ""
 
 
 def refuse_another_set(listing: Listing, best: Found) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dvsn.data_tools.findings import counted
 from dvsn.data_tools.init import pictures, recipe
 from dvsn.data_tools.init.found import COULD, LOOKS, Found
+from dvsn.data_tools.init.layouts import layouts
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
 from dvsn.data_tools.init.naming import is_mask, is_part, is_photo
@@ -36,7 +37,7 @@ def look(listing: Listing) -> Found | None:
         task="classification",
         base="imagefolder",
         counts=counts,
-        sure=LOOKS if len(classes) > 2 or not same_names(splits, sizes) else COULD,
+        sure=LOOKS if len(classes) > 2 or not are_pairs(listing, classes, sizes) else COULD,
         claimed=frozenset(used),
         node={"classes": len(classes)},
         sizes=Counter(sizes.values()),
@@ -104,13 +105,14 @@ def check_splits(listing: Listing, splits: Mapping[str, ByClass]) -> None:
             )
 
 
-def same_names(splits: Mapping[str, ByClass], sizes: Mapping[str, pictures.Size]) -> bool:
-    """Whether two folders hold pictures of the same names and sizes, as pairs do."""
-    one, two = (
-        {name.rpartition("/")[2].rpartition(".")[0]: sizes.get(name) for name in names}
-        for names in list(next(iter(splits.values())).values())[:2]
+def are_pairs(listing: Listing, classes: list[str], sizes: Mapping[str, pictures.Size]) -> bool:
+    """Whether two folders hold pictures of the same names, but for an ending of one side's, and of the same sizes."""
+    return any(
+        [made.first, made.second] == classes
+        and not any(made.lonely)
+        and all(sizes.get(one) == sizes.get(two) for one, two in made.every)
+        for made in layouts(listing)
     )
-    return one == two
 
 
 def left_out(listing: Listing, used: list[str]) -> list[str]:

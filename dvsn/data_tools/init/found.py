@@ -73,5 +73,5 @@ class Found:
             ((height, width),) = self.sizes
             return f"all {height}x{width}"
         (height, width), _ = self.sizes.most_common(1)[0]
-        low, high = (pick(self.sizes, key=lambda each: each[0] * each[1]) for pick in (min, max))
+        low, high = (pick(self.sizes, key=lambda each: (each[0] * each[1], each[0])) for pick in (min, max))
         return f"{low[0]}x{low[1]} to {high[0]}x{high[1]}, most {height}x{width}"

@@ -144,17 +144,20 @@ def agree(palettes: Sequence[dict[int, RGB]], masks: Sequence[Mask]) -> bool:
 
 def looks_like_mask(path: Path) -> bool:
     """Whether a picture has few values, as masks have, also where it was compressed: most of its pixels have one of
-    40 colours of 16 steps a channel, and most neighbours are alike. False where it cannot be read."""
+    40 colours of 16 steps a channel, from black to its brightest, and most neighbours are alike. False where it cannot be
+    read."""
     try:
         image = open_stored(path)
         if image.mode == "P" or image.mode.startswith("I") or image.mode == "1":
             return True
         small = image.convert("RGB")
         small.thumbnail((256, 256), Image.Resampling.NEAREST)
-        array = np.array(small).astype(np.int64) >> 4  # 16 steps a channel
+        shown = np.array(small).astype(np.int64)
+        shown = shown * 255 // max(1, int(shown.max()))  # else the noise of a dark photo were one step
+        array = shown >> 4
         values = counted(array[..., 0] << 8 | array[..., 1] << 4 | array[..., 2])
         most = sum(count for _, count in values.most_common(40)) / max(1, values.total())
-        across = np.abs(np.diff(np.array(small).astype(np.int64), axis=1)).sum(axis=2)
+        across = np.abs(np.diff(shown, axis=1)).sum(axis=2)
         even = float((across <= 6).mean()) if across.size else 1.0
     except (UserError, OSError, ValueError):
         return False

@@ -17,6 +17,7 @@ from dvsn.data_tools.init.mask_content import Content, looks_like_mask, read_con
 from dvsn.data_tools.init.mask_kinds import Kind, decide, distance
 from dvsn.data_tools.init.naming import is_mask
 from dvsn.data_tools.init.object_masks import apart
+from dvsn.data_tools.init.split_lists import by_lists
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
 
@@ -43,13 +44,19 @@ def look(listing: Listing) -> Found | None:
     if layout is None:
         lonely_masks(listing)
         return None
+    layout, lists, unused = by_lists(listing, layout)
     sizes = pictures.sizes_of(listing, [photo for photo, _ in layout.every])
     check_sizes(listing, layout, sizes)
     pairs = pictures.spread(list(range(len(layout.every))), MASKS)
     every = layout.every
     content = read_content([listing.path(every[place][1]) for place in pairs])
     names = read_names(listing)
-    kind = decide(content, names.known(colours=content.colours))
+    try:
+        kind = decide(content, names.known(colours=content.colours))
+    except DataError:
+        if content.colours and layout.named() <= 0:  # photos of few colours, which nothing calls masks
+            return None
+        raise
     classes, notes = name_classes(kind, names)
     found = Found(
         kind="photos beside masks",
@@ -62,6 +69,8 @@ def look(listing: Listing) -> Found | None:
         classes=classes,
     )
     found.node, found.comments = node_of(layout, kind, classes, content)
+    if lists is not None:
+        found.node["dataset"] |= {"lists": lists}
     if len(layout.pairs) == 1 and len(pairs) == len(every):
         found.items = [photo for photo, _ in every]
         found.shows = [
@@ -71,7 +80,7 @@ def look(listing: Listing) -> Found | None:
     found.facts["predict"] = [listing.path(layout.example())]
     found.facts["pixels"] = pixels_by_class(kind, content)
     notes += one_sided(layout, kind, classes, dict(zip(pairs, content.by_file, strict=True)))
-    found.says = describe(layout, found, kind, names, notes, looked=len(pairs))
+    found.says = describe(layout, found, kind, names, [*unused, *notes], looked=len(pairs))
     found.odd = left_out(listing, layout)
     return found
 
@@ -89,10 +98,11 @@ def choose(listing: Listing) -> Layout | None:
 
 
 def lonely_masks(listing: Listing) -> None:
-    """Raise `DataError` where a folder of masks has no photos, or has them deeper than the layouts go, by its name and its
-    pictures."""
+    """Raise `DataError` where a folder of masks has no photos, or has them deeper than the layouts go, by its pictures, and
+    by its name where other folders have pictures too."""
     for folder, names in listing.folders.items():
-        if folder and is_mask(folder.rpartition("/")[2]) and len(names) > 1:
+        named = is_mask(folder.rpartition("/")[2]) or len(listing.folders) == 1
+        if named and len(names) > 1:
             looked = pictures.spread(names, SAMPLE)
             if sum(looks_like_mask(listing.path(name)) for name in looked) > len(looked) / 2:
                 beside = folder.rpartition("/")[0]

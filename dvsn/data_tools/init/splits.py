@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dvsn.data.shuffled import WORDS, chosen, order
+from dvsn.data_tools.findings import counted
 from dvsn.errors import ConfigError, DataError
 
 ROLES = {
@@ -110,6 +111,9 @@ def _parted(
     if items:
         made = order(items, seed=used, group=group, classes=targets or None)
         numbers = {role: len(chosen(made, *each)) for role, each in ranges.items()}
+        if targets:
+            seen = [{targets[item] for item in chosen(made, *ranges[role])} for role in ("train", "val")]
+            missed = len(set(targets) - (seen[0] & seen[1]))
     if len(ends) == 2:
         numbers.pop("test")
     empty = [role for role, number in numbers.items() if not number]
@@ -127,7 +131,9 @@ def _parted(
     if group is None:
         says += shared_prefixes(items)
     if missed:
-        says.append(f"{missed} classes are in too few pictures to be in both train and val")
+        says.append(
+            f"{counted(missed, 'class is', 'classes are')} in too few pictures to be in both train and val"
+        )
     return Plan(splits, numbers, says, used, group)
 
 

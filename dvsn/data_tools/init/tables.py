@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dvsn.data.files import SUFFIXES
+from dvsn.data.keypoint_table import number_in
 from dvsn.data_tools.init import coco_look
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.patterns import ALL, best, by_pattern, picture_folder
@@ -180,8 +181,10 @@ def values(
         for number, each in enumerate(names):
             key = {"name": each, "number": number}
             try:
-                if v is None or float(line.columns[place[v.format(**key)]]) > 0:
-                    found[row, number] = [float(line.columns[place[form.format(**key)]]) for form in (x, y)]
+                if v is None or number_in(line.columns[place[v.format(**key)]]) > 0:
+                    found[row, number] = [
+                        number_in(line.columns[place[form.format(**key)]]) for form in (x, y)
+                    ]
             except ValueError as error:
                 raise DataError(
                     f"{listing.path(name)}: line {line.number}: {each}: {error}; expected a number."

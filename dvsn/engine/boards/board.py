@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import yaml
 
-from dvsn.analysis.record import Analysis, Chart, Matrix, Row
+from dvsn.analysis.record import Analysis, Chart, Matrix, PrecisionRecall, Row
 from dvsn.engine.boards.labels import Labels
 from dvsn.errors import ConfigError
 from dvsn.pictures.layers import Layers
@@ -50,6 +50,9 @@ class Board:
     What a logger has no form for it leaves out: a method that is not overridden does nothing.
     """
 
+    has_curves: ClassVar[bool] = False
+    """Whether `precision_recall` does something, so that a training counts for it."""
+
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
@@ -71,6 +74,9 @@ class Board:
 
     def matrix(self, matrix: Matrix, *, step: int) -> None:
         """Counts by true and predicted class."""
+
+    def precision_recall(self, curve: PrecisionRecall, *, step: int) -> None:
+        """Right and wrong answers of a class by threshold."""
 
     def file(self, file: File) -> None:
         """Keep a file with the run."""
@@ -97,6 +103,8 @@ class Board:
             self.chart(chart, step=step)
         for matrix in found.matrices:
             self.matrix(matrix, step=step)
+        for curve in found.curves:
+            self.precision_recall(curve, step=step)
         self.pictures(found, folder, step=step)
 
 

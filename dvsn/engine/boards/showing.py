@@ -1,5 +1,5 @@
-"""The callback that gives boards what Lightning does not: layers of the fixed validation pictures, the last confusion
-matrix; and the checkpoint the ids of the runs."""
+"""The callback that gives boards what Lightning does not: layers of the fixed validation pictures, confusion matrix and
+precision-recall curves of the last validation; and the checkpoint the ids of the runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from dvsn.analysis.record import Matrix
+from dvsn.analysis.thresholds import Scored, find_scored
+from dvsn.engine.analysing import gathering
 from dvsn.engine.boards.board import Board, Shown
 from dvsn.engine.boards.find import find_boards
 from dvsn.engine.boards.ids import read_ids
@@ -26,6 +28,11 @@ class ShowOnBoards(Callback):
         self.boards: list[Board] | None = None
         self.layers: list[Layers] = []
         self.matrices: tuple[Matrix, ...] = ()
+        self.scored: Scored | None = None  # where a board has a form for its curves
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit" and any(each.has_curves for each in self.find(trainer)):
+            self.scored = find_scored(pl_module)
 
     def find(self, trainer: pl.Trainer) -> list[Board]:
         if self.boards is None:
@@ -39,10 +46,14 @@ class ShowOnBoards(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.layers = []
+        if self.scored is not None:
+            self.scored.begin()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
+        if self.scored is not None and outputs is not None and not trainer.sanity_checking:
+            self.scored.look(batch, outputs)
         grid = self.grid(trainer)
         if grid is None or outputs is None:
             return
@@ -53,6 +64,8 @@ class ShowOnBoards(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Callbacks hear this before the task, which then resets its metrics. Every process counts."""
+        if self.scored is not None:
+            self.scored.end()
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self.matrices = pl_module.matrices()
 
@@ -70,10 +83,14 @@ class ShowOnBoards(Callback):
             board.fixed(shown, epoch=trainer.current_epoch + 1, step=step_of(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Every process has its part of the curves."""
+        curves = () if self.scored is None else self.scored.curves(gathering(trainer))
         if trainer.is_global_zero:
             for board in self.find(trainer):
                 for matrix in self.matrices:
                     board.matrix(matrix, step=step_of(trainer))
+                for curve in curves:
+                    board.precision_recall(curve, step=step_of(trainer))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """A run that is stopped or fails is closed, so that it can go on, or another begin, in this process."""

@@ -1,12 +1,13 @@
-"""TensorBoard: pictures, the config as text, matrices and charts as pictures, tables in Markdown."""
+"""TensorBoard: pictures, the config as text, its own precision-recall curves, matrices and other charts as pictures, tables
+in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from dvsn.analysis.record import Chart, Matrix, Row
+from dvsn.analysis.record import Chart, Matrix, PrecisionRecall, Row
 from dvsn.engine.boards.board import Array, Board, Config, as_yaml, require_installed
 from dvsn.engine.boards.figures import chart_picture, matrix_picture
 from dvsn.engine.boards.labels import Labels, command
@@ -21,6 +22,8 @@ def prepare(node: Config, labels: Labels, kept: Mapping[str, Any], *, folder: Pa
 
 class TensorBoard(Board):
     """Its writer has one tag for a picture, and shows that of each step."""
+
+    has_curves: ClassVar[bool] = True
 
     def begin(self, config: Config, labels: Labels) -> None:
         writer = self.logger.experiment
@@ -42,11 +45,24 @@ class TensorBoard(Board):
             self.logger.experiment.add_text(key, markdown(rows), step)
 
     def chart(self, chart: Chart, *, step: int) -> None:
-        """A picture: its own `add_pr_curve` wants the answer for every sample, which no record holds."""
         self.picture(f"plots/{chart.key}", chart_picture(chart), caption=chart.title, step=step)
 
     def matrix(self, matrix: Matrix, *, step: int) -> None:
         self.picture(f"plots/{matrix.key}", matrix_picture(matrix), caption=matrix.title, step=step)
+
+    def precision_recall(self, curve: PrecisionRecall, *, step: int) -> None:
+        """The tab "PR Curves": with the counts at a threshold under the pointer, and a slider over the steps."""
+        self.logger.experiment.add_pr_curve_raw(
+            f"precision_recall/{curve.name}",
+            curve.true_positives,
+            curve.false_positives,
+            curve.true_negatives,
+            curve.false_negatives,
+            curve.precision,
+            curve.recall,
+            global_step=step,
+            num_thresholds=len(curve.recall),
+        )
 
     def end(self, *, failed: bool = False) -> None:
         self.logger.experiment.flush()

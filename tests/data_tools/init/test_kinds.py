@@ -97,6 +97,32 @@ def test_a_third_folder_beside_two_is_a_class_rather_than_a_pair(tmp_path: Path)
         choose(Listing.of(tmp_path))
 
 
+def test_two_folders_of_one_scene_are_no_classes_whatever_they_are_called(tmp_path: Path) -> None:
+    write_masks(tmp_path / "Feld", "Fotos/a/{i}.jpg", "Masken/a/{i}_teil.png")
+    assert choose(Listing.of(tmp_path / "Feld")).found.task == "segmentation"
+    for number in range(6):
+        picture = cv2.GaussianBlur(scene(number)[0], (3, 3), 0)
+        save(tmp_path / "wetter" / "tag" / f"{number}.png", picture)
+        save(tmp_path / "wetter" / "nacht" / f"{number}.jpg", np.asarray(picture // 4))
+    found = choose(Listing.of(tmp_path / "wetter")).found
+    assert found.task == "pix2pix" and found.node["dataset"] == {"a": "nacht", "b": "tag"}
+
+
+def test_sizes_of_one_area_are_both_said() -> None:
+    found = Found("", "", "", {}, 1, frozenset())
+    found.sizes.update({(40, 60): 2, (60, 40): 1})
+    assert found.size_words() == "40x60 to 60x40, most 40x60"
+
+
+def test_a_table_of_classes_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "img" / "1.png", scene(0)[0])
+    (tmp_path / "labels.csv").write_text("image,label\nimg/1.png,red\n")
+    with pytest.raises(
+        DataError, match=r"columns of labels\.csv are no points: image, label\. A class for each"
+    ):
+        choose(Listing.of(tmp_path))
+
+
 def test_label_maps_and_photos_are_pairs_if_asked(tmp_path: Path) -> None:
     write_masks(tmp_path, code=lambda ids: PALETTE[ids])
     listing = Listing.of(tmp_path)

@@ -15,7 +15,7 @@ from dvsn.data_tools.init import masks
 from dvsn.data_tools.init.choose import choose
 from dvsn.data_tools.init.found import Found
 from dvsn.data_tools.init.listing import Listing
-from dvsn.errors import DataError
+from dvsn.errors import ConfigError, DataError
 from tests.support.own_data import PALETTE, save, scene, write_masks
 
 
@@ -192,6 +192,42 @@ def test_what_is_wrong_is_said(change: Callable[[Path], Any], message: str, tmp_
     change(tmp_path)
     with pytest.raises(DataError, match=message):
         choose(Listing.of(tmp_path))
+
+
+def write_lists(root: Path, **names: str) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    folder.mkdir(parents=True)
+    for split, text in names.items():
+        (folder / f"{split}.txt").write_text(text)
+    return folder
+
+
+def test_lists_of_voc_are_the_splits(tmp_path: Path) -> None:
+    write_masks(tmp_path, "JPEGImages/{i}.jpg", "SegmentationClass/{i}.png")
+    folder = write_lists(tmp_path, train="p4\np0\np1\n", val="p3.jpg\n\n", trainval="p0\n")
+    found = look(tmp_path)
+    assert found.counts == {"train": 3, "val": 1}
+    assert found.node["dataset"]["lists"] == "ImageSets/Segmentation/{split}.txt"
+    data = reader(tmp_path, found, "train")
+    assert [photo.stem for photo, _ in data.pairs] == ["p4", "p0", "p1"]
+    np.testing.assert_array_equal(data.read_classes(data.pairs[0][1]), scene(4)[1])
+    (folder / "val.txt").write_text("p3\np9\n")
+    with pytest.raises(DataError, match=r"val\.txt: found 1 names without a photo and a mask, such as p9"):
+        reader(tmp_path, found, "val")
+    again = look(tmp_path)
+    assert again.counts == {"all": 6} and "lists" not in again.node["dataset"]
+    assert any(
+        "Segmentation/ are not used: 1 of their names" in line and "such as p9" in line for line in again.says
+    )
+    options = found.node["dataset"] | {"lists": "train.txt"}
+    with pytest.raises(ConfigError, match=r"data\.dataset\.lists: found 'train\.txt'"):
+        SegmentationFolders(root=str(tmp_path), split="train", **options)
+
+
+def test_masks_alone_are_said_to_lack_photos(tmp_path: Path) -> None:
+    write_masks(tmp_path, "away/{i}.jpg", "set/{i}.png")
+    with pytest.raises(DataError, match=r"set: 6 masks without photos"):
+        choose(Listing.of(tmp_path / "set"))
 
 
 def test_classes_of_one_split_alone_are_said(tmp_path: Path) -> None:

@@ -235,6 +235,31 @@ def test_a_table_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headi
     assert len(people) == 6
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_cells_that_are_empty_are_points_that_are_not_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    root = tmp_path / "gym"
+    rows = [["filename", "nose x", "nose y", "hip x", "hip y"]]
+    for number in range(6):
+        picture(root / "frames" / f"f {number}.png")
+        hidden = {1: ["", ""], 2: ["NaN", "nan"]}.get(number, ["7.5", "8"])
+        rows.append([f"f {number}.png", *hidden, "20", str(20 + number)])
+    text(root / "points.csv", "\n".join(mark.join(row) for row in rows))
+    _, module = written(tmp_path, root, monkeypatch, task="pose", ratio="50/50")
+    people = {each.picture.name: each for split in ("train", "val") for each in module.open(split).records}  # type: ignore[attr-defined]
+    assert [people[f"f {number}.png"].labelled.tolist() for number in range(4)] == [
+        [1, 1],
+        [0, 1],
+        [0, 1],
+        [1, 1],
+    ]
+    assert people["f 2.png"].keypoints.tolist() == [[0, 0], [20, 22]]
+    text(root / "points.csv", "\n".join(mark.join(row) for row in [*rows, ["f 0.png", "5", "", "1", "2"]]))
+    with pytest.raises(DataError, match="nose is labelled and at"):
+        written(tmp_path, root, monkeypatch, task="pose", overwrite="true")
+
+
 def test_pts_files_and_lines_of_wflw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, face in enumerate(faces(12)):
         folder = tmp_path / "pts" / ("train" if number % 2 else "test")

@@ -145,7 +145,9 @@ def test_the_seed_is_one_by_which_both_show_every_class() -> None:
     for part in (chosen(parted, 0, 80), chosen(parted, 80, 100)):
         assert any(1 in shown[item] for item in part)
     one = plan({"all": 20}, items=keys, shows=[frozenset({0, 1})] + [frozenset({0})] * 19)
-    assert any("1 classes are in too few pictures" in line for line in one.says)
+    assert any("1 class is in too few pictures" in line for line in one.says)
+    few = plan({"all": 24}, items=[*keys, *"abcd"], targets=[0] * 20 + [1, 1, 2, 3])
+    assert any("3 classes are in too few pictures" in line for line in few.says)
 
 
 @pytest.mark.parametrize("text", ["90", "80/30", "80/20/0", "a/b", "50/25/15/10"])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from dvsn.analysis.record import Analysis, Chart, Curve, Matrix
+from dvsn.analysis.record import Analysis, Chart, Curve, Matrix, PrecisionRecall
 from dvsn.engine.boards.board import File
 from dvsn.engine.boards.comet import annotated
 from dvsn.engine.boards.figures import chart_picture, matrix_picture
@@ -40,6 +40,7 @@ RECORD = Analysis(
         Chart("iou", "IoU", "class", "IoU", (Curve("", NAMES, (0.5, 0.25, None)),), kind="bars", diagonal=True),
     ),
     matrices=(Matrix("confusion", "Confusion", NAMES, NAMES, ((3, 1, 0), (0, 0, 0), (0, 2, 5))),),
+    curves=(PrecisionRecall("a/b $", (3, 2, 0), (1, 0, 0), (0, 1, 1), (1, 2, 4)),),
 )  # fmt: skip
 
 
@@ -91,6 +92,30 @@ def events_of(folder: Path) -> Any:
     return events
 
 
+def tensorboard_rows(event: Any) -> Any:
+    """Of a precision-recall curve."""
+    from tensorboard.util.tensor_util import make_ndarray
+
+    return make_ndarray(event.tensor_proto)
+
+
+def test_a_training_has_curves_in_the_form_of_tensorboard(run: Path) -> None:
+    """Of each class against all others, with the number of thresholds that its tab reads."""
+    from tensorboard.plugins.pr_curve import metadata
+
+    events = events_of(run / "tensorboard")
+    found = events.PluginTagToContent("pr_curves")
+    assert set(found) == {f"precision_recall/{name}" for name in ("all", "left", "right", "rest")}
+    assert metadata.parse_plugin_metadata(found["precision_recall/all"]).num_thresholds == 101
+    (whole,) = events.Tensors("precision_recall/all")
+    rows = tensorboard_rows(whole)
+    assert rows.shape == (6, 101) and len(set(rows[:4].sum(axis=0).tolist())) == 1
+    pixels = rows[0, 0]  # at a threshold of 0 all of them, each found, and wrong of the two other classes
+    assert (
+        pixels == rows[0, 0] + rows[3, 0] and rows[1, 0] == 2 * pixels and rows[4, 0] == pytest.approx(1 / 3)
+    )
+
+
 def test_tensorboard_has_pictures_the_config_and_the_matrix(run: Path) -> None:
     events = events_of(run / "tensorboard")
     tags = events.Tags()
@@ -116,6 +141,13 @@ def test_tensorboard_shows_a_record(tmp_path: Path) -> None:
     picture = cv2.imdecode(np.frombuffer(drawn.encoded_image_string, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert np.array_equal(picture, matrix_picture(RECORD.matrices[0]))
     assert (drawn.height, drawn.width) == picture.shape[:2]
+    (curve,) = events.Tensors("precision_recall/a/b $")
+    rows = tensorboard_rows(
+        curve
+    )  # true positives, false ones, true negatives, false ones, precision, recall
+    assert curve.step == 5 and rows.tolist() == [
+        [3, 2, 0], [1, 0, 0], [0, 1, 1], [1, 2, 4], [0.75, 1, 0], [0.75, 0.5, 0],
+    ]  # fmt: skip
     (table,) = events.Tensors("val/classes/text_summary")
     lines = table.tensor_proto.string_val[0].decode().splitlines()
     assert lines == ["| class | iou |", "| --- | --- |", r"| a\|b | 0.5000 |", "| rest | - |"]
