@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
 import threading
 import time
@@ -97,10 +98,7 @@ class Board:
             if fault:
                 raise Failed(fault)
             if time.monotonic() > deadline:
-                raise Failed(
-                    f"process {self.place.rank} has waited {self.timeout:g} s (trainer.process_timeout) for process {of} of "
-                    f"{self.place.world}, which has not come so far: it was not started, or is stopped or busy."
-                )
+                raise Failed(not_come(self.place, of=of, timeout=self.timeout))
             time.sleep(min(0.1, self.beat / 2))
         return found
 
@@ -305,7 +303,52 @@ def connect(place: Place, *, timeout: float) -> Board:
             f"process {place.rank} of {place.world} ({host()}) cannot reach the first one at {address}:{port} "
             f"(trainer.process_timeout={timeout:g} s): {' '.join(str(error).split())[:160]}"
         ) from error
+    if place.launcher == "torchrun":
+        place = place._replace(attempt=agreed_attempt(store, place, timeout=timeout))
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(place.attempt)
     return Board(store, place, timeout=timeout, hosts=first)
+
+
+def agreed_attempt(store: Any, place: Place, *, timeout: float) -> int:
+    """How often torchrun has started this run again, the same number in all processes.
+
+    Its agents do not count alike: one that starts its processes anew because those of another machine have failed counts
+    nothing. And their store keeps what earlier processes wrote. So process 0 draws a number, each answers to the latest one
+    with a name of its own and the count of its agent, and process 0 says whom it has heard: who is among them has the number
+    of this time. Raises `Failed` where a process does not come within the time-out.
+    """
+    own, number, said = [secrets.token_hex(8), place.attempt], 0, 0
+    deadline = time.monotonic() + timeout
+    if place.rank == 0:
+        number = store.add("dvsn/starts", 1)
+    while True:
+        if place.rank and store.check(["dvsn/starts"]):
+            number = int(store.get("dvsn/starts"))
+        if number != said:
+            store.set(f"dvsn/start/{number}/{place.rank}", json.dumps(own))
+            said = number
+        answers = [f"dvsn/start/{number}/{rank}" for rank in range(place.world)]
+        if place.rank == 0 and store.check(answers):
+            heard = [json.loads(store.get(each)) for each in answers]
+            store.set(f"dvsn/start/{number}", json.dumps(heard))
+        if store.check([f"dvsn/start/{number}"]):
+            heard = json.loads(store.get(f"dvsn/start/{number}"))
+            if own in heard:
+                return max(number - 1, *(count for _, count in heard))
+        if time.monotonic() > deadline:
+            missing = [
+                rank for rank, each in enumerate(answers) if place.rank == 0 and not store.check([each])
+            ]
+            raise Failed(not_come(place, of=(missing or [0])[0], timeout=timeout))
+        time.sleep(0.05)
+
+
+def not_come(place: Place, *, of: int, timeout: float) -> str:
+    """What a process says that has waited for another one before the training."""
+    return (
+        f"process {place.rank} has waited {timeout:g} s (trainer.process_timeout) for process {of} of {place.world}, which "
+        "has not come so far: it was not started, or is stopped or busy."
+    )
 
 
 def begin(place: Place, *, timeout: float) -> None:

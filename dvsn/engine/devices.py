@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import platform
@@ -42,6 +43,7 @@ class Ddp(DDPStrategy):
 
     def setup_environment(self) -> None:
         """Also begin to look at the other processes, which may fail while this one waits in a collective."""
+        join_again(self, self._timeout)
         super().setup_environment()
         watch_others(self, self._timeout)
 
@@ -81,6 +83,26 @@ def record_flights(folder: Path) -> None:
         if os.environ.get(name, value) in (value, os.environ.get(FLIGHTS)):
             os.environ[name] = value
     os.environ[FLIGHTS] = file
+
+
+def join_again(strategy: Any, timeout: timedelta | None) -> None:
+    """Open the process group of a run that torchrun has started again, over a part of its store that is of this time alone:
+    the rest keeps the addresses of the processes of before, which those of now would wait for. Lightning takes a group that
+    is there."""
+    ours = board.current()
+    if ours is None or not ours.place.attempt or torch.distributed.is_initialized():
+        return
+    store: Any = ours.store  # of which each user needs a connection of its own
+    backend = strategy._get_process_group_backend()
+    torch.distributed.init_process_group(
+        backend,
+        store=torch.distributed.PrefixStore(f"torch/{ours.place.attempt}", store.clone()),
+        rank=ours.place.rank,
+        world_size=ours.place.world,
+        timeout=timeout,
+    )
+    if backend == "nccl":
+        atexit.register(torch.distributed.destroy_process_group)
 
 
 def watch_others(strategy: ParallelStrategy, timeout: timedelta | None) -> None:

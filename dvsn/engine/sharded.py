@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dvsn.config import board
-from dvsn.engine.devices import watch_others
+from dvsn.engine.devices import join_again, watch_others
 from dvsn.engine.writing_parts import write_parts
 from dvsn.parts import INDEX, described, in_parts, read_into, shared
 from dvsn.weights import read_checkpoint
@@ -70,6 +70,7 @@ class Sharded(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        join_again(self, self._timeout)
         super().setup_environment()
         watch_others(self, self._timeout)
 

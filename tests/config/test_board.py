@@ -307,3 +307,33 @@ def test_a_store_that_never_answers_ends_the_process(monkeypatch: pytest.MonkeyP
     assert (
         rank == 0 and "the store of the run has not answered for 0.5 s (trainer.process_timeout)" in message
     )
+
+
+class Counting(Shared):
+    """Also counts, as torch's store does."""
+
+    def add(self, key: str, more: int) -> int:
+        self.values[key] = str(int(self.values.get(key, 0)) + more)
+        return int(self.values[key])
+
+
+def test_an_attempt_is_the_same_for_all_whatever_their_agents_have_counted() -> None:
+    """The store keeps what the processes of earlier times wrote, such as the one that was killed."""
+    store = Counting()
+    for counts, expected in (([0, 0, 0], 0), ([0, 0, 1], 1), ([1, 0, 1], 2)):
+        found: list[Any] = [None] * 3
+
+        def ask(rank: int, counts: list[int] = counts, found: list[Any] = found) -> None:
+            time.sleep(0.1 * (2 - rank))  # the first comes last: the others see the number of before
+            place = Place(rank, 3, rank, 3, "torchrun", counts[rank])
+            found[rank] = board.agreed_attempt(store, place, timeout=10)
+
+        threads = [threading.Thread(target=ask, args=(rank,)) for rank in range(3)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert found == [expected] * 3
+    fresh = Counting()  # a store of a new time, as without torchrun's own
+    with pytest.raises(Failed, match=r"process 0 has waited .* for process 1 of 2, which has not come so far"):
+        board.agreed_attempt(fresh, Place(0, 2, 0, 2, "torchrun"), timeout=0.1)

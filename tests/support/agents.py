@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,11 +24,15 @@ class Agents:
     restarts: int = 0
     second: Sequence[str] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+    """Of the rendezvous; 0: a free one."""
+    only: Sequence[int] = ()
+    """The agents that are started, of `nodes`; all where none is named."""
 
     def __enter__(self) -> Agents:
-        port = free_port()
+        port = self.port = self.port or free_port()
         self.agents = []
-        for node in range(self.nodes):
+        for node in self.only or range(self.nodes):
             more = self.second if node == self.nodes - 1 else ()
             command = [
                 sys.executable, "-m", "torch.distributed.run", f"--nnodes={self.nodes}",
@@ -46,6 +52,7 @@ class Agents:
 
     def __exit__(self, *_: object) -> None:
         for agent in self.agents:
+            agent.send_signal(signal.SIGCONT)
             agent.terminate()
         for agent in self.agents:
             try:
@@ -72,6 +79,31 @@ class Agents:
                 found.append((int(rank[0]), int(status.name)))
         return [process for _, process in sorted(found)]
 
+    def ranks(self) -> dict[int, tuple[int, int]]:
+        """Of each rank the agent and the process: who comes first has rank 0."""
+        found = {}
+        for node in range(len(self.agents)):
+            for each in self.workers(node):
+                rank = re.search(rb"\0RANK=(\d+)", Path(f"/proc/{each}/environ").read_bytes())
+                assert rank is not None
+                found[int(rank.group(1))] = (node, each)
+        return found
+
+    def host(self) -> int:
+        """The agent that keeps the store."""
+        listening = {
+            line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+            if line.split()[3] == "0A" and int(line.split()[1].partition(":")[2], 16) == self.port
+        } | {
+            line.split()[9] for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]
+            if line.split()[3] == "0A" and int(line.split()[1].partition(":")[2], 16) == self.port
+        }  # fmt: skip
+        for node, agent in enumerate(self.agents):
+            links = [str(each.readlink()) for each in Path(f"/proc/{agent.pid}/fd").iterdir()]
+            if any(f"socket:[{each}]" in links for each in listening):
+                return node
+        raise AssertionError("no agent listens")
+
     def wait_for(self, file: Path, timeout: float = 240) -> None:
         """Until a file is there, and the agents are too."""
         deadline = time.monotonic() + timeout
@@ -79,3 +111,11 @@ class Agents:
             assert time.monotonic() < deadline, f"{file} does not come"
             assert all(agent.poll() is None for agent in self.agents), self.end()
             time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs, and is not merely waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
