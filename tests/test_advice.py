@@ -244,7 +244,7 @@ def line_fault(name: str, words: tuple[str, ...]) -> str:
     if name in rooms and (not words or words[0].isupper() or words[0].startswith("[")):
         return ""  # the help of a room: COMMAND stands for one
     if name == "portable.measure":  # without Hydra, and with a reader of options of its own
-        keys = [word.partition("=")[0] for word in words if "=" in word]
+        keys = [word.partition("=")[0] for word in words if "=" in word and not word.startswith("[")]
         return next((f"{name} has no option {key}" for key in keys if key not in measure.OPTIONS), "")
     if words and f"{name} {words[0]}" in described():
         name, words = f"{name} {words[0]}", words[1:]

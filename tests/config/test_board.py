@@ -335,5 +335,7 @@ def test_an_attempt_is_the_same_for_all_whatever_their_agents_have_counted() -> 
             each.join()
         assert found == [expected] * 3
     fresh = Counting()  # a store of a new time, as without torchrun's own
-    with pytest.raises(Failed, match=r"process 0 has waited .* for process 1 of 2, which has not come so far"):
+    with pytest.raises(
+        Failed, match=r"process 0 has waited .* for process 1 of 2, which has not come so far"
+    ):
         board.agreed_attempt(fresh, Place(0, 2, 0, 2, "torchrun"), timeout=0.1)
