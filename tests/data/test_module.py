@@ -29,7 +29,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"), train=6)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(
+    "name", [name for name in DATA if name != "shards"]
+)  # whose index is missed before they are built
 def test_a_missing_root_is_answered_with_the_tree_and_the_option(name: str, tmp_path: Path) -> None:
     line = ["task=pix2pix", f"data={name}", f"data.root={tmp_path}/nowhere"]
     config = composed(line, tmp_path)

@@ -92,8 +92,10 @@ def words(nine_blobs: Path) -> list[str]:
     return [*TINY_CLASSIFICATION, f"data.root={nine_blobs}"]
 
 
-def test_both_of_a_classifier(words: list[str], tmp_path: Path) -> None:
-    """Nine pictures: batches of 2, 4 and 8 leave one over, of which a batch norm has no variance."""
+def test_both_of_a_classifier(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine pictures: batches of 2, 4 and 8 leave one over, of which a batch norm has no variance. How fast they are, which
+    depends on what else the machine does, does not end it here."""
+    monkeypatch.setattr(batch_trials._Search, "_require_gain", lambda _: None)
     within = tmp_path / "here"
     within.mkdir()
     found = tuning.tune(config(words, within, find="both", steps=30, lowest=1e-3, trial_steps=2))

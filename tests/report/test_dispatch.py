@@ -81,6 +81,8 @@ def test_a_student_is_measured_beside_its_teacher(tmp_path: Path, monkeypatch: p
         run = write_run(tmp_path / name, teacher=teacher)
         measure(run / "checkpoints" / "best.ckpt", "val")
     assert asked == ["auto", "auto", None, None, "auto", None, "auto", None]
+    (tmp_path / "a" / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "a" / "checkpoints" / "best.ckpt").touch()
     assert "worst=50 teacher=auto" in command.report(tmp_path / "a")
 
 
