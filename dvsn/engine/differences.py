@@ -94,7 +94,11 @@ def _compare(there: Any, now: Any, path: str, whole: bool) -> Iterator[Differenc
             return
         usual = _defaults(now, path)
         for key in sorted({*there, *now}, key=str):
-            if key not in there and key not in usual and (not whole or path in ("", "distillation", "trainer")):
+            if (
+                key not in there
+                and key not in usual
+                and (not whole or path in ("", "distillation", "trainer"))
+            ):
                 continue  # an option that dvsn had not yet
             one, two = there.get(key, usual.get(key)), now.get(key, usual.get(key))
             yield from _compare(one, two, join(path, key), whole)
