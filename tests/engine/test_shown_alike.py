@@ -16,24 +16,16 @@ import torch
 from dvsn.distill.cache import digest
 from dvsn.errors import ConfigError
 from tests.support.distill_stubs import Soft, node, prepare, save_teacher
-from tests.support.tiny import (
-    TINY,
-    TINY_POSE,
-    TINY_SEGMENTATION,
-    composed,
-    write_pairs,
-    write_people,
-    write_scenes,
-)
+from tests.support.tiny import TINY, TINY_POSE, composed, write_pairs, write_people
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture(scope="module")
 def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of four bands, values up to 2550."""
-    root = write_scenes(tmp_path_factory.mktemp("fields"), train=1, val=1, size=32)
-    for file in root.rglob("images/*.png"):
+    """Pairs whose sources have four bands, values up to 2550."""
+    root = write_pairs(tmp_path_factory.mktemp("fields"), train=1, val=1)
+    for file in root.rglob("a/*.png"):
         photo = cv2.imread(str(file)).astype(np.uint16)
         np.save(file.with_suffix(".npy"), np.dstack([photo, 255 - photo[..., :1]]) * 10)
         file.unlink()
@@ -41,9 +33,8 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def four(root: Path, folder: Path, *, count: int = 4, **bands: Any) -> dict[str, Any]:
-    config = composed([*TINY_SEGMENTATION, f"data.root={root}"], folder)
-    config["data"] |= {"input_channels": count, "bands": config["data"]["bands"] | bands}
-    config["task"] |= {"mean": [0.5] * count, "std": [0.5] * count}
+    config = composed([*TINY, f"data.root={root}", f"data.input_channels={count}"], folder)
+    config["data"]["bands"] |= bands
     return config
 
 
@@ -75,10 +66,10 @@ def test_a_range_that_was_measured_for_a_teacher_is_kept(bands: bool, fields: Pa
     if bands:
         config = four(fields, tmp_path)
     else:
-        root = write_scenes(tmp_path / "deep", train=2, val=1)
-        for file in root.rglob("images/*.png"):
+        root = write_pairs(tmp_path / "deep", train=2, val=1)
+        for file in root.rglob("*.png"):
             cv2.imwrite(str(file), cv2.imread(str(file)).astype(np.uint16) * 10)
-        config = composed([*TINY_SEGMENTATION, f"data.root={root}"], tmp_path)
+        config = composed([*TINY, f"data.root={root}"], tmp_path)
     teacher = save_teacher(config, tmp_path / "teacher.ckpt")
     task, data = prepare(config | {"teacher": str(teacher), "distill": {"soft": node(Soft)}})
     data.trainer = SimpleNamespace(world_size=1, lightning_module=task)
