@@ -62,4 +62,4 @@ def listed(value: Any) -> str:
     """As a command line has it."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(listed, value))}]"
-    return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
