@@ -256,7 +256,7 @@ class Found(Analyst):
     def error_charts(self) -> tuple[Chart, ...]:
         rows = self.errors
         kinds = tuple(str(row["kind"]) for row in rows)
-        swept = by_confidence(self.everything, CONFIDENCES)
+        swept = by_confidence(self.everything, list(self.categories), CONFIDENCES)
         at = tuple(CONFIDENCES.round(2).tolist())
         f1 = swept["f1"]
         best = int(np.nanargmax(f1)) if np.isfinite(f1).any() else 0
