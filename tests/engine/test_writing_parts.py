@@ -19,7 +19,7 @@ from dvsn.convert.command import convert
 from dvsn.convert.options import COMMAND
 from dvsn.engine import trainer as runtime
 from dvsn.engine import writing_parts
-from dvsn.engine.checkpoint import AtomicCheckpointIO, remove_leftovers
+from dvsn.engine.checkpoint import ASIDE, AtomicCheckpointIO, remove_leftovers
 from dvsn.engine.resume import find_resume
 from dvsn.engine.writing_parts import write_parts
 from dvsn.errors import CheckpointError, ConfigError
@@ -103,12 +103,14 @@ def test_a_write_that_breaks_off_leaves_the_one_before(
         patch.setattr(writing_parts, "sum_of" if where == "parts" else "sync_folder", full)
         with pytest.raises(OSError, match="No space left"):
             write_parts(content(6, 2.5), saved, io=IO)
-        same(read_checkpoint(saved), read_checkpoint(saved) | {"global_step": 5})
+        same(read_checkpoint(saved), content(5))
         assert len([*saved.iterdir()]) == 2
         patch.setattr(writing_parts, "remove", lambda path: None)  # as if killed
         with pytest.raises(OSError):
             write_parts(content(6, 2.5), saved, io=IO)
-    assert read_checkpoint(saved)["global_step"] == 5 and len([*saved.iterdir()]) == 3
+    same(read_checkpoint(saved), content(5))
+    assert len([*saved.iterdir()]) == 3
+    (saved / f".{INDEX}.123.tmp").touch()  # as if killed while the index was written
     write_parts(content(7), saved, io=IO)
     assert read_checkpoint(saved)["global_step"] == 7 and len([*saved.iterdir()]) == 2
 
@@ -134,9 +136,10 @@ def test_file_and_folder_take_each_others_place(saved: Path, monkeypatch: pytest
 def test_leftovers_of_dead_processes_are_removed(saved: Path) -> None:
     dead = saved.with_name(".last.ckpt.4194305.tmp")
     shutil.copytree(saved, dead)
-    shutil.copytree(saved, saved.with_name("last_before.ckpt"))
+    shutil.copytree(saved, saved.with_name(f"last{ASIDE}.ckpt"))
+    mine = shutil.copytree(saved, saved.with_name("last_before.ckpt"))  # a copy of the user's own
     remove_leftovers(saved.parent)
-    assert [*saved.parent.iterdir()] == [saved]
+    assert {*saved.parent.iterdir()} == {saved, mine}
 
 
 def damaged(saved: Path, how: str) -> None:
