@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -323,31 +324,30 @@ def test_crowd_regions_are_left_out_before_they_reach_the_device() -> None:
 # Methods of distillation ------------------------------------------------------------------------------
 
 
-def taught(method: str, task: str, schools: Any, folder: Path) -> dict[str, Any]:
-    """The config of a small student that learns by one method."""
-    root, teacher = schools(task, equal=method in matrix.EQUAL, more=matrix.MORE.get(method, ()))
-    node = matrix.node_of(method)
-    smaller = matrix.SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})
-    node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
-    config = matrix.student_of(task, method) | {
-        "teacher": str(teacher),
-        "distill": {method: node},
-        "run_dir": str(folder),
-    }
+def taught(methods: Sequence[str], task: str, schools: Any, folder: Path) -> dict[str, Any]:
+    """The config of a small student that learns by methods, which need the same networks."""
+    first = methods[0]
+    root, teacher = schools(task, equal=first in matrix.EQUAL, more=matrix.MORE.get(first, ()))
+    config = matrix.student_of(task, first) | {"teacher": str(teacher), "distill": {}, "run_dir": str(folder)}
     config["data"]["root"] = str(root)
-    usual = node["taps"]
-    if isinstance(usual, str):
-        declared = roles(runtime.make_task(config).student)
-        node["taps"] = usual if usual in declared else matrix.OTHERWISE[usual]
-        if usual == "stem_and_stages" and len(declared["stages"]) < 2:
-            node["taps"] = [["layer1", "layer1"], [*declared["stages"], *declared["stages"]]]
+    declared = roles(runtime.make_task(config).student)
+    smaller = matrix.SMALLER | ({"initial_epochs": 0} if task == "pix2pix" else {})
+    for method in methods:
+        node = matrix.node_of(method)
+        node["method"] |= {key: value for key, value in smaller.items() if key in node["method"]}
+        usual = node["taps"]
+        if isinstance(usual, str):
+            node["taps"] = usual if usual in declared else matrix.OTHERWISE[usual]
+            if usual == "stem_and_stages" and len(declared["stages"]) < 2:
+                node["taps"] = [["layer1", "layer1"], [*declared["stages"], *declared["stages"]]]
+        config["distill"][method] = node
     return config
 
 
-def check_method(
-    method: str, task_name: str, schools: Any, folder: Path, dtype: torch.dtype = torch.bfloat16
+def check_methods(
+    methods: Sequence[str], task_name: str, schools: Any, folder: Path, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    task, batch = built(taught(method, task_name, schools, folder), taught=True)
+    task, batch = built(taught(methods, task_name, schools, folder), taught=True)
     assert task.distiller is not None
     stages = [0, task.distiller.initial_epochs] if task.distiller.stages else [0]
     with pretended_cuda() as waits:
@@ -366,25 +366,40 @@ def check_method(
 ONCE = dict(reversed(matrix.PAIRS))
 
 
-@pytest.mark.parametrize(("method", "task"), sorted(ONCE.items()))
-def test_a_method_does_not_wait_for_the_gpu(method: str, task: str, schools: Any, tmp_path: Path) -> None:
-    check_method(method, task, schools, tmp_path)
+def together() -> list[tuple[tuple[str, ...], str]]:
+    """Every method once: those that need the same networks at the same time, those that change the student or have an
+    initial stage by themselves."""
+    groups: dict[Any, list[str]] = {}
+    for method, task in sorted(ONCE.items()):
+        own = matrix.class_of(method).grafts or "initial_epochs" in matrix.node_of(method)["method"]
+        same = (task, method in matrix.EQUAL, matrix.MORE.get(method), method if own else "")
+        groups.setdefault(same, []).append(method)
+    return [(tuple(methods), key[0]) for key, methods in groups.items()]
+
+
+@pytest.mark.parametrize(
+    ("methods", "task"), together(), ids=lambda each: each if isinstance(each, str) else each[0]
+)
+def test_methods_do_not_wait_for_the_gpu(
+    methods: tuple[str, ...], task: str, schools: Any, tmp_path: Path
+) -> None:
+    check_methods(methods, task, schools, tmp_path)
 
 
 @pytest.mark.parametrize(("method", "task"), [(name, ONCE[name]) for name in ("dkd", "omgd")])
 def test_a_method_in_float16(method: str, task: str, schools: Any, tmp_path: Path) -> None:
-    check_method(method, task, schools, tmp_path, torch.float16)
+    check_methods([method], task, schools, tmp_path, torch.float16)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "task"), matrix.PAIRS)
 def test_every_method_in_float16(method: str, task: str, schools: Any, tmp_path: Path) -> None:
-    check_method(method, task, schools, tmp_path, torch.float16)
+    check_methods([method], task, schools, tmp_path, torch.float16)
 
 
 def check_backward(method: str, task_name: str, schools: Any, folder: Path) -> None:
     """On `meta`, in each stage of the method: gradients of the student and of what the method brings."""
-    task, batch = built(taught(method, task_name, schools, folder), taught=True)
+    task, batch = built(taught([method], task_name, schools, folder), taught=True)
     assert task.distiller is not None
     with pretended_meta():
         task.to("meta")
@@ -419,4 +434,4 @@ def test_every_backward_pass_stays_on_its_device(
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "task"), [pair for pair in matrix.PAIRS if pair not in ONCE.items()])
 def test_every_method_and_task_stay_on_the_gpu(method: str, task: str, schools: Any, tmp_path: Path) -> None:
-    check_method(method, task, schools, tmp_path)
+    check_methods([method], task, schools, tmp_path)

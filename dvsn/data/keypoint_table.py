@@ -35,7 +35,8 @@ class KeypointTable(PeopleDataset):
     likewise. Without `visibility` there is no `NAME_v`, and every keypoint is labelled whose cells are not empty or NaN.
     `box` frames the person: `picture`, the whole of it, which tells nothing about the answer; or `keypoints`, the extent of
     those labelled, with which scores are not comparable. Columns of further keypoints are refused unless `extra_columns`,
-    since leaving out some may be a mistake.
+    since leaving out some may be a mistake. `first_pixel` is what the table calls the centre of the first pixel: 0,
+    1, or 0.5 where it counts from the picture's edge. It is subtracted: only so do mirrored labels lie where plain ones do.
 
     `columns` are the headings of another table: `image`, and `x`, `y` and `v` as patterns with `{name}` or `{number}`, from
     0, such as {image: file, x: "x{number}", y: "y{number}"}; what is left out is as above.
@@ -56,6 +57,7 @@ class KeypointTable(PeopleDataset):
         pictures: str = "images",
         box: Literal["picture", "keypoints"] = "picture",
         visibility: bool = True,
+        first_pixel: float = 0,
         extra_columns: bool = False,
         sizes: Literal["file", "picture"] = "file",
         columns: dict[str, str] | None = None,
@@ -63,11 +65,15 @@ class KeypointTable(PeopleDataset):
         seed: int = 0,
     ) -> None:
         check_choices(
-            {"box": (box, ("picture", "keypoints")), "sizes": (sizes, ("file", "picture"))},
+            {
+                "box": (box, ("picture", "keypoints")),
+                "sizes": (sizes, ("file", "picture")),
+                "first_pixel": (first_pixel, (0, 0.5, 1)),
+            },
             node="data.people",
         )
         super().__init__(keypoints=keypoints, transform=transform, seed=seed)
-        self.marks, self.sizes = "xyv" if visibility else "xy", sizes
+        self.marks, self.sizes, self.first_pixel = "xyv" if visibility else "xy", sizes, first_pixel
         self.headings = HEADINGS | (columns or {})
         unknown = next((key for key in self.headings if key not in HEADINGS), None)
         if unknown:
@@ -131,7 +137,7 @@ class KeypointTable(PeopleDataset):
             raise
         except ValueError as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
-        points = values[:, :2]
+        points = values[:, :2] - self.first_pixel
         labels = values[:, 2] if len(self.marks) == 3 else ~np.isnan(points).all(axis=1)
         labels = np.where(np.isnan(values).all(axis=1), 0, labels)  # nothing is written there
         for name, point, label in zip(names, points, labels, strict=True):

@@ -131,6 +131,17 @@ def test_a_table_that_contradicts_its_pictures_is_found_at_opening(tmp_path: Pat
         table(tmp_path, row.format(12, 8), sizes="none")
 
 
+def test_a_table_may_count_pixels_from_one(tmp_path: Path) -> None:
+    row = "x.png,12,8,1,2,1,3,4,1"
+    for first, points in ((0, [[1, 2], [3, 4]]), (1, [[0, 1], [2, 3]]), (0.5, [[0.5, 1.5], [2.5, 3.5]])):
+        record = table(tmp_path, row, first_pixel=first).records[0]
+        assert record.keypoints.tolist() == points and record.box == (0, 0, 12, 8)
+    missing = table(tmp_path, "x.png,12,8,0,0,0,3,4,1", first_pixel=1).records[0]
+    assert missing.keypoints.tolist() == [[0, 0], [2, 3]] and missing.labelled.tolist() == [0, 1]
+    with pytest.raises(ConfigError, match=r"data.people.first_pixel: found '2'"):
+        table(tmp_path, row, first_pixel=2)
+
+
 WRONG_ROWS: dict[str, tuple[str, str]] = {
     "too few": ("x.png,12,8,1,2,1,3,4", "line 2: found 8 columns, expected 9 as in line 1"),
     "too many": ("x.png,12,8,1,2,1,3,4,1,5", "line 2: found 10 columns, expected 9"),

@@ -14,6 +14,7 @@ import pytest
 import dvsn
 from dvsn.config.build import build
 from dvsn.config.menu import conf_dir
+from dvsn.distill.method import Method
 from dvsn.distill.taps import roles
 from dvsn.engine import trainer as runtime
 from tests.support.coco import write_coco
@@ -128,8 +129,12 @@ def student_of(task: str, method: str = "") -> dict[str, Any]:
 
 
 @functools.cache
+def class_of(method: str) -> type[Method]:
+    return build(node_of(method)["method"], path=f"distill.{method}.method").func
+
+
 def reads(method: str) -> tuple[str, ...]:
-    return build(node_of(method)["method"], path=f"distill.{method}.method").func.reads
+    return class_of(method).reads
 
 
 PAIRS = [
