@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from dvsn.distill.cache import digest
-from dvsn.engine.shown_alike import listed
+from dvsn.engine.shown_alike import listed, require_shown_alike
 from dvsn.errors import ConfigError
+from dvsn.portable.bands import make_bands
 from tests.support.distill_stubs import Soft, node, prepare, save_teacher
 from tests.support.tiny import TINY, TINY_POSE, composed, write_pairs, write_people
 
@@ -63,6 +65,32 @@ def test_other_bands_and_ranges_than_the_teachers_are_refused(fields: Path, tmp_
 
 def test_ranges_are_told_to_the_last_digit() -> None:
     assert listed([[0.0, 1234567.0], (0.5, 1234568.0)]) == "[[0,1234567],[0.5,1234568]]"
+
+
+@pytest.mark.parametrize("theirs", [{}, {"take": [4]}, {"range": [0, 100]}])
+@pytest.mark.parametrize("own", [{}, {"take": [2]}, {"range": [0, 100]}])
+def test_one_channel_is_brightness_or_a_band_and_the_advice_makes_them_alike(
+    theirs: dict[str, Any], own: dict[str, Any]
+) -> None:
+    """What is advised is set, and the teacher is accepted."""
+    recipe = {"input_channels": 1, "bands": theirs}
+    teachers: Any = [
+        SimpleNamespace(name="t", moves=False, holder=SimpleNamespace(data_recipe=recipe | {"dataset": {}}))
+    ]
+
+    def refusal(options: dict[str, Any]) -> str:
+        rule = SimpleNamespace(bands=make_bands(options, 1), deep_range=None)
+        data: Any = SimpleNamespace(rule=rule, input_channels=1, label_classes=None)
+        try:
+            require_shown_alike(data, teachers)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    said = refusal(own)
+    assert bool(said) == (theirs != own)
+    advised = dict(re.findall(r"data\.bands\.(\w+)=(null|[\[\]\d,]+\])", said))
+    assert not refusal(own | {name: yaml.safe_load(value) for name, value in advised.items()}), said
 
 
 @pytest.mark.parametrize("bands", [True, False])
