@@ -74,7 +74,7 @@ class ShardedPictures(Sharded):
     - `labels`: how a map of classes called `label` is given: `classes`, or in `color`.
     - `names`, `palette`, `swaps` (pairs of numbers), `file_ids`: the classes, as of `Vocabulary`; `data=shards` takes them
       from the index.
-    - `source`: the shards; None: those at `root`, by the usual options.
+    - `source`: shards, by whose options and cache those at `root` are read; None: by the usual ones.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ShardedPictures(Sharded):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        source = Source(root) if source is None else source
+        source = Source(root) if source is None else source.at(root)
         if labels not in ("classes", "color"):
             raise ConfigError(f"data.dataset.labels: found '{labels}', expected classes or color.")
         if labels == "color" and not palette:
@@ -161,7 +161,7 @@ class ShardedPeople(Sharded, PeopleDataset):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        source = Source(root) if source is None else source
+        source = Source(root) if source is None else source.at(root)
         if source.index.kind != "people":
             raise ConfigError(f"data.people: the shards at {root} hold pictures, not people.")
         PeopleDataset.__init__(self, keypoints=keypoints, transform=transform, seed=seed)

@@ -52,6 +52,21 @@ class Source:
         self.root, self.lost, self.verify = root, lost, verify
         self.cache_folder, self.cache_bytes = Path(cache) if cache else usual_cache(), cache_mb << 20
         self._opened: dict[str, Opened] = {}
+        self._others: dict[str, Source] = {}
+
+    def at(self, root: str) -> Source:
+        """The shards of another folder, by the same options and in the same cache; this one where it is its own folder."""
+        if root == self.root:
+            return self
+        if root not in self._others:
+            self._others[root] = Source(
+                root,
+                cache=self.cache_folder,
+                cache_mb=self.cache_bytes >> 20,
+                lost=self.lost,
+                verify=self.verify,
+            )
+        return self._others[root]
 
     @cached_property
     def storage(self) -> Storage:

@@ -104,6 +104,16 @@ def test_a_resume_with_other_processes_loses_no_sample(config: dict[str, Any]) -
     assert places(later, epoch=1) == places(fresh, epoch=1)
 
 
+def test_a_further_set_of_shards_is_read_from_its_own_folder(config: dict[str, Any], tmp_path: Path) -> None:
+    write_classes(tmp_path / "source", {f"{split}/{name}": 2 for split in ("train", "val") for name in "abc"})
+    written([*OPTIONS, f"data.root={tmp_path / 'source'}"], tmp_path / "other")
+    module = opened(config, more=[{"root": str(tmp_path / "other")}])
+    train = module.datasets["train"]
+    assert len(train) == TRAIN + 6
+    assert all(str(tmp_path / "other") in train.describe(place) for place in range(TRAIN, TRAIN + 6))
+    assert sorted(places(module)) == list(range(TRAIN + 6))
+
+
 def test_a_bucket_is_read_within_its_bound_and_ahead(
     config: dict[str, Any], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
