@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from dvsn.config import compose
 from dvsn.data.shards_module import ShardsModule
 from dvsn.data_tools import shard as command
 from dvsn.engine.trainer import build_data
@@ -208,6 +209,12 @@ def test_the_command_line_and_the_task_go_before_the_index(shards: Path, tmp_pat
     assert (
         found["classes"] == 3 and found["dataset"]["names"] == ["a", "b", "c"] and found["keypoints"] is None
     )
+
+
+def test_cfg_shows_what_the_index_gives(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["task=classification", "data=shards", f"data.root={shards}", "--cfg", "job", "-p", "data.dataset"]
+    assert compose.hydra_main("train", lambda _: None, argv=line) is None
+    assert "names:\n- a\n- b\n- c\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
