@@ -130,7 +130,7 @@ def _show(session: Session, composed: Composed) -> None:
     hydra, asked = GlobalHydra.instance().hydra, session.arguments
     assert hydra is not None
     if asked.cfg:
-        setattr(hydra, "compose_config", lambda **_: composed.cfg)  # else it composes once more
+        hydra.compose_config = lambda **_: composed.cfg  # type: ignore[method-assign]  # else it composes again
         hydra.show_cfg(session.name, session.overrides, asked.cfg, asked.package, resolve=asked.resolve)
     else:
         hydra.show_info(asked.info, config_name=session.name, overrides=session.overrides)

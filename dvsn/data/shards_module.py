@@ -183,7 +183,7 @@ def parts_of(dataset: ImageDataset) -> list[tuple[Sharded, Any]] | None:
 
 
 def shards_of(dataset: ImageDataset) -> np.ndarray | None:
-    """(N,) the shard of each sample, numbered through all parts; None where samples are not of shards of one folder alone."""
+    """(N,) the shard of each sample, numbered through all parts; None where others are among them."""
     parts = parts_of(dataset)
     if parts is None or len({part.opened.storage.url for part, _ in parts}) > 1:
         return None

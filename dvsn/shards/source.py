@@ -15,7 +15,17 @@ import numpy as np
 
 from dvsn.errors import ConfigError, DataError, nearest
 from dvsn.shards.cache import Cache, damaged
-from dvsn.shards.index import TABLE_LIMIT, File, Index, Split, Table, load_table, read_checked, read_index
+from dvsn.shards.index import (
+    TABLE_LIMIT,
+    WINDOWS,
+    File,
+    Index,
+    Split,
+    Table,
+    load_table,
+    read_checked,
+    read_index,
+)
 from dvsn.shards.storage import Folder, Storage, open_storage
 
 log = logging.getLogger("dvsn")
@@ -203,23 +213,37 @@ class Opened:
         raise AssertionError
 
 
+LAST = np.iinfo(np.int64).max
+
+
+def outside(numbers: np.ndarray, limit: int) -> bool:
+    """Whether one of them is below 0, or not below the limit."""
+    return bool(((numbers < 0) | (numbers >= limit)).any())
+
+
 def check_table(table: Table, split: Split, index: Index, where: str) -> None:
-    """Raise `DataError` for a table in which a sample would be read from where nothing is."""
-    files, items = len(table.get("start", ())), split.items
+    """Raise `DataError` where columns are missing, or a sample would be read from where nothing is."""
+    files, items = table["start"].size if "start" in table else 0, split.items
     columns = {"name": items}
     for part, kind in index.parts.items():
         columns |= {part: items} if kind == "number" else {f"{part}.file": items, f"{part}.window": items}
     columns |= dict.fromkeys(("shard", "start", "size", "crc"), files)
     for name, length in columns.items():
-        if name not in table or len(table[name]) != length:
+        kinds = "S" if name == "name" else "iu"
+        if name not in table or table[name].shape != (length,) or table[name].dtype.kind not in kinds:
+            what = "texts" if name == "name" else "whole numbers"
             raise DataError(
-                f"{where}: the column '{name}' is missing or not of {length} rows. Write the shards again."
+                f"{where}: the column '{name}' is missing or not of {length} {what}. Write the shards again."
             )
     shards = np.array([shard.bytes for shard in split.shards], np.int64)
-    bad = ((table["shard"] < 0) | (table["shard"] >= len(shards))).any() or (table["start"] < 0).any()
-    bad = bad or (table["start"] + table["size"] > shards[table["shard"]]).any()
-    for name in table:
-        if name.endswith(".file"):
-            bad = bad or (table[name] < 0).any() or (table[name] >= files).any()
+    bad = (
+        outside(table["shard"], len(shards)) or outside(table["start"], LAST) or outside(table["size"], LAST)
+    )
+    bad = bad or bool((table["size"] > shards[table["shard"]] - table["start"]).any())
+    for part, kind in index.parts.items():
+        if kind != "number":
+            bad = (
+                bad or outside(table[f"{part}.file"], files) or outside(table[f"{part}.window"], len(WINDOWS))
+            )
     if bad:
         raise DataError(f"{where}: it names bytes outside of the shards. Write the shards again.")

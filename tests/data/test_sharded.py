@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from dvsn.config import compose
+from dvsn.data.sharded import label_of
 from dvsn.data.shards_module import ShardsModule
 from dvsn.data_tools import shard as command
 from dvsn.engine.trainer import build_data
@@ -140,6 +142,12 @@ def test_a_cache_that_is_too_small_is_refused_before_training(
     monkeypatch.setattr("dvsn.data.shards_module.bytes_of_shards", lambda _: np.array([60 << 20] * 9))
     with pytest.raises(ConfigError, match=r"data\.cache_mb: found 100, .* Set data\.cache_mb="):
         opened(config, cache=str(tmp_path), cache_mb=100)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY\1\0", b"PK\3\4", pickle.dumps([1])])
+def test_a_label_that_is_none_is_named(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"^shard\.tar"):
+        label_of(data, "uint8", "shard.tar")
 
 
 # What is lost or damaged ---------------------------------------------------------------------------------
