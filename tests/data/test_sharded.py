@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from dvsn.config import compose
+from dvsn.data import shards_module
 from dvsn.data.sharded import label_of
 from dvsn.data.shards_module import ShardsModule
 from dvsn.data_tools import shard as command
 from dvsn.engine.trainer import build_data
 from dvsn.errors import ConfigError, DataError, MissingError
+from dvsn.shards import order as shard_order
 from dvsn.shards import source as sources
 from dvsn.shards.index import read_index
 from dvsn.shards.storage import Folder
@@ -127,7 +129,11 @@ def test_a_bucket_is_read_within_its_bound_and_ahead(
     assert module.source.cache is not None
     module.window, module.prefetch = 1, max(sizes)  # a shard by itself, and the next
     module.source.cache.limit = 3 * max(sizes)
-    assert sorted(places(module)) == list(range(TRAIN))
+    epochs: list[int] = []
+    monkeypatch.setattr(
+        shards_module, "order", lambda *a, **b: (epochs.append(b["epoch"]), shard_order.order(*a, **b))[1]
+    )
+    assert sorted(places(module)) == list(range(TRAIN)) and epochs == [0]  # each order is made once
     assert module.source.cache.held() <= 3 * max(sizes)
     assert len(module.aheads) == 1 and module.aheads[0].fetched >= 1
     assert len(far.fetched) <= len(sizes) + 2  # each once, and those of the samples that are looked at first
