@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import zlib
@@ -14,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.shards.cache import Cache, damaged
+from dvsn.shards.cache import Cache, DamagedError, check_content, damaged
 from dvsn.shards.index import (
     TABLE_LIMIT,
     WINDOWS,
@@ -144,17 +143,13 @@ class Source:
 
     def _content(self, shard: File) -> str:
         """What is wrong with the content of a shard; empty where nothing is."""
+        if self.cache is None:
+            return check_content(Path(self.storage.url) / shard.name, shard)
         try:
-            if self.cache is not None:
-                self.cache.get(self.storage, shard)
-                return ""
-            with (Path(self.storage.url) / shard.name).open("rb") as content:
-                same = hashlib.file_digest(content, "sha256").hexdigest() == shard.sha256
-        except DataError as error:
-            if "damaged" not in str(error):
-                raise  # the network, not the shard
-            return "its content is not what the index says"
-        return "" if same else "its content is not what the index says"
+            self.cache.get(self.storage, shard)
+        except DamagedError as error:
+            return error.fault
+        return ""
 
 
 class Opened:
