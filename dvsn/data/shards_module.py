@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.mixes import SampleMix
 from dvsn.data.module import DataModule, EvalBatches, Key, TrainBatches, log
 from dvsn.data.sharded import Sharded
 from dvsn.errors import ConfigError
@@ -70,10 +71,16 @@ class ShardsModule(DataModule):
                 f"{largest >> 20} MiB would fetch the same shards again and again. Set data.cache_mb={(least >> 20) + 1} or "
                 "more, or smaller ones of the others."
             )
-        if self.sampler is not None and self.source.cache_bytes < everything:
+        random = {
+            "sampler": self.sampler is not None,
+            "mix": isinstance(self.mix, SampleMix),
+            "data.more": bool(self.more),
+        }
+        if stage == "fit" and any(random.values()) and self.source.cache_bytes < everything:
             log.warning(
-                "sampler: chooses among all shards at random, and data.cache_mb=%d holds a part of their %d MiB: shards are "
-                "fetched again and again", self.source.cache_bytes >> 20, everything >> 20,
+                "%s: chooses among all shards at random, and data.cache_mb=%d holds a part of their %d MiB: shards are "
+                "fetched again and again", ", ".join(name for name in random if random[name]),
+                self.source.cache_bytes >> 20, everything >> 20,
             )  # fmt: skip
 
     def teardown(self, stage: str) -> None:

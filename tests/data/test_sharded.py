@@ -16,6 +16,7 @@ import torch
 
 from dvsn.config import compose
 from dvsn.data import shards_module
+from dvsn.data.mixes import CopyPaste
 from dvsn.data.sharded import label_of
 from dvsn.data.shards_module import ShardsModule
 from dvsn.data_tools import shard as command
@@ -156,6 +157,26 @@ def test_a_label_that_is_none_is_named(data: bytes) -> None:
         label_of(data, "uint8", "shard.tar")
 
 
+@pytest.mark.parametrize("name", ["sampler", "mix", "data.more", ""])
+def test_what_chooses_among_all_shards_warns_of_a_smaller_cache(
+    config: dict[str, Any], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, name: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sources, "open_storage", lambda *_, **__: Far(shards))
+    monkeypatch.setattr("dvsn.data.shards_module.bytes_of_shards", lambda _: np.array([2 << 20] * 9))
+    module = build_data({"data": {**config["data"], "cache": str(tmp_path), "cache_mb": 9}})
+    module.use("dataset")
+    module.window = module.prefetch = 1 << 20
+    module.sampler = "any" if name == "sampler" else None  # type: ignore[assignment]
+    module.mix = CopyPaste(p=0.0) if name == "mix" else None
+    module.more = [{"root": str(shards)}] if name == "data.more" else []
+    with caplog.at_level(logging.WARNING, "dvsn"):
+        module.setup("fit")
+    said = [each.getMessage() for each in caplog.records if "fetched again" in each.getMessage()]
+    expected = f"{name}: chooses among all shards at random, and data.cache_mb=9 holds a part of their 36 MiB"
+    assert [each.partition(": shards")[0] for each in said] == ([expected] if name else [])
+
+
 # What is lost or damaged ---------------------------------------------------------------------------------
 
 
@@ -185,15 +206,21 @@ def test_a_lost_shard_is_named_or_left_out_and_counted(
     assert sorted(places(module)) == list(range(15))
 
 
-def test_a_damaged_sample_is_named(config: dict[str, Any], copied: Path) -> None:
+def test_a_damaged_sample_is_named(
+    config: dict[str, Any], copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shard = copied / "train-000002.tar"
     data = bytearray(shard.read_bytes())
     data[600] ^= 1  # within the first picture
     shard.write_bytes(data)
     with pytest.raises(DataError, match=r"train-000002\.tar: this shard is damaged: .* another crc32"):
         places(reopened(config, copied))
-    with pytest.raises(DataError, match=r"train-000002\.tar: .* its content is not what the index says"):
+    with pytest.raises(DataError, match=r"train-000002\.tar: .* its sha256 is not that of the index"):
         reopened(config, copied, verify=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "open_storage", lambda *_, **__: Far(copied))
+        with pytest.raises(DataError, match=r"train-000002\.tar: the index names .* its sha256 is not that"):
+            reopened(config, copied, verify=True, cache=str(copied.parent / "cache"))
     module = reopened(config, copied, verify=True, lost="skip")
     assert len(module.datasets["train"]) == 19
     assert sorted(places(module)) == list(range(19))
