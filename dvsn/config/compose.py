@@ -105,7 +105,7 @@ def hydra_main(
             session = session._replace(overrides=fitting)
             composed = compose(session.loader, session.name, session.overrides, sweep=several)
         if session.arguments.cfg or session.arguments.info:
-            return _show(session)
+            return _show(session, composed)
         if several:
             assert sweep is not None
             return sweep(session, composed, job)
@@ -123,15 +123,15 @@ def bounded(job: Job) -> Job:
     return within
 
 
-def _show(session: Session) -> None:
-    """The answer to `--cfg` or `--info`."""
+def _show(session: Session, composed: Composed) -> None:
+    """The answer to `--cfg`, the config that has been composed, or to `--info`."""
     from hydra.core.global_hydra import GlobalHydra
 
     hydra, asked = GlobalHydra.instance().hydra, session.arguments
     assert hydra is not None
     if asked.cfg:
-        with hydra_node.before_values(modernise):  # it composes once more
-            hydra.show_cfg(session.name, session.overrides, asked.cfg, asked.package, resolve=asked.resolve)
+        hydra.compose_config = lambda **_: composed.cfg  # type: ignore[method-assign]  # else it composes again
+        hydra.show_cfg(session.name, session.overrides, asked.cfg, asked.package, resolve=asked.resolve)
     else:
         hydra.show_info(asked.info, config_name=session.name, overrides=session.overrides)
 

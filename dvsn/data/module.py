@@ -91,7 +91,10 @@ class TrainBatches:
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, first = self.epoch, self.start
         self.start = 0
-        order = self.order(epoch)
+        yield from self.batches(epoch, self.order(epoch), first)
+
+    def batches(self, epoch: int, order: np.ndarray, first: int) -> Iterator[list[Key]]:
+        """Those of this rank in an epoch of that order, from the batch with the number `first` on."""
         for number in range(first, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             missing = -len(batch) % self.world
@@ -754,7 +757,8 @@ class DataModule(pl.LightningDataModule):
         """The batches of training, in an order that a sampler has `chosen`, or None has."""
         return TrainBatches(order=chosen, **options)
 
-    def _eval_batches(self, **options: Any) -> EvalBatches:
+    def _eval_batches(self, split: str, **options: Any) -> EvalBatches:
+        """The batches of an evaluation of `split`."""
         return EvalBatches(**options)
 
     def _prepared(self, sampler: Sampler, size: int) -> Sampler:
@@ -784,9 +788,10 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         world, rank = self.trainer.world_size, self.trainer.global_rank
         size = max(1, self.eval_batch_size // world)
-        return self._loader(
-            split, self._eval_batches(size=len(self.datasets[split]), batch_size=size, rank=rank, world=world)
+        batches = self._eval_batches(
+            split, size=len(self.datasets[split]), batch_size=size, rank=rank, world=world
         )
+        return self._loader(split, batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._eval_loader("val")

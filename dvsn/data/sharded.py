@@ -22,13 +22,11 @@ from dvsn.shards.index import TRUTH_LIMIT, read_checked
 from dvsn.shards.source import Opened, Source
 from dvsn.types import Sample, Vocabulary
 
-WINDOWS = ("whole", "left half", "right half")
-"""Which part of its picture an array is, by the number in the table."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def windowed(picture: np.ndarray, window: int) -> np.ndarray:
-    """A part of a picture by its number in `WINDOWS`."""
+    """A part of a picture by its number in `dvsn.shards.index.WINDOWS`."""
     half = picture.shape[1] // 2
     return (picture, picture[:, :half], picture[:, half:])[window]
 
@@ -74,7 +72,7 @@ class ShardedPictures(Sharded):
     - `labels`: how a map of classes called `label` is given: `classes`, or in `color`.
     - `names`, `palette`, `swaps` (pairs of numbers), `file_ids`: the classes, as of `Vocabulary`; `data=shards` takes them
       from the index.
-    - `source`: the shards; None: those at `root`, by the usual options.
+    - `source`: shards, by whose options and cache those at `root` are read; None: by the usual ones.
     """
 
     def __init__(
@@ -91,7 +89,7 @@ class ShardedPictures(Sharded):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        source = Source(root) if source is None else source
+        source = Source(root) if source is None else source.at(root)
         if labels not in ("classes", "color"):
             raise ConfigError(f"data.dataset.labels: found '{labels}', expected classes or color.")
         if labels == "color" and not palette:
@@ -161,7 +159,7 @@ class ShardedPeople(Sharded, PeopleDataset):
         transform: Callable[[Sample, int], Sample] | None = None,
         seed: int = 0,
     ) -> None:
-        source = Source(root) if source is None else source
+        source = Source(root) if source is None else source.at(root)
         if source.index.kind != "people":
             raise ConfigError(f"data.people: the shards at {root} hold pictures, not people.")
         PeopleDataset.__init__(self, keypoints=keypoints, transform=transform, seed=seed)
@@ -179,9 +177,10 @@ class ShardedPeople(Sharded, PeopleDataset):
         columns: dict[str, np.ndarray] = {}
         for name, wanted in expected.items():
             column = self.opened.column(name) if name in self.opened.table else np.empty(0)
-            if column.shape != wanted:
+            kinds = "S" if name in ("group", "picture") else "biuf"
+            if column.shape != wanted or column.dtype.kind not in kinds:
                 raise DataError(
-                    f"{root}: the column '{name}' of people has the shape {column.shape}, expected {wanted} of "
+                    f"{root}: the column '{name}' of people is {column.dtype} {column.shape}, expected {wanted} of "
                     f"{len(self.keypoints)} keypoints and {flags} attributes. Leave data.keypoints.names to the index."
                 )
             columns[name] = column
@@ -238,10 +237,10 @@ def label_of(data: bytes, kind: str, where: str) -> np.ndarray:
     """A label from its content: a PNG of ids or colours, or an array of numpy."""
     if not data.startswith(PNG_START):
         try:
-            array = np.load(io.BytesIO(data), allow_pickle=False)
-        except ValueError as error:
+            array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+            return np.asarray(array, np.dtype(kind))
+        except (ValueError, EOFError, MemoryError) as error:
             raise DataError(f"{where}: no readable array ({error}).") from error
-        return np.asarray(array, np.dtype(kind))
-    if data[25] == 2:  # the type of its pixels: colours
+    if data[25:26] == b"\2":  # the type of its pixels: colours
         return to_rgb(where, data)
     return to_labels(where, data).astype(np.dtype(kind), copy=False)

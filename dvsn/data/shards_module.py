@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from dvsn.data.dataset import ImageDataset, Joined
+from dvsn.data.mixes import SampleMix
 from dvsn.data.module import DataModule, EvalBatches, Key, TrainBatches, log
 from dvsn.data.sharded import Sharded
 from dvsn.errors import ConfigError
 from dvsn.shards.cache import Ahead
+from dvsn.shards.index import File
 from dvsn.shards.order import order, visits
 from dvsn.shards.source import CACHE_MB, Lost, Source
 
@@ -70,10 +71,16 @@ class ShardsModule(DataModule):
                 f"{largest >> 20} MiB would fetch the same shards again and again. Set data.cache_mb={(least >> 20) + 1} or "
                 "more, or smaller ones of the others."
             )
-        if self.sampler is not None and self.source.cache_bytes < everything:
+        random = {
+            "sampler": self.sampler is not None,
+            "mix": isinstance(self.mix, SampleMix),
+            "data.more": bool(self.more),
+        }
+        if stage == "fit" and any(random.values()) and self.source.cache_bytes < everything:
             log.warning(
-                "sampler: chooses among all shards at random, and data.cache_mb=%d holds a part of their %d MiB: shards are "
-                "fetched again and again", self.source.cache_bytes >> 20, everything >> 20,
+                "%s: chooses among all shards at random, and data.cache_mb=%d holds a part of their %d MiB: shards are "
+                "fetched again and again", ", ".join(name for name in random if random[name]),
+                self.source.cache_bytes >> 20, everything >> 20,
             )  # fmt: skip
 
     def teardown(self, stage: str) -> None:
@@ -89,8 +96,7 @@ class ShardsModule(DataModule):
         if chosen is None:
             chosen = functools.partial(self._order, shards[: options["size"]])
         batches = ShardBatches(order=chosen, **options)
-        batches.ahead, batches.shard_of = self._ahead(), shards
-        batches.files = shard_files(self.datasets["train"])
+        batches.coming = self._coming("train", shards)
         return batches
 
     def _order(self, shards: np.ndarray, epoch: int) -> np.ndarray:
@@ -105,22 +111,17 @@ class ShardsModule(DataModule):
     _world: Key | None = None
     """Of a resumed run: an epoch, and the number of processes by whose order it goes on."""
 
-    def _eval_loader(self, split: str) -> DataLoader[Any]:
-        found = super()._eval_loader(split)
-        shards, batches = shards_of(self.datasets[split]), found.batch_sampler
-        if shards is not None and isinstance(batches, EvalBatches):
-            batches.ahead, batches.shard_of = self._ahead(), shards  # type: ignore[attr-defined]
-            batches.files = shard_files(self.datasets[split])  # type: ignore[attr-defined]
-        return found
+    def _eval_batches(self, split: str, **options: Any) -> EvalBatches:
+        batches, shards = ShardEvalBatches(**options), shards_of(self.datasets[split])
+        if shards is not None:
+            batches.coming = self._coming(split, shards)
+        return batches
 
-    def _eval_batches(self, **options: Any) -> EvalBatches:
-        return ShardEvalBatches(**options)
-
-    def _ahead(self) -> Ahead | None:
+    def _coming(self, split: str, shards: np.ndarray) -> Coming | None:
         if self.source.cache is None or not self.prefetch:
             return None
         self.aheads.append(Ahead(self.source.cache, self.source.storage, self.prefetch))
-        return self.aheads[-1]
+        return Coming(self.aheads[-1], shards, shard_files(self.datasets[split]))
 
     def state_dict(self) -> dict[str, Any]:
         found, epoch = super().state_dict(), self.position[0]
@@ -132,45 +133,43 @@ class ShardsModule(DataModule):
             self._world = int(state["epoch"]), int(state["world"])
 
 
-class ShardBatches(TrainBatches):
-    """`TrainBatches` that say to `ahead` which shards come next. `files`: by the number in `shard_of`."""
+class Coming(NamedTuple):
+    """Which shards the samples of a data set are read from, and who fetches them ahead."""
 
-    ahead: Ahead | None = None
+    ahead: Ahead
     shard_of: np.ndarray
-    files: list[Any]
+    files: list[File]
+    """By the number in `shard_of`."""
 
-    def __iter__(self) -> Iterator[list[Key]]:
-        if self.ahead is None:
-            yield from super().__iter__()
-            return
-        first, epoch = self.start, self.epoch
-        own = self.order(epoch)[self.rank :: self.world]
-        each = self.batch_size // self.world
-        self.ahead.tell(plan_of(self.shard_of[own[first * each :]], self.files))
-        for number, batch in enumerate(super().__iter__()):
-            self.ahead.at((number + 1) * each - 1)
+    def told(self, samples: np.ndarray, batches: Iterator[list[Key]]) -> Iterator[list[Key]]:
+        """The batches of these samples (n,), which are read in this order, and `ahead` told of where they are."""
+        self.ahead.tell([(place, self.files[shard]) for place, shard in visits(self.shard_of[samples])])
+        place = -1
+        for batch in batches:
+            place += len(batch)
+            self.ahead.at(place)
             yield batch
+
+
+class ShardBatches(TrainBatches):
+    """`TrainBatches` that say which shards come next."""
+
+    coming: Coming | None = None
+
+    def batches(self, epoch: int, order: np.ndarray, first: int) -> Iterator[list[Key]]:
+        found = super().batches(epoch, order, first)
+        own = order[first * self.batch_size :][self.rank :: self.world]
+        return found if self.coming is None else self.coming.told(own, found)
 
 
 class ShardEvalBatches(EvalBatches):
     """`EvalBatches` likewise."""
 
-    ahead: Ahead | None = None
-    shard_of: np.ndarray
-    files: list[Any]
+    coming: Coming | None = None
 
     def __iter__(self) -> Iterator[list[Key]]:
-        if self.ahead is None:
-            yield from super().__iter__()
-            return
-        self.ahead.tell(plan_of(self.shard_of[np.asarray(self.indices, int)], self.files))
-        for number, batch in enumerate(super().__iter__()):
-            self.ahead.at((number + 1) * self.batch_size - 1)
-            yield batch
-
-
-def plan_of(shards: np.ndarray, files: list[Any]) -> list[tuple[int, Any]]:
-    return [(place, files[shard]) for place, shard in visits(shards)]
+        found = super().__iter__()
+        return found if self.coming is None else self.coming.told(np.asarray(self.indices, int), found)
 
 
 def parts_of(dataset: ImageDataset) -> list[tuple[Sharded, Any]] | None:
@@ -183,9 +182,9 @@ def parts_of(dataset: ImageDataset) -> list[tuple[Sharded, Any]] | None:
 
 
 def shards_of(dataset: ImageDataset) -> np.ndarray | None:
-    """(N,) the shard of each sample, numbered through all parts; None where samples are not of shards alone."""
+    """(N,) the shard of each sample, numbered through all parts; None where others are among them."""
     parts = parts_of(dataset)
-    if parts is None:
+    if parts is None or len({part.opened.storage.url for part, _ in parts}) > 1:
         return None
     first, found = 0, []
     for part, places in parts:
@@ -194,7 +193,7 @@ def shards_of(dataset: ImageDataset) -> np.ndarray | None:
     return np.concatenate(found).astype(np.int64)
 
 
-def shard_files(dataset: ImageDataset) -> list[Any]:
+def shard_files(dataset: ImageDataset) -> list[File]:
     """The shards by the numbers of `shards_of`."""
     return [file for part, _ in parts_of(dataset) or () for file in part.opened.split.shards]
 

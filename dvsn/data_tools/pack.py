@@ -16,10 +16,10 @@ import numpy as np
 from dvsn.data.dataset import ImageDataset
 from dvsn.data.files import read_rgb
 from dvsn.data.people import JoinedPeople, PeopleDataset
-from dvsn.data.sharded import WINDOWS, windowed
+from dvsn.data.sharded import windowed
 from dvsn.errors import DataError
 from dvsn.portable.decode import to_photo
-from dvsn.shards.index import Table
+from dvsn.shards.index import WINDOWS, Table
 
 RECORD = tarfile.BLOCKSIZE
 

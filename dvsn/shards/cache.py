@@ -23,6 +23,14 @@ TOUCH = 1.0
 """Seconds after which a use of a shard is noted again."""
 
 
+class DamagedError(DataError):
+    """A shard is not what the index says. `fault`: what is wrong with it, in words."""
+
+    def __init__(self, message: str, fault: str = "") -> None:  # a worker of torch sends the message alone
+        super().__init__(message)
+        self.fault = fault
+
+
 class Cache:
     """A folder of whole shards, named by their content. What was used least lately makes room for others.
 
@@ -82,7 +90,7 @@ class Cache:
                     part.replace(path)
                     return
             if attempt:
-                raise DataError(damaged(storage, file, fault))
+                raise DamagedError(damaged(storage, file, fault), fault)
 
     @contextmanager
     def _reserved(self, part: Path, file: File) -> Iterator[None]:

@@ -21,6 +21,8 @@ LIMIT, TABLE_LIMIT, TRUTH_LIMIT = 64 << 20, 16 << 30, 4 << 30
 """Bytes of the index, of the table of a split, and of its annotations."""
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,120}")
 MAX_DEPTH, MAX_TEXT = 6, 4096
+WINDOWS = ("whole", "left half", "right half")
+"""Which part of its picture an array is, by the number in the table."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def digest(data: bytes) -> str:
 
 Table = dict[str, np.ndarray]
 """Of one split or shard. Files: `shard`, `start`, `size`, `crc`, one row each. Samples: `name` (bytes), `PART.file` (the row
-of the file of a picture) and `PART.window` (see `dvsn.data.sharded.WINDOWS`), `PART` of a number, and of people their
+of the file of a picture) and `PART.window` (see `WINDOWS`), `PART` of a number, and of people their
 records."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import zlib
@@ -14,8 +13,18 @@ from typing import Literal
 import numpy as np
 
 from dvsn.errors import ConfigError, DataError, nearest
-from dvsn.shards.cache import Cache, damaged
-from dvsn.shards.index import TABLE_LIMIT, File, Index, Split, Table, load_table, read_checked, read_index
+from dvsn.shards.cache import Cache, DamagedError, check_content, damaged
+from dvsn.shards.index import (
+    TABLE_LIMIT,
+    WINDOWS,
+    File,
+    Index,
+    Split,
+    Table,
+    load_table,
+    read_checked,
+    read_index,
+)
 from dvsn.shards.storage import Folder, Storage, open_storage
 
 log = logging.getLogger("dvsn")
@@ -52,6 +61,21 @@ class Source:
         self.root, self.lost, self.verify = root, lost, verify
         self.cache_folder, self.cache_bytes = Path(cache) if cache else usual_cache(), cache_mb << 20
         self._opened: dict[str, Opened] = {}
+        self._others: dict[str, Source] = {}
+
+    def at(self, root: str) -> Source:
+        """The shards of another folder, by the same options and in the same cache; this one where it is its own folder."""
+        if root == self.root:
+            return self
+        if root not in self._others:
+            self._others[root] = Source(
+                root,
+                cache=self.cache_folder,
+                cache_mb=self.cache_bytes >> 20,
+                lost=self.lost,
+                verify=self.verify,
+            )
+        return self._others[root]
 
     @cached_property
     def storage(self) -> Storage:
@@ -119,17 +143,13 @@ class Source:
 
     def _content(self, shard: File) -> str:
         """What is wrong with the content of a shard; empty where nothing is."""
+        if self.cache is None:
+            return check_content(Path(self.storage.url) / shard.name, shard)
         try:
-            if self.cache is not None:
-                self.cache.get(self.storage, shard)
-                return ""
-            with (Path(self.storage.url) / shard.name).open("rb") as content:
-                same = hashlib.file_digest(content, "sha256").hexdigest() == shard.sha256
-        except DataError as error:
-            if "damaged" not in str(error):
-                raise  # the network, not the shard
-            return "its content is not what the index says"
-        return "" if same else "its content is not what the index says"
+            self.cache.get(self.storage, shard)
+        except DamagedError as error:
+            return error.fault
+        return ""
 
 
 class Opened:
@@ -188,23 +208,37 @@ class Opened:
         raise AssertionError
 
 
+LAST = np.iinfo(np.int64).max
+
+
+def outside(numbers: np.ndarray, limit: int) -> bool:
+    """Whether one of them is below 0, or not below the limit."""
+    return bool(((numbers < 0) | (numbers >= limit)).any())
+
+
 def check_table(table: Table, split: Split, index: Index, where: str) -> None:
-    """Raise `DataError` for a table in which a sample would be read from where nothing is."""
-    files, items = len(table.get("start", ())), split.items
+    """Raise `DataError` where columns are missing, or a sample would be read from where nothing is."""
+    files, items = table["start"].size if "start" in table else 0, split.items
     columns = {"name": items}
     for part, kind in index.parts.items():
         columns |= {part: items} if kind == "number" else {f"{part}.file": items, f"{part}.window": items}
     columns |= dict.fromkeys(("shard", "start", "size", "crc"), files)
     for name, length in columns.items():
-        if name not in table or len(table[name]) != length:
+        kinds = "S" if name == "name" else "iu"
+        if name not in table or table[name].shape != (length,) or table[name].dtype.kind not in kinds:
+            what = "texts" if name == "name" else "whole numbers"
             raise DataError(
-                f"{where}: the column '{name}' is missing or not of {length} rows. Write the shards again."
+                f"{where}: the column '{name}' is missing or not of {length} {what}. Write the shards again."
             )
     shards = np.array([shard.bytes for shard in split.shards], np.int64)
-    bad = ((table["shard"] < 0) | (table["shard"] >= len(shards))).any() or (table["start"] < 0).any()
-    bad = bad or (table["start"] + table["size"] > shards[table["shard"]]).any()
-    for name in table:
-        if name.endswith(".file"):
-            bad = bad or (table[name] < 0).any() or (table[name] >= files).any()
+    bad = (
+        outside(table["shard"], len(shards)) or outside(table["start"], LAST) or outside(table["size"], LAST)
+    )
+    bad = bad or bool((table["size"] > shards[table["shard"]] - table["start"]).any())
+    for part, kind in index.parts.items():
+        if kind != "number":
+            bad = (
+                bad or outside(table[f"{part}.file"], files) or outside(table[f"{part}.window"], len(WINDOWS))
+            )
     if bad:
         raise DataError(f"{where}: it names bytes outside of the shards. Write the shards again.")

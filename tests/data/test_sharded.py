@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,15 @@ import numpy as np
 import pytest
 import torch
 
+from dvsn.config import compose
+from dvsn.data import shards_module
+from dvsn.data.mixes import CopyPaste
+from dvsn.data.sharded import label_of
 from dvsn.data.shards_module import ShardsModule
 from dvsn.data_tools import shard as command
 from dvsn.engine.trainer import build_data
 from dvsn.errors import ConfigError, DataError, MissingError
+from dvsn.shards import order as shard_order
 from dvsn.shards import source as sources
 from dvsn.shards.index import read_index
 from dvsn.shards.storage import Folder
@@ -104,6 +110,16 @@ def test_a_resume_with_other_processes_loses_no_sample(config: dict[str, Any]) -
     assert places(later, epoch=1) == places(fresh, epoch=1)
 
 
+def test_a_further_set_of_shards_is_read_from_its_own_folder(config: dict[str, Any], tmp_path: Path) -> None:
+    write_classes(tmp_path / "source", {f"{split}/{name}": 2 for split in ("train", "val") for name in "abc"})
+    written([*OPTIONS, f"data.root={tmp_path / 'source'}"], tmp_path / "other")
+    module = opened(config, more=[{"root": str(tmp_path / "other")}])
+    train = module.datasets["train"]
+    assert len(train) == TRAIN + 6
+    assert all(str(tmp_path / "other") in train.describe(place) for place in range(TRAIN, TRAIN + 6))
+    assert sorted(places(module)) == list(range(TRAIN + 6))
+
+
 def test_a_bucket_is_read_within_its_bound_and_ahead(
     config: dict[str, Any], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +130,11 @@ def test_a_bucket_is_read_within_its_bound_and_ahead(
     assert module.source.cache is not None
     module.window, module.prefetch = 1, max(sizes)  # a shard by itself, and the next
     module.source.cache.limit = 3 * max(sizes)
-    assert sorted(places(module)) == list(range(TRAIN))
+    epochs: list[int] = []
+    monkeypatch.setattr(
+        shards_module, "order", lambda *a, **b: (epochs.append(b["epoch"]), shard_order.order(*a, **b))[1]
+    )
+    assert sorted(places(module)) == list(range(TRAIN)) and epochs == [0]  # each order is made once
     assert module.source.cache.held() <= 3 * max(sizes)
     assert len(module.aheads) == 1 and module.aheads[0].fetched >= 1
     assert len(far.fetched) <= len(sizes) + 2  # each once, and those of the samples that are looked at first
@@ -129,6 +149,32 @@ def test_a_cache_that_is_too_small_is_refused_before_training(
     monkeypatch.setattr("dvsn.data.shards_module.bytes_of_shards", lambda _: np.array([60 << 20] * 9))
     with pytest.raises(ConfigError, match=r"data\.cache_mb: found 100, .* Set data\.cache_mb="):
         opened(config, cache=str(tmp_path), cache_mb=100)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY\1\0", b"PK\3\4", pickle.dumps([1])])
+def test_a_label_that_is_none_is_named(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"^shard\.tar"):
+        label_of(data, "uint8", "shard.tar")
+
+
+@pytest.mark.parametrize("name", ["sampler", "mix", "data.more", ""])
+def test_what_chooses_among_all_shards_warns_of_a_smaller_cache(
+    config: dict[str, Any], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, name: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sources, "open_storage", lambda *_, **__: Far(shards))
+    monkeypatch.setattr("dvsn.data.shards_module.bytes_of_shards", lambda _: np.array([2 << 20] * 9))
+    module = build_data({"data": {**config["data"], "cache": str(tmp_path), "cache_mb": 9}})
+    module.use("dataset")
+    module.window = module.prefetch = 1 << 20
+    module.sampler = "any" if name == "sampler" else None  # type: ignore[assignment]
+    module.mix = CopyPaste(p=0.0) if name == "mix" else None
+    module.more = [{"root": str(shards)}] if name == "data.more" else []
+    with caplog.at_level(logging.WARNING, "dvsn"):
+        module.setup("fit")
+    said = [each.getMessage() for each in caplog.records if "fetched again" in each.getMessage()]
+    expected = f"{name}: chooses among all shards at random, and data.cache_mb=9 holds a part of their 36 MiB"
+    assert [each.partition(": shards")[0] for each in said] == ([expected] if name else [])
 
 
 # What is lost or damaged ---------------------------------------------------------------------------------
@@ -160,15 +206,21 @@ def test_a_lost_shard_is_named_or_left_out_and_counted(
     assert sorted(places(module)) == list(range(15))
 
 
-def test_a_damaged_sample_is_named(config: dict[str, Any], copied: Path) -> None:
+def test_a_damaged_sample_is_named(
+    config: dict[str, Any], copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shard = copied / "train-000002.tar"
     data = bytearray(shard.read_bytes())
     data[600] ^= 1  # within the first picture
     shard.write_bytes(data)
     with pytest.raises(DataError, match=r"train-000002\.tar: this shard is damaged: .* another crc32"):
         places(reopened(config, copied))
-    with pytest.raises(DataError, match=r"train-000002\.tar: .* its content is not what the index says"):
+    with pytest.raises(DataError, match=r"train-000002\.tar: .* its sha256 is not that of the index"):
         reopened(config, copied, verify=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "open_storage", lambda *_, **__: Far(copied))
+        with pytest.raises(DataError, match=r"train-000002\.tar: the index names .* its sha256 is not that"):
+            reopened(config, copied, verify=True, cache=str(copied.parent / "cache"))
     module = reopened(config, copied, verify=True, lost="skip")
     assert len(module.datasets["train"]) == 19
     assert sorted(places(module)) == list(range(19))
@@ -198,6 +250,12 @@ def test_the_command_line_and_the_task_go_before_the_index(shards: Path, tmp_pat
     assert (
         found["classes"] == 3 and found["dataset"]["names"] == ["a", "b", "c"] and found["keypoints"] is None
     )
+
+
+def test_cfg_shows_what_the_index_gives(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["task=classification", "data=shards", f"data.root={shards}", "--cfg", "job", "-p", "data.dataset"]
+    assert compose.hydra_main("train", lambda _: None, argv=line) is None
+    assert "names:\n- a\n- b\n- c\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from dvsn.errors import DataError, MissingError
 from dvsn.shards.index import NAME, File, Index, Split, dump_table, join_tables, load_table, read_index
+from dvsn.shards.source import check_table
 from dvsn.shards.storage import Folder
 
 FILE = File("train-000000.tar", 10, "0" * 64, 3)
@@ -73,6 +74,39 @@ def test_a_table_with_objects_is_refused_before_it_is_unpickled() -> None:
     for data in (buffer.getvalue(), pickle.dumps(Evil()), b"rubbish"):
         with pytest.raises(DataError, match="no readable table"):
             load_table(data, "x")
+
+
+TABLE = {
+    "name": np.array([b"a", b"b", b"c"]), "class": np.array([0, 1, 0]), "photo.file": np.array([0, 1, 1]),
+    "photo.window": np.array([0, 1, 2]), "shard": np.array([0, 0]), "start": np.array([0, 5]), "size": np.array([5, 5]),
+    "crc": np.array([1, 2], np.uint32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [
+        ("start", [0, -1], "outside"),
+        ("start", [0, 2**63 - 2], "outside"),
+        ("size", [5, 6], "outside"),
+        ("size", [5, -1], "outside"),
+        ("shard", [0, 1], "outside"),
+        ("photo.file", [0, 1, 2], "outside"),
+        ("photo.window", [0, 1, 3], "outside"),
+        ("photo.window", [0, 1, -1], "outside"),
+        ("shard", [0.0, 0.0], "whole numbers"),
+        ("start", [[0], [5]], "whole numbers"),
+        ("start", 0, "missing or not of"),
+        ("class", ["0", "1", "0"], "whole numbers"),
+        ("class", [0, 1], "3 whole numbers"),
+        ("name", [1, 2, 3], "texts"),
+    ],
+)
+def test_a_table_that_no_sample_can_be_read_by_is_refused(column: str, value: Any, found: str) -> None:
+    split = GOOD.splits["train"]
+    check_table(TABLE, split, GOOD, "x")
+    with pytest.raises(DataError, match=found):
+        check_table({**TABLE, column: np.array(value)}, split, GOOD, "x")
 
 
 def test_joined_tables_count_on() -> None:
