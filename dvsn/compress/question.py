@@ -50,16 +50,11 @@ class Question:
     device: Device | None = None
     """The table of another machine, where one is given."""
     conf: Path | None = None
-    """A folder of configs of the candidates that are made of the teacher or of a smaller input, and of the user's own."""
+    """A folder of configs of the candidates that are made of the teacher or of a smaller input, beside the user's own."""
     starts: Mapping[str, Path] = field(default_factory=dict)
     """By candidate the checkpoint that holds layers of the teacher."""
     untried: Sequence[str] = ()
     """Of what a compression can try: what this one does not."""
-
-    @property
-    def config_dir(self) -> str | None:
-        own = self.options["config_dir"]
-        return str(self.conf) if self.conf is not None else None if own is None else str(own)
 
     @property
     def sign(self) -> float:
@@ -71,8 +66,9 @@ class Question:
 
     @property
     def flags(self) -> list[str]:
-        """Of the command line of a training: a folder of options, packages."""
-        found = [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        """Of the command line of a training: the user's folder of options, packages."""
+        own = self.options["config_dir"]
+        found = [] if own is None else ["--config-dir", str(own)]
         return [*found, *(f"--allow={name}" for name in listed(self.options["allow"]))]
 
     @property
@@ -90,12 +86,15 @@ class Question:
         taught = any(word.startswith("distill=") and word != "distill=none" for word in own)
         teacher = [f"teacher={python.spelt(self.teacher)}"] if taught else []
         judged = [f"monitor.name={self.monitor}", f"monitor.mode={'max' if self.sign > 0 else 'min'}"]
-        return [*own, *self.words, *teacher, *judged]
+        made = []
+        if self.conf is not None:
+            made = [f"hydra.searchpath={python.spelt([f'file://{self.conf.absolute()}'])}"]
+        return [*own, *self.words, *teacher, *judged, *made]
 
     def composed(self, words: Sequence[str], job: Callable[[dict[str, Any]], Any]) -> Any:
         """What `job` returns for the config of a training with these words."""
         allow = listed(self.options["allow"])
-        return python.call("train", job, words, {}, config_dir=self.config_dir, allow=allow)
+        return python.call("train", job, words, {}, config_dir=self.options["config_dir"], allow=allow)
 
 
 def listed(value: Any) -> list[str]:

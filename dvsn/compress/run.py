@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from dvsn.compress.budget import spoken
 from dvsn.compress.finish import TEACHER, File
 from dvsn.compress.question import Question
 from dvsn.compress.training import Student
+from dvsn.config import python
 from dvsn.config.folders import require_writable
 from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError, UserError
@@ -197,9 +199,8 @@ class Compression:
             kept = max(own, key=lambda row: self.asked.sign * row["score"])
             deviation = halving.spread([row["score"] for row in own])[1]
             words = training.words_of(self.asked, student, epochs=kept["epochs"], seed=kept["seed"])
-            line = " ".join(
-                ["python -m dvsn.train", *self.asked.flags, *words, f"hydra.run.dir={kept['folder']}"]
-            )
+            run_dir = f"hydra.run.dir={python.spelt(kept['folder'])}"
+            line = shlex.join(["python", "-m", "dvsn.train", *self.asked.flags, *words, run_dir])
             checkpoint = checkpoint_of(Path(kept["folder"]))
             for file in finish.export(
                 self.asked, student.name, checkpoint, self.measured[student.candidate], line
