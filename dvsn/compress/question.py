@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dvsn.compress.device import Device
 from dvsn.config import python
 from dvsn.config.folders import require_writable
 from dvsn.config.types import number, require, whole
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, UserError
 from dvsn.export.scoring import main_score
 from dvsn.reading import read_json
 
@@ -246,9 +247,25 @@ def brief(value: Any, most: int = 60) -> str:
 # The folder -----------------------------------------------------------------------------------------------
 
 
-def claim(question: Question) -> None:
-    """Write what is asked into the folder. Raises `ConfigError` where it holds the answer to another question: of another
-    teacher, with other options, or with another candidate of one name. Budget, floor and hours may change."""
+@contextmanager
+def claimed(question: Question) -> Iterator[None]:
+    """Within it, candidates are made in a folder that holds the question. Where a new one is refused, what was made of it
+    goes, so that a corrected line finds no other question there."""
+    new = claim(question)
+    try:
+        yield
+    except UserError:
+        if new:
+            for name in ("conf", "starts"):
+                shutil.rmtree(question.folder / name, ignore_errors=True)
+            (question.folder / "question.json").unlink()
+        raise
+
+
+def claim(question: Question) -> bool:
+    """Write what is asked into the folder; returns whether nothing was asked there before. Raises `ConfigError` where it
+    holds the answer to another question: of another teacher, with other options, or with another candidate of one name.
+    Budget, floor and hours may change."""
     require_writable(question.folder, option="folder")
     file = question.folder / "question.json"
     mine: dict[str, Any] = {
@@ -256,7 +273,8 @@ def claim(question: Question) -> None:
         "with": question.words,
         "students": {"candidates": dict(question.menu.candidates), "methods": dict(question.menu.methods)},
     }
-    if file.is_file():
+    new = not file.is_file()
+    if not new:
         before = read_json(file)
         other = [key for key in ("teacher", "with") if before.get(key) != mine[key]]
         for kind, known in mine["students"].items():
@@ -270,6 +288,7 @@ def claim(question: Question) -> None:
             )
     question.folder.mkdir(parents=True, exist_ok=True)
     write_json(file, mine)
+    return new
 
 
 def digest(path: Path) -> str:

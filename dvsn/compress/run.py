@@ -33,10 +33,10 @@ def run(options: Mapping[str, Any], words: Sequence[str]) -> str:
     asked = question.ask(options, words)
     made = question.check_students(asked, asked.menu.plain())  # a refused line leaves no folder behind
     with locked_folder(asked.folder, option="folder", what="a compression", unit="a training") as lock:
-        question.claim(asked)
-        asked, out = derived.derive(asked)
-        rest = {name: words for name, words in asked.menu.candidates.items() if name not in made}
-        made |= question.check_students(asked, replace(asked.menu, candidates=rest))
+        with question.claimed(asked):
+            asked, out = derived.derive(asked)
+            rest = {name: words for name, words in asked.menu.candidates.items() if name not in made}
+            made |= question.check_students(asked, replace(asked.menu, candidates=rest))
         made = {name: made[name] for name in asked.menu.candidates}
         tasks = {name: task for name, (task, _) in made.items()}
         asked = replace(asked, starts=derived.starts(asked, tasks))

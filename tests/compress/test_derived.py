@@ -112,6 +112,8 @@ def test_starts_double_only_what_has_one(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("network=resnet8, input=2", "candidates.a: found input=2, expected a number between 0 and 1"),
+        ("network=resnet8, input=0.4", "found input=0.4, expected 1/2, 1/3, 1/4, ..., or a number between"),
+        ("network=teacher, pruned=1/1", "found pruned=1/1, expected a number between 0 and 1"),
         ("network=teacher, pruned=half", "found pruned=half, expected"),
         ("network=resnet8, pruned=0.5", "candidates.a: pruned=... needs network=teacher"),
         ("network=teacher, network.depth=8", "network=teacher is taken as it is"),
@@ -126,6 +128,7 @@ def test_words_without_meaning_are_refused_with_their_place(words: str, message:
 
 def test_own_words_are_parted() -> None:
     assert own_words(["network=teacher", "input=.25"]) == ({"network": "teacher", "input": 0.25}, [])
+    assert own_words(["network=pfld", "input=1/3"]) == ({"input": 1 / 3}, ["network=pfld"])
     assert own_words(["network=pfld", "network.width=0.5"]) == ({}, ["network=pfld", "network.width=0.5"])
 
 
