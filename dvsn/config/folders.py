@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dvsn.atomic import locked_out
-from dvsn.config import flags, leash
+from dvsn.config import flags, parent_death
 from dvsn.config.launched import restarted
 from dvsn.config.newest import newest_run
 from dvsn.config.types import found
@@ -145,7 +145,7 @@ def claimed(folder: Path, *, given: bool, resume: bool) -> Iterator[Path]:
         return
     require_writable(folder, option="hydra.run.dir")
     if made_by_pool(folder):
-        leash.hold()
+        parent_death.stop_with_parent()
     for place in next_free(folder):
         missing = not_there(place)
         made = _make(place)

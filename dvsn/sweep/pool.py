@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dvsn.atomic import locked_out, replacing
-from dvsn.config import leash
+from dvsn.config import parent_death
 from dvsn.config.folders import JOB_FOLDER
 from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError
@@ -118,8 +118,8 @@ class Pool:
 
     A context: Ctrl-C and SIGTERM stop all jobs politely and leave it as KeyboardInterrupt and SystemExit(143), a second
     signal kills them; so does any exception inside. `what` and `unit` are the words of the messages, `files` the
-    descriptors that the jobs inherit, `without` the values of variables that they do not. Jobs that are `leashed` stop
-    when this process is killed, see `dvsn.config.leash`.
+    descriptors that the jobs inherit, `without` the values of variables that they do not. With
+    `stop_with_parent` the jobs stop when this process is killed, see `dvsn.config.parent_death`.
     """
 
     def __init__(
@@ -131,10 +131,10 @@ class Pool:
         group: str | None = None,
         files: Sequence[int] = (),
         without: Collection[str] = (),
-        leashed: bool = False,
+        stop_with_parent: bool = False,
     ) -> None:
         self.size, self.what, self.unit, self.group, self.files = size, what, unit, group, tuple(files)
-        self.without, self.leashed = frozenset(without), leashed
+        self.without, self.stop_with_parent = frozenset(without), stop_with_parent
         self.running: list[Process] = []
         self._signals: list[int] = []
         self._handlers: dict[int, Any] = {}
@@ -193,8 +193,8 @@ class Pool:
         drop = ("TORCHELASTIC_", "TORCHRUN_")
         kept = {k: v for k, v in os.environ.items() if k not in DDP_VARIABLES and not k.startswith(drop)}
         kept = {k: v for k, v in kept.items() if v not in self.without}
-        if self.leashed:
-            kept[leash.PARENT] = str(os.getpid())
+        if self.stop_with_parent:
+            kept[parent_death.PARENT] = str(os.getpid())
         kept.setdefault("PYTHONUNBUFFERED", "1")
         kept[JOB_FOLDER] = str(folder)
         kept.setdefault(

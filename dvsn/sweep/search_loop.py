@@ -227,7 +227,7 @@ class Search:
         group = f"{folder.parent.name}_{folder.name}"
         pool = Pool(
             options["jobs"], what="search", unit="trial", group=group, files=[] if lock is None else [lock],
-            without=storage.secrets(self.plan.address), leashed=self.team is not None,
+            without=storage.secrets(self.plan.address), stop_with_parent=self.team is not None,
         )  # fmt: skip
         try:
             with pool:

@@ -1,4 +1,4 @@
-"""A job on a leash ends with the process that has started it."""
+"""A job stops with the process that has started it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from dvsn.config import leash
+from dvsn.config import parent_death
 from tests.support.tiny_command import environment
 
 CHILD = """
 import signal, sys, time
-from dvsn.config import leash
+from dvsn.config import parent_death
 def stop(*_):
     open(sys.argv[1], "w").close()
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
-leash.hold()
+parent_death.stop_with_parent()
 print("held", flush=True)
 time.sleep(30)
 """
@@ -48,8 +48,8 @@ def test_it_stops_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_one_that_came_too_late_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
-    monkeypatch.setenv(leash.PARENT, "1" if os.getppid() != 1 else "2")
-    leash.hold()
-    assert sent == [(os.getpid(), signal.SIGTERM)] and leash.PARENT not in os.environ
-    leash.hold()  # nobody has asked for it
+    monkeypatch.setenv(parent_death.PARENT, "1" if os.getppid() != 1 else "2")
+    parent_death.stop_with_parent()
+    assert sent == [(os.getpid(), signal.SIGTERM)] and parent_death.PARENT not in os.environ
+    parent_death.stop_with_parent()  # nobody has asked for it
     assert len(sent) == 1

@@ -14,10 +14,10 @@ PARENT = "DVSN_PARENT"
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
-def hold() -> None:
+def stop_with_parent() -> None:
     """From here on this process gets SIGTERM, with which a run writes its checkpoint, when the one in `PARENT` ends.
 
-    Linux does that itself; elsewhere a thread looks every second. A process that has another parent is on no leash.
+    Linux does that itself; elsewhere a thread looks every second. Nothing happens where that variable is not set.
     """
     parent = os.environ.pop(PARENT, "")
     if not parent.isdecimal():
