@@ -232,15 +232,15 @@ class Search:
         try:
             with pool:
                 while True:
-                    with self.patient():
+                    with self.patient(pool):
                         if self.round(pool):
                             return
         finally:
             self.hand_over()
 
     @contextmanager
-    def patient(self) -> Iterator[None]:
-        """A shared storage may be gone for some minutes. Raises `UserError` after that."""
+    def patient(self, pool: Pool) -> Iterator[None]:
+        """A shared storage may be gone for some minutes. Raises `UserError` after that; Ctrl-C and SIGTERM end the wait."""
         if self.team is None:
             yield
             return
@@ -258,7 +258,8 @@ class Search:
                 raise UserError(
                     f"search.storage: no answer for {PATIENCE:g} seconds: {storage.brief(error)}. The same line goes on"
                 ) from None
-            time.sleep(LOOK)
+            self.release_unstarted(self.team)
+            self.ended += pool.wait(LOOK)
 
     def round(self, pool: Pool) -> bool:
         """One look at everything. True when nothing is left to do."""
@@ -365,6 +366,12 @@ class Search:
     def release(self, number: int) -> None:
         if self.team is not None:
             self.team.release(number)
+
+    def release_unstarted(self, team: Team) -> None:
+        """Unlock trials that the storage failed before they could start, so that the next look finds them as left here."""
+        kept = {state.trial.number for state in self.running.values()} | {trial.number for trial in self.left}
+        for number in team.locks.keys() - kept:
+            team.release(number)
 
     # Trials -------------------------------------------------------------------------------------------------
 

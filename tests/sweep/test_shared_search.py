@@ -19,6 +19,7 @@ from dvsn.errors import ConfigError, UserError, without_passwords
 from dvsn.report import command as report
 from dvsn.report import search_study, search_table
 from dvsn.sweep import search_loop, storage, workers
+from dvsn.sweep.pool import Pool
 from dvsn.sweep.search_loop import Search
 from dvsn.sweep.storage import Address
 from dvsn.sweep.workers import Team
@@ -377,23 +378,48 @@ def test_a_storage_that_is_gone_for_a_while(two: Any, monkeypatch: pytest.Monkey
     from optuna.exceptions import StorageInternalError
 
     a, *_ = two
+    pool = Pool(1)
     monkeypatch.setattr(search_loop, "LOOK", 0)
     for _ in range(2):
-        with a.patient():
+        with a.patient(pool):
             raise StorageInternalError(f"lost postgresql://me:{SECRET}@host/db\nat line 3")
     assert (
         capsys.readouterr().err.count("does not answer, trying again: lost postgresql://me:***@host/db\n")
         == 1
     )
-    with a.patient():
+    with a.patient(pool):
         pass
     assert a.gone is None
     monkeypatch.setattr(search_loop, "PATIENCE", -1)
     with (
         pytest.raises(UserError, match=r"search.storage: no answer for .*The same line goes on"),
-        a.patient(),
+        a.patient(pool),
     ):
         raise StorageInternalError("lost")
+
+
+def test_a_stop_while_the_storage_is_gone(two: Any) -> None:
+    """SIGTERM ends the wait for a storage, as it ends the wait for a trial."""
+    from optuna.exceptions import StorageInternalError
+
+    a, *_ = two
+    with pytest.raises(SystemExit) as stop, Pool(1) as pool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with a.patient(pool):
+            raise StorageInternalError("lost")
+    assert stop.value.code == 143
+
+
+def test_a_trial_that_the_storage_failed_before_its_start(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is drawn, but did not start: the same worker finds it again and runs it, rather than waiting for itself."""
+    from optuna.exceptions import StorageInternalError
+
+    a, team, *_ = two
+    monkeypatch.setattr(search_loop, "LOOK", 0)
+    with a.patient(Pool(1)):
+        drawn = a.ask()
+        raise StorageInternalError("lost")
+    assert [trial.number for trial in team.left_here()] == [drawn.number]
 
 
 # What is refused ----------------------------------------------------------------------------------------------
@@ -506,8 +532,6 @@ def test_nothing_of_it_reaches_the_console_or_the_disk(word: str, tmp_path: Path
 
 def test_trials_do_not_know_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its variable, nor one with the whole URL; a variable that only resembles it stays."""
-    from dvsn.sweep.pool import Pool
-
     url = f"postgresql://me:{SECRET}@host/db"
     monkeypatch.setenv("STORAGE", url)
     monkeypatch.setenv("PGPASSWORD", SECRET)
