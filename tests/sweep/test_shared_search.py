@@ -515,7 +515,7 @@ def test_a_password_on_the_command_line_is_refused_unseen(word: str) -> None:
     )
 
 
-@pytest.mark.parametrize("word", ["search.storage", "--storage"])
+@pytest.mark.parametrize("word", ["search.storage", pytest.param("--storage", marks=pytest.mark.slow)])
 def test_nothing_of_it_reaches_the_console_or_the_disk(word: str, tmp_path: Path) -> None:
     call = [
         sys.executable,
