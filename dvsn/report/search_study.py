@@ -69,14 +69,11 @@ def load(folder: Path) -> Study:
 def keep_copy(study: Study, folder: Path) -> None:
     """Write what a shared study holds now to the folder of a search, from where a report reads it without the storage."""
     from optuna import create_study
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / FILE) as temporary:
         temporary.unlink(missing_ok=True)  # of a process of this number that was killed
-        target = JournalStorage(JournalFileBackend(str(temporary), lock_obj=NoLock()))  # type: ignore[arg-type]
-        copy = create_study(study_name="search", storage=target, direction=study.direction)
+        copy = create_study(study_name="search", storage=journal(temporary), direction=study.direction)
         for key, value in study.user_attrs.items():
             copy.set_user_attr(key, value)
         copy.add_trials(study.get_trials(deepcopy=False))

@@ -141,6 +141,12 @@ def failed(error: str) -> dict[str, Any]:
     return {"code": 1, "seconds": 0.0, "error": error}
 
 
+def last_line(error: Exception) -> str:
+    """What an error from elsewhere says below its traceback; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def backend(name: str, options: Mapping[str, Any], folder: Path) -> Backend:
     """Who runs the jobs of `hydra/launcher=NAME`, with the options of its node. Raises `ConfigError`."""
     return RayCluster(options) if name == "ray" else Submitit(name.removeprefix("submitit_"), options, folder)
@@ -194,8 +200,7 @@ class SubmititHandle:
         try:
             results = self.given.results()
         except Exception as error:  # noqa: BLE001 - whatever a job may have raised there, or submitit for one that is lost
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return failed(f"{self.given.state}: {lines[-1] if lines else type(error).__name__}")
+            return failed(f"{self.given.state}: {last_line(error)}")
         return next((each for each in results if each["code"]), results[0])
 
     def cancel(self) -> None:
@@ -257,8 +262,7 @@ class RayHandle:
         try:
             return dict(self.ray.get(self.reference))
         except Exception as error:  # noqa: BLE001 - whatever a job may have raised there, or Ray for one that is lost
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return failed(lines[-1] if lines else type(error).__name__)
+            return failed(last_line(error))
 
     def cancel(self) -> None:
         self.ray.cancel(self.reference, force=False)
