@@ -23,7 +23,7 @@ from dvsn.errors import ConfigError, DataError
 
 MEGABYTE = 1 << 20
 JSON_LIMIT = 4096 * MEGABYTE  # LVIS and Objects365 have files of a gigabyte
-LARGEST = 1e18
+LARGEST = 1e18  # of coordinates, sides and areas: float32 holds its square
 TEXT_LIMIT = 1024 * MEGABYTE
 HIGHEST = 10**18  # of whole numbers, such as ids: they have to fit into 64 bits
 SHOWN = 60  # characters of a wrong value

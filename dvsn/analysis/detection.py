@@ -49,27 +49,30 @@ MEANINGS = {
 }
 
 
+BOXES = ("boxes", "scores", "labels")
+
+
 class Scored(Scores):
     """Boxes of each class by their scores, right at an IoU of `MATCHED`; they are judged when the curves are asked for."""
 
     def __init__(self, task: Any) -> None:
         super().__init__(task)
-        self._rows: dict[int, tuple[list[Row], list[Row]]] = {}
+        self._found: dict[int, dict[str, Tensor]] = {}
 
     def begin(self) -> None:
-        self._rows.clear()
+        self._found.clear()
 
     def look(self, batch: Batch, output: Any) -> None:
-        data = self.task.score.dataset
         for index, found in zip(torch.as_tensor(batch["index"]).tolist(), output, strict=True):
-            self._rows[index] = rows_of(data, index, found)
+            self._found[index] = {key: found[key].detach().cpu() for key in BOXES}
 
     def curves(self, gather: Gather) -> tuple[PrecisionRecall, ...]:
-        if not any(gather(bool(self._rows))):
+        if not any(gather(bool(self._found))):
             return ()
-        judged = {index: judge(*rows) for index, rows in self._rows.items()}
+        data = self.task.score.dataset
+        judged = {index: judge(*rows_of(data, index, found)) for index, found in self._found.items()}
         together = {index: each for part in gather(judged) for index, each in part.items()}
-        return judged_curves(list(together.values()), self.task.score.dataset.categories)
+        return judged_curves(list(together.values()), data.categories)
 
 
 class Found(Analyst):
@@ -253,7 +256,7 @@ class Found(Analyst):
     def error_charts(self) -> tuple[Chart, ...]:
         rows = self.errors
         kinds = tuple(str(row["kind"]) for row in rows)
-        swept = by_confidence(self.everything, CONFIDENCES)
+        swept = by_confidence(self.everything, list(self.categories), CONFIDENCES)
         at = tuple(CONFIDENCES.round(2).tolist())
         f1 = swept["f1"]
         best = int(np.nanargmax(f1)) if np.isfinite(f1).any() else 0
@@ -289,7 +292,7 @@ class Found(Analyst):
 
 def rows_of(data: Any, index: int, found: dict[str, Tensor]) -> tuple[list[Row], list[Row]]:
     """What was found in a picture, of the classes of the data set, and its objects, both in COCO's form."""
-    boxes = {key: found[key].detach().cpu().double() for key in ("boxes", "scores", "labels")}
+    boxes = {key: found[key].detach().cpu().double() for key in BOXES}
     boxes["labels"] = boxes["labels"].long()
     results = coco_results(boxes, index)
     return [each for each in results if each["category_id"] in data.categories], data.truth(index)

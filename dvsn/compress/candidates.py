@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def own_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     for word in words:
         key, _, text = word.partition("=")
         if key in OWN:
-            own[key] = float(text)
+            own[key] = float(Fraction(text))
         elif word == "network=teacher":
             own["network"] = "teacher"
         else:
@@ -73,8 +74,15 @@ def require_own(words: Sequence[str], where: str) -> None:
     """Raises `ConfigError` where words of a candidate's own have no meaning."""
     for word in words:
         key, _, text = word.partition("=")
-        if key in OWN and not (re.fullmatch(r"0?\.\d+", text) and float(text) > 0):
+        if key not in OWN:
+            continue
+        share = Fraction(text) if re.fullmatch(r"0?\.\d+|1/[1-9]\d*", text) else Fraction()
+        if not 0 < share < 1:
             raise ConfigError(f"{where}: found {word}, expected a number between 0 and 1, such as {key}=0.5.")
+        if key == "input" and share < Fraction(1, 2) and share.numerator != 1:
+            raise ConfigError(
+                f"{where}: found {word}, expected 1/2, 1/3, 1/4, ..., or a number between 0.5 and 1."
+            )
     own, rest = own_words(words)
     if "pruned" in own and "network" not in own:
         raise ConfigError(f"{where}: pruned=... needs network=teacher, which alone has learnt what may go.")

@@ -74,6 +74,7 @@ REFUSED = {
     "resume": "The same line goes on by itself.",
     "monitor.name": "The score of the task decides.",
     "monitor.mode": "The score of the task decides.",
+    "hydra.searchpath": "A folder of your own options is config_dir=FOLDER.",
     "hydra.run.dir": "Runs lie in folder=...",
 }
 """Options of dvsn.train that are this command's to choose."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from dvsn.compress.candidates import Menu, own_words
 from dvsn.compress.finish import CONFIG
 from dvsn.compress.pruning import prune
 from dvsn.compress.question import Question, listed
+from dvsn.config import python
 from dvsn.engine.checkpoint import AtomicCheckpointIO
 from dvsn.engine.initial_weights import fitting_of
 from dvsn.errors import ConfigError
@@ -50,12 +50,10 @@ def derive(question: Question) -> tuple[Question, dict[str, str]]:
         (conf / "network").mkdir(parents=True, exist_ok=True)
         write_yaml(conf / "network" / f"compress_{name}.yaml", node)
         others = [word for word in rest if not word.startswith("network")]
-        weights = [] if start is None else [f"weights={start}"]
+        weights = [] if start is None else [f"weights={python.spelt(start)}"]
         candidates[name] = [f"network=compress_{name}", *others, *weights]
     if not candidates:
         raise ConfigError(f"candidates: none can be made: {'; '.join(f'{k}: {v}' for k, v in out.items())}")
-    if conf.is_dir() and question.options["config_dir"] is not None:
-        shutil.copytree(str(question.options["config_dir"]), conf, dirs_exist_ok=True)
     menu = Menu(question.menu.task, candidates, question.menu.methods)
     return replace(question, menu=menu, conf=conf if conf.is_dir() else None), out
 

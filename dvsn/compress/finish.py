@@ -21,6 +21,7 @@ from dvsn.compress import measure
 from dvsn.compress.question import Question
 from dvsn.config import python
 from dvsn.errors import UserError
+from dvsn.portable.measure import size_of
 from dvsn.reading import read_json
 from dvsn.sweep.job import reason
 
@@ -139,12 +140,6 @@ def options_of_export(question: Question, *, int8: bool) -> list[str]:
 def word_of(path: Path) -> str:
     """A path as a word of a command line, for a shell too."""
     return python.spelt(str(path))
-
-
-def size_of(path: Path) -> int:
-    """Bytes of an exported file; of OpenVINO with its weights."""
-    binary = path.with_suffix(".bin")
-    return path.stat().st_size + (binary.stat().st_size if path.suffix == ".xml" and binary.is_file() else 0)
 
 
 def evaluate(question: Question, name: str, path: Path, split: str) -> float | None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dvsn.compress.device import Device
 from dvsn.config import python
 from dvsn.config.folders import require_writable
 from dvsn.config.types import number, require, whole
-from dvsn.errors import ConfigError
+from dvsn.errors import ConfigError, UserError
 from dvsn.export.scoring import main_score
 from dvsn.reading import read_json
 
@@ -50,16 +51,11 @@ class Question:
     device: Device | None = None
     """The table of another machine, where one is given."""
     conf: Path | None = None
-    """A folder of configs of the candidates that are made of the teacher or of a smaller input, and of the user's own."""
+    """A folder of configs of the candidates that are made of the teacher or of a smaller input, beside the user's own."""
     starts: Mapping[str, Path] = field(default_factory=dict)
     """By candidate the checkpoint that holds layers of the teacher."""
     untried: Sequence[str] = ()
     """Of what a compression can try: what this one does not."""
-
-    @property
-    def config_dir(self) -> str | None:
-        own = self.options["config_dir"]
-        return str(self.conf) if self.conf is not None else None if own is None else str(own)
 
     @property
     def sign(self) -> float:
@@ -71,8 +67,9 @@ class Question:
 
     @property
     def flags(self) -> list[str]:
-        """Of the command line of a training: a folder of options, packages."""
-        found = [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        """Of the command line of a training: the user's folder of options, packages."""
+        own = self.options["config_dir"]
+        found = [] if own is None else ["--config-dir", str(own)]
         return [*found, *(f"--allow={name}" for name in listed(self.options["allow"]))]
 
     @property
@@ -90,12 +87,15 @@ class Question:
         taught = any(word.startswith("distill=") and word != "distill=none" for word in own)
         teacher = [f"teacher={python.spelt(self.teacher)}"] if taught else []
         judged = [f"monitor.name={self.monitor}", f"monitor.mode={'max' if self.sign > 0 else 'min'}"]
-        return [*own, *self.words, *teacher, *judged]
+        made = []
+        if self.conf is not None:
+            made = [f"hydra.searchpath={python.spelt([f'file://{self.conf.absolute()}'])}"]
+        return [*own, *self.words, *teacher, *judged, *made]
 
     def composed(self, words: Sequence[str], job: Callable[[dict[str, Any]], Any]) -> Any:
         """What `job` returns for the config of a training with these words."""
         allow = listed(self.options["allow"])
-        return python.call("train", job, words, {}, config_dir=self.config_dir, allow=allow)
+        return python.call("train", job, words, {}, config_dir=self.options["config_dir"], allow=allow)
 
 
 def listed(value: Any) -> list[str]:
@@ -247,9 +247,25 @@ def brief(value: Any, most: int = 60) -> str:
 # The folder -----------------------------------------------------------------------------------------------
 
 
-def claim(question: Question) -> None:
-    """Write what is asked into the folder. Raises `ConfigError` where it holds the answer to another question: of another
-    teacher, with other options, or with another candidate of one name. Budget, floor and hours may change."""
+@contextmanager
+def claimed(question: Question) -> Iterator[None]:
+    """Within it, candidates are made in a folder that holds the question. Where a new one is refused, what was made of it
+    goes, so that a corrected line finds no other question there."""
+    new = claim(question)
+    try:
+        yield
+    except UserError:
+        if new:
+            for name in ("conf", "starts"):
+                shutil.rmtree(question.folder / name, ignore_errors=True)
+            (question.folder / "question.json").unlink()
+        raise
+
+
+def claim(question: Question) -> bool:
+    """Write what is asked into the folder; returns whether nothing was asked there before. Raises `ConfigError` where it
+    holds the answer to another question: of another teacher, with other options, or with another candidate of one name.
+    Budget, floor and hours may change."""
     require_writable(question.folder, option="folder")
     file = question.folder / "question.json"
     mine: dict[str, Any] = {
@@ -257,7 +273,8 @@ def claim(question: Question) -> None:
         "with": question.words,
         "students": {"candidates": dict(question.menu.candidates), "methods": dict(question.menu.methods)},
     }
-    if file.is_file():
+    new = not file.is_file()
+    if not new:
         before = read_json(file)
         other = [key for key in ("teacher", "with") if before.get(key) != mine[key]]
         for kind, known in mine["students"].items():
@@ -271,6 +288,7 @@ def claim(question: Question) -> None:
             )
     question.folder.mkdir(parents=True, exist_ok=True)
     write_json(file, mine)
+    return new
 
 
 def digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from dvsn.compress.budget import spoken
 from dvsn.compress.finish import TEACHER, File
 from dvsn.compress.question import Question
 from dvsn.compress.training import Student
+from dvsn.config import python
 from dvsn.config.folders import require_writable
 from dvsn.engine.starving import cores
 from dvsn.errors import ConfigError, UserError
@@ -31,10 +33,10 @@ def run(options: Mapping[str, Any], words: Sequence[str]) -> str:
     asked = question.ask(options, words)
     made = question.check_students(asked, asked.menu.plain())  # a refused line leaves no folder behind
     with locked_folder(asked.folder, option="folder", what="a compression", unit="a training") as lock:
-        question.claim(asked)
-        asked, out = derived.derive(asked)
-        rest = {name: words for name, words in asked.menu.candidates.items() if name not in made}
-        made |= question.check_students(asked, replace(asked.menu, candidates=rest))
+        with question.claimed(asked):
+            asked, out = derived.derive(asked)
+            rest = {name: words for name, words in asked.menu.candidates.items() if name not in made}
+            made |= question.check_students(asked, replace(asked.menu, candidates=rest))
         made = {name: made[name] for name in asked.menu.candidates}
         tasks = {name: task for name, (task, _) in made.items()}
         asked = replace(asked, starts=derived.starts(asked, tasks))
@@ -197,9 +199,8 @@ class Compression:
             kept = max(own, key=lambda row: self.asked.sign * row["score"])
             deviation = halving.spread([row["score"] for row in own])[1]
             words = training.words_of(self.asked, student, epochs=kept["epochs"], seed=kept["seed"])
-            line = " ".join(
-                ["python -m dvsn.train", *self.asked.flags, *words, f"hydra.run.dir={kept['folder']}"]
-            )
+            run_dir = f"hydra.run.dir={python.spelt(kept['folder'])}"
+            line = shlex.join(["python", "-m", "dvsn.train", *self.asked.flags, *words, run_dir])
             checkpoint = checkpoint_of(Path(kept["folder"]))
             for file in finish.export(
                 self.asked, student.name, checkpoint, self.measured[student.candidate], line

@@ -13,14 +13,16 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dvsn.config.launched import Place, host, named
 from dvsn.errors import ConfigError, UserError
 
+T = TypeVar("T")
+A = TypeVar("A")
 GRACE = 5.0
 """Seconds that a process has to end by itself after another one has failed, before the board ends it."""
 ENDED = "ended"
@@ -282,6 +284,12 @@ def current() -> Board | None:
     return _current[-1] if _current else None
 
 
+def of_several() -> Board | None:
+    """The board of a run of several processes that goes on; None elsewhere."""
+    board = current()
+    return None if board is None or board.closed or board.place.world == 1 else board
+
+
 def connect(place: Place, *, timeout: float) -> Board:
     """The board over the store that the launcher names by MASTER_ADDR and MASTER_PORT: torchrun's, else one that process 0
     keeps, and lends to torch.distributed. Raises `Failed` where nobody answers within the time-out."""
@@ -419,17 +427,26 @@ def agree(topic: str, own: Mapping[str, Any], *, advice: str) -> None:
     Process 0 compares and decides; all raise the same `ConfigError`, which names processes, machines and values. The
     values are plain.
     """
-    board = current()
-    if board is None or board.place.world == 1:
-        return
-    place, topic = board.place, board.next_round(topic)
-    board.write(f"{topic}/{place.rank}", {"host": host(), "values": dict(own)})
-    if place.rank == 0:
-        told = {rank: board.wait(f"{topic}/{rank}", of=rank) for rank in range(place.world)}
-        board.write(f"{topic}/verdict", verdict(told, advice))
-    wrong = board.wait(f"{topic}/verdict", of=0)
+    told = {"host": host(), "values": dict(own)}
+    wrong = decided(topic, told, lambda all_told: verdict(dict(enumerate(all_told)), advice))
     if wrong:
         raise ConfigError(wrong)
+
+
+def decided(topic: str, own: T, by: Callable[[list[T]], A]) -> A:
+    """What process 0 makes, with `by`, of what each process says here, in the order of their ranks; all have its answer.
+    A single process decides alone. Both are plain values, and not None."""
+    board = of_several()
+    if board is None:
+        return by([own])
+    place, topic = board.place, board.next_round(topic)
+    board.write(f"{topic}/{place.rank}", own)
+    if place.rank == 0:
+        board.write(
+            f"{topic}/verdict", by([board.wait(f"{topic}/{rank}", of=rank) for rank in range(place.world)])
+        )
+    answer: A = board.wait(f"{topic}/verdict", of=0)
+    return answer
 
 
 LISTED = 6

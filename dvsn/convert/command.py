@@ -121,11 +121,11 @@ def gather(source: Path, path: Path, options: dict[str, Any]) -> Path:
             raise ConfigError(
                 f"{option.name}: is for published networks; {source} is a checkpoint of dvsn in parts."
             )
+    if path.is_dir():
+        raise ConfigError(f"output: {path} is a folder, expected the name of a file, such as whole.ckpt.")
     parts = described(source, read_checkpoint(source / INDEX))
     content = read_checkpoint(source)
     header = read_recipe(content, source)
-    if path.is_dir():
-        raise ConfigError(f"output: {path} is a folder, expected the name of a file, such as whole.ckpt.")
     AtomicCheckpointIO().save_checkpoint(content, path)
     log.info(
         "%s: a checkpoint in %d parts, written by %d processes after step %d of %s; %d tensors of the network",

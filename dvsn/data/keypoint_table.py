@@ -138,7 +138,7 @@ class KeypointTable(PeopleDataset):
         except ValueError as error:
             raise DataError(f"{where}: expected a number in every column ({error}).") from error
         points = values[:, :2] - self.first_pixel
-        labels = values[:, 2] if len(self.marks) == 3 else ~np.isnan(points).all(axis=1)
+        labels = values[:, 2] if len(self.marks) == 3 else np.ones(len(names))
         labels = np.where(np.isnan(values).all(axis=1), 0, labels)  # nothing is written there
         for name, point, label in zip(names, points, labels, strict=True):
             if label not in (0, 1, 2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
@@ -147,6 +147,14 @@ def names_in(path: Path) -> list[str]:
     ]
 
 
+def places_by_name(photos: Iterable[PurePath], folder: PurePath, ending: str) -> dict[str, int]:
+    """The place of each photo by its name below `folder`, without its ending, as lists of names have it."""
+    stems = [stem_of(photo, ending) for photo in photos]
+    return {
+        stem.relative_to(folder).as_posix(): place for place, stem in enumerate(stems) if stem is not None
+    }
+
+
 def named_pairs(
     root: Path, lists: str, split: str, pairs: list[tuple[Path, Path]], *, photos: Path, ending: str
 ) -> list[tuple[Path, Path]]:
@@ -162,19 +170,15 @@ def named_pairs(
         expected=f"    ROOT/{lists} with the name of a photo a line",
         option="data.root and data.dataset.lists",
     )
-    known = {}
-    for pair in pairs:
-        stem = stem_of(pair[0], ending)
-        if stem is not None:
-            known[stem.relative_to(photos).as_posix()] = pair
+    known = places_by_name([photo for photo, _ in pairs], photos, ending)
     names = names_in(path)
     missing = [name for name in names if name not in known]
     if missing or not names:
-        found = (
-            f"{len(missing)} names without a photo and a mask, such as {missing[0]}" if missing else "no name"
-        )
+        found = f"no photo with a mask for {', '.join(missing[:3])}" if missing else "no name"
+        if len(missing) > 3:
+            found += f" and {len(missing) - 3} more"
         raise DataError(f"{path}: found {found}; expected names of pictures below {photos}, one a line.")
-    return [known[name] for name in names]
+    return [pairs[known[name]] for name in names]
 
 
 def existing_pairs(pairs: list[tuple[Path, Path]], where: Path, *, tree: str) -> list[tuple[Path, Path]]:

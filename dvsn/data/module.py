@@ -175,12 +175,10 @@ def measure_ranges(dataset: ImageDataset, rule: Rule, *, skip: bool = False) -> 
     pictures = []
     for path in paths:
         try:
-            parts = read_numbers(
-                path, headers.read_picture(path, rule.max_pixels, bands=bands.count), bands, rule.max_pixels
-            )
-            pictures.append(
-                [spread(part).copy()[None] for part in parts]
-            )  # (1, pixels, n): the rest need not stay
+            content = headers.read_picture(path, rule.max_pixels, bands=bands.stored)
+            parts = read_numbers(path, content, bands, rule.max_pixels)
+            # (1, pixels, n) each: the rest need not stay
+            pictures.append([spread(part).copy()[None] for part in parts])
         except DataError:
             if not skip:
                 raise

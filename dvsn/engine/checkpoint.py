@@ -44,8 +44,9 @@ class AtomicCheckpointIO(CheckpointIO):
         remove(Path(path))
 
 
-ASIDE = "_before"
-"""What is put to the name of a checkpoint while one of the other form, file or folder, takes its place."""
+ASIDE = "_being_replaced"
+"""What is put to the name of a checkpoint while one of the other form, file or folder, takes its place. It is removed
+later, so it must be no name that somebody gives to a copy."""
 
 
 def take_place(temporary: Path, target: Path) -> None:

@@ -11,12 +11,14 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.core.optimizer import _init_optimizers_and_lr_schedulers
 
+from dvsn.config import board
 from dvsn.config.allow import renamed
 from dvsn.config.launched import restarted
-from dvsn.config.newest import checkpoints
+from dvsn.config.newest import checkpoints, entry
 from dvsn.engine.devices import device_count
 from dvsn.engine.differences import APPLIED, LENGTH, PLACE, PROCESSES, Difference, differences, kept
 from dvsn.errors import CheckpointError, ConfigError
+from dvsn.parts import INDEX, described, in_parts, require_sums
 from dvsn.tasks.base import Task
 from dvsn.tasks.recipe import read_recipe
 from dvsn.weights import read_checkpoint, require_equal
@@ -33,15 +35,15 @@ def find_resume(resume: str | None, folder: Path) -> Path | None:
     What a launcher has started again goes on without being told, from its own checkpoints if it has any. Raises
     `CheckpointError` for a path that cannot be used, and where a folder has checkpoints and none loads.
     """
-    again = restarted() and bool(checkpoints(folder))
     if resume is None and not restarted():
         return None
-    if resume is not None and resume != "auto" and not again:
-        return loads(Path(resume))
-    faults = []
-    for path in checkpoints(folder):
+    found = checkpoints(folder)
+    if resume is not None and resume != "auto" and not (restarted() and found):
+        return loads(Path(resume), share=seen_by_all([Path(resume)]))
+    faults, share = [], seen_by_all(found)
+    for path in found:
         try:
-            loads(path)
+            loads(path, share=share)
         except CheckpointError as error:
             faults.append(str(error))
             continue
@@ -59,9 +61,16 @@ def find_resume(resume: str | None, folder: Path) -> Path | None:
     return None
 
 
-def loads(path: Path) -> Path:
-    """The path of a checkpoint from which a run can go on. Raises `CheckpointError` for any other."""
-    content = read_checkpoint(path, shapes=True)
+def seen_by_all(found: list[Path]) -> bool:
+    """Whether all processes of a run see the same checkpoints, in this order, as on a disk that they share."""
+    marks = [[path.name, entry(path).stat().st_mtime_ns if entry(path).is_file() else 0] for path in found]
+    return board.decided("checkpoints", marks, lambda told: all(each == told[0] for each in told))
+
+
+def loads(path: Path, *, share: bool = False) -> Path:
+    """The path of a checkpoint from which a run can go on. Raises `CheckpointError` for any other. With `share` all
+    processes of a run ask for it, and each checks its share of the sums of a checkpoint in parts."""
+    content = checked_together(path) if share and in_parts(path) else read_checkpoint(path, shapes=True)
     read_recipe(content, path)
     missing = [part for part in ("loops", "optimizer_states", "lr_schedulers") if part not in content]
     if missing:
@@ -70,6 +79,23 @@ def loads(path: Path) -> Path:
             f"Start a run from its weights with {option('weights', path)} resume=null"
         )
     return path
+
+
+def checked_together(path: Path) -> dict[str, Any]:
+    """The shapes of a checkpoint in parts. What one process finds wrong all raise, so that they go on from the same one."""
+    content: dict[str, Any] = {}
+    ours, own = board.of_several(), ""
+    rank, world = (0, 1) if ours is None else (ours.place.rank, ours.place.world)
+    try:
+        content = read_checkpoint(path, shapes=True, verify=False)
+        parts = described(path, read_checkpoint(path / INDEX))
+        require_sums(parts, rank, world)
+    except CheckpointError as error:
+        own = str(error)
+    fault = board.decided("parts", own, lambda told: next(filter(None, told), ""))
+    if fault:
+        raise CheckpointError(fault)
+    return content
 
 
 def option(name: str, value: Any) -> str:

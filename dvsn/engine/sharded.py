@@ -158,7 +158,7 @@ class Sharded(ModelParallelStrategy):
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None
     ) -> None:
         if self.form == "sharded":
-            write_parts(checkpoint, Path(self.broadcast(filepath)), io=self.checkpoint_io)
+            write_parts(checkpoint, Path(filepath), io=self.checkpoint_io)
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, filepath)
 

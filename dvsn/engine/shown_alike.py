@@ -31,9 +31,8 @@ def _require(data: DataModule, teacher: Teacher, theirs: Mapping[str, Any]) -> N
     known, shown = taken(trained, before), taken(mine, now)
     if known != shown:
         raise ConfigError(
-            f"teacher: {teacher.name} was trained on the bands {in_words(known)}, and this run reads {in_words(shown)}. Set "
-            f"data.bands.take={'null' if trained is None or trained.take is None else listed(trained.take)}, or choose "
-            "another teacher."
+            f"teacher: {teacher.name} was trained on {in_words(known)}, and this run reads {in_words(shown)}. Set "
+            f"{options_of(trained, now)}, or choose another teacher."
         )
     wanted, found, option = theirs.get("deep_range"), data.rule.deep_range, "data.deep_range"
     if trained is not None and mine is not None:
@@ -54,12 +53,23 @@ def taken(bands: Bands | None, channels: int) -> Sequence[int] | None:
     return bands.take
 
 
+def options_of(bands: Bands | None, channels: int) -> str:
+    """The options with which a run reads the same bands."""
+    if bands is not None and bands.take is not None:
+        return f"data.bands.take={listed(bands.take)}"
+    if channels != 1:
+        return "data.bands.take=null"
+    if bands is None:  # any of them makes bands of the picture, in the place of its brightness
+        return "data.bands.take=null data.bands.range=null data.bands.beside=null"
+    return f"data.bands.take=null data.bands.range={listed(bands.ranges)}"
+
+
 def in_words(bands: Sequence[int] | None) -> str:
-    return "of brightness" if bands is None else listed(bands)
+    return "the brightness of pictures" if bands is None else f"the bands {listed(bands)}"
 
 
 def listed(value: Any) -> str:
     """As a command line has it."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(listed, value))}]"
-    return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -148,34 +148,31 @@ def unlike_answer(task: Task, student: Shape, teacher: Shape, which: Teacher) ->
 def unlike_names(data: DataModule, which: Teacher) -> str:
     """The classes or keypoints that teacher and student number differently, where both name them; empty if there
     are none."""
-    what, own, others = names_of(data, which)
+    what, option, own, others = names_of(data, which)
     if sorted(own) != sorted(others) or own == others:
         return ""
     number = next(i for i, pair in enumerate(zip(own, others, strict=True)) if pair[0] != pair[1])
-    where = {"keypoints": "data.keypoints.names", "objects": "data.objects.names"}.get(
-        what, "data.dataset.names"
-    )
-    what = {"objects": "classes"}.get(what, what)
     return (
         f"knows the {what} in another order: number {number} is '{others[number]}' there and '{own[number]}' here. State "
-        f"the order of the teacher in {where}."
+        f"the order of the teacher in {option}."
     )
 
 
-def names_of(data: DataModule, which: Teacher) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """What is named, and the names by number of the student's data and of a teacher's; empty where they are not known."""
+def names_of(data: DataModule, which: Teacher) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    """What is named, by which option, and the names by number of the student's data and of a teacher's; empty where they are
+    not known."""
     known: Any = getattr(which.holder, "data_recipe", {})
-    node = known.get(data.wanted) or {}
     if data.wanted == "people":
         own = () if data.keypoints is None else data.keypoints.names
-        return "keypoints", own, tuple((known.get("keypoints") or {}).get("names") or ())
+        others = tuple((known.get("keypoints") or {}).get("names") or ())
+        return "keypoints", "data.keypoints.names", own, others
     own = tuple(getattr(data.datasets["train"], "class_names", ()))
     own = own or (data.vocabulary.names if data.vocabulary else ())
     if data.wanted == "objects":
-        found: Any = which.holder.vocabulary if node else None
-        return "objects", own, () if found is None else tuple(found.names)
-    others: Any = getattr(which.holder, "class_names", ())
-    return "classes", own, tuple(others)
+        found: Any = which.holder.vocabulary if known.get("objects") else None
+        return "classes", "data.objects.names", own, () if found is None else tuple(found.names)
+    listed: Any = getattr(which.holder, "class_names", ())
+    return "classes", "data.dataset.names", own, tuple(listed)
 
 
 def shape(of: Shape) -> str:

@@ -116,10 +116,13 @@ def _finish(
 
 
 def remove_older(path: Path, name: str) -> None:
-    """Remove the folders of parts that are not those of this name, of earlier checkpoints and of broken writes."""
+    """Remove the folders of parts that are not those of this name, of earlier checkpoints and of broken writes, and indexes
+    that were not written to their end."""
     for folder in path.iterdir():
         if folder.is_dir() and folder.name != name and OURS.fullmatch(folder.name):
             remove(folder)
+    for file in path.glob(f".{INDEX}.*.tmp"):
+        remove(file)
 
 
 def _is_seen(file: Path, size: int) -> bool:

@@ -236,20 +236,16 @@ def _after(judged: Judged, mended: str) -> tuple[Array, Array, Array]:
     return labels[kept].astype(float), judged.scores[kept], right[kept].astype(float)
 
 
-def by_confidence(pictures: Sequence[Judged], at: Array) -> dict[str, Array]:
+def by_confidence(pictures: Sequence[Judged], labels: Sequence[int], at: Array) -> dict[str, Array]:
     """`precision`, `recall` and `f1` of all classes together, (T,), of the detections with a score of at least each of `at`.
     NaN for the precision of none, and for the recall of no object."""
-    scores = np.concatenate([np.zeros(0), *(each.scores for each in pictures)])
-    state = np.concatenate([np.zeros(0, np.int64), *(each.state for each in pictures)])
-    objects = sum(len(each.wanted) for each in pictures)
-    counted, right = state != STATES.index(IGNORED), state == STATES.index(RIGHT)
-    above = [np.sort(scores[which]) for which in (counted, right)]
-    detections, hits = (len(each) - np.searchsorted(each, at, side="left") for each in above)
+    hits, wrong, objects = (each.sum(axis=0) for each in counts_by_score(pictures, labels, at))
+    detections, objects = hits + wrong, np.float64(objects)
     with np.errstate(invalid="ignore"):
         return {
             "precision": hits / detections,
-            "recall": hits / np.float64(objects),
-            "f1": 2 * hits / (detections + np.float64(objects)),
+            "recall": hits / objects,
+            "f1": 2 * hits / (detections + objects),
         }
 
 

@@ -29,7 +29,7 @@ def read_numbers(path: str | Path, data: bytes, bands: Bands, limit: int) -> lis
     """The numbers of `read_bands` before they become bytes: (H, W, n) of the picture, and those of the file beside it."""
 
     def content(file: str | Path) -> bytes:
-        return data if file == path else headers.read_picture(file, limit, bands=bands.count)
+        return data if file == path else headers.read_picture(file, limit, bands=bands.stored)
 
     return numbers_by(lambda file: stored(file, content(file), limit), path, bands)
 

@@ -53,6 +53,11 @@ class Bands:
     beside_ending: str = ""
 
     @property
+    def stored(self) -> int:
+        """Bands of a file, as far as the options tell: it may have more than are taken."""
+        return max(self.count, *(self.take or (1,)))
+
+    @property
     def in_words(self) -> str:
         """The option that says how many there are."""
         return f"{self.count} ({'data.bands.take' if self.take else 'data.input_channels'})"

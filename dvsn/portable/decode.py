@@ -186,8 +186,7 @@ def open_stored(path: str | Path) -> Image.Image:
 
 def _read_bytes(path: str | Path) -> bytes:
     rule = _RULE.get()
-    bands = 1 if rule.bands is None else max(rule.bands.count, *(rule.bands.take or (1,)))
-    data = headers.read_picture(path, rule.max_pixels, bands=bands)
+    data = headers.read_picture(path, rule.max_pixels, bands=rule.bands.stored if rule.bands else 1)
     if not data:
         raise DataError(
             f"{path}: the file is empty (0 bytes), expected a picture. Copy or download it again."

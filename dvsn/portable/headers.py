@@ -59,15 +59,19 @@ def require_pixels(path: str | Path, size: tuple[int, int], limit: int) -> None:
 def read_picture(path: str | Path, pixels: int, *, bands: int = 1) -> bytes:
     """The content of a file of a picture, which is not larger than `pixels` of three colours, or of `bands`, would be: 8
     bytes each, and `AROUND` for what else a file holds. Raises `DataError`, before any of it is read."""
-    limit, file = AROUND + 8 * max(1, bands) * pixels, Path(path)
-    if file.is_file() and (found := file.stat().st_size) > limit:
+    limit = AROUND + 8 * bands * pixels
+    try:
+        return read_bytes(path, limit=limit, expected="a picture")
+    except DataError:
+        file = Path(path)
+        if not file.is_file() or (found := file.stat().st_size) <= limit:
+            raise
         if (size := size_of(file)) is not None:
             require_pixels(file, size, pixels)
         raise DataError(
             f"{path}: {found:,} bytes, expected a picture of {limit:,} bytes at most, for memory. If it is meant, set "
-            f"data.max_pixels={-(-(found - AROUND) // (8 * max(1, bands)))} (of dvsn.predict max_pixels)."
-        )
-    return read_bytes(path, limit=limit, expected="a picture")
+            f"data.max_pixels={-(-(found - AROUND) // (8 * bands))} (of dvsn.predict max_pixels)."
+        ) from None
 
 
 def size_in(data: bytes) -> tuple[int, int] | None:

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from contextlib import suppress
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,8 @@ def peak_bytes() -> int | None:
 
 def ask(file: Path, *, threads: int, seconds: float, size: Any, batch: int | None) -> dict[str, Any]:
     """The seconds of the answers of a file, one by one, and by how many bytes its process has grown at most."""
-    for module in ("onnxruntime",) if file.suffix == ".onnx" else ("openvino",):
-        try:
-            __import__(module)  # what the runtime itself takes is not the file's
-        except ImportError:
-            continue
+    with suppress(ImportError):  # which the engine says
+        import_module(ENGINES[file.suffix])  # what the runtime itself takes is not the file's
     before = peak_bytes()
     engine = open_engine(file, threads=threads)
     image = input_of(engine, size, batch)
@@ -192,7 +190,7 @@ def measure(options: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]
 
 
 def apart(file: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`ask` in a process of its own. Raises `UserError` with what it said."""
+    """`ask` in a process of its own. Raises `ConfigError` with what it said."""
     call = [sys.executable, "-m", "dvsn.portable.measure", "--one", str(file), json.dumps(dict(options))]
     folder = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
@@ -211,8 +209,6 @@ def row(file: Path, threads: int, parts: Sequence[Mapping[str, Any]]) -> dict[st
     times = np.array([each for part in parts for each in part["times"]]) * 1e3
     p50, p95 = np.percentile(times, [50, 95])
     memories = [part["memory"] for part in parts if part["memory"] is not None]
-    weights = file.with_suffix(".bin")
-    extra = weights.stat().st_size if file.suffix == ".xml" and weights.is_file() else 0
     kept = ("task", "architecture", "precision", "size", "batch", "channels")
     return {
         "file": file.name,
@@ -223,8 +219,14 @@ def row(file: Path, threads: int, parts: Sequence[Mapping[str, Any]]) -> dict[st
         "p95": round(float(p95), 5),
         "answers": len(times),
         "memory": max(memories, default=None),
-        "bytes": file.stat().st_size + extra,
+        "bytes": size_of(file),
     }
+
+
+def size_of(path: Path) -> int:
+    """Bytes of an exported file; of OpenVINO with its weights."""
+    binary = path.with_suffix(".bin")
+    return path.stat().st_size + (binary.stat().st_size if path.suffix == ".xml" and binary.is_file() else 0)
 
 
 def machine() -> dict[str, Any]:
@@ -291,8 +293,10 @@ def answer(argv: Sequence[str]) -> None:
         sys.stdout.write("\n".join([str(__doc__).partition("\n")[0], "", USAGE, "", *told, ""]))
         return
     files, options = read_options(argv)
-    table = measure(options, files)
     output = Path(str(options["output"]))
+    if not output.parent.is_dir():
+        raise ConfigError(f"output: the folder {output.parent} is not there. Make it first.")
+    table = measure(options, files)
     write(table, output)
     sys.stdout.write("\n".join([*lines(table), str(output), ""]))
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +34,7 @@ from dvsn.config.build import build
 from dvsn.config.compose import initialized
 from dvsn.config.menu import conf_dir
 from dvsn.engine.sharded import own_bytes, shard
+from dvsn.networks.dry_run import tensors
 
 MIB = 2**20
 SMALL = 128
@@ -65,15 +64,6 @@ class Counted(TorchDispatchMode):
 def total_bytes(value: Any) -> int:
     """Of a tensor, or of all of a list."""
     return sum(each.numel() * each.element_size() for each in tensors(value))
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested sequences."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
 
 
 class Job(NamedTuple):
@@ -181,6 +171,8 @@ def main() -> None:
     given = dict(each.split("=", 1) for each in sys.argv[1:] if each.split("=")[0] in OPTIONS)
     overrides = [each for each in sys.argv[1:] if each.split("=")[0] not in OPTIONS]
     chosen = {**OPTIONS, **given}
+    if chosen["strategy"] not in ("ddp", "fsdp"):
+        raise SystemExit(f"strategy: found {chosen['strategy']}, expected ddp or fsdp")
     height, width = map(int, chosen["size"].split("x"))
     job = dry_run(
         overrides or ["task=segmentation", "data=cityscapes", "network=pidnet_s"],
@@ -204,5 +196,4 @@ def main() -> None:
 OPTIONS = {"world": "512", "strategy": "ddp", "batch": "4", "size": "1024x1024"}
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
     main()

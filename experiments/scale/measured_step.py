@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dvsn.config.build import build
 from dvsn.config.menu import conf_dir
+from dvsn.networks.dry_run import tensors
 
 ROUNDS = 9
 
@@ -34,15 +35,6 @@ def seconds(work: Callable[[], Any], rounds: int = ROUNDS) -> float:
         work()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:])
-
-
-def tensors(output: Any) -> Iterator[Tensor]:
-    """All tensors of an answer."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, list | tuple):
-        for each in output:
-            yield from tensors(each)
 
 
 def total(output: Any) -> Tensor:

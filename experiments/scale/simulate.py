@@ -151,7 +151,7 @@ def parsed(words: list[str]) -> Job:
 # Against this machine --------------------------------------------------------------------------------
 
 
-def measure(network: str, side: str) -> None:
+def measure(network: str = "pidnet_s", side: str = "128") -> None:
     """Measure a step of 1, 2 and 4 gloo processes, and an all-reduce of two; print the model's answer beside each.
 
     What the model is given is measured: the time of a step alone, and bandwidth and latency of two processes. Where there
@@ -203,7 +203,7 @@ def measure(network: str, side: str) -> None:
 def main() -> None:
     words = sys.argv[1:]
     if words[:1] == ["measure"]:
-        measure(*(*words[1:], *("pidnet_s", "128")[len(words) - 1 :])[:2])
+        measure(*words[1:3])
     else:
         print("\n".join(table(parsed(words))))
 

@@ -12,7 +12,6 @@ import copy
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dvsn.config.build import build
 from dvsn.config.menu import conf_dir
+from dvsn.networks.dry_run import tensors
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -42,15 +42,6 @@ def network_of(name: str) -> nn.Module:
     network = build({**node, "classes": 19}, path="network")
     assert isinstance(network, nn.Module)
     return network
-
-
-def tensors(output: Any) -> Iterator[Tensor]:
-    """All tensors of an answer."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, tuple | list):
-        for each in output:
-            yield from tensors(each)
 
 
 def total(output: Any) -> Tensor:

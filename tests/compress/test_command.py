@@ -97,6 +97,22 @@ def test_it_is_refused_before_anything_is_measured(
         assert not (tmp_path / "runs").exists(), "nothing that a corrected line would stumble over"
 
 
+def test_a_refused_line_of_derived_candidates_is_corrected_in_its_folder(
+    teacher: Path, nine_blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are checked once their networks lie in the folder, which must not hold the refused question afterwards."""
+    monkeypatch.chdir(tmp_path)
+    line = [*SHARED, f"data.root={nine_blobs}", "candidates=[teacher_input_50]", "folder=answer"]
+    with pytest.raises(UserError, match="students' data set has 4"):
+        called(teacher, *line, "data.classes=4")
+    assert [file.name for file in (tmp_path / "answer").iterdir()] == [".lock"]
+    with pytest.raises(UserError, match="engines: found tensorrt"):
+        called(teacher, *line, "data.classes=3", "engines=tensorrt")
+    with pytest.raises(UserError, match="folder: answer holds another question, with another with"):
+        called(teacher, *line, "data.classes=4")
+    assert (tmp_path / "answer" / "question.json").is_file(), "an earlier question stays"
+
+
 def test_a_teacher_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"gone\.ckpt"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint("classification", tmp_path_factory.mktemp("teacher"))
 
 
-def asked(teacher: Path, root: Path, folder: Path, text: str = MINE) -> Any:
+def asked(teacher: Path, root: Path, folder: Path, text: str = MINE, *more: str) -> Any:
     file = folder / "mine.yaml"
     file.write_text(text)
-    options = COMMAND.parse([str(teacher), f"folder={folder}/answer", f"candidates={file}"])
+    options = COMMAND.parse([str(teacher), f"folder={folder}/answer", f"candidates={file}", *more])
     return question.ask(options, [*SHARED, f"data.root={root}", "data.classes=3"])
 
 
@@ -52,7 +53,7 @@ def test_candidates_of_the_teacher_become_networks(teacher: Path, nine_blobs: Pa
     assert words["resnet8x4"] == ["network=resnet8x4"]
     assert words["half"] == ["network=compress_half", f"weights={teacher}"]
     assert words["small_half"] == ["network=compress_small_half"]
-    assert found.flags == ["--config-dir", str(tmp_path / "answer" / "conf")]
+    assert found.flags == [] and found.conf == tmp_path / "answer" / "conf"
     made = question.check_students(found, found.menu)
     small = made["small_half"][0].network
     assert small.multiple == 2 and small.conv1.out_channels == 8
@@ -67,6 +68,30 @@ def test_candidates_of_the_teacher_become_networks(teacher: Path, nine_blobs: Pa
     drawn = made["resnet20"][0].network.state_dict()
     for key, value in own.items():
         torch.testing.assert_close(value, theirs[key] if key in theirs else drawn[key])
+
+
+def test_a_folder_of_options_is_read_where_it_lies(teacher: Path, nine_blobs: Path, tmp_path: Path) -> None:
+    """Also where it holds the folder of the answer, and where its path has what Hydra's grammar takes for its own."""
+    own = tmp_path / "my, lr=1 conf"
+    (own / "network").mkdir(parents=True)
+    known = (Path(derived.__file__).parents[2] / "conf" / "network" / "resnet8.yaml").read_text()
+    (own / "network" / "mine.yaml").write_text(known)
+    shutil.copy(teacher, own / "teacher.ckpt")
+    text = "task: classification\ncandidates:\n  half: [network=teacher, input=0.5]\n  mine: [network=mine, input=0.5]\n"
+    mine = asked(
+        own / "teacher.ckpt", nine_blobs, own, f"{text}methods: {{alone: []}}\n", f"config_dir={own}"
+    )
+    found, out = derived.derive(mine)
+    made = question.check_students(found, found.menu)
+    assert not out and {name: task.network.multiple for name, (task, _) in made.items()} == {
+        "half": 2,
+        "mine": 2,
+    }
+    assert found.flags == ["--config-dir", str(own)]
+    assert {file.name for file in (own / "answer").rglob("*.yaml")} == {
+        "compress_half.yaml",
+        "compress_mine.yaml",
+    }
 
 
 def test_starts_double_only_what_has_one(tmp_path: Path) -> None:
@@ -87,6 +112,8 @@ def test_starts_double_only_what_has_one(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("network=resnet8, input=2", "candidates.a: found input=2, expected a number between 0 and 1"),
+        ("network=resnet8, input=0.4", "found input=0.4, expected 1/2, 1/3, 1/4, ..., or a number between"),
+        ("network=teacher, pruned=1/1", "found pruned=1/1, expected a number between 0 and 1"),
         ("network=teacher, pruned=half", "found pruned=half, expected"),
         ("network=resnet8, pruned=0.5", "candidates.a: pruned=... needs network=teacher"),
         ("network=teacher, network.depth=8", "network=teacher is taken as it is"),
@@ -101,6 +128,7 @@ def test_words_without_meaning_are_refused_with_their_place(words: str, message:
 
 def test_own_words_are_parted() -> None:
     assert own_words(["network=teacher", "input=.25"]) == ({"network": "teacher", "input": 0.25}, [])
+    assert own_words(["network=pfld", "input=1/3"]) == ({"input": 1 / 3}, ["network=pfld"])
     assert own_words(["network=pfld", "network.width=0.5"]) == ({}, ["network=pfld", "network.width=0.5"])
 
 

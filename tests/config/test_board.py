@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dvsn.config import board, launched, meeting
 from dvsn.config.board import Board, Failed
 from dvsn.config.launched import Place
 from dvsn.errors import ConfigError, DataError
+from tests.support.boards import Shared, boards, run_on_boards
 from tests.support.ranks import environment, free_port
 
 ELASTIC = {
@@ -28,64 +30,9 @@ SLURM = {
 }  # fmt: skip
 
 
-class Shared:
-    """A store of several boards in one process; one that is `gone` answers no more."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.gone = False
-
-    def set(self, key: str, value: str) -> None:
-        self._answer()
-        self.values[key] = value
-
-    def get(self, key: str) -> bytes:
-        self._answer()
-        return self.values[key].encode()
-
-    def check(self, keys: list[str]) -> bool:
-        self._answer()
-        return all(key in self.values for key in keys)
-
-    def _answer(self) -> None:
-        if self.gone:
-            raise RuntimeError("Connection reset by peer")
-
-
-def boards(count: int, *, timeout: float = 1.0, store: Shared | None = None, attempt: int = 0) -> list[Board]:
-    store = store or Shared()
-    return [
-        Board(store, Place(rank, count, rank, count, "torchrun", attempt), timeout=timeout)
-        for rank in range(count)
-    ]
-
-
 @pytest.fixture
-def on_board(
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Callable[[list[Board], Callable[[int], Any]], list[Any]]]:
-    """Runs a function in a thread for each board, which is the current one there; gives answers or errors by rank."""
-    local = threading.local()
-    monkeypatch.setattr(board, "current", lambda: getattr(local, "board", None))
-
-    def run(all_of: list[Board], function: Callable[[int], Any]) -> list[Any]:
-        found: list[Any] = [None] * len(all_of)
-
-        def one(rank: int) -> None:
-            local.board = all_of[rank]
-            try:
-                found[rank] = function(rank)
-            except Exception as error:  # noqa: BLE001 - told below
-                found[rank] = error
-
-        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(all_of))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        return found
-
-    yield run
+def on_board(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Board], Callable[[int], Any]], list[Any]]:
+    return partial(run_on_boards, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +86,17 @@ def test_who_differs_is_named_with_its_values(on_board: Any) -> None:
     )
     same = on_board(boards(3, timeout=5), lambda rank: board.agree("a", {"seed": 0}, advice=""))
     assert same == [None] * 3
+
+
+def test_the_first_decides_from_what_all_say(on_board: Any) -> None:
+    def ask(rank: int) -> tuple[Any, Any]:
+        return board.decided("a", rank + 1, sum), board.decided("b", "", lambda told: told)
+
+    assert on_board(boards(3, timeout=5), ask) == [(6, [""] * 3)] * 3
+    over = boards(3, timeout=5)
+    for each in over:
+        each._stop.set()
+    assert on_board(over, ask) == [(1, [""]), (2, [""]), (3, [""])], "each alone"
 
 
 def test_a_fault_ends_those_who_wait(on_board: Any) -> None:

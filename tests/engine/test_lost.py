@@ -35,6 +35,10 @@ LONG = "trainer.max_epochs=100000"
 SLOW = "trainer.process_timeout=150"
 """Of runs that are started again, which takes a crowded machine longer than it may be silent."""
 
+ENDED_BY_TORCHRUN = re.compile(r"RendezvousConnectionError[\s\S]*Sending process \d+ closing signal SIGTERM|"
+                               r"Sending process \d+ closing signal SIGTERM[\s\S]*RendezvousConnectionError")  # fmt: skip
+"""What an agent says that has lost its store."""
+
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -100,16 +104,18 @@ def test_the_rest_goes_on_by_restarts(pairs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["the one with the store", "the other one"])
 def test_a_machine_that_is_lost_ends_the_run(which: str, pairs: Path, tmp_path: Path) -> None:
-    """Its agent and its processes at once. The processes of the other one end within the time-out, and say why."""
+    """Its agent and its processes at once. The processes of the other one end within the time-out, and say why; torchrun,
+    which misses its store too, may be faster and end them with its own words."""
     with started(words(pairs, tmp_path, LONG), tmp_path) as (run, workers):
         node = run.host() if which == "the one with the store" else 1 - run.host()
         for each in [run.agents[node].pid, *run.workers(node)]:
             os.kill(each, signal.SIGKILL)
         assert ended(workers, TIMEOUT + 10) < TIMEOUT
         said = run.agents[1 - node].communicate(timeout=100)[1]
-    assert re.search(r"process [\d and]+ of 4 gives no sign of life|the store of the run", own_words(said)), (
-        said[-3000:]
-    )
+    if which == "the one with the store":
+        assert ENDED_BY_TORCHRUN.search(said) or "the store of the run" in own_words(said), said[-3000:]
+    else:
+        assert re.search(r"process [\d and]+ of 4 gives no sign of life", own_words(said)), said[-3000:]
 
 
 def test_a_killed_agent_with_the_store_ends_its_processes_too(pairs: Path, tmp_path: Path) -> None:
@@ -118,7 +124,15 @@ def test_a_killed_agent_with_the_store_ends_its_processes_too(pairs: Path, tmp_p
         os.kill(run.agents[node].pid, signal.SIGKILL)
         assert ended(workers, TIMEOUT + 10) < TIMEOUT
         said = "".join(agent.communicate(timeout=100)[1] for agent in run.agents)
-    assert re.search("error: .*the store of the run", said), said[-3000:]
+    if ENDED_BY_TORCHRUN.search(
+        said
+    ):  # it misses its store, and ends the processes of its machine as by a preemption
+        assert "Stopped by SIGTERM. Continue with resume=auto" in said or "the store of the run" in said, (
+            said[-3000:]
+        )
+    else:
+        assert re.search("error: .*the store of the run", said), said[-3000:]
+    assert read_checkpoint(last(tmp_path))["global_step"] > 0
 
 
 def test_a_stopped_agent_with_the_store_ends_the_run(pairs: Path, tmp_path: Path) -> None:
@@ -137,9 +151,10 @@ def test_a_stopped_agent_with_the_store_ends_the_run(pairs: Path, tmp_path: Path
 def test_a_stopped_agent_without_the_store_does_not_matter(pairs: Path, tmp_path: Path) -> None:
     """Its processes go on; the run ends when it does."""
     with started(words(pairs, tmp_path, "trainer.max_epochs=80"), tmp_path) as (run, workers):
-        run.agents[1 - run.host()].send_signal(signal.SIGSTOP)
+        other = run.agents[1 - run.host()]
+        other.send_signal(signal.SIGSTOP)
         ended(workers, 120)
-        run.agents[1 - run.host()].send_signal(signal.SIGCONT)
+        other.send_signal(signal.SIGCONT)
         results = run.end(120)
     assert (tmp_path / "result.json").is_file(), results
 

@@ -12,28 +12,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from dvsn.distill.cache import digest
+from dvsn.engine.shown_alike import listed, require_shown_alike
 from dvsn.errors import ConfigError
+from dvsn.portable.bands import make_bands
 from tests.support.distill_stubs import Soft, node, prepare, save_teacher
-from tests.support.tiny import (
-    TINY,
-    TINY_POSE,
-    TINY_SEGMENTATION,
-    composed,
-    write_pairs,
-    write_people,
-    write_scenes,
-)
+from tests.support.tiny import TINY, TINY_POSE, composed, write_pairs, write_people
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture(scope="module")
 def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of four bands, values up to 2550."""
-    root = write_scenes(tmp_path_factory.mktemp("fields"), train=1, val=1, size=32)
-    for file in root.rglob("images/*.png"):
+    """Pairs whose sources have four bands, values up to 2550."""
+    root = write_pairs(tmp_path_factory.mktemp("fields"), train=1, val=1)
+    for file in root.rglob("a/*.png"):
         photo = cv2.imread(str(file)).astype(np.uint16)
         np.save(file.with_suffix(".npy"), np.dstack([photo, 255 - photo[..., :1]]) * 10)
         file.unlink()
@@ -41,9 +36,8 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def four(root: Path, folder: Path, *, count: int = 4, **bands: Any) -> dict[str, Any]:
-    config = composed([*TINY_SEGMENTATION, f"data.root={root}"], folder)
-    config["data"] |= {"input_channels": count, "bands": config["data"]["bands"] | bands}
-    config["task"] |= {"mean": [0.5] * count, "std": [0.5] * count}
+    config = composed([*TINY, f"data.root={root}", f"data.input_channels={count}"], folder)
+    config["data"]["bands"] |= bands
     return config
 
 
@@ -69,16 +63,46 @@ def test_other_bands_and_ranges_than_the_teachers_are_refused(fields: Path, tmp_
             start(**options)
 
 
+def test_ranges_are_told_to_the_last_digit() -> None:
+    assert listed([[0.0, 1234567.0], (0.5, 1234568.0)]) == "[[0,1234567],[0.5,1234568]]"
+
+
+@pytest.mark.parametrize("theirs", [{}, {"take": [4]}, {"range": [0, 100]}])
+@pytest.mark.parametrize("own", [{}, {"take": [2]}, {"range": [0, 100]}])
+def test_one_channel_is_brightness_or_a_band_and_the_advice_makes_them_alike(
+    theirs: dict[str, Any], own: dict[str, Any]
+) -> None:
+    """What is advised is set, and the teacher is accepted."""
+    recipe = {"input_channels": 1, "bands": theirs}
+    teachers: Any = [
+        SimpleNamespace(name="t", moves=False, holder=SimpleNamespace(data_recipe=recipe | {"dataset": {}}))
+    ]
+
+    def refusal(options: dict[str, Any]) -> str:
+        rule = SimpleNamespace(bands=make_bands(options, 1), deep_range=None)
+        data: Any = SimpleNamespace(rule=rule, input_channels=1, label_classes=None)
+        try:
+            require_shown_alike(data, teachers)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    said = refusal(own)
+    assert bool(said) == (theirs != own)
+    advised = dict(re.findall(r"data\.bands\.(\w+)=(null|[\[\]\d,]+\])", said))
+    assert not refusal(own | {name: yaml.safe_load(value) for name, value in advised.items()}), said
+
+
 @pytest.mark.parametrize("bands", [True, False])
 def test_a_range_that_was_measured_for_a_teacher_is_kept(bands: bool, fields: Path, tmp_path: Path) -> None:
     """Methods are built before there is a trainer, and open the data first."""
     if bands:
         config = four(fields, tmp_path)
     else:
-        root = write_scenes(tmp_path / "deep", train=2, val=1)
-        for file in root.rglob("images/*.png"):
+        root = write_pairs(tmp_path / "deep", train=2, val=1)
+        for file in root.rglob("*.png"):
             cv2.imwrite(str(file), cv2.imread(str(file)).astype(np.uint16) * 10)
-        config = composed([*TINY_SEGMENTATION, f"data.root={root}"], tmp_path)
+        config = composed([*TINY, f"data.root={root}"], tmp_path)
     teacher = save_teacher(config, tmp_path / "teacher.ckpt")
     task, data = prepare(config | {"teacher": str(teacher), "distill": {"soft": node(Soft)}})
     data.trainer = SimpleNamespace(world_size=1, lightning_module=task)
@@ -97,7 +121,8 @@ def test_keypoints_in_another_order_are_refused(tmp_path: Path) -> None:
     turned = ["data.keypoints.names=[tail,left_hand,right_hand,nose]", "data.people.extra_columns=true"]
     config = composed([*usual, *turned], tmp_path)
     with pytest.raises(
-        ConfigError, match=r"keypoints in another order: number 0 is 'nose' there and 'tail' here"
+        ConfigError,
+        match=r"keypoints in another order: number 0 is 'nose' there and 'tail' here.* data\.keypoints\.names\.",
     ):
         prepare(config | {"teacher": str(teacher), "distill": {"soft": node(Soft)}})
 

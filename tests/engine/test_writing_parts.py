@@ -14,19 +14,21 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
+from dvsn import parts
 from dvsn.config.newest import checkpoints, is_whole
 from dvsn.convert.command import convert
 from dvsn.convert.options import COMMAND
 from dvsn.engine import trainer as runtime
 from dvsn.engine import writing_parts
-from dvsn.engine.checkpoint import AtomicCheckpointIO, remove_leftovers
+from dvsn.engine.checkpoint import ASIDE, AtomicCheckpointIO, remove_leftovers
 from dvsn.engine.resume import find_resume
 from dvsn.engine.writing_parts import write_parts
 from dvsn.errors import CheckpointError, ConfigError
 from dvsn.hub.resolve import files_of, local
-from dvsn.parts import INDEX, KEY, in_parts
+from dvsn.parts import INDEX, KEY, in_parts, sum_of
 from dvsn.tasks.recipe import load
 from dvsn.weights import read_checkpoint
+from tests.support.boards import boards, run_on_boards
 from tests.support.distill_stubs import SMALL, save_teacher
 from tests.support.ranks import two_ranks
 from tests.support.tiny import composed, write_blobs
@@ -103,12 +105,14 @@ def test_a_write_that_breaks_off_leaves_the_one_before(
         patch.setattr(writing_parts, "sum_of" if where == "parts" else "sync_folder", full)
         with pytest.raises(OSError, match="No space left"):
             write_parts(content(6, 2.5), saved, io=IO)
-        same(read_checkpoint(saved), read_checkpoint(saved) | {"global_step": 5})
+        same(read_checkpoint(saved), content(5))
         assert len([*saved.iterdir()]) == 2
         patch.setattr(writing_parts, "remove", lambda path: None)  # as if killed
         with pytest.raises(OSError):
             write_parts(content(6, 2.5), saved, io=IO)
-    assert read_checkpoint(saved)["global_step"] == 5 and len([*saved.iterdir()]) == 3
+    same(read_checkpoint(saved), content(5))
+    assert len([*saved.iterdir()]) == 3
+    (saved / f".{INDEX}.123.tmp").touch()  # as if killed while the index was written
     write_parts(content(7), saved, io=IO)
     assert read_checkpoint(saved)["global_step"] == 7 and len([*saved.iterdir()]) == 2
 
@@ -134,9 +138,10 @@ def test_file_and_folder_take_each_others_place(saved: Path, monkeypatch: pytest
 def test_leftovers_of_dead_processes_are_removed(saved: Path) -> None:
     dead = saved.with_name(".last.ckpt.4194305.tmp")
     shutil.copytree(saved, dead)
-    shutil.copytree(saved, saved.with_name("last_before.ckpt"))
+    shutil.copytree(saved, saved.with_name(f"last{ASIDE}.ckpt"))
+    mine = shutil.copytree(saved, saved.with_name("last_before.ckpt"))  # a copy of the user's own
     remove_leftovers(saved.parent)
-    assert [*saved.parent.iterdir()] == [saved]
+    assert {*saved.parent.iterdir()} == {saved, mine}
 
 
 def damaged(saved: Path, how: str) -> None:
@@ -191,6 +196,45 @@ def test_what_was_not_written_so_is_refused(how: str, message: str, saved: Path)
     if how != "other shape":
         with pytest.raises(CheckpointError, match="none of them can be continued"):
             find_resume("auto", saved.parent.parent)
+
+
+def test_processes_share_the_sums_out_and_find_the_same(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of a process is damaged: all pass over the checkpoint. Each part is read once, by one process."""
+    folder, index = saved.parent.parent, torch.load(saved / INDEX, weights_only=True)
+    file = part(saved)
+    first = file.with_name("shard-00000-model-00001-of-00001.safetensors")  # of none of these tensors
+    save_file({"more": torch.zeros(2)}, first)
+    index[KEY]["files"] |= {first.name: [first.stat().st_size, sum_of(first)]}
+    torch.save(index, saved / INDEX)
+    older = saved.with_name("best.ckpt")
+    IO.save_checkpoint(content(4), older)
+    os.utime(older, (1, 1))
+    summed: list[str] = []
+    monkeypatch.setattr(parts, "sum_of", lambda path: summed.append(path.name) or sum_of(path))
+
+    def found() -> list[Any]:
+        summed.clear()
+        return run_on_boards(monkeypatch, boards(3, timeout=5), lambda _: find_resume("auto", folder))
+
+    assert found() == [saved] * 3 and sorted(summed) == [first.name, file.name]
+    text = bytearray(file.read_bytes())
+    text[-1] ^= 1
+    file.write_bytes(text)
+    assert found() == [older] * 3 and sorted(summed) == [first.name, file.name]
+    with pytest.raises(CheckpointError, match="is not the part that was written with"):
+        find_resume(str(saved), folder)
+    everywhere = run_on_boards(monkeypatch, boards(3, timeout=5), lambda _: find_resume(str(saved), folder))
+    assert len({str(each) for each in everywhere}) == 1 and isinstance(everywhere[0], CheckpointError)
+
+
+def test_processes_with_disks_of_their_own_check_everything(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [saved.parent.parent, tmp_path / "other"]
+    shutil.copytree(folders[0], folders[1], copy_function=shutil.copy)
+    damaged(folders[1] / "checkpoints" / "last.ckpt", "byte")
+    found = run_on_boards(monkeypatch, boards(2, timeout=5), lambda rank: find_resume("auto", folders[rank]))
+    assert found[0] == saved and isinstance(found[1], CheckpointError)
 
 
 class Hostile:

@@ -252,7 +252,7 @@ def test_by_confidence_is_what_judging_at_each_threshold_gives() -> None:
         for image in truth["images"]
     ]
     at = np.array([0.0, 0.25, 0.5, 0.9])
-    swept = by_confidence([judge(*each) for each in images], at)
+    swept = by_confidence([judge(*each) for each in images], [1, 2, 3], at)
     for number, least in enumerate(at):
         pictures = [judge(*each, least=least) for each in images]
         right, wrong = sum(each.count(RIGHT) for each in pictures), sum(each.wrong for each in pictures)
@@ -260,7 +260,7 @@ def test_by_confidence_is_what_judging_at_each_threshold_gives() -> None:
         assert swept["precision"][number] == pytest.approx(right / (right + wrong))
         assert swept["recall"][number] == pytest.approx(right / wanted)
         assert swept["f1"][number] == pytest.approx(2 * right / (right + wrong + wanted))
-    assert np.isnan(by_confidence([], at)["recall"]).all()
+    assert np.isnan(by_confidence([], [1, 2, 3], at)["recall"]).all()
 
 
 def test_each_kind_is_mended_for_the_better() -> None:

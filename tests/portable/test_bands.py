@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from dvsn.config.menu import conf_dir
-from dvsn.data.module import DataModule
+from dvsn.data.module import DataModule, measure_ranges
 from dvsn.errors import ConfigError, DataError
+from dvsn.portable import headers
 from dvsn.portable.band_files import read_numbers
 from dvsn.portable.bands import (
     OPTIONS,
@@ -121,6 +122,20 @@ def test_ranges_are_measured_between_percentiles() -> None:
     assert measured([[flat]], Bands(1)).ranges == ((7.0, 8.0),)
     both = measured([[drawn(3), ramp[:, :9]]], Bands(4))
     assert both.ranges is not None and both.ranges[:3] == ((0.0, 255.0),) * 3
+
+
+def test_a_file_may_have_more_bands_than_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many bytes it may have is the same for training as for the ranges that are measured before."""
+    picture = np.random.default_rng(0).normal(size=(30, 40, 12))  # 8 bytes a number
+    path = write(tmp_path / "a.npy", picture)
+    rule = Rule(max_pixels=30 * 40, bands=Bands(1, take=(12,)))
+    monkeypatch.setattr(headers, "AROUND", 1000)
+    dataset: Any = type("OnePhoto", (), {"__len__": lambda _: 1, "banded_photo": lambda _, __: path})()
+    known = measure_ranges(dataset, rule)
+    with read_by(known):
+        assert read_rgb(path).shape == (30, 40, 1)
+    with pytest.raises(DataError, match=r"a\.npy: 115,328 bytes, expected a picture of 77,800 bytes"):
+        measure_ranges(dataset, Rule(max_pixels=800, bands=rule.bands))
 
 
 def test_pixels_are_thinned_once() -> None:

@@ -100,6 +100,11 @@ def test_other_words_are_refused(words: list[str], message: str) -> None:
         read_options(words)
 
 
+def test_a_folder_that_is_not_there_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output: the folder .*nowhere is not there"):
+        measure.answer([str(tmp_path / "gone.onnx"), f"output={tmp_path}/nowhere/device.json"])
+
+
 def test_a_file_of_any_size_needs_one(tmp_path: Path) -> None:
     file = write(tmp_path / "a.onnx", [None, 3, None, None])
     with pytest.raises(ConfigError, match=r"size: .* takes pictures of any size"):

@@ -12,6 +12,7 @@ from dvsn.data_tools.init.layouts import layouts
 from dvsn.data_tools.init.listing import Listing, few
 from dvsn.data_tools.init.machine import Machine
 from dvsn.data_tools.init.naming import is_mask, is_part, is_photo
+from dvsn.data_tools.init.pairs import one_scene
 from dvsn.data_tools.init.recipe import Recipe, Setting
 from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError
@@ -106,11 +107,13 @@ def check_splits(listing: Listing, splits: Mapping[str, ByClass]) -> None:
 
 
 def are_pairs(listing: Listing, classes: list[str], sizes: Mapping[str, pictures.Size]) -> bool:
-    """Whether two folders hold pictures of the same names, but for an ending of one side's, and of the same sizes."""
+    """Whether two folders hold pictures of equal names and sizes, or of names with endings, such as 1_day and 1_night,
+    whose outlines lie at the same places."""
     return any(
         [made.first, made.second] == classes
         and not any(made.lonely)
         and all(sizes.get(one) == sizes.get(two) for one, two in made.every)
+        and (not any(made.endings) or one_scene(listing, made.every))
         for made in layouts(listing)
     )
 

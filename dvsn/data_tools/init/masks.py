@@ -44,7 +44,8 @@ def look(listing: Listing) -> Found | None:
     if layout is None:
         lonely_masks(listing)
         return None
-    layout, lists, unused = by_lists(listing, layout)
+    whole = layout
+    layout, lists, of_lists = by_lists(listing, whole)
     sizes = pictures.sizes_of(listing, [photo for photo, _ in layout.every])
     check_sizes(listing, layout, sizes)
     pairs = pictures.spread(list(range(len(layout.every))), MASKS)
@@ -64,7 +65,7 @@ def look(listing: Listing) -> Found | None:
         base="segmentation",
         counts={split: len(each) for split, each in layout.pairs.items()},
         sure=COULD if layout.drawn() else LOOKS,
-        claimed=layout.claimed,
+        claimed=whole.claimed,
         sizes=Counter(sizes.values()),
         classes=classes,
     )
@@ -80,8 +81,8 @@ def look(listing: Listing) -> Found | None:
     found.facts["predict"] = [listing.path(layout.example())]
     found.facts["pixels"] = pixels_by_class(kind, content)
     notes += one_sided(layout, kind, classes, dict(zip(pairs, content.by_file, strict=True)))
-    found.says = describe(layout, found, kind, names, [*unused, *notes], looked=len(pairs))
-    found.odd = left_out(listing, layout)
+    found.says = describe(layout, found, kind, names, [*of_lists, *notes], looked=len(pairs))
+    found.odd = left_out(listing, whole)
     return found
 
 
@@ -101,8 +102,8 @@ def lonely_masks(listing: Listing) -> None:
     """Raise `DataError` where a folder of masks has no photos, or has them deeper than the layouts go, by its pictures, and
     by its name where other folders have pictures too."""
     for folder, names in listing.folders.items():
-        named = is_mask(folder.rpartition("/")[2]) or len(listing.folders) == 1
-        if named and len(names) > 1:
+        named = is_mask(folder.rpartition("/")[2])
+        if (named or len(listing.folders) == 1) and len(names) > 1:
             looked = pictures.spread(names, SAMPLE)
             if sum(looks_like_mask(listing.path(name)) for name in looked) > len(looked) / 2:
                 beside = folder.rpartition("/")[0]
@@ -113,8 +114,9 @@ def lonely_masks(listing: Listing) -> None:
                         f"{listing.root / folder}: masks that lie deeper than expected, with pictures beside them. Give the "
                         f"folder that holds both, {listing.root / beside}, or move what else is in {listing.root} away."
                     )
+                what = "masks" if named else "pictures of few colours, as masks have,"
                 raise DataError(
-                    f"{listing.root / folder}: {len(names)} masks without photos: no picture elsewhere has their names. "
+                    f"{listing.root / folder}: {len(names)} {what} without photos: no picture elsewhere has their names. "
                     "Expected a photo for each, such as images/1.jpg for masks/1.png, or 1.jpg beside 1_mask.png."
                 )
 

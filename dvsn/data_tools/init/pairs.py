@@ -20,6 +20,8 @@ from dvsn.data_tools.init.splits import role_of
 from dvsn.errors import DataError, UserError
 
 SAMPLE = 6
+COMPARED = 8
+"""Pairs whose outlines are compared."""
 
 propose = pair_recipe.propose
 
@@ -114,6 +116,14 @@ def crowded(listing: Listing, layout: Layout) -> bool:
     )
 
 
+def one_scene(listing: Listing, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether pairs of pictures show the same, as `alike` has it; False where there is one pair alone."""
+    looked = pictures.spread(pairs, COMPARED)
+    return len(looked) > 1 and alike(
+        [(read_small(listing, one), read_small(listing, two)) for one, two in looked]
+    )
+
+
 # Side by side ---------------------------------------------------------------------------------------------
 
 
@@ -131,7 +141,7 @@ def side_by_side(listing: Listing) -> Found | None:
         return None
     if any(width % 2 or width <= height for height, width in sizes.values()):
         return None
-    looked_at = [read_half(listing, name) for name in pictures.spread(looked, 8)]
+    looked_at = [read_half(listing, name) for name in pictures.spread(looked, COMPARED)]
     if not alike(looked_at):
         return None
     halves = {
@@ -160,13 +170,23 @@ def side_by_side(listing: Listing) -> Found | None:
 
 
 def read_half(listing: Listing, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Both halves, 64 pixels high at most."""
-    try:
-        picture = read_rgb(listing.path(name))
-    except UserError as error:
-        raise DataError(f"{error}") from error
+    """Both halves, of 64 pixels each way."""
+    picture = read_photo(listing, name)
     middle = picture.shape[1] // 2
     return small(picture[:, :middle]), small(picture[:, middle : 2 * middle])
+
+
+def read_small(listing: Listing, name: str) -> np.ndarray:
+    """The picture, of 64 pixels each way."""
+    return small(read_photo(listing, name))
+
+
+def read_photo(listing: Listing, name: str) -> np.ndarray:
+    """(H, W, 3). Raises `DataError`, also for what an option would allow."""
+    try:
+        return read_rgb(listing.path(name))
+    except UserError as error:
+        raise DataError(f"{error}") from error
 
 
 def small(picture: np.ndarray) -> np.ndarray:

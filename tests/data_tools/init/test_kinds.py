@@ -108,6 +108,19 @@ def test_two_folders_of_one_scene_are_no_classes_whatever_they_are_called(tmp_pa
     assert found.task == "pix2pix" and found.node["dataset"] == {"a": "nacht", "b": "tag"}
 
 
+@pytest.mark.parametrize("form", ["{c}_{i}.png", "{i}_{c}.png"])
+def test_two_classes_of_as_many_pictures_are_no_pairs(form: str, tmp_path: Path) -> None:
+    """Of one size, and called after their class: what they show tells them from pairs."""
+    for place, name in enumerate(("cat", "dog")):
+        for i in range(6):
+            save(tmp_path / "pets" / name / form.format(c=name, i=i), scene(6 * place + i)[0])
+            photo = scene(i)[0]
+            save(tmp_path / "seen" / name / form.format(c=name, i=i), photo if place else 255 - photo // 2)
+    found, others = choose(Listing.of(tmp_path / "pets"))[0::2]
+    assert found.task == "classification" and [each.task for each in others] == ["pix2pix"]
+    assert choose(Listing.of(tmp_path / "seen")).found.task == "pix2pix"
+
+
 def test_sizes_of_one_area_are_both_said() -> None:
     found = Found("", "", "", {}, 1, frozenset())
     found.sizes.update({(40, 60): 2, (60, 40): 1})

@@ -204,21 +204,27 @@ def write_lists(root: Path, **names: str) -> Path:
 
 def test_lists_of_voc_are_the_splits(tmp_path: Path) -> None:
     write_masks(tmp_path, "JPEGImages/{i}.jpg", "SegmentationClass/{i}.png")
-    folder = write_lists(tmp_path, train="p4\np0\np1\n", val="p3.jpg\n\n", trainval="p0\n")
+    folder = write_lists(tmp_path, train="p4\np0\np1\n", val="p3.jpg\n\n", test="\n", trainval="p0\n")
     found = look(tmp_path)
     assert found.counts == {"train": 3, "val": 1}
     assert found.node["dataset"]["lists"] == "ImageSets/Segmentation/{split}.txt"
+    assert [line for line in found.says if "list" in line] == [
+        "2 photos with a mask are in no list and left out: p2, p5"
+    ] and found.odd == []
     data = reader(tmp_path, found, "train")
     assert [photo.stem for photo, _ in data.pairs] == ["p4", "p0", "p1"]
     np.testing.assert_array_equal(data.read_classes(data.pairs[0][1]), scene(4)[1])
     (folder / "val.txt").write_text("p3\np9\n")
-    with pytest.raises(DataError, match=r"val\.txt: found 1 names without a photo and a mask, such as p9"):
+    with pytest.raises(DataError, match=r"val\.txt: found no photo with a mask for p9; expected names"):
         reader(tmp_path, found, "val")
     again = look(tmp_path)
     assert again.counts == {"all": 6} and "lists" not in again.node["dataset"]
     assert any(
         "Segmentation/ are not used: 1 of their names" in line and "such as p9" in line for line in again.says
     )
+    (folder / "val.txt").write_bytes(b"p3\xe9\n")
+    again = look(tmp_path)
+    assert again.counts == {"all": 6} and any("lists are not used: " in line for line in again.says)
     options = found.node["dataset"] | {"lists": "train.txt"}
     with pytest.raises(ConfigError, match=r"data\.dataset\.lists: found 'train\.txt'"):
         SegmentationFolders(root=str(tmp_path), split="train", **options)
@@ -226,7 +232,7 @@ def test_lists_of_voc_are_the_splits(tmp_path: Path) -> None:
 
 def test_masks_alone_are_said_to_lack_photos(tmp_path: Path) -> None:
     write_masks(tmp_path, "away/{i}.jpg", "set/{i}.png")
-    with pytest.raises(DataError, match=r"set: 6 masks without photos"):
+    with pytest.raises(DataError, match=r"set: 6 pictures of few colours, as masks have, without photos"):
         choose(Listing.of(tmp_path / "set"))
 
 
