@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from dvsn.atomic import replacing
 from dvsn.errors import ConfigError, DataError, MissingError, UserError
 
 EXTRA = "pip install 'dvsn[shards]'"
@@ -96,19 +95,20 @@ class Folder:
         shutil.copyfile(self.path / name, to)
 
     def store(self, name: str, source: Path) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / f".{name}.{os.getpid()}.tmp"
         try:
-            with (
-                replacing(self.path / name) as temporary,
-                source.open("rb") as found,
-                temporary.open("wb") as made,
-            ):
+            with source.open("rb") as found, temporary.open("wb") as made:
                 shutil.copyfileobj(found, made, 1 << 20)
                 made.flush()
                 os.fsync(made.fileno())
+            temporary.replace(self.path / name)
         except OSError as error:
             raise ConfigError(
                 f"{self.path / name}: cannot be written ({error.strerror}). Choose another folder."
             ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
