@@ -130,9 +130,7 @@ class Answer:
     def gained(self, best: File) -> list[str]:
         """Of the recommended file."""
         row, lost, score = self.row(best), self.lost(best), self.question.score
-        change = (
-            f"{lost:.2f} points less" if lost > 0 else f"{-lost:.2f} points more" if lost < 0 else "the same"
-        )
+        change = f"{abs(lost):.2f} points {'less' if lost > 0 else 'more'} than" if lost else "the same as"
         test = "Test was not measured."
         if "test" in best.scores:
             own = self.teacher.scores.get("test")
@@ -141,7 +139,7 @@ class Answer:
             f"{best.path} answers in {row['p50 ms']:g} ms (p95 {row['p95 ms']:g}), {row['times as fast']:g} times as fast "
             f"as the teacher's file of full precision {self.where()} ({self.teacher.costs['p50']:.3g} ms), "
             f"and has {row['MB']:g} MB instead of {(self.teacher.costs['size'] or 0.0) / 1e6:.3g}.",
-            f"On val it has {score} {best.scores['val']:.4f}, {change} than the teacher ({self.teacher.scores['val']:.4f}).",
+            f"On val it has {score} {best.scores['val']:.4f}, {change} the teacher ({self.teacher.scores['val']:.4f}).",
             test,
             self.chance(best),
         ]

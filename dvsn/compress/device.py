@@ -113,7 +113,8 @@ def spoken(content: Row, threads: int) -> str:
     versions = machine.get("versions") if isinstance(machine.get("versions"), Mapping) else {}
     assert isinstance(versions, Mapping)
     known = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "openvino") if name in versions)
-    return f"{machine.get('processor', 'a machine')}, {threads} threads, {known}, {content.get('date')}"
+    asked = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{machine.get('processor', 'a machine')}, {asked}, {known}, {content.get('date')}"
 
 
 # The files that it is measured on -----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,10 @@ def fill(cfg: DictConfig) -> None:
             if path not in FILLED:
                 raise ConfigError(
                     f"data.root: the index of {root} sets data.{path}, which is none of its options."
+                )
+            if path == "facts.class_weights" and isinstance(value, str) and not re.fullmatch(r"\w+", value):
+                raise ConfigError(
+                    f"data.root: the index of {root} sets data.{path} to {value!r}, expected numbers or a name."
                 )
             parent, _, key = f"data.{path}".rpartition(".")
             node = OmegaConf.select(cfg, parent)

@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from dvsn.config.indexed import MODULE, said
 from dvsn.data.dataset import ImageDataset
-from dvsn.data.module import DataModule, calm_opencv, measure_depth, start_worker
+from dvsn.data.module import DataModule, calm_opencv, measure_depth, rule_by, start_worker
 from dvsn.data_tools.pack import Packer
 from dvsn.data_tools.walk import KINDS
 from dvsn.engine import trainer as runtime
 from dvsn.errors import ConfigError, DataError, MissingError
+from dvsn.losses import class_weights
 from dvsn.shards.index import (
     NAME,
     TABLE_LIMIT,
@@ -44,6 +45,8 @@ PLAN = "plan.json"
 """What is written first and removed at the end: how the data set is parted, so that a later run goes on with it."""
 PROBED = 64
 """Samples of which the bytes of a shard are estimated."""
+HALF = re.compile(r"\..*\.tmp")
+"""Files that a run was writing when it was killed."""
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,60}")
 ROLES = ("train", "val", "test")
 
@@ -102,8 +105,9 @@ def shard(config: Config) -> Index:
     """Write the shards of a data set; those that an earlier run has finished are left as they are."""
     storage = open_storage(wanted_target(config), option="target")
     data = open_source(config)
+    keep_class_weights(config["data"])
     roles, datasets = open_splits(data)
-    there = storage.sizes()
+    there = {name: size for name, size in storage.sizes().items() if not HALF.fullmatch(name)}
     if NAME in there:
         raise ConfigError(
             f"target: {storage.url} holds a finished set of shards. Choose another target, or remove it first."
@@ -134,9 +138,9 @@ def wanted_target(config: Config) -> str:
         raise ConfigError(
             f"target: found {target!r}, expected a folder or an address such as s3://BUCKET/FOLDER"
         )
-    for key in ("workers", "shard_mb"):
-        if type(config[key]) is not int or config[key] < (1 if key == "shard_mb" else 0):
-            raise ConfigError(f"{key}: found {config[key]!r}, expected a whole number above 0.")
+    for key, least in (("workers", 0), ("shard_mb", 1)):
+        if type(config[key]) is not int or config[key] < least:
+            raise ConfigError(f"{key}: found {config[key]!r}, expected a whole number, {least} or more.")
     return target
 
 
@@ -163,6 +167,14 @@ def open_source(config: Config) -> DataModule:
         raise ConfigError("data.tile, data.fold: part a data set in training. Leave them out here.")
     data.prepare_data()
     return data
+
+
+def keep_class_weights(node: Config) -> None:
+    """Put the numbers of a file of class weights in its place: the index names no file of this machine."""
+    facts = node.get("facts") or {}
+    weights = facts.get("class_weights")
+    if isinstance(weights, str) and weights not in class_weights.BUILT_IN:
+        facts["class_weights"] = class_weights.resolve(weights, classes=int(node["classes"]))
 
 
 def open_splits(data: DataModule) -> tuple[dict[str, str], dict[str, ImageDataset]]:
@@ -193,8 +205,7 @@ def open_splits(data: DataModule) -> tuple[dict[str, str], dict[str, ImageDatase
         log.info("data.deep_range: 16-bit pictures use 0 to %d, which the index keeps", found[1])
         data.rule = replace(data.rule, deep_range=found)
         for dataset in datasets.values():
-            for each in (dataset, *getattr(dataset, "parts", ())):
-                each.rule = data.rule
+            rule_by(dataset, data.rule, data.pair.source)
     return roles, datasets
 
 
@@ -312,9 +323,8 @@ def finish(
     first = next(iter(datasets.values()))
     index = Index(data.wanted, dict(first.kinds), types, about_source(data, config, roles, first), splits)
     store_bytes(storage, NAME, index.dump())
-    for part in parts:
-        storage.remove(f"{part.name}.npz")
-    storage.remove(PLAN)
+    for name in (*(f"{part.name}.npz" for part in parts), *filter(HALF.fullmatch, there), PLAN):
+        storage.remove(name)
     return index
 
 
@@ -337,9 +347,6 @@ def about_source(data: DataModule, config: Config, roles: dict[str, str], first:
     }
     if data.wanted != "people":
         found = {path: value for path, value in found.items() if not path.startswith("keypoints.")}
-    weights = found.get("facts.class_weights")
-    if isinstance(weights, str) and not re.fullmatch(r"\w+", weights):
-        del found["facts.class_weights"]  # a file of this machine
     found |= {f"splits.{role}": roles.get(role, roles["train"]) for role in ROLES}
     if data.rule.deep_range is not None:
         found["deep_range"] = list(data.rule.deep_range)

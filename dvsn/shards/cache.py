@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import os
 import re
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 
 from dvsn.errors import ConfigError, DataError
@@ -232,12 +234,14 @@ class Ahead:
 
     def wanted(self) -> File | None:
         """The next shard to fetch: those that are not read yet have `limit` bytes together at most."""
-        while self._next < len(self._plan) and self._plan[self._next][0] <= self._place:
-            self._next += 1  # it is being read: too late
+        read = bisect.bisect_right(
+            self._plan, self._place, key=itemgetter(0)
+        )  # these are being read: too late
+        self._next = max(self._next, read)
         if self._next == len(self._plan):
             return None
-        ahead = [file.bytes for place, file in self._plan[: self._next + 1] if place > self._place]
-        return self._plan[self._next][1] if sum(ahead) <= self.limit else None
+        ahead = sum(file.bytes for _, file in self._plan[read : self._next + 1])
+        return self._plan[self._next][1] if ahead <= self.limit else None
 
     def _work(self) -> None:
         while True:

@@ -64,6 +64,15 @@ def test_the_best_score_within_the_budget_and_the_floor(tmp_path: Path) -> None:
     assert "The nearest is small.kd.int8: latency 3 ms, 5.00 points below the teacher." in said
 
 
+def test_a_student_as_good_as_the_teacher(tmp_path: Path) -> None:
+    said = Answer(asked(tmp_path), [TEACHER, made("a", "fp32", 5.0, 0.80)]).paragraph()
+    assert "0.8000, the same as the teacher (0.8000)." in said
+    assert (
+        "0.50 points more than the teacher"
+        in Answer(asked(tmp_path), [TEACHER, made("a", "fp32", 5.0, 0.805)]).paragraph()
+    )
+
+
 def test_of_an_error_less_is_better(tmp_path: Path) -> None:
     files = [made("teacher", "fp32", 30.0, 0.05), made("a", "fp32", 5.0, 0.06), made("b", "fp32", 5.0, 0.07)]
     found = Answer(asked(tmp_path, floor=Floor(-1.0, drop=1.5)), files)

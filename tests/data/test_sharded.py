@@ -237,10 +237,14 @@ def test_what_the_index_cannot_give_is_said_while_composing(copied: Path, tmp_pa
         reading(OPTIONS, tmp_path / "nowhere", run_dir=tmp_path)
     file = copied / "index.json"
     content = json.loads(file.read_text())
-    content["config"]["root"] = "/elsewhere"
-    file.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"sets data\.root, which is none of its options"):
-        reading(OPTIONS, copied, run_dir=tmp_path)
+
+    for option, value, found in (
+        ("root", "/elsewhere", r"sets data\.root, which is none of its options"),
+        ("facts.class_weights", "/elsewhere.json", r"to '/elsewhere\.json', expected numbers or a name"),
+    ):
+        file.write_text(json.dumps({**content, "config": {**content["config"], option: value}}))
+        with pytest.raises(ConfigError, match=found):
+            reading(OPTIONS, copied, run_dir=tmp_path)
 
 
 def test_the_command_line_and_the_task_go_before_the_index(shards: Path, tmp_path: Path) -> None:

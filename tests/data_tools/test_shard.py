@@ -142,6 +142,7 @@ def test_a_run_that_was_killed_goes_on(
     assert not (broken / "index.json").exists()
     (broken / "train-000002.tar").write_bytes(b"half")  # without its table it does not count
     (broken / "train-000001.npz").unlink()
+    (broken / ".train-000002.npz.1.tmp").write_bytes(b"half")  # as a process that is killed leaves it
     before = (broken / "train-000000.tar").stat().st_mtime_ns
     written(source, broken)
     assert contents(broken) == contents(whole)
@@ -169,6 +170,27 @@ def test_what_cannot_be_gone_on_with_is_refused(source: list[str], tmp_path: Pat
         written(["task=detection", "data=boxes", "data.objects.names={1: a}"], tmp_path / "x")
     with pytest.raises(ConfigError, match="target: found None"):
         command.shard({**composed(source, tmp_path), "target": None, "shard_mb": 1, "workers": 0})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "found"),
+    [
+        ("workers", -1, "workers: found -1, expected a whole number, 0 or more"),
+        ("shard_mb", 0, "shard_mb: found 0, expected a whole number, 1 or more"),
+    ],
+)
+def test_numbers_without_a_meaning(
+    source: list[str], tmp_path: Path, option: str, value: int, found: str
+) -> None:
+    with pytest.raises(ConfigError, match=found):
+        written(source, tmp_path / "target", **{option: value})
+
+
+def test_weights_of_a_file_are_kept_as_numbers(source: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "weights.json"
+    file.write_text(json.dumps({"weights": [1, 2.5, 0]}))
+    made = written([*source, f"data.facts.class_weights={file}"], tmp_path / "target")
+    assert made.config["facts.class_weights"] == [1, 2.5, 0]
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
