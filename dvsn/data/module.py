@@ -258,12 +258,14 @@ class DataModule(pl.LightningDataModule):
     `check_classes`: before training, labels are looked through until each class was seen in train and in val. A class that
     neither has is an error ("refuse") or a warning ("warn"); "skip" looks for none.
 
-    A task may ask for more than pictures: `outlines` (see `Transform`) is set by it before `setup`.
+    A task says before `setup` what it learns (`learns`, kinds of arrays, such as photo and label), and may ask for more than
+    pictures: `outlines` (see `Transform`).
     """
 
     ratios: Ratios | None = None
     _sampler_state: dict[str, Any] | None = None
     outlines: dict[str, int] | None = None
+    learns: tuple[str, ...] | None = None
     test_split = "test"
     """Which split `trainer.test` measures."""
     position: Key = (0, 0)
@@ -435,6 +437,7 @@ class DataModule(pl.LightningDataModule):
         data = self._tiled(self._read_split(split, transform=self._transform(augment)), augment)
         if len(data) == 0:
             raise DataError(f"data.splits.{split}: the split '{self.splits[split]}' holds no sample.")
+        self._check_target(getattr(data, "kinds", {}))
         names = getattr(data, "class_names", ())  # of a reader that finds its classes on the disk
         if names and len(names) != self.classes:
             raise ConfigError(
@@ -609,6 +612,20 @@ class DataModule(pl.LightningDataModule):
             self.pair.target: self.output_channels,
         }
         return [name for name, count in counts.items() if count == 1]
+
+    def _check_target(self, kinds: Mapping[str, str]) -> None:
+        """Refuse a target that the task does not learn, of a reader whose class does not say what it gives."""
+        kind, learns = kinds.get(self.pair.target), self.learns
+        if self.wanted != "dataset" or learns is None or kind is None or kind in learns:
+            return
+        fitting = [name for name, each in kinds.items() if each in learns and name != self.pair.source]
+        advice = (
+            f"Set data.pair.target={fitting[0]}" if fitting else "Choose another data set, or another task"
+        )
+        raise ConfigError(
+            f"data.pair.target: '{self.pair.target}' is a {kind} in {self.root}, and the task learns a "
+            f"{' or a '.join(learns)}. {advice}."
+        )
 
     def _check(self, sample: dict[str, Any], files: str) -> None:
         channels = self.input_channels if not self.label_classes else 1 + int(self.pair.edges)

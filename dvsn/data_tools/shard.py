@@ -354,7 +354,7 @@ def about_source(data: DataModule, config: Config, roles: dict[str, str], first:
         return found | {"people.attributes": list(getattr(first, "attribute_names", ()))}
     found["dataset.labels"] = "color" if "label" in first.palettes else "classes"
     if names:
-        found["dataset.names"] = list(names)
+        found |= {"dataset.names": list(names), "classes": len(names)}
     if vocabulary is not None and vocabulary.palette:
         found |= {
             "dataset.palette": [list(color) for color in vocabulary.palette],

@@ -83,7 +83,8 @@ class Task(Student):
         return node
 
     def ask_data(self, data: Any) -> None:
-        """Tell the data module what batches must hold beside pictures, before it opens anything."""
+        """Tell the data module what is learnt, and what batches must hold beside pictures, before it opens anything."""
+        data.learns = self.targets
 
     def check_sides(self, batch: Batch) -> None:
         """Raise `DataError` when the network cannot take pictures of this size."""

@@ -122,6 +122,7 @@ class Segmentation(NetworkTask):
     # Training ---------------------------------------------------------------------------------------
 
     def ask_data(self, data: Any) -> None:
+        super().ask_data(data)
         data.outlines = self.loss.boundary_options
 
     def objective(self, output: SegmentationOutput, batch: Batch) -> Terms:

@@ -56,6 +56,22 @@ def test_a_missing_root_is_answered_with_the_tree_and_the_option(name: str, tmp_
         data.open("valid")
 
 
+def test_a_target_that_the_task_does_not_learn_is_refused_where_only_the_reader_knows_it(
+    pairs: Path, tmp_path: Path
+) -> None:
+    """Readers of the user's own, and shards, say what their arrays are when they are opened."""
+    data = module([*PAIRS[1:], f"data.root={pairs}"], tmp_path)
+    data.learns = ("photo", "label")
+    assert len(data.open("train")) == 6
+    data.learns = ("number",)
+    with pytest.raises(
+        ConfigError, match=r"data.pair.target: 'b' is a photo in .*, and the task learns a number\. Choose an"
+    ):
+        data.open("train")
+    data.learns = None
+    assert len(data.open("train")) == 6
+
+
 @pytest.mark.parametrize("name", ["street", "street_onehot", "street_parts"])
 def test_the_street_scenes_are_drawn_on_first_use(name: str, tmp_path: Path) -> None:
     options = [
