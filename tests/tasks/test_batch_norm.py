@@ -82,7 +82,7 @@ def test_a_classifier_is_guarded_where_its_maps_are_one_pixel(schools: Any, tmp_
 
 
 def test_a_method_that_brings_a_norm_is_guarded(schools: Any, tmp_path: Path) -> None:
-    config = taught("srrl", "classification", schools, tmp_path)
+    config = taught(["srrl"], "classification", schools, tmp_path)
     config["data"]["batch_size"] = 1
     config["distill"]["srrl"]["taps"] = [["fc:in", "fc:in"]]
     with pytest.raises(
